@@ -1,0 +1,1 @@
+//! Writing events to the embedded log or a Kafka cluster, and reading them.

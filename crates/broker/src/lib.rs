@@ -1,0 +1,1 @@
+//! The Kafka protocol over the log: topics, groups, idempotent producers.

@@ -1,0 +1,1 @@
+//! Event types, schemas, canonical JSON, digests and the producer chain.

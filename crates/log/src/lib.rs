@@ -1,0 +1,1 @@
+//! The shared-storage log: wal, tail, objects, index, retention.

@@ -1,0 +1,1 @@
+//! MCP on the wire: JSON-RPC envelopes, both eras, transports and bridging.

@@ -1,0 +1,1 @@
+//! The operators' side: credential, approvals, health and metrics over HTTP.
