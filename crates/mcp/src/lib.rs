@@ -1,1 +1,32 @@
-//! MCP on the wire: JSON-RPC envelopes, both eras, transports and bridging.
+//! MCP on the wire: JSON-RPC envelopes as bytes, both eras, transports and bridging.
+//!
+//! In the order in which data flow: [`Limits`] bound what a peer may send, the scanner finds [`Message`]s in it,
+//! [`headers`] hold HTTP headers and body to each other, an [`Editor`] splices what must change, and a [`Link`] carries
+//! the result to a server and the answer back: [`StdioLink`] (kept alive by a [`Supervisor`]), [`HttpLink`], and
+//! [`SseLink`] for servers of 2024-11-05. [`era`] knows the protocol's versions.
+//!
+//! This crate decides nothing and records nothing: it must not know policy, events or the log.
+
+mod batch;
+mod edit;
+pub mod era;
+pub mod headers;
+mod id;
+mod limits;
+mod link;
+mod message;
+mod names;
+mod refusal;
+mod reply;
+mod scan;
+mod scan_text;
+
+pub use batch::{is_batch, parse_batch};
+pub use edit::{EditError, Editor};
+pub use id::RawId;
+pub use limits::Limits;
+pub use link::{Canceller, Content, Exchange, ForwardHeaders, Frame, Link, LinkError, LinkFault, Prepared, Reach};
+pub use message::{Kind, Message, Target, meta};
+pub use refusal::{ParseFault, Refusal};
+pub use reply::code;
+pub use scan::ScanFault;
