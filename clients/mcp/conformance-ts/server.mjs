@@ -22,6 +22,7 @@ const fixture = JSON.parse(readFileSync(new URL('../fixture.json', import.meta.u
 const sealed = createRequestStateCodec({ key: randomBytes(32) });
 const sessions = new Map();
 const events = new Map();
+let modern;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const without = (object, ...keys) => Object.fromEntries(Object.entries(object).filter(([key]) => !keys.includes(key)));
@@ -99,6 +100,8 @@ async function callTool(request, context) {
     sessions.get(context.sessionId)?.closeSSEStream(send.id);
     await pause(100);
   }
+  if (does.trigger === 'tools') modern?.notify.toolsChanged();
+  if (does.trigger === 'prompts') modern?.notify.promptsChanged();
   if (does.ask) words = { ...words, ...wordsOf([await send.send(fill(does.ask, given))]) };
   if (does.rounds) {
     const more = await nextRound(does, context);
@@ -129,7 +132,7 @@ function readResource({ params: { uri } }, era) {
 /** One server for one unit of serving: a session, a modern request, or a stdio connection. */
 function newServer({ era } = { era: 'legacy' }) {
   const capabilities = {
-    tools: {}, prompts: {}, resources: { subscribe: true }, completions: {}, ...(era === 'legacy' ? { logging: {} } : {}),
+    tools: { listChanged: true }, prompts: { listChanged: true }, resources: { subscribe: true }, completions: {}, ...(era === 'legacy' ? { logging: {} } : {}),
   };
   const cache = { ttlMs: fixture.cacheTtlMs, cacheScope: 'public' };
   const hints = Object.fromEntries(
@@ -204,7 +207,7 @@ const isLocal = ({ headers: { host = '', origin } }) =>
   local.test(host) && (!origin || local.test(origin.replace(/^https?:\/\//, '')));
 
 function serveHttp() {
-  const modern = createMcpHandler(newServer, { legacy: 'reject' });
+  modern = createMcpHandler(newServer, { legacy: 'reject' });
   const modernNode = toNodeHandler(modern);
   const http = createServer(async (request, response) => {
     if (!isLocal(request)) return refuse(response, 403, -32000, 'only local hosts and origins are served');
