@@ -44,7 +44,7 @@ pub struct ForwardHeaders {
     pub protocol_version: Option<String>,
     /// `Mcp-Session-Id`; without it the link sends the one that the server gave at `initialize`.
     pub session_id: Option<String>,
-    /// `Last-Event-ID`, for [`crate::HttpLink::listen`] alone.
+    /// `Last-Event-ID`, for [`Link::listen`] alone.
     pub last_event_id: Option<String>,
     /// The `x-mcp-header` annotations of the tool that is called; `Mcp-Param-*` are computed from them.
     pub annotations: Arc<[ParamAnnotation]>,
@@ -158,6 +158,16 @@ pub trait Link: fmt::Debug + Send + Sync {
 
     /// The messages that belong to no exchange. The first caller gets them, later ones nothing.
     fn unsolicited(&self) -> Option<mpsc::Receiver<Frame>>;
+
+    /// Opens the stream on which a legacy HTTP server sends what belongs to no exchange, resuming where
+    /// [`ForwardHeaders::last_event_id`] is given. Other links have none: they have [`Link::unsolicited`].
+    ///
+    /// # Errors
+    /// As for [`Link::forward`].
+    async fn listen(&self, _headers: &ForwardHeaders) -> Result<Exchange, LinkError> {
+        let reason = "only a Streamable HTTP server has a stream that can be opened by itself".to_owned();
+        Err(LinkError::not_sent(LinkFault::Unfit { reason }))
+    }
 
     /// Ends the connection; calls without an answer end with `Lost`.
     async fn close(&self);

@@ -1,0 +1,15 @@
+//! Servers over HTTP. Called by the gateway through [`Link`](crate::Link).
+//!
+//! [`HttpLink`] speaks Streamable HTTP of both eras, [`SseLink`] the HTTP+SSE transport of 2024-11-05. Both use one
+//! [`HttpClient`], which sends a request at most once: it repeats nothing, on no connection, and follows no redirect.
+
+mod body;
+mod client;
+mod sse_link;
+mod streamable;
+mod target;
+
+pub use client::HttpClient;
+pub use sse_link::SseLink;
+pub use streamable::HttpLink;
+pub use target::{HttpTarget, TargetError};
