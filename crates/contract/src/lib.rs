@@ -1,1 +1,48 @@
 //! Event types, schemas, canonical JSON, digests and the producer chain.
+//!
+//! Whoever leaves a trace builds a [`Draft`], whoever writes it seals the draft with a [`Stamp`] into an [`EventRecord`],
+//! and whoever reads it back sees a [`StoredEvent`]. Names are those that consumers rely on: they are held to the schemas
+//! in `contracts/` by this crate's tests. This crate must never do I/O, and must never know where events are stored, how
+//! MCP looks on the wire, or how policy decides.
+
+mod body;
+mod call;
+mod canonical;
+mod catalog;
+mod chain;
+mod common;
+mod context;
+mod digest;
+mod draft;
+mod event_type;
+mod hlc;
+pub mod invariants;
+mod partition;
+mod policy;
+mod schema;
+mod session;
+mod stored;
+mod topic;
+mod workflow;
+
+pub use body::{Body, BodyError};
+pub use call::{
+    ApprovalState, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, Claimed,
+    Decision, Durability, Effect, Invocation, Outcome, SettledState,
+};
+pub use canonical::{CanonicalError, canonical_json, canonical_value};
+pub use catalog::{CatalogChanged, CatalogDefined, CatalogKind};
+pub use chain::{Link, link, link_parts};
+pub use common::{Common, Direction, Era, LinkedBy, Target, Transport};
+pub use context::{CacheScope, ChangeCause, ContextChanged, ContextListed, ContextPrompt, ContextRead, ListKind, ListedItem, VersionSource};
+pub use digest::{DigestKey, DigestKeyError, Location, Reference, sha256_text};
+pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, SealError, Stamp};
+pub use event_type::EventType;
+pub use hlc::{Hlc, HlcError};
+pub use partition::{murmur2, partition_for};
+pub use policy::{PolicyActivated, PolicyFile, PolicyLoaded, PolicyRejected};
+pub use schema::{Contract, contract};
+pub use session::{Implementation, NoticePassed, SessionClosed, SessionOpened};
+pub use stored::{ContractName, StoredError, StoredEvent};
+pub use topic::{Topic, TopicSpec, topics};
+pub use workflow::{WORKFLOW_ID_BYTES_MAX, WorkflowIdError, given_workflow_id};

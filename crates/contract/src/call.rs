@@ -1,0 +1,298 @@
+//! The events of `mcp.calls`: the life of one call, from its decision to its outcome and what came after.
+//!
+//! The gateway makes them; the recorder closes with them what a crash left open. Each struct's fields are the event's
+//! own keys, named as in the JSON. Payloads never appear: a [`Reference`] stands for each.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use uuid::Uuid;
+
+use crate::{Era, Reference, Target, Transport};
+
+/// `call.decision`: what policy said of a call, and on what inputs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CallDecision {
+    /// Whether the call may go on.
+    pub decision: Decision,
+    /// The policy set that decided: `sha256:<hex>`, or `observe` without policy files.
+    pub policy_version: String,
+    /// The policies that made the decision, by id. Empty where no policy matched.
+    #[serde(default)]
+    pub determining_policies: Vec<String>,
+    /// What the decision demands besides, by name: `approval`.
+    #[serde(default)]
+    pub obligations: Vec<String>,
+    /// What went wrong in evaluating policies.
+    #[serde(default)]
+    pub errors: Vec<String>,
+    /// The exact policy request and entities.
+    pub inputs: Reference,
+    /// Time spent deciding, in microseconds.
+    pub elapsed_us: u64,
+    /// What the call is about.
+    #[serde(flatten)]
+    pub target: Target,
+    /// The call's arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Reference>,
+    /// Digest of the tool's definition as the catalogue holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_digest: Option<String>,
+}
+
+/// Whether a call may go on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// It may, if its obligations are met.
+    Permit,
+    /// It may not.
+    Deny,
+}
+
+/// `call.approval`: a hold was asked for, or ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CallApproval {
+    /// Where the approval stands.
+    pub state: ApprovalState,
+    /// What `cairn approve` takes.
+    pub approval_id: String,
+    /// Digest that binds the approval to the exact call: policy version, target and arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
+    /// Who approved or denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approver: Option<String>,
+    /// When the hold ends by itself (RFC 3339, UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// Why, in the approver's words or Cairn's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Where an approval stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalState {
+    /// Somebody is asked.
+    Requested,
+    /// Somebody said yes.
+    Approved,
+    /// Somebody said no.
+    Denied,
+    /// Nobody answered in time.
+    Expired,
+}
+
+/// `call.intent`: the call is about to be forwarded. For a strict call it is durable before the forward.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CallIntent {
+    /// What the call is about.
+    #[serde(flatten)]
+    pub target: Target,
+    /// The call's arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Reference>,
+    /// Whether the forward waited for stable storage.
+    pub durability: Durability,
+    /// Keyed digest of the bytes sent.
+    pub forwarded: String,
+    /// The policy set of the decision that counts.
+    pub policy_version: String,
+    /// The life cycle that the server speaks (`era` is the client's).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Era>,
+    /// The MCP revision spoken to the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_protocol_version: Option<String>,
+    /// What carries the server's messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_network_transport: Option<Transport>,
+    /// The `call_id` of an identical earlier call whose effect is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<Uuid>,
+    /// Why, as the client says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<Invocation>,
+}
+
+/// Whether a step waits for stable storage.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// It waits.
+    Strict,
+    /// It is queued in bounded memory and flushed within 50 ms.
+    Relaxed,
+}
+
+/// Why a client calls, as it says itself in `_meta`, screened. Never proof.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Invocation {
+    /// Always `true` in the JSON: readers are to see that it is a claim.
+    pub claimed: Claimed,
+    /// The reason given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The model said to have chosen the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The turn of the conversation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn: Option<u64>,
+}
+
+/// A mark that is always `true`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Claimed;
+
+impl Serialize for Claimed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(true)
+    }
+}
+
+impl<'de> Deserialize<'de> for Claimed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if bool::deserialize(deserializer)? { Ok(Self) } else { Err(de::Error::custom("an invocation is always claimed")) }
+    }
+}
+
+/// `call.outcome`: the one terminal event of a call.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CallOutcome {
+    /// How the call ended.
+    pub outcome: Outcome,
+    /// What this says about the server.
+    pub effect: Effect,
+    /// The HTTP layer's status, where the server speaks HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_response_status_code: Option<u16>,
+    /// The JSON-RPC layer's error code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpc_response_status_code: Option<i64>,
+    /// Whether the tool itself failed (`isError`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_error: Option<bool>,
+    /// A short stable name of what went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<String>,
+    /// The result or error as the server sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Reference>,
+    /// From accept to this event, in microseconds. Absent where a later start closed the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_us: Option<u64>,
+    /// From forward to final response, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_elapsed_us: Option<u64>,
+    /// How many progress notifications passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress_notifications: Option<u64>,
+    /// `true` where a later start closed a call that a crash left open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// With a result.
+    Completed,
+    /// With an error.
+    Failed,
+    /// Policy or an approver said no.
+    Denied,
+    /// The client took it back.
+    Cancelled,
+    /// Time ran out.
+    TimedOut,
+    /// The request ended, the work did not: the server wants input.
+    InputRequired,
+    /// The request ended with a task handle.
+    Accepted,
+    /// Nobody can know.
+    InDoubt,
+}
+
+/// What an outcome says about the server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Nothing was sent.
+    None,
+    /// The server answered.
+    Answered,
+    /// Something may have been sent, and no answer came.
+    Unknown,
+}
+
+/// `call.answered`: whether the answer was written out to the client. Relaxed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CallAnswered {
+    /// Whether it was.
+    pub written: bool,
+    /// What stopped it, where it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<String>,
+    /// From accept to this event, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_us: Option<u64>,
+}
+
+/// `call.late`: an answer that came after the call's outcome.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CallLate {
+    /// The HTTP layer's status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_response_status_code: Option<u16>,
+    /// The JSON-RPC layer's error code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpc_response_status_code: Option<i64>,
+    /// Whether the tool itself failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_error: Option<bool>,
+    /// What came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Reference>,
+    /// From forward to the late answer, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_elapsed_us: Option<u64>,
+}
+
+/// `call.settled`: the observed end of a task, under the call that began it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CallSettled {
+    /// How the task ended.
+    pub state: SettledState,
+    /// The task, as a keyed digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<String>,
+    /// Whether the tool itself failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_error: Option<bool>,
+    /// The JSON-RPC error code, where the task ended with an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpc_response_status_code: Option<i64>,
+    /// The task's result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Reference>,
+    /// The call in which the end was first observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_in: Option<Uuid>,
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettledState {
+    /// With a result.
+    Completed,
+    /// With an error.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+    /// Never observed within its time to live.
+    Unknown,
+}

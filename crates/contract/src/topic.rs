@@ -1,0 +1,113 @@
+//! The topics that hold events, and what each is worth: partitions, durability, retention, key.
+//!
+//! The backbone creates or checks them at start. Partitions of topics keyed by workflow cannot be added later, because
+//! then a workflow's events would lie in two partitions and their order would be lost.
+
+use std::{fmt, time::Duration};
+
+/// A class of events, and the Kafka topic that holds it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Topic {
+    /// `mcp.calls`: decisions, approvals, intents, outcomes.
+    Calls,
+    /// `mcp.context`: reads, changes, lists, prompts.
+    Context,
+    /// `mcp.sessions`: sessions and notifications.
+    Sessions,
+    /// `mcp.catalog`: each definition seen.
+    Catalog,
+    /// `mcp.policies`: each policy set.
+    Policies,
+}
+
+impl Topic {
+    /// Every topic, in the order in which they are created.
+    pub const ALL: [Self; 5] = [Self::Calls, Self::Context, Self::Sessions, Self::Catalog, Self::Policies];
+
+    /// The Kafka topic's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "mcp.calls",
+            Self::Context => "mcp.context",
+            Self::Sessions => "mcp.sessions",
+            Self::Catalog => "mcp.catalog",
+            Self::Policies => "mcp.policies",
+        }
+    }
+
+    /// The topic of that Kafka name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|topic| topic.name() == name)
+    }
+
+    /// What the topic is worth.
+    #[must_use]
+    pub const fn spec(self) -> TopicSpec {
+        let (partitions, strict, retention_days, key) = match self {
+            Self::Calls => (WORKFLOW_PARTITIONS, true, Some(400), "workflow id"),
+            Self::Context => (WORKFLOW_PARTITIONS, false, Some(30), "workflow id"),
+            Self::Sessions => (WORKFLOW_PARTITIONS, false, Some(90), "workflow id"),
+            Self::Catalog => (1, false, None, "<server>/<kind>/<name>"),
+            Self::Policies => (1, true, None, "policy version"),
+        };
+        let retention = match retention_days {
+            Some(days) => Some(Duration::from_secs(days * SECONDS_PER_DAY)),
+            None => None,
+        };
+        TopicSpec { topic: self, name: self.name(), partitions, strict, retention, key }
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+const WORKFLOW_PARTITIONS: u32 = 8;
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
+
+/// What a topic is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TopicSpec {
+    /// Which topic.
+    pub topic: Topic,
+    /// Its Kafka name.
+    pub name: &'static str,
+    /// How many partitions it is created with.
+    pub partitions: u32,
+    /// Whether a gap in a producer's sequence is always a finding; elsewhere it is a loss that is shown.
+    pub strict: bool,
+    /// How long its records are kept; `None` is for ever.
+    pub retention: Option<Duration>,
+    /// What its records are keyed by, for people.
+    pub key: &'static str,
+}
+
+/// Every topic's worth, in the order in which they are created.
+#[must_use]
+pub const fn topics() -> [TopicSpec; 5] {
+    [
+        Topic::Calls.spec(),
+        Topic::Context.spec(),
+        Topic::Sessions.spec(),
+        Topic::Catalog.spec(),
+        Topic::Policies.spec(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_holds_every_topic_under_its_name() {
+        assert_eq!(topics().map(|spec| spec.topic), Topic::ALL);
+        for spec in topics() {
+            assert_eq!(Topic::named(spec.name), Some(spec.topic));
+        }
+        assert_eq!(Topic::named("mcp.call"), None);
+    }
+}
