@@ -1,0 +1,106 @@
+"""confluent-kafka for Python (librdkafka): see README.md."""
+
+import time
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from ledger import Ledger, arguments, header, key, need, value
+
+
+def write(options, ledger):
+    producer = Producer({
+        "bootstrap.servers": options.bootstrap, "enable.idempotence": True, "acks": "all", "compression.type": "zstd",
+        "linger.ms": 5, "delivery.timeout.ms": 120000,
+    })
+
+    def report(i):
+        def on_delivery(error, message):
+            need(error is None, f"record {i}: {error}")
+            ledger.acknowledge(i, message.partition(), message.offset())
+        return on_delivery
+
+    for i in range(options.records):
+        while True:
+            try:
+                producer.produce(options.topic, value(i), key(i), ledger.partition(i), report(i), headers=header(i))
+                break
+            except BufferError:
+                producer.poll(0.1)
+        producer.poll(0)
+        if i % 500 == 499:
+            producer.flush(60)
+    need(producer.flush(120) == 0, "records stayed in the queue")
+    ledger.check_acknowledged()
+
+
+def member(options, group):
+    consumer = Consumer({
+        "bootstrap.servers": options.bootstrap, "group.id": group, "auto.offset.reset": "earliest",
+        "enable.auto.commit": False, "session.timeout.ms": 10000, "heartbeat.interval.ms": 1000,
+        "partition.assignment.strategy": "range",
+    })
+    consumer.subscribe([options.topic])
+    return consumer
+
+
+def take(consumer, ledger):
+    messages = consumer.consume(500, 0.2)
+    for message in messages:
+        if message.error():
+            need(message.error().retriable() or not message.error().fatal(), str(message.error()))
+            continue
+        ledger.deliver(message.partition(), message.offset(), message.key(), message.value(), message.headers())
+    if messages:
+        try:
+            consumer.commit(asynchronous=False)
+        except Exception:  # a rebalance or a broker that is away: what was not committed is delivered again
+            pass
+
+
+def read(options, ledger, group):
+    members, count = [member(options, group), member(options, group)], 2
+    deadline = time.monotonic() + 120 + options.records / 500
+    while not ledger.complete():
+        need(time.monotonic() < deadline, f"only {len(ledger.delivered)} records came back")
+        for consumer in members:
+            take(consumer, ledger)
+        if count == 2 and len(ledger.delivered) * 4 >= options.records:
+            members.append(member(options, group))
+            count = 3
+        if len(ledger.delivered) * 2 >= options.records:
+            ledger.kill_once("read")
+            if count == 3 and len(members) == 3:
+                members.pop(0).close()
+    return members, count
+
+
+def committed(options, ledger, members, group):
+    parts = [TopicPartition(options.topic, p) for p in range(options.partitions)]
+    deadline = time.monotonic() + 60
+    while True:
+        found = {part.partition: part.offset for part in members[0].committed(parts, timeout=20)}
+        if all(found[p] == ledger.length(p) for p in found) or time.monotonic() > deadline:
+            return found
+        for consumer in members:
+            take(consumer, ledger)
+
+
+def main():
+    options = arguments()
+    ledger = Ledger(options.records, options.partitions)
+    admin = AdminClient({"bootstrap.servers": options.bootstrap})
+    for future in admin.create_topics([NewTopic(options.topic, options.partitions, 1)]).values():
+        future.result(30)
+    write(options, ledger)
+    group = options.topic + ".group"
+    members, count = read(options, ledger, group)
+    done = committed(options, ledger, members, group)
+    ends = {p: members[0].get_watermark_offsets(TopicPartition(options.topic, p), timeout=20)[1] for p in range(options.partitions)}
+    ledger.check_ends(ends, done)
+    for consumer in members:
+        consumer.close()
+    ledger.say_ok(count)
+
+
+main()

@@ -1,0 +1,251 @@
+// franz-go: see ../README.md.
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+var (
+	bootstrap  = flag.String("bootstrap", "", "where the broker is")
+	topic      = flag.String("topic", "", "the topic to create")
+	partitions = flag.Int("partitions", 8, "its partitions")
+	records    = flag.Int("records", 1000, "how many records")
+)
+
+func need(holds bool, format string, arguments ...any) {
+	if !holds {
+		fmt.Printf("FAILED "+format+"\n", arguments...)
+		os.Exit(1)
+	}
+}
+
+func key(i int) []byte { return []byte("key-" + strconv.Itoa(i)) }
+
+func value(i int) []byte {
+	bytes := make([]byte, 50+i%200)
+	for j := range bytes {
+		bytes[j] = byte(31*i + 7*j)
+	}
+	return bytes
+}
+
+func length(partition int) int64 { return int64((*records - partition + *partitions - 1) / *partitions) }
+
+// book holds what came back, and on which occasions the broker was killed.
+type book struct {
+	sync.Mutex
+	delivered map[int]bool
+	again     int
+	killed    map[string]bool
+}
+
+// killOnce asks the driver, once for each occasion, to kill the broker.
+func (b *book) killOnce(when string) {
+	b.Lock()
+	defer b.Unlock()
+	if !b.killed[when] {
+		fmt.Println("kill")
+	}
+	b.killed[when] = true
+}
+
+func (b *book) size() int {
+	b.Lock()
+	defer b.Unlock()
+	return len(b.delivered)
+}
+
+func (b *book) deliver(r *kgo.Record) {
+	i := int(r.Offset)*(*partitions) + int(r.Partition)
+	need(i >= 0 && i < *records, "partition %d offset %d was never written", r.Partition, r.Offset)
+	need(bytes.Equal(r.Key, key(i)), "record %d: key %q", i, r.Key)
+	need(bytes.Equal(r.Value, value(i)), "record %d: value of %d bytes differs", i, len(r.Value))
+	need(len(r.Headers) == 1 && r.Headers[0].Key == "n" && string(r.Headers[0].Value) == strconv.Itoa(i), "record %d: headers %v", i, r.Headers)
+	b.Lock()
+	defer b.Unlock()
+	if b.delivered[i] {
+		b.again++
+	}
+	b.delivered[i] = true
+}
+
+func client(options ...kgo.Opt) *kgo.Client {
+	options = append(options, kgo.SeedBrokers(*bootstrap), kgo.MetadataMinAge(100*time.Millisecond), kgo.RetryTimeout(time.Minute))
+	made, err := kgo.NewClient(options...)
+	need(err == nil, "client: %v", err)
+	return made
+}
+
+func create(ctx context.Context) {
+	c := client()
+	defer c.Close()
+	request := kmsg.NewPtrCreateTopicsRequest()
+	wanted := kmsg.NewCreateTopicsRequestTopic()
+	wanted.Topic, wanted.NumPartitions, wanted.ReplicationFactor = *topic, int32(*partitions), 1
+	request.Topics, request.TimeoutMillis = append(request.Topics, wanted), 30000
+	response, err := request.RequestWith(ctx, c)
+	need(err == nil, "create topic: %v", err)
+	need(kerr.ErrorForCode(response.Topics[0].ErrorCode) == nil, "create topic: %v", kerr.ErrorForCode(response.Topics[0].ErrorCode))
+}
+
+func write(ctx context.Context, b *book) {
+	// Idempotence and acks from all are this library's defaults.
+	c := client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.SnappyCompression()),
+		kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(2000), kgo.RecordDeliveryTimeout(2*time.Minute))
+	defer c.Close()
+	done := 0
+	var mutex sync.Mutex
+	for i := 0; i < *records; i++ {
+		r := &kgo.Record{Topic: *topic, Partition: int32(i % *partitions), Key: key(i), Value: value(i),
+			Headers: []kgo.RecordHeader{{Key: "n", Value: []byte(strconv.Itoa(i))}}}
+		c.Produce(ctx, r, func(r *kgo.Record, err error) {
+			need(err == nil, "record %d: %v", i, err)
+			need(r.Offset == int64(i / *partitions), "record %d was acknowledged at offset %d", i, r.Offset)
+			mutex.Lock()
+			done++
+			half := done*2 >= *records
+			mutex.Unlock()
+			if half {
+				b.killOnce("written")
+			}
+		})
+		if i%500 == 499 {
+			need(c.Flush(ctx) == nil, "flush")
+		}
+	}
+	need(c.Flush(ctx) == nil, "flush")
+	need(done == *records, "%d of %d acknowledged", done, *records)
+}
+
+// join adds a member to the group until leave is called.
+func join(ctx context.Context, group string, b *book) (leave func()) {
+	c := client(kgo.ConsumerGroup(group), kgo.ConsumeTopics(*topic), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.SessionTimeout(10*time.Second), kgo.HeartbeatInterval(time.Second),
+		kgo.FetchMaxPartitionBytes(16384), kgo.Balancers(kgo.RangeBalancer()))
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			fetches := c.PollRecords(ctx, 300)
+			fetches.EachRecord(b.deliver)
+			// What cannot be committed now is delivered again.
+			_ = c.CommitUncommittedOffsets(ctx)
+			c.AllowRebalance()
+		}
+		c.CloseAllowingRebalance()
+	}()
+	return func() {
+		stop()
+		<-ended
+	}
+}
+
+func read(ctx context.Context, group string, b *book) (members []func(), count int) {
+	members, count = []func(){join(ctx, group, b), join(ctx, group, b)}, 2
+	deadline := time.Now().Add(2*time.Minute + time.Duration(*records)*2*time.Millisecond)
+	for b.size() < *records {
+		need(time.Now().Before(deadline), "only %d records came back", b.size())
+		if count == 2 && b.size()*4 >= *records {
+			members, count = append(members, join(ctx, group, b)), 3
+		}
+		if b.size()*2 >= *records {
+			b.killOnce("read")
+			if len(members) == 3 {
+				members[0]()
+				members = members[1:]
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return members, count
+}
+
+func committed(ctx context.Context, c *kgo.Client, group string) bool {
+	request := kmsg.NewPtrOffsetFetchRequest()
+	request.Group = group
+	asked := kmsg.NewOffsetFetchRequestGroup()
+	asked.Group = group
+	request.Groups = append(request.Groups, asked)
+	wanted := kmsg.NewOffsetFetchRequestTopic()
+	wanted.Topic = *topic
+	for p := 0; p < *partitions; p++ {
+		wanted.Partitions = append(wanted.Partitions, int32(p))
+	}
+	request.Topics = append(request.Topics, wanted)
+	grouped := kmsg.NewOffsetFetchRequestGroupTopic()
+	grouped.Topic, grouped.Partitions = *topic, wanted.Partitions
+	request.Groups[0].Topics = append(request.Groups[0].Topics, grouped)
+	response, err := request.RequestWith(ctx, c)
+	need(err == nil, "fetch offsets: %v", err)
+	found := map[int]int64{}
+	for _, t := range response.Topics {
+		for _, p := range t.Partitions {
+			found[int(p.Partition)] = p.Offset
+		}
+	}
+	for _, g := range response.Groups {
+		for _, t := range g.Topics {
+			for _, p := range t.Partitions {
+				found[int(p.Partition)] = p.Offset
+			}
+		}
+	}
+	for p := 0; p < *partitions; p++ {
+		if found[p] != length(p) {
+			return false
+		}
+	}
+	return true
+}
+
+func checkEnds(ctx context.Context, c *kgo.Client) {
+	request := kmsg.NewPtrListOffsetsRequest()
+	request.ReplicaID = -1
+	asked := kmsg.NewListOffsetsRequestTopic()
+	asked.Topic = *topic
+	for p := 0; p < *partitions; p++ {
+		part := kmsg.NewListOffsetsRequestTopicPartition()
+		part.Partition, part.Timestamp = int32(p), -1
+		asked.Partitions = append(asked.Partitions, part)
+	}
+	request.Topics = append(request.Topics, asked)
+	response, err := request.RequestWith(ctx, c)
+	need(err == nil, "list offsets: %v", err)
+	for _, p := range response.Topics[0].Partitions {
+		need(p.Offset == length(int(p.Partition)), "partition %d ends at %d", p.Partition, p.Offset)
+	}
+}
+
+func main() {
+	flag.Parse()
+	ctx := context.Background()
+	b := &book{delivered: map[int]bool{}, killed: map[string]bool{}}
+	create(ctx)
+	write(ctx, b)
+	group := *topic + ".group"
+	members, count := read(ctx, group, b)
+	c := client()
+	defer c.Close()
+	deadline := time.Now().Add(time.Minute)
+	for !committed(ctx, c, group) {
+		need(time.Now().Before(deadline), "not everything is committed")
+		time.Sleep(200 * time.Millisecond)
+	}
+	checkEnds(ctx, c)
+	for _, leave := range members {
+		leave()
+	}
+	fmt.Printf("ok %d records, %d partitions, %d members, %d delivered again\n", *records, *partitions, count, b.again)
+}

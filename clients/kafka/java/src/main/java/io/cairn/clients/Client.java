@@ -1,0 +1,222 @@
+package io.cairn.clients;
+
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Properties;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.KafkaException;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
+
+/** The Java client of Apache Kafka: clients/kafka/README.md says what it must do. */
+public final class Client {
+    private static String bootstrap;
+    private static String topic;
+    private static int partitions;
+    private static int records;
+    private static final Set<Integer> delivered = ConcurrentHashMap.newKeySet();
+    private static final Set<String> killed = ConcurrentHashMap.newKeySet();
+    private static final AtomicInteger again = new AtomicInteger();
+
+    private Client() {}
+
+    static void need(boolean holds, String text) {
+        if (!holds) {
+            System.out.println("FAILED " + text);
+            Runtime.getRuntime().halt(1);
+        }
+    }
+
+    static byte[] key(int i) {
+        return ("key-" + i).getBytes();
+    }
+
+    static byte[] value(int i) {
+        byte[] bytes = new byte[50 + i % 200];
+        for (int j = 0; j < bytes.length; j++) {
+            bytes[j] = (byte) (31 * i + 7 * j);
+        }
+        return bytes;
+    }
+
+    static long length(int partition) {
+        return (records - partition + partitions - 1) / partitions;
+    }
+
+    /** Asks the driver, once for each occasion, to kill the broker. */
+    static void killOnce(String when) {
+        if (killed.add(when)) {
+            System.out.println("kill");
+            System.out.flush();
+        }
+    }
+
+    static Properties with(Object... pairs) {
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", bootstrap);
+        for (int at = 0; at < pairs.length; at += 2) {
+            properties.put(pairs[at], pairs[at + 1]);
+        }
+        return properties;
+    }
+
+    static void write() throws Exception {
+        Properties properties = with("acks", "all", "enable.idempotence", "true", "compression.type", "zstd",
+            "linger.ms", "5", "delivery.timeout.ms", "120000", "max.block.ms", "60000",
+            "key.serializer", ByteArraySerializer.class.getName(), "value.serializer", ByteArraySerializer.class.getName());
+        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(properties)) {
+            List<Future<RecordMetadata>> sent = new ArrayList<>();
+            for (int i = 0; i < records; i++) {
+                ProducerRecord<byte[], byte[]> record = new ProducerRecord<>(topic, i % partitions, key(i), value(i));
+                record.headers().add("n", Integer.toString(i).getBytes());
+                sent.add(producer.send(record));
+                if (sent.size() == 500 || i + 1 == records) {
+                    for (int at = 0; at < sent.size(); at++) {
+                        int which = i + 1 - sent.size() + at;
+                        RecordMetadata done = sent.get(at).get(120, TimeUnit.SECONDS);
+                        need(done.offset() == which / partitions, "record " + which + " was acknowledged at offset " + done.offset());
+                    }
+                    sent.clear();
+                    if (i * 2 >= records) {
+                        killOnce("written");
+                    }
+                }
+            }
+        }
+    }
+
+    static void deliver(ConsumerRecord<byte[], byte[]> got) {
+        long number = got.offset() * partitions + got.partition();
+        need(number >= 0 && number < records, "partition " + got.partition() + " offset " + got.offset() + " was never written");
+        int i = (int) number;
+        need(Arrays.equals(got.key(), key(i)), "record " + i + ": its key differs");
+        need(Arrays.equals(got.value(), value(i)), "record " + i + ": its value differs");
+        Header[] headers = got.headers().toArray();
+        need(headers.length == 1 && headers[0].key().equals("n") && new String(headers[0].value()).equals(Integer.toString(i)),
+            "record " + i + ": its headers differ");
+        if (!delivered.add(i)) {
+            again.incrementAndGet();
+        }
+    }
+
+    /** One consumer of the group, from its first poll to its leaving. */
+    static final class Member extends Thread {
+        private final KafkaConsumer<byte[], byte[]> consumer;
+        private volatile boolean leaving;
+
+        Member(String group) {
+            consumer = new KafkaConsumer<>(with("group.id", group, "auto.offset.reset", "earliest", "enable.auto.commit", "false",
+                "session.timeout.ms", "10000", "heartbeat.interval.ms", "1000", "max.poll.records", "300",
+                "default.api.timeout.ms", "20000",
+                "key.deserializer", ByteArrayDeserializer.class.getName(), "value.deserializer", ByteArrayDeserializer.class.getName()));
+            setDaemon(true);
+            start();
+        }
+
+        @Override
+        public void run() {
+            consumer.subscribe(List.of(topic));
+            while (!leaving) {
+                ConsumerRecords<byte[], byte[]> found = consumer.poll(Duration.ofMillis(200));
+                found.forEach(Client::deliver);
+                if (!found.isEmpty()) {
+                    try {
+                        consumer.commitSync();
+                    } catch (KafkaException rebalanceOrAway) {
+                        // What was not committed is delivered again.
+                    }
+                }
+            }
+            consumer.close();
+        }
+
+        void leave() {
+            leaving = true;
+        }
+    }
+
+    static List<Member> read(String group) throws Exception {
+        List<Member> members = new ArrayList<>(List.of(new Member(group), new Member(group)));
+        boolean third = false;
+        long deadline = System.currentTimeMillis() + 120_000 + 2L * records;
+        while (delivered.size() < records) {
+            need(System.currentTimeMillis() < deadline, "only " + delivered.size() + " records came back");
+            if (!third && delivered.size() * 4 >= records) {
+                members.add(new Member(group));
+                third = true;
+            }
+            if (delivered.size() * 2 >= records) {
+                killOnce("read");
+                if (members.size() == 3) {
+                    members.remove(0).leave();
+                }
+            }
+            Thread.sleep(20);
+        }
+        return members;
+    }
+
+    static void checkEnds(Admin admin, String group) throws Exception {
+        Map<TopicPartition, OffsetSpec> asked = new HashMap<>();
+        for (int p = 0; p < partitions; p++) {
+            asked.put(new TopicPartition(topic, p), OffsetSpec.latest());
+        }
+        long deadline = System.currentTimeMillis() + 60_000;
+        Map<TopicPartition, OffsetAndMetadata> committed;
+        do {
+            Thread.sleep(200);
+            committed = admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get();
+        } while (System.currentTimeMillis() < deadline && !allCommitted(committed, asked));
+        need(allCommitted(committed, asked), "not everything is committed: " + committed);
+        admin.listOffsets(asked).all().get().forEach((place, end) ->
+            need(end.offset() == length(place.partition()), place + " ends at " + end.offset()));
+    }
+
+    private static boolean allCommitted(Map<TopicPartition, OffsetAndMetadata> committed, Map<TopicPartition, OffsetSpec> asked) {
+        return asked.keySet().stream().allMatch(place ->
+            committed.get(place) != null && committed.get(place).offset() == length(place.partition()));
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        Map<String, String> given = new HashMap<>();
+        for (int at = 0; at + 1 < arguments.length; at += 2) {
+            given.put(arguments[at], arguments[at + 1]);
+        }
+        bootstrap = given.get("--bootstrap");
+        topic = given.get("--topic");
+        partitions = Integer.parseInt(given.get("--partitions"));
+        records = Integer.parseInt(given.get("--records"));
+        String group = topic + ".group";
+        try (Admin admin = Admin.create(with())) {
+            admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1))).all().get();
+            write();
+            List<Member> members = read(group);
+            checkEnds(admin, group);
+            for (Member member : members) {
+                member.leave();
+                member.join(20_000);
+            }
+        }
+        System.out.printf("ok %d records, %d partitions, 3 members, %d delivered again%n", records, partitions, again.get());
+    }
+}
