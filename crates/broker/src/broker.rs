@@ -1,0 +1,521 @@
+//! The broker in process: topics, produce, fetch. Called by Cairn itself and, after decoding, by every request of the wire.
+//!
+//! One way in for every writer: [`Broker::admit`] checks rights, topic, size, batch; only what it admits can be appended.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use cairn_clock::{Clock, Entropy};
+use cairn_log::{
+    Append, AppendError, Appended, ErrorKind, Log, Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark,
+    ReadError, Sequence, StreamId,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    batch::{self, BatchError},
+    group::{Coordinator, GroupLimits},
+    options::BrokerOptions,
+    principal::Principal,
+    topics::{Catalogue, CatalogueError, OFFSETS_TOPIC, Topic, configs::TopicConfigs},
+};
+
+/// A topic that somebody wants.
+#[derive(Debug, Clone, Default)]
+pub struct TopicSpec {
+    /// Name: letters, digits, `.`, `_`, `-`; at most 249.
+    pub name: String,
+    /// Partitions; none takes the broker's default.
+    pub partitions: Option<u32>,
+    /// Kafka's topic configs.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// A topic that there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Name.
+    pub name: String,
+    /// Topic id; a topic that is created again has another.
+    pub id: Uuid,
+    /// Partitions, counted from zero.
+    pub partitions: u32,
+    /// The configs that were given.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// What a fetch gives.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Whole batches as they are stored; the first may begin before the offset asked for.
+    pub batches: Vec<Bytes>,
+    /// The durable end: one more than the last offset that can be read.
+    pub high_watermark: Offset,
+    /// The first offset that is kept.
+    pub log_start: Offset,
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BrokerStats {
+    /// Topics there are.
+    pub topics: usize,
+    /// Connections that are open.
+    pub connections: u64,
+    /// Connections turned away because there were too many.
+    pub connections_refused: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Batches appended.
+    pub batches: u64,
+    /// Batches refused.
+    pub batches_refused: u64,
+}
+
+/// Why a broker does not open.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the broker: {reason}")]
+pub struct OpenError {
+    reason: String,
+}
+
+/// Why a topic is not created or deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// The principal may not.
+    #[error("topics beginning with `{prefix}` are written by Cairn only")]
+    Denied {
+        /// The protected prefix.
+        prefix: String,
+    },
+    /// There is one of that name.
+    #[error("topic `{name}` exists already")]
+    Exists {
+        /// Its name.
+        name: String,
+    },
+    /// There is none of that name or id.
+    #[error("topic `{name}` does not exist")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// Not a name.
+    #[error("`{name}` cannot be a topic's name: use 1 to 249 of the characters a-z A-Z 0-9 . _ -")]
+    Name {
+        /// What was asked for.
+        name: String,
+    },
+    /// Too few or many partitions.
+    #[error("{partitions} partitions are not between 1 and {most}")]
+    Partitions {
+        /// What was asked for.
+        partitions: u32,
+        /// The limit.
+        most: u32,
+    },
+    /// A config that cannot be.
+    #[error("{reason}")]
+    Config {
+        /// Which and why.
+        reason: String,
+    },
+    /// There are as many topics as may be.
+    #[error("there are {most} topics already: delete one, or raise the limit")]
+    TooMany {
+        /// The limit.
+        most: usize,
+    },
+    /// The catalogue could not be made durable.
+    #[error("the catalogue cannot be written: {reason}")]
+    Storage {
+        /// What the log said.
+        reason: String,
+    },
+}
+
+/// Why a batch is not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ProduceError {
+    /// No such topic or partition.
+    #[error("topic `{topic}` has no partition {partition}, or does not exist")]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// The principal may not.
+    #[error("topic `{topic}` is written by Cairn only")]
+    Denied {
+        /// The topic.
+        topic: String,
+    },
+    /// Bigger than `max.message.bytes`.
+    #[error("batch has {bytes} bytes, `max.message.bytes` of the topic is {most}")]
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// Not a batch that may be stored.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// Transactions are not offered.
+    #[error("transactions are not supported: produce without a transactional id")]
+    Transactional,
+    /// Markers are the broker's.
+    #[error("control batches are written by brokers only")]
+    Control,
+    /// The log refused or failed.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Why nothing is read.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No such topic or partition.
+    #[error("topic `{topic}` has no partition {partition}, or does not exist")]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// Before the first or after the last.
+    #[error("offset {asked} is not between {log_start} and {end}")]
+    OutOfRange {
+        /// What was asked for.
+        asked: u64,
+        /// First offset kept.
+        log_start: u64,
+        /// Durable end.
+        end: u64,
+    },
+    /// The log failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The broker; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) options: BrokerOptions,
+    pub(crate) log: Log,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) topics: Catalogue,
+    pub(crate) groups: Coordinator,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    batches: AtomicU64,
+    batches_refused: AtomicU64,
+}
+
+/// A batch that passed every check: the only thing that [`Broker::append`] takes.
+#[derive(Debug)]
+pub(crate) struct Admitted(Append);
+
+impl Broker {
+    /// Reads topics, groups and offsets back from the log. The log's `stamp` option must be [`batch::stamp`].
+    pub async fn open(options: BrokerOptions, log: Log, clock: Clock, entropy: Entropy) -> Result<Self, OpenError> {
+        let failed = |error: &dyn std::fmt::Display| OpenError { reason: error.to_string() };
+        let topics = Catalogue::open(log.clone(), clock.clone(), entropy.clone()).await.map_err(|e| failed(&e))?;
+        let offsets = match topics.get(OFFSETS_TOPIC) {
+            Some(topic) => topic,
+            None => {
+                let given = [("cleanup.policy".to_owned(), "compact".to_owned())].into();
+                let configs = TopicConfigs::new(given).map_err(|e| failed(&e))?;
+                let created = topics.create(OFFSETS_TOPIC, options.offsets_partitions.max(1), configs).await;
+                created.map_err(|e| failed(&e))?
+            }
+        };
+        let limits = &options.limits;
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let limits = GroupLimits {
+            session_timeout_ms_min: millis(limits.session_timeout_min),
+            session_timeout_ms_max: millis(limits.session_timeout_max),
+            initial_delay_ms: millis(limits.initial_rebalance_delay),
+            groups_max: limits.groups_max,
+            members_max: limits.members_max,
+        };
+        let opened = Coordinator::open(log.clone(), offsets.id, offsets.partitions, limits, clock.clone()).await;
+        let groups = opened.map_err(|e| failed(&e))?;
+        let counters = Counters::default();
+        Ok(Self { inner: Arc::new(Inner { options, log, clock, entropy, topics, groups, counters }) })
+    }
+
+    /// Creates a topic, as CreateTopics does.
+    pub async fn create_topic(&self, who: &Principal, spec: TopicSpec) -> Result<TopicDescription, TopicError> {
+        let (partitions, configs) = self.check_topic(who, &spec)?;
+        let created = self.inner.topics.create(&spec.name, partitions, configs).await;
+        created.map(|topic| describe(&topic)).map_err(topic_error)
+    }
+
+    /// What [`create_topic`](Self::create_topic) would refuse, without creating.
+    pub(crate) fn check_topic(&self, who: &Principal, spec: &TopicSpec) -> Result<(u32, TopicConfigs), TopicError> {
+        let limits = &self.inner.options.limits;
+        let name = &spec.name;
+        let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || name.len() > 249 || name == "." || name == ".." || !name.chars().all(right) {
+            return Err(TopicError::Name { name: name.clone() });
+        }
+        self.may_change(who, name)?;
+        if self.inner.topics.get(name).is_some() {
+            return Err(TopicError::Exists { name: name.clone() });
+        }
+        if self.inner.topics.len() >= limits.topics_max {
+            return Err(TopicError::TooMany { most: limits.topics_max });
+        }
+        let partitions = spec.partitions.unwrap_or(self.inner.options.default_partitions);
+        if partitions < 1 || partitions > limits.partitions_max {
+            return Err(TopicError::Partitions { partitions, most: limits.partitions_max });
+        }
+        let configs = TopicConfigs::new(spec.configs.clone()).map_err(|reason| TopicError::Config { reason })?;
+        Ok((partitions, configs))
+    }
+
+    /// Deletes a topic and all it holds, as DeleteTopics does.
+    pub async fn delete_topic(&self, who: &Principal, name: &str) -> Result<(), TopicError> {
+        self.may_change(who, name)?;
+        let topic = self.inner.topics.get(name).ok_or_else(|| TopicError::Unknown { name: name.to_owned() })?;
+        if topic.is_internal() {
+            return Err(TopicError::Denied { prefix: OFFSETS_TOPIC.to_owned() });
+        }
+        self.inner.topics.delete(&topic).await.map_err(topic_error)
+    }
+
+    /// The topic of that name.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<TopicDescription> {
+        self.inner.topics.get(name).map(|topic| describe(&topic))
+    }
+
+    /// All topics, in order of name.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicDescription> {
+        self.inner.topics.all().iter().map(|topic| describe(topic)).collect()
+    }
+
+    /// The log below, for its bounds and statistics.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.inner.log
+    }
+
+    /// Appends one batch; returns the offset of its first record once it is durable. A batch that a producer sends
+    /// twice is stored once, and the first offset is returned again.
+    pub async fn produce(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: PartitionIndex,
+        batch: BytesMut,
+    ) -> Result<Offset, ProduceError> {
+        let index = i32::try_from(partition.get()).unwrap_or(i32::MAX);
+        let unknown = || ProduceError::UnknownPartition { topic: topic.to_owned(), partition: index };
+        let found = self.inner.topics.get(topic).ok_or_else(unknown)?;
+        let admitted = self.admit(who, &found, index, batch)?;
+        let mut results = self.append(vec![admitted]).await;
+        results.pop().expect("one result for one batch").map(|appended| appended.base_offset)
+    }
+
+    /// Checks everything that can be checked before the log orders the batch.
+    pub(crate) fn admit(
+        &self,
+        who: &Principal,
+        topic: &Topic,
+        partition: i32,
+        mut bytes: BytesMut,
+    ) -> Result<Admitted, ProduceError> {
+        let checked = self.check_batch(who, topic, partition, &bytes);
+        let (stream, header) = checked.inspect_err(|_| {
+            self.inner.counters.batches_refused.fetch_add(1, Ordering::Relaxed);
+        })?;
+        let mut max_timestamp = header.max_timestamp;
+        if topic.configs.is_append_time() {
+            max_timestamp = self.inner.clock.now().as_millis();
+            batch::stamp_append_time(&mut bytes, &header, max_timestamp);
+        }
+        let producer = (header.producer_id >= 0).then(|| ProducerMark {
+            id: ProducerId::new(header.producer_id),
+            epoch: ProducerEpoch::new(header.producer_epoch),
+            first_sequence: Sequence::new(header.base_sequence),
+        });
+        let records = u32::try_from(header.record_count).ok().and_then(NonZeroU32::new);
+        let records = records.expect("the batch was checked to hold at least one record");
+        Ok(Admitted(Append { stream, records, max_timestamp, producer, bytes }))
+    }
+
+    fn check_batch(
+        &self,
+        who: &Principal,
+        topic: &Topic,
+        partition: i32,
+        bytes: &[u8],
+    ) -> Result<(StreamId, batch::BatchHeader), ProduceError> {
+        let limits = &self.inner.options.limits;
+        if !self.may_write(who, &topic.name) || (topic.is_internal() && *who != Principal::Internal) {
+            return Err(ProduceError::Denied { topic: topic.name.clone() });
+        }
+        let unknown = || ProduceError::UnknownPartition { topic: topic.name.clone(), partition };
+        let stream = topic.stream(partition).ok_or_else(unknown)?;
+        let most = topic.configs.message_bytes_max(limits.message_bytes_max);
+        if bytes.len() > most {
+            return Err(ProduceError::TooLarge { bytes: bytes.len(), most });
+        }
+        let header = batch::check(bytes, topic.configs.is_compacted(), limits.unpacked_bytes_max)?;
+        if header.is_control() {
+            return Err(ProduceError::Control);
+        }
+        if header.is_transactional() {
+            return Err(ProduceError::Transactional);
+        }
+        Ok((stream, header))
+    }
+
+    /// Appends what was admitted, in order, in one group; one result each.
+    pub(crate) async fn append(&self, admitted: Vec<Admitted>) -> Vec<Result<Appended, ProduceError>> {
+        let count = admitted.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let entries = admitted.into_iter().map(|Admitted(entry)| entry).collect();
+        match self.inner.log.append(entries).await {
+            Ok(results) => {
+                let stored = results.iter().filter(|result| result.is_ok()).count() as u64;
+                self.inner.counters.batches.fetch_add(stored, Ordering::Relaxed);
+                self.inner.counters.batches_refused.fetch_add(count as u64 - stored, Ordering::Relaxed);
+                results.into_iter().map(|result| result.map_err(ProduceError::Append)).collect()
+            }
+            Err(error) => {
+                self.inner.counters.batches_refused.fetch_add(count as u64, Ordering::Relaxed);
+                (0..count).map(|_| Err(ProduceError::Append(error.clone()))).collect()
+            }
+        }
+    }
+
+    /// Reads whole batches from `from` on: at least one if there is any, else waits up to `wait` for one.
+    pub async fn fetch(
+        &self,
+        topic: &str,
+        partition: PartitionIndex,
+        from: Offset,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Fetched, FetchError> {
+        let index = i32::try_from(partition.get()).unwrap_or(i32::MAX);
+        let unknown = || FetchError::UnknownPartition { topic: topic.to_owned(), partition: index };
+        let stream = self.inner.topics.get(topic).and_then(|topic| topic.stream(index)).ok_or_else(unknown)?;
+        let deadline = Instant::now() + wait;
+        let mut ends = self.inner.log.watch(stream)?;
+        loop {
+            // Marked as seen before the read, so that an advance between the two still wakes us.
+            ends.borrow_and_update();
+            let fetched = self.read(stream, from, max_bytes).await?;
+            if !fetched.batches.is_empty() || Instant::now() >= deadline {
+                return Ok(fetched);
+            }
+            if !matches!(tokio::time::timeout_at(deadline, ends.changed()).await, Ok(Ok(()))) {
+                return self.read(stream, from, max_bytes).await;
+            }
+        }
+    }
+
+    /// Reads what there is now.
+    pub(crate) async fn read(&self, stream: StreamId, from: Offset, max_bytes: usize) -> Result<Fetched, FetchError> {
+        let bounds = self.inner.log.bounds(stream)?;
+        if from < bounds.log_start || from > bounds.durable_end {
+            let (log_start, end) = (bounds.log_start.get(), bounds.durable_end.get());
+            return Err(FetchError::OutOfRange { asked: from.get(), log_start, end });
+        }
+        if from == bounds.durable_end {
+            let (high_watermark, log_start) = (bounds.durable_end, bounds.log_start);
+            return Ok(Fetched { batches: Vec::new(), high_watermark, log_start });
+        }
+        let read = self.inner.log.read(stream, from, max_bytes).await?;
+        Ok(Fetched { batches: read.batches, high_watermark: read.durable_end, log_start: read.log_start })
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> BrokerStats {
+        let counters = &self.inner.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        BrokerStats {
+            topics: self.inner.topics.len(),
+            connections: read(&counters.connections),
+            connections_refused: read(&counters.connections_refused),
+            requests: read(&counters.requests),
+            batches: read(&counters.batches),
+            batches_refused: read(&counters.batches_refused),
+        }
+    }
+
+    /// Whether `who` may write, create, alter or delete a topic of this name.
+    pub(crate) fn may_write(&self, who: &Principal, topic: &str) -> bool {
+        let options = &self.inner.options;
+        match who {
+            Principal::Internal => true,
+            _ if options.protected_prefix.is_empty() || !topic.starts_with(&options.protected_prefix) => true,
+            Principal::User(user) => options.writers.contains(user),
+            Principal::Anonymous => false,
+        }
+    }
+
+    fn may_change(&self, who: &Principal, topic: &str) -> Result<(), TopicError> {
+        let prefix = self.inner.options.protected_prefix.clone();
+        if self.may_write(who, topic) { Ok(()) } else { Err(TopicError::Denied { prefix }) }
+    }
+}
+
+impl ProduceError {
+    /// What the caller should do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownPartition { .. } | Self::TooLarge { .. } | Self::Transactional | Self::Control => {
+                ErrorKind::Invalid
+            }
+            Self::Denied { .. } => ErrorKind::Denied,
+            Self::Batch(BatchError::Checksum { .. }) => ErrorKind::Corrupt,
+            Self::Batch(_) => ErrorKind::Invalid,
+            Self::Append(error) => error.kind(),
+        }
+    }
+}
+
+fn describe(topic: &Topic) -> TopicDescription {
+    TopicDescription {
+        name: topic.name.clone(),
+        id: topic.id,
+        partitions: topic.partitions,
+        configs: topic.configs.given().clone(),
+    }
+}
+
+fn topic_error(error: CatalogueError) -> TopicError {
+    match error {
+        CatalogueError::Exists { name } => TopicError::Exists { name },
+        other => TopicError::Storage { reason: other.to_string() },
+    }
+}

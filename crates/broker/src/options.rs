@@ -1,0 +1,150 @@
+//! What a broker can be told. Made by the wiring; every field has a safe default.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    time::Duration,
+};
+
+use crate::principal::SecretHash;
+
+/// A host name or address and a port, as clients are told to use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not HOST:PORT");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse().map_err(|_| wrong())?;
+        if host.is_empty() { Err(wrong()) } else { Ok(Self { host: host.to_owned(), port }) }
+    }
+}
+
+/// Settings of one broker.
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    /// What Metadata tells clients to connect to; none says the address that the listener is bound to.
+    pub advertised: Option<HostPort>,
+    /// This broker's node id.
+    pub node_id: i32,
+    /// Topics with this prefix are written, created and deleted by [`Principal::Internal`](crate::Principal::Internal)
+    /// and `writers` only.
+    pub protected_prefix: String,
+    /// Whether Metadata may create a topic that a client asks for.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic that is created without a number.
+    pub default_partitions: u32,
+    /// Partitions of `__consumer_offsets`, when it is first created.
+    pub offsets_partitions: u32,
+    /// Users that may log in by SASL PLAIN, with the hash of their secret.
+    pub users: BTreeMap<String, SecretHash>,
+    /// Users that may write protected topics.
+    pub writers: BTreeSet<String>,
+    /// Bounds.
+    pub limits: BrokerLimits,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> Self {
+        Self {
+            advertised: None,
+            node_id: 1,
+            protected_prefix: "mcp.".to_owned(),
+            auto_create_topics: true,
+            default_partitions: 4,
+            offsets_partitions: 8,
+            users: BTreeMap::new(),
+            writers: BTreeSet::new(),
+            limits: BrokerLimits::default(),
+        }
+    }
+}
+
+/// What a peer can make the broker hold or do.
+#[derive(Debug, Clone)]
+pub struct BrokerLimits {
+    /// Open connections; more are closed at once.
+    pub connections_max: usize,
+    /// Bytes of one request.
+    pub request_bytes_max: usize,
+    /// Bytes of all requests that are being read or answered; more wait.
+    pub requests_bytes_max: usize,
+    /// Produce requests of one connection that may wait for the disk together.
+    pub in_flight_max: usize,
+    /// Array elements in one request.
+    pub request_elements_max: usize,
+    /// How long the rest of a request may take to arrive.
+    pub request_read_timeout: Duration,
+    /// A connection without requests is closed after this.
+    pub idle_timeout: Duration,
+    /// Bytes of one Fetch answer, whatever is asked for.
+    pub fetch_bytes_max: usize,
+    /// Longest wait of a Fetch.
+    pub fetch_wait_max: Duration,
+    /// Bytes of one batch unless `max.message.bytes` of its topic says otherwise.
+    pub message_bytes_max: usize,
+    /// Bytes that one batch may grow to when it is decompressed for checking.
+    pub unpacked_bytes_max: usize,
+    /// Partitions of one topic.
+    pub partitions_max: u32,
+    /// Topics.
+    pub topics_max: usize,
+    /// Groups with members.
+    pub groups_max: usize,
+    /// Members of one group.
+    pub members_max: usize,
+    /// Shortest session timeout of a group's member.
+    pub session_timeout_min: Duration,
+    /// Longest session timeout of a group's member.
+    pub session_timeout_max: Duration,
+    /// How long a group's first member waits for others.
+    pub initial_rebalance_delay: Duration,
+    /// Bytes of the metadata of one committed offset.
+    pub offset_metadata_bytes_max: usize,
+}
+
+impl Default for BrokerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_024,
+            request_bytes_max: 100 << 20,
+            requests_bytes_max: 256 << 20,
+            in_flight_max: 16,
+            request_elements_max: 200_000,
+            request_read_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(600),
+            fetch_bytes_max: 55 << 20,
+            fetch_wait_max: Duration::from_secs(60),
+            message_bytes_max: 1_048_588,
+            unpacked_bytes_max: crate::batch::DECOMPRESSED_BYTES_MAX,
+            partitions_max: 1_000,
+            topics_max: 10_000,
+            groups_max: 10_000,
+            members_max: 1_000,
+            session_timeout_min: Duration::from_secs(1),
+            session_timeout_max: Duration::from_secs(1_800),
+            initial_rebalance_delay: Duration::from_millis(500),
+            offset_metadata_bytes_max: 4_096,
+        }
+    }
+}

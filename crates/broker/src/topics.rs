@@ -1,0 +1,305 @@
+//! The catalogue: which topics there are, with ids and configs. Called by the broker.
+//!
+//! It is kept as records of an internal stream (topic id nil, partition 0) of the same log, one JSON object a record:
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `format` | `{"version":1}` |
+//! | `cluster` | `{"id":"<uuid>"}` |
+//! | `epoch` | `{"epoch":<n>}`: one more at each start; producer ids are this epoch and a counter, so none is given twice |
+//! | `topic/<uuid>` | `{"name":…,"partitions":…,"configs":{…}}`, or nothing when it was deleted |
+//!
+//! A change is durable before anybody sees it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::AtomicU32, atomic::Ordering},
+};
+
+use cairn_clock::{Clock, Entropy};
+use cairn_log::{Log, PartitionIndex, Retention, StreamId};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    batch::BatchBuilder,
+    streams::{self, StreamError},
+};
+
+pub(crate) mod configs;
+
+use configs::TopicConfigs;
+
+const FORMAT_VERSION: u32 = 1;
+
+/// A topic as the broker uses it.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) name: String,
+    pub(crate) id: Uuid,
+    pub(crate) partitions: u32,
+    pub(crate) configs: TopicConfigs,
+}
+
+impl Topic {
+    /// The stream of a partition, if there is such a partition.
+    pub(crate) fn stream(&self, partition: i32) -> Option<StreamId> {
+        let partition = u32::try_from(partition).ok().filter(|partition| *partition < self.partitions)?;
+        Some(StreamId::new(self.id, PartitionIndex::new(partition)))
+    }
+
+    pub(crate) fn streams(&self) -> impl Iterator<Item = StreamId> + '_ {
+        (0..self.partitions).map(|partition| StreamId::new(self.id, PartitionIndex::new(partition)))
+    }
+
+    /// Whether clients must not write it, whatever their rights.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.name == OFFSETS_TOPIC
+    }
+}
+
+/// Kafka's name of the topic that holds committed offsets and groups.
+pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+#[derive(Debug, Default)]
+struct Known {
+    by_name: BTreeMap<String, Arc<Topic>>,
+    by_id: HashMap<Uuid, Arc<Topic>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredTopic {
+    name: String,
+    partitions: u32,
+    configs: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredFormat {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCluster {
+    id: Uuid,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEpoch {
+    epoch: u32,
+}
+
+/// Why the catalogue cannot be opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CatalogueError {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("record `{key}` of the catalogue cannot be read: {source}")]
+    Record { key: String, source: serde_json::Error },
+    #[error("the catalogue has format version {found}, this program knows {FORMAT_VERSION}: use a newer one")]
+    Format { found: u32 },
+    #[error("cannot create or change stream {stream:?}: {reason}")]
+    Log { stream: StreamId, reason: String },
+    #[error("topic `{name}` exists already")]
+    Exists { name: String },
+}
+
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    log: Log,
+    clock: Clock,
+    entropy: Entropy,
+    known: RwLock<Known>,
+    /// Held while a change is made durable, so that changes have one order.
+    changing: tokio::sync::Mutex<()>,
+    cluster: Uuid,
+    epoch: u32,
+    next_producer: AtomicU32,
+}
+
+impl Catalogue {
+    /// Reads the catalogue back, and begins a new broker epoch.
+    pub(crate) async fn open(log: Log, clock: Clock, entropy: Entropy) -> Result<Self, CatalogueError> {
+        let stream = own_stream();
+        ensure_stream(&log, stream, Retention { ms: None, bytes: None }).await?;
+        let mut stored = Stored::default();
+        let mut failure = None;
+        streams::replay(&log, stream, |record| {
+            let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default();
+            if let (None, Err(error)) = (&failure, stored.take(key, record.value.as_deref())) {
+                failure = Some(error);
+            }
+        })
+        .await?;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let epoch = stored.epoch.saturating_add(1);
+        let cluster = stored.cluster.unwrap_or_else(|| entropy.uuid_v7(clock.now()));
+        let catalogue = Self {
+            log,
+            clock,
+            entropy,
+            known: RwLock::default(),
+            changing: tokio::sync::Mutex::default(),
+            cluster,
+            epoch,
+            next_producer: AtomicU32::new(0),
+        };
+        let mut records = vec![("epoch".to_owned(), Some(json(&StoredEpoch { epoch })))];
+        if stored.cluster.is_none() {
+            records.push(("format".to_owned(), Some(json(&StoredFormat { version: FORMAT_VERSION }))));
+            records.push(("cluster".to_owned(), Some(json(&StoredCluster { id: cluster }))));
+        }
+        catalogue.store(records).await?;
+        for (id, topic) in stored.topics {
+            let configs = TopicConfigs::restore(topic.configs);
+            let topic = Topic { name: topic.name, id, partitions: topic.partitions, configs };
+            for stream in topic.streams() {
+                ensure_stream(&catalogue.log, stream, topic.configs.retention()).await?;
+            }
+            catalogue.publish(Arc::new(topic));
+        }
+        Ok(catalogue)
+    }
+
+    pub(crate) const fn cluster(&self) -> Uuid {
+        self.cluster
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
+        self.known.read().by_name.get(name).cloned()
+    }
+
+    pub(crate) fn get_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
+        self.known.read().by_id.get(&id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
+        self.known.read().by_name.values().cloned().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.known.read().by_name.len()
+    }
+
+    /// A producer id that was never given before: the broker's epoch, then a counter. `None` once 2^32 were given.
+    pub(crate) fn next_producer_id(&self) -> Option<i64> {
+        let counter = self
+            .next_producer
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1))
+            .ok()?;
+        Some(i64::from(self.epoch) << 32 | i64::from(counter))
+    }
+
+    /// Creates a topic: its streams first, then the record that makes it exist, then sight.
+    pub(crate) async fn create(
+        &self,
+        name: &str,
+        partitions: u32,
+        configs: TopicConfigs,
+    ) -> Result<Arc<Topic>, CatalogueError> {
+        let _one_at_a_time = self.changing.lock().await;
+        if self.get(name).is_some() {
+            return Err(CatalogueError::Exists { name: name.to_owned() });
+        }
+        let id = self.entropy.uuid_v7(self.clock.now());
+        let topic = Arc::new(Topic { name: name.to_owned(), id, partitions, configs });
+        for stream in topic.streams() {
+            ensure_stream(&self.log, stream, topic.configs.retention()).await?;
+        }
+        let stored = StoredTopic { name: name.to_owned(), partitions, configs: topic.configs.given().clone() };
+        self.store(vec![(topic_key(id), Some(json(&stored)))]).await?;
+        self.publish(Arc::clone(&topic));
+        Ok(topic)
+    }
+
+    /// Deletes a topic: out of the catalogue first, so that a crash can leave unused streams but never a topic without them.
+    pub(crate) async fn delete(&self, topic: &Topic) -> Result<(), CatalogueError> {
+        let _one_at_a_time = self.changing.lock().await;
+        self.store(vec![(topic_key(topic.id), None)]).await?;
+        {
+            let mut known = self.known.write();
+            known.by_name.remove(&topic.name);
+            known.by_id.remove(&topic.id);
+        }
+        for stream in topic.streams() {
+            self.log
+                .delete_stream(stream)
+                .await
+                .map_err(|error| CatalogueError::Log { stream, reason: error.to_string() })?;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, topic: Arc<Topic>) {
+        let mut known = self.known.write();
+        known.by_id.insert(topic.id, Arc::clone(&topic));
+        known.by_name.insert(topic.name.clone(), topic);
+    }
+
+    async fn store(&self, records: Vec<(String, Option<Vec<u8>>)>) -> Result<(), StreamError> {
+        let mut batch = BatchBuilder::new();
+        let now_ms = self.clock.now().as_millis();
+        for (key, value) in &records {
+            batch.push(now_ms, Some(key.as_bytes()), value.as_deref(), &[]);
+        }
+        streams::append(&self.log, own_stream(), batch).await.map(|_| ())
+    }
+}
+
+#[derive(Default)]
+struct Stored {
+    epoch: u32,
+    cluster: Option<Uuid>,
+    topics: BTreeMap<Uuid, StoredTopic>,
+}
+
+impl Stored {
+    fn take(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), CatalogueError> {
+        let bad = |source| CatalogueError::Record { key: key.to_owned(), source };
+        match (key, value) {
+            ("format", Some(value)) => {
+                let found = serde_json::from_slice::<StoredFormat>(value).map_err(bad)?.version;
+                if found != FORMAT_VERSION {
+                    return Err(CatalogueError::Format { found });
+                }
+            }
+            ("cluster", Some(value)) => {
+                self.cluster = Some(serde_json::from_slice::<StoredCluster>(value).map_err(bad)?.id);
+            }
+            ("epoch", Some(value)) => {
+                self.epoch = serde_json::from_slice::<StoredEpoch>(value).map_err(bad)?.epoch;
+            }
+            _ => {
+                let Some(id) = key.strip_prefix("topic/").and_then(|id| id.parse().ok()) else { return Ok(()) };
+                match value {
+                    Some(value) => self.topics.insert(id, serde_json::from_slice(value).map_err(bad)?),
+                    None => self.topics.remove(&id),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+fn own_stream() -> StreamId {
+    StreamId::new(Uuid::nil(), PartitionIndex::new(0))
+}
+
+fn topic_key(id: Uuid) -> String {
+    format!("topic/{id}")
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("these types have string keys only")
+}
+
+async fn ensure_stream(log: &Log, stream: StreamId, retention: Retention) -> Result<(), CatalogueError> {
+    if log.bounds(stream).is_ok() {
+        return Ok(());
+    }
+    let made = log.create_stream(stream, retention).await;
+    made.map_err(|error| CatalogueError::Log { stream, reason: error.to_string() })
+}

@@ -1,0 +1,171 @@
+//! Topic configuration: the names of Kafka's `TopicConfig`, which of them mean something here, and what they must look like.
+//! Called by the catalogue, CreateTopics and DescribeConfigs.
+
+use std::collections::BTreeMap;
+
+use cairn_log::Retention;
+
+/// How DescribeConfigs types a value (`ConfigType` of Kafka's admin client).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Boolean = 1,
+    Text = 2,
+    Int = 3,
+    Long = 5,
+    Double = 6,
+    List = 7,
+}
+
+/// Name, type, default, and whether it has an effect on this broker. Others are accepted, kept and shown, as clients
+/// and tools that set them expect, because they tune files that do not exist here.
+const KNOWN: &[(&str, Kind, &str, bool)] = &[
+    ("cleanup.policy", Kind::List, "delete", true),
+    ("compression.type", Kind::Text, "producer", true),
+    ("delete.retention.ms", Kind::Long, "86400000", false),
+    ("file.delete.delay.ms", Kind::Long, "60000", false),
+    ("flush.messages", Kind::Long, "1", false),
+    ("flush.ms", Kind::Long, "0", false),
+    ("index.interval.bytes", Kind::Int, "4096", false),
+    ("max.compaction.lag.ms", Kind::Long, "9223372036854775807", false),
+    ("max.message.bytes", Kind::Int, "1048588", true),
+    ("message.timestamp.after.max.ms", Kind::Long, "9223372036854775807", false),
+    ("message.timestamp.before.max.ms", Kind::Long, "9223372036854775807", false),
+    ("message.timestamp.type", Kind::Text, "CreateTime", true),
+    ("min.cleanable.dirty.ratio", Kind::Double, "0.5", false),
+    ("min.compaction.lag.ms", Kind::Long, "0", false),
+    ("min.insync.replicas", Kind::Int, "1", false),
+    ("preallocate", Kind::Boolean, "true", false),
+    ("retention.bytes", Kind::Long, "-1", true),
+    ("retention.ms", Kind::Long, "604800000", true),
+    ("segment.bytes", Kind::Int, "1073741824", false),
+    ("segment.index.bytes", Kind::Int, "10485760", false),
+    ("segment.jitter.ms", Kind::Long, "0", false),
+    ("segment.ms", Kind::Long, "604800000", false),
+    ("unclean.leader.election.enable", Kind::Boolean, "false", false),
+];
+
+/// One setting as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    pub(crate) default: &'static str,
+    pub(crate) given: bool,
+    pub(crate) kind: Kind,
+}
+
+/// The settings of one topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct TopicConfigs {
+    given: BTreeMap<String, String>,
+}
+
+impl TopicConfigs {
+    /// Checks names and values; the error says which is wrong and what would be right.
+    pub(crate) fn new(given: BTreeMap<String, String>) -> Result<Self, String> {
+        for (name, value) in &given {
+            check(name, value)?;
+        }
+        Ok(Self { given })
+    }
+
+    /// Takes in what was checked when it was stored.
+    pub(crate) const fn restore(given: BTreeMap<String, String>) -> Self {
+        Self { given }
+    }
+
+    pub(crate) const fn given(&self) -> &BTreeMap<String, String> {
+        &self.given
+    }
+
+    fn value(&self, name: &str) -> &str {
+        let default = || KNOWN.iter().find(|known| known.0 == name).map_or("", |known| known.2);
+        self.given.get(name).map_or_else(default, String::as_str)
+    }
+
+    pub(crate) fn is_compacted(&self) -> bool {
+        self.value("cleanup.policy").split(',').any(|policy| policy.trim() == "compact")
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.value("cleanup.policy").split(',').any(|policy| policy.trim() == "delete")
+    }
+
+    pub(crate) fn is_append_time(&self) -> bool {
+        self.value("message.timestamp.type") == "LogAppendTime"
+    }
+
+    pub(crate) fn message_bytes_max(&self, otherwise: usize) -> usize {
+        self.given.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+    }
+
+    /// What the log may drop. A topic that is compacted only drops nothing by age or size.
+    pub(crate) fn retention(&self) -> Retention {
+        if !self.is_deleted() {
+            return Retention { ms: None, bytes: None };
+        }
+        let limit = |name| self.value(name).parse::<u64>().ok();
+        Retention { ms: limit("retention.ms"), bytes: limit("retention.bytes") }
+    }
+
+    /// Every setting, in order of name.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = Shown> + '_ {
+        KNOWN.iter().map(|(name, kind, default, _)| Shown {
+            name,
+            value: self.value(name).to_owned(),
+            default,
+            given: self.given.contains_key(*name),
+            kind: *kind,
+        })
+    }
+}
+
+fn check(name: &str, value: &str) -> Result<(), String> {
+    let Some((_, kind, ..)) = KNOWN.iter().find(|known| known.0 == name) else {
+        return Err(format!("topic config `{name}` is unknown"));
+    };
+    let right = match (name, kind) {
+        ("cleanup.policy", _) => value.split(',').all(|policy| matches!(policy.trim(), "delete" | "compact")),
+        ("compression.type", _) => value == "producer",
+        ("message.timestamp.type", _) => matches!(value, "CreateTime" | "LogAppendTime"),
+        ("retention.ms" | "retention.bytes", _) => value.parse::<i64>().is_ok_and(|value| value >= -1),
+        ("max.message.bytes" | "min.insync.replicas", _) => value.parse::<i32>().is_ok_and(|value| value >= 1),
+        (_, Kind::Boolean) => matches!(value, "true" | "false"),
+        (_, Kind::Int) => value.parse::<i32>().is_ok(),
+        (_, Kind::Long) => value.parse::<i64>().is_ok(),
+        (_, Kind::Double) => value.parse::<f64>().is_ok(),
+        (_, Kind::Text | Kind::List) => true,
+    };
+    if right {
+        return Ok(());
+    }
+    let hint = if name == "compression.type" { ": batches are kept as the producer packed them, say `producer`" } else { "" };
+    Err(format!("topic config `{name}` cannot be `{value}`{hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configs(pairs: &[(&str, &str)]) -> Result<TopicConfigs, String> {
+        TopicConfigs::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn unknown_names_and_bad_values_are_refused() {
+        assert!(configs(&[("retention.millis", "1")]).is_err());
+        assert!(configs(&[("retention.ms", "-2")]).is_err());
+        assert!(configs(&[("compression.type", "gzip")]).is_err());
+        assert!(configs(&[("segment.bytes", "1000000"), ("cleanup.policy", "compact,delete")]).is_ok());
+    }
+
+    #[test]
+    fn minus_one_keeps_for_ever_and_a_compacted_topic_drops_nothing_by_age() {
+        let kept = configs(&[("retention.ms", "-1")]).expect("valid").retention();
+        assert_eq!((kept.ms, kept.bytes), (None, None));
+        let compacted = configs(&[("cleanup.policy", "compact")]).expect("valid");
+        assert!(compacted.is_compacted());
+        assert_eq!(compacted.retention().ms, None);
+        assert_eq!(TopicConfigs::default().retention().ms, Some(604_800_000));
+    }
+}
