@@ -42,7 +42,11 @@ class Member:
             while not self.leaving:
                 await self.take()
         finally:
-            await self.consumer.stop()
+            try:
+                await self.consumer.stop()
+            except asyncio.CancelledError:
+                # While the broker is away the library's own fetch tasks end so.
+                need(self.leaving, "a member was cancelled")
 
     async def take(self):
         try:

@@ -25,7 +25,7 @@ def write(options, ledger):
             mine = [i for i in batch if ledger.partition(i) == partition]
             lines = b"".join(b"%s\t%s\n" % (book.key(i), book.value(i).hex().encode()) for i in mine)
             run = subprocess.run(
-                ["kcat", "-P", "-b", options.bootstrap, "-t", options.topic, "-p", str(partition), "-K", "\t",
+                ["kcat", "-E", "-P", "-b", options.bootstrap, "-t", options.topic, "-p", str(partition), "-K", "\t",
                  "-X", "enable.idempotence=true", "-X", "acks=all", "-X", "message.timeout.ms=120000"],
                 input=lines, capture_output=True, timeout=180)
             need(run.returncode == 0, f"kcat -P: {run.stderr.decode()}")
@@ -39,7 +39,7 @@ class Member:
 
     def __init__(self, options, group, lines):
         self.process = subprocess.Popen(
-            ["kcat", "-b", options.bootstrap, "-X", "auto.offset.reset=earliest", "-X", "session.timeout.ms=10000",
+            ["kcat", "-E", "-b", options.bootstrap, "-X", "auto.offset.reset=earliest", "-X", "session.timeout.ms=10000",
              "-X", "heartbeat.interval.ms=1000", "-u", "-q", "-f", "%p\t%o\t%k\t%s\n", "-G", group, options.topic],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.thread = threading.Thread(target=lambda: [lines.put(line) for line in self.process.stdout], daemon=True)

@@ -1,2 +1,76 @@
-//! Recipes.
-fn main() {}
+//! Recipes: what people, the README and CI call is one and the same.
+//!
+//! What it is: `cargo xtask RECIPE`. Who calls it: `cargo test`'s bigger sister in the README, `.ci/run`, developers.
+//! It guarantees that what it could not run is said in a line of its own, and in CI is a failure.
+//! It must never be linked into Cairn, and leaves no process behind that it started.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a recipe talks to the person who started it")]
+#![allow(clippy::disallowed_methods, reason = "a recipe runs real processes in real time, and is never simulated")]
+
+mod cairn;
+mod conformance;
+mod kafka;
+mod mutants;
+mod places;
+mod process;
+mod proof;
+mod tally;
+mod test;
+mod tidy;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(about = "Cairn's recipes", after_help = "Example: cargo xtask test --only tidy,rust")]
+struct Arguments {
+    #[command(subcommand)]
+    recipe: Recipe,
+}
+
+#[derive(Debug, Subcommand)]
+enum Recipe {
+    /// Sets up what the tests need and runs all of them, long suites as a named slice.
+    Test {
+        /// Only these steps: fmt, clippy, tidy, rust, conformance, kafka.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<test::Step>,
+    },
+    /// Checks what the compiler does not: headers, names, which crate may use which.
+    Tidy,
+    /// Runs the MCP conformance suite directly and through Cairn, and writes docs/mcp-conformance.md.
+    Conformance,
+    /// Runs the Kafka clients of other people against a Cairn that is killed in between.
+    Kafka(kafka::Options),
+    /// Runs the long version of every suite and writes docs/proof.md.
+    Proof,
+    /// Breaks a copy of the code in named ways and says which test noticed.
+    Mutants {
+        /// Only mutants whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().recipe {
+        Recipe::Test { only } => test::run(&only),
+        Recipe::Tidy => tidy::run(),
+        Recipe::Conformance => conformance::run(conformance::Scale::Full),
+        Recipe::Kafka(options) => kafka::run(&options),
+        Recipe::Proof => proof::run(),
+        Recipe::Mutants { only } => mutants::run(&only),
+    };
+    match result {
+        Ok(tally) => {
+            println!("{tally}");
+            if tally.is_green() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            println!("0 passed, 1 failed");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,61 @@
+// A `cairn up` in front of given servers, for the scripts here.
+//
+// `start(program, servers)` takes the path of the binary and an `mcpServers` object; it gives the gateway's URL and
+// `stop`, which ends the process that it started and removes its folder.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const READY_MS_MAX = 60_000;
+
+/** Three addresses that are free now: all are held at once, so that they differ. */
+async function freeAddresses() {
+  const held = await Promise.all([0, 1, 2].map(async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return server;
+  }));
+  const addresses = held.map((server) => `127.0.0.1:${server.address().port}`);
+  await Promise.all(held.map((server) => new Promise((resolve) => server.close(resolve))));
+  return addresses;
+}
+
+export async function start(program, servers) {
+  const folder = mkdtempSync(join(tmpdir(), 'cairn-clients-'));
+  const configuration = join(folder, 'mcp.json');
+  writeFileSync(configuration, JSON.stringify({ mcpServers: servers }));
+  const [kafka, gateway, admin] = await freeAddresses();
+  const cairn = spawn(program, ['up', '--data', join(folder, 'data'), '--config', configuration,
+    '--kafka', kafka, '--gateway', gateway, '--admin', admin], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  const ready = new Promise((resolve, reject) => {
+    const hear = (chunk) => {
+      said = (said + chunk).slice(-20000);
+      if (/^ready/m.test(said)) resolve();
+    };
+    cairn.stdout.on('data', hear);
+    cairn.stderr.on('data', hear);
+    cairn.on('exit', (code) => reject(new Error(`cairn up ended with ${code}; it said:\n${said}`)));
+    setTimeout(() => reject(new Error(`cairn up is not ready; it said:\n${said}`)), READY_MS_MAX).unref();
+  });
+  const stop = async () => {
+    if (cairn.exitCode === null && cairn.signalCode === null) {
+      cairn.kill('SIGTERM');
+      const late = setTimeout(() => cairn.kill('SIGKILL'), 15_000);
+      await once(cairn, 'exit');
+      clearTimeout(late);
+    }
+    rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    await ready;
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { url: (server) => `http://${gateway}/mcp/${server}`, said: () => said, stop };
+}

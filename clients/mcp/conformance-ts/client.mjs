@@ -1,0 +1,71 @@
+// An MCP client for the conformance suite's client scenarios, on the official TypeScript SDK.
+//
+// The suite starts it as `node client.mjs [--cairn PROGRAM] URL` with the scenario's name in the environment. With
+// --cairn it starts a Cairn in front of URL and talks to that instead, so that the suite's server sees what Cairn
+// forwards. It does what every scenario wants of a client: connect, list, call each tool, read and get what is there.
+
+import { parseArgs } from 'node:util';
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { start } from './cairn.mjs';
+
+const { values: options, positionals } = parseArgs({ options: { cairn: { type: 'string' } }, allowPositionals: true });
+const scenario = process.env.MCP_CONFORMANCE_SCENARIO ?? '';
+const isModern = (process.env.MCP_CONFORMANCE_PROTOCOL_VERSION ?? '') >= '2026';
+const { toolCalls = [] } = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? '{}');
+const clientInfo = { name: 'cairn-conformance-client', version: '1.0.0' };
+
+const capabilities = {
+  'elicitation-sep1034-client-defaults': { elicitation: { form: { applyDefaults: true } } },
+  'sep-2322-client-request-state': { elicitation: {} },
+  'request-metadata': { roots: { listChanged: true }, sampling: {}, elicitation: {} },
+}[scenario] ?? {};
+/** Scenarios that judge the handshake alone, or whose tools are there to be looked at. */
+const onlyLists = ['initialize', 'request-metadata', 'json-schema-ref-no-deref'].includes(scenario);
+/** Scenarios whose server speaks the modern revision without answering `server/discover`. */
+const withoutDiscover = ['http-standard-headers', 'http-custom-headers', 'http-invalid-tool-headers', 'sep-2322-client-request-state'];
+
+/** Answers `server/discover` where the suite's server has none. */
+async function fetchWithDiscover(input, init) {
+  const message = typeof init?.body === 'string' ? JSON.parse(init.body) : {};
+  if (message.method !== 'server/discover') return fetch(input, init);
+  return Response.json({ jsonrpc: '2.0', id: message.id, result: {
+    resultType: 'complete', supportedVersions: ['2026-07-28'], capabilities: { tools: {}, resources: {}, prompts: {} },
+    ttlMs: 0, cacheScope: 'private', _meta: { 'io.modelcontextprotocol/serverInfo': clientInfo },
+  } });
+}
+
+/** Values for what a tool of the suite asks for. */
+function argumentsFor(tool) {
+  const known = { a: 5, b: 3, region: 'us-west1' };
+  const wanted = Object.keys(tool.inputSchema?.properties ?? {});
+  return Object.fromEntries(wanted.filter((name) => name in known).map((name) => [name, known[name]]));
+}
+
+async function exercise(client) {
+  const { tools } = await client.listTools();
+  if (onlyLists) return;
+  const calls = toolCalls.length > 0 ? toolCalls : tools.map((tool) => ({ name: tool.name, arguments: argumentsFor(tool) }));
+  for (const call of calls) {
+    // A refusal is an answer too: the suite's server judges what it saw.
+    await client.callTool({ name: call.name, arguments: call.arguments }).catch((error) => console.error(String(error)));
+  }
+  if (scenario !== 'http-standard-headers') return;
+  for (const { uri } of (await client.listResources()).resources) await client.readResource({ uri });
+  for (const { name } of (await client.listPrompts()).prompts) await client.getPrompt({ name, arguments: {} });
+}
+
+const upstream = positionals.at(-1);
+const cairn = options.cairn ? await start(options.cairn, { suite: { type: 'http', url: upstream } }) : undefined;
+try {
+  const client = new Client(clientInfo, { capabilities, ...(isModern ? { versionNegotiation: { mode: 'auto' } } : {}) });
+  if (capabilities.elicitation) {
+    const content = scenario === 'sep-2322-client-request-state' ? { confirmed: true } : {};
+    client.setRequestHandler('elicitation/create', () => ({ action: 'accept', content }));
+  }
+  const fetch_ = withoutDiscover.includes(scenario) ? { fetch: fetchWithDiscover } : {};
+  await client.connect(new StreamableHTTPClientTransport(new URL(cairn ? cairn.url('suite') : upstream), fetch_));
+  await exercise(client);
+  await client.close();
+} finally {
+  await cairn?.stop();
+}

@@ -1,0 +1,116 @@
+//! A real `cairn up` on free ports, to be killed and started again.
+//!
+//! Who calls it: the suites that drive Cairn with other people's programs. It guarantees that a restarted Cairn
+//! serves on the same addresses over the same data, and that none outlives the suite.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::places;
+use crate::process::{Running, quiet};
+
+/// How long Cairn may take until it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take to end after it was asked to.
+const END_LIMIT: Duration = Duration::from_secs(15);
+/// How long the build may take from nothing.
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Builds the binary with a cargo profile and gives its path.
+pub(crate) fn build(profile: &str) -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut command = Command::new(cargo);
+    command.current_dir(places::root()).args(["build", "-q", "-p", "cairn", "--bin", "cairn", "--profile", profile]);
+    quiet(&mut command, BUILD_LIMIT)?;
+    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(places::target().join(folder).join("cairn"))
+}
+
+/// One Cairn: its folder, its addresses, its process while it runs.
+#[derive(Debug)]
+pub(crate) struct Cairn {
+    program: PathBuf,
+    folder: PathBuf,
+    pub(crate) kafka: String,
+    pub(crate) gateway: String,
+    admin: String,
+    configuration: Option<PathBuf>,
+    running: Option<Running>,
+    /// Where its log ended when it was last started.
+    log_start: usize,
+}
+
+impl Cairn {
+    /// Prepares one over an empty folder. `servers` is an MCP client's `mcpServers` document.
+    pub(crate) fn new(program: &Path, name: &str, servers: Option<&serde_json::Value>) -> anyhow::Result<Self> {
+        let folder = places::cache("run")?.join(format!("{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let configuration = servers.map(|servers| -> anyhow::Result<PathBuf> {
+            let path = folder.join("mcp.json");
+            std::fs::write(&path, serde_json::to_vec_pretty(servers)?)?;
+            Ok(path)
+        });
+        let [kafka, gateway, admin] = free_addresses()?;
+        let program = program.to_owned();
+        let configuration = configuration.transpose()?;
+        Ok(Self { program, folder, kafka, gateway, admin, configuration, running: None, log_start: 0 })
+    }
+
+    /// Starts it and waits for its `ready` line.
+    pub(crate) fn start(&mut self) -> anyhow::Result<()> {
+        let log = self.folder.join("cairn.log");
+        self.log_start = std::fs::read(&log).map_or(0, |text| text.len());
+        let mut command = Command::new(&self.program);
+        command.arg("up").arg("--data").arg(self.folder.join("data")).env_remove("CAIRN_DATA");
+        command.args(["--kafka", &self.kafka, "--gateway", &self.gateway, "--admin", &self.admin]);
+        if let Some(configuration) = &self.configuration {
+            command.arg("--config").arg(configuration);
+        }
+        let mut running = Running::start_into(&mut command, &log)?;
+        let deadline = Instant::now() + READY_LIMIT;
+        while !self.log()?.lines().any(|line| line.starts_with("ready")) {
+            if running.has_ended() || Instant::now() > deadline {
+                bail!("`cairn up` is not ready; it said:\n{}", self.log()?);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// What it has said since it was last started.
+    pub(crate) fn log(&self) -> anyhow::Result<String> {
+        let text = std::fs::read(self.folder.join("cairn.log")).unwrap_or_default();
+        Ok(String::from_utf8_lossy(&text[self.log_start.min(text.len())..]).into_owned())
+    }
+
+    /// Kills it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.kill();
+        }
+    }
+
+    /// Asks it to end and expects that it does, cleanly and in time. Its folder goes with it.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        let ended = self.running.take().is_none_or(|mut running| running.end(END_LIMIT));
+        if !ended {
+            bail!("`cairn up` did not end cleanly within {END_LIMIT:?} of SIGTERM; see {}", self.folder.display());
+        }
+        std::fs::remove_dir_all(&self.folder).with_context(|| format!("remove {}", self.folder.display()))
+    }
+}
+
+/// Addresses that are free now.
+fn free_addresses() -> anyhow::Result<[String; 3]> {
+    // All are held at once, so that the three differ.
+    let held =
+        [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    let name = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string());
+    Ok([name(&held[0])?, name(&held[1])?, name(&held[2])?])
+}

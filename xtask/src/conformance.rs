@@ -1,0 +1,227 @@
+//! The MCP conformance suite, directly and through Cairn.
+//!
+//! What it is: the driver of `clients/mcp/`. Who calls it: `cargo xtask conformance` (which writes
+//! docs/mcp-conformance.md), `cargo xtask test`. It guarantees that a scored scenario counts as a failure when it
+//! fails through Cairn, and that one that fails directly is shown as the fixture's own.
+
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use self::report::{Report, Row};
+use crate::cairn::{self, Cairn};
+use crate::process::{Running, quiet};
+use crate::tally::Tally;
+use crate::toolchain::{self, Node};
+use crate::{places, process};
+
+/// The revisions whose requirements are run.
+const REVISIONS: [&str; 2] = ["2025-11-25", "2026-07-28"];
+/// The suite's client scenarios that are not about authorization, by revision.
+const CLIENT_SCENARIOS: [(&str, &[&str]); 2] = [
+    ("2025-11-25", &["initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry"]),
+    (
+        "2026-07-28",
+        &[
+            "tools_call",
+            "request-metadata",
+            "sep-2322-client-request-state",
+            "http-standard-headers",
+            "http-custom-headers",
+            "http-invalid-tool-headers",
+            "json-schema-ref-no-deref",
+        ],
+    ),
+];
+/// How long one run of all server scenarios may take.
+const SUITE_LIMIT: Duration = Duration::from_secs(600);
+/// How long one client scenario may take, with a Cairn of its own.
+const CLIENT_LIMIT: Duration = Duration::from_secs(90);
+/// How long a server may take until it listens.
+const LISTEN_LIMIT: Duration = Duration::from_secs(30);
+/// How long the second fixture may take to build from nothing.
+const BUILD_LIMIT: Duration = Duration::from_secs(1200);
+
+/// How much is run, and what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// All of it, and the table is written into the docs.
+    Full,
+    /// All scenarios, and no file is written.
+    Slice,
+}
+
+/// Runs everything.
+pub(crate) fn run(scale: Scale) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    let node = match toolchain::node() {
+        Ok(node) => node,
+        Err(error) => {
+            tally.skip("MCP conformance suite", &format!("{error:#}").replace('\n', " "));
+            return Ok(tally);
+        }
+    };
+    let program = cairn::build("dev")?;
+    let rmcp = build_rmcp()?;
+    let mut report = Report::new(suite_version(&node)?);
+    server_legs(&node, &rmcp, &program, &mut report, &mut tally)?;
+    client_leg(&node, &program, &mut report, &mut tally);
+    compare(&node, &program, &mut report, &mut tally)?;
+    if scale == Scale::Full {
+        let path = places::root().join("docs/mcp-conformance.md");
+        std::fs::write(&path, report.to_string()).with_context(|| format!("write {}", path.display()))?;
+        println!("  wrote {}", path.display());
+    }
+    Ok(tally)
+}
+
+fn suite_version(node: &Node) -> anyhow::Result<String> {
+    let manifest = node.folder.join("node_modules/@modelcontextprotocol/conformance/package.json");
+    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(manifest)?)?;
+    Ok(manifest["version"].as_str().unwrap_or("unknown").to_owned())
+}
+
+fn build_rmcp() -> anyhow::Result<PathBuf> {
+    let target = places::cache("clients-rmcp")?;
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.args(["build", "-q", "--locked", "--target-dir"]).arg(&target);
+    quiet(command.current_dir(places::root().join("clients/mcp/conformance-rmcp")), BUILD_LIMIT)?;
+    Ok(target.join("debug/conformance-rmcp"))
+}
+
+/// One server under test: how it is reached directly and what Cairn is told about it.
+struct Fixture {
+    name: &'static str,
+    /// The key of this server in Cairn's configuration.
+    key: &'static str,
+    direct: Option<String>,
+}
+
+fn server_legs(node: &Node, rmcp: &Path, program: &Path, report: &mut Report, tally: &mut Tally) -> anyhow::Result<()> {
+    let mut ts = node.script("mcp/conformance-ts/server.mjs");
+    let (_ts, ts_url) = listen(ts.args(["--port", "0"]))?;
+    let (_rs, rs_url) = listen(Command::new(rmcp).args(["--port", "0"]))?;
+    let script = node.folder.join("mcp/conformance-ts/server.mjs");
+    let servers = json!({ "mcpServers": {
+        "ts-http": { "type": "http", "url": ts_url },
+        "ts-stdio": { "command": node.program, "args": [script, "--stdio"] },
+        "rmcp-http": { "type": "http", "url": rs_url },
+        "rmcp-stdio": { "command": rmcp, "args": ["--stdio"] },
+    } });
+    let mut cairn = Cairn::new(program, "conformance", Some(&servers))?;
+    let started = cairn.start();
+    let fixtures = [
+        Fixture { name: "TypeScript SDK, HTTP", key: "ts-http", direct: Some(ts_url) },
+        Fixture { name: "TypeScript SDK, stdio", key: "ts-stdio", direct: None },
+        Fixture { name: "rmcp, HTTP", key: "rmcp-http", direct: Some(rs_url) },
+        Fixture { name: "rmcp, stdio", key: "rmcp-stdio", direct: None },
+    ];
+    for revision in REVISIONS {
+        for fixture in &fixtures {
+            if let Some(direct) = &fixture.direct {
+                let rows = suite(node, direct, revision)?;
+                judge(&format!("conformance {revision}: {}, directly", fixture.name), &rows, tally);
+                report.server(revision, fixture.name, "direct", rows);
+            }
+            let name = format!("conformance {revision}: {}, through Cairn", fixture.name);
+            if let Err(error) = &started {
+                tally.fail(&name, &format!("{error:#}"));
+                continue;
+            }
+            let rows = suite(node, &format!("http://{}/mcp/{}", cairn.gateway, fixture.key), revision)?;
+            judge(&name, &rows, tally);
+            report.server(revision, fixture.name, "Cairn", rows);
+        }
+    }
+    tally.check("conformance: `cairn up` ends cleanly", cairn.end());
+    Ok(())
+}
+
+/// Starts a server and waits for the line in which it says where it listens.
+fn listen(command: &mut Command) -> anyhow::Result<(Running, String)> {
+    let mut running = Running::start(command)?;
+    let url = running.wait_for(LISTEN_LIMIT, |line| line.strip_prefix("listening ").map(str::to_owned))?;
+    Ok((running, url))
+}
+
+/// Runs all scenarios of a revision against a URL and reads the suite's summary.
+fn suite(node: &Node, url: &str, revision: &str) -> anyhow::Result<BTreeMap<String, Row>> {
+    let mut command = Command::new(&node.program);
+    command.arg(conformance_program(node)).args(["server", "--url", url, "--requirements", revision]);
+    let ended = Running::start(command.current_dir(places::cache("run")?))?.follow(SUITE_LIMIT, |_| ())?;
+    let rows = report::parse(&ended.output);
+    if rows.is_empty() {
+        bail!("the suite printed no summary: {}", ended.output.lines().last().unwrap_or_default());
+    }
+    Ok(rows)
+}
+
+fn conformance_program(node: &Node) -> PathBuf {
+    node.folder.join("node_modules/@modelcontextprotocol/conformance/dist/index.js")
+}
+
+/// Counts each scored scenario.
+fn judge(name: &str, rows: &BTreeMap<String, Row>, tally: &mut Tally) {
+    let failed: Vec<_> = rows.iter().filter(|(_, row)| row.scored && !row.passed).map(|(key, _)| key).collect();
+    let scored = rows.values().filter(|row| row.scored).count();
+    for scenario in &failed {
+        tally.fail(name, scenario);
+    }
+    tally.passed += u64::try_from(scored - failed.len()).unwrap_or_default();
+    println!("  {} of {scored} scored  {name}", scored - failed.len());
+}
+
+fn client_leg(node: &Node, program: &Path, report: &mut Report, tally: &mut Tally) {
+    let client = node.folder.join("mcp/conformance-ts/client.mjs");
+    let direct = format!("{} {}", node.program.display(), client.display());
+    let through = format!("{direct} --cairn {}", program.display());
+    for (revision, scenarios) in CLIENT_SCENARIOS {
+        for scenario in scenarios {
+            for (way, command) in [("direct", &direct), ("Cairn", &through)] {
+                let result = client_scenario(node, command, scenario, revision);
+                report.client(revision, scenario, way, result.is_ok());
+                tally.check(&format!("conformance {revision}: client {scenario}, {way}"), result);
+            }
+        }
+    }
+}
+
+fn client_scenario(node: &Node, client: &str, scenario: &str, revision: &str) -> anyhow::Result<()> {
+    let mut command = Command::new(&node.program);
+    command.arg(conformance_program(node)).args(["client", "--command", client, "--scenario", scenario]);
+    command.args(["--spec-version", revision, "--timeout", "60000"]).current_dir(places::cache("run")?);
+    process::quiet(&mut command, CLIENT_LIMIT).map(drop)
+}
+
+/// Reference servers both ways.
+fn compare(node: &Node, program: &Path, report: &mut Report, tally: &mut Tally) -> anyhow::Result<()> {
+    let mut command = node.script("mcp/conformance-ts/compare.mjs");
+    command.arg("--cairn").arg(program);
+    match toolchain::python() {
+        Ok(python) => drop(command.arg("--python").arg(python)),
+        Err(error) => tally.skip("reference servers from PyPI", &format!("{error:#}").replace('\n', " ")),
+    }
+    let ended = Running::start(&mut command)?.follow(SUITE_LIMIT, |_| ())?;
+    let mut found = 0;
+    for line in ended.output.lines() {
+        let (equal, rest) = match (line.strip_prefix("ok "), line.strip_prefix("FAILED ")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => continue,
+        };
+        found += 1;
+        report.compared(rest, equal);
+        let result = if equal { Ok(()) } else { Err(anyhow::anyhow!("what Cairn passed on differs: {rest}")) };
+        tally.check(&format!("same through Cairn: {}", rest.chars().take(90).collect::<String>()), result);
+    }
+    if found == 0 {
+        tally.fail("reference servers", &ended.ok().err().map_or_else(String::new, |error| format!("{error:#}")));
+    }
+    Ok(())
+}

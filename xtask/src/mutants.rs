@@ -1,0 +1,79 @@
+//! `cargo xtask mutants`: the code broken on purpose, and which test noticed.
+//!
+//! What it is: named one-line mutations, applied one at a time to a copy of the tree in the cache folder. Who calls
+//! it: people, and `cargo xtask proof`. It guarantees that each test passes unbroken first, that a mutant which does
+//! not compile is not counted as caught, and that the checkout is never touched.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use self::table::{MUTANTS, Mutant};
+use crate::places;
+use crate::process::{Ended, Running};
+use crate::tally::Tally;
+
+/// How long one test may take, compiled; a mutant that hangs past it counts as caught.
+const TEST_LIMIT: Duration = Duration::from_secs(900);
+
+/// Runs the mutants whose name contains `only`.
+pub(crate) fn run(only: &str) -> anyhow::Result<Tally> {
+    let tree = places::cache("mutants")?.join("tree");
+    for part in ["Cargo.toml", "Cargo.lock", "rustfmt.toml", "clippy.toml"] {
+        std::fs::create_dir_all(&tree)?;
+        std::fs::copy(places::root().join(part), tree.join(part)).with_context(|| format!("copy {part}"))?;
+    }
+    for part in ["crates", "xtask", "contracts", "clients", ".cargo"] {
+        let folder = places::root().join(part);
+        if folder.is_dir() {
+            places::copy_tree(&folder, &tree.join(part))?;
+        }
+    }
+    let mut tally = Tally::default();
+    let mut baselines = BTreeMap::new();
+    for mutant in MUTANTS.iter().filter(|mutant| mutant.name.contains(only)) {
+        let baseline = baselines.entry(mutant.test).or_insert_with(|| test(&tree, mutant.test));
+        let name = format!("mutant {}", mutant.name);
+        match baseline {
+            Ok(ended) if ended.success => tally.check(&name, is_caught(&tree, mutant)),
+            Ok(ended) => tally.fail(&name, &format!("its test fails unbroken: {}", ended.how)),
+            Err(error) => tally.fail(&name, &format!("{error:#}")),
+        }
+    }
+    Ok(tally)
+}
+
+/// Applies the mutation, runs its test, and puts the file back.
+fn is_caught(tree: &Path, mutant: &Mutant) -> anyhow::Result<()> {
+    let path = tree.join(mutant.file);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", mutant.file))?;
+    if text.matches(mutant.before).count() != 1 {
+        bail!("`{}` is not there exactly once in {}: bring the table up to date", mutant.before, mutant.file);
+    }
+    std::fs::write(&path, text.replacen(mutant.before, mutant.after, 1))?;
+    let ended = test(tree, mutant.test);
+    std::fs::write(&path, &text)?;
+    let ended = ended?;
+    if ended.success {
+        bail!("survived: `cargo test {}` still passes", mutant.test);
+    }
+    if ended.how.starts_with("took") || ended.output.contains("test result: FAILED") {
+        return Ok(());
+    }
+    bail!(
+        "did not get as far as the test: {}",
+        ended.output.lines().rfind(|line| line.contains("error")).unwrap_or(&ended.how)
+    )
+}
+
+fn test(tree: &Path, arguments: &str) -> anyhow::Result<Ended> {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.arg("test").args(arguments.split_whitespace()).current_dir(tree);
+    command.env("CARGO_TARGET_DIR", places::cache("mutants")?.join("target")).env("CARGO_TERM_COLOR", "never");
+    Running::start(&mut command)?.follow(TEST_LIMIT, |_| ())
+}

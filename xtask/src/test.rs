@@ -1,0 +1,87 @@
+//! `cargo xtask test`: the one command that sets up everything and passes the tests.
+//!
+//! Who calls it: the README, `.ci/run`, people. It guarantees one closing line, `N passed, N failed`, and an end:
+//! each step has a limit.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::process::{quiet, shown};
+use crate::tally::Tally;
+use crate::{conformance, kafka, places, tidy};
+
+/// How long the compiler may take for one step from an empty cache.
+const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
+/// How long the workspace's own tests may take, compiled from an empty cache.
+const RUST_LIMIT: Duration = Duration::from_secs(2100);
+
+/// One part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    /// Headers, names, dependencies.
+    Tidy,
+    /// rustfmt.
+    Fmt,
+    /// The workspace's own tests.
+    Rust,
+    /// Lints, warnings as errors.
+    Clippy,
+    /// The MCP conformance suite, directly and through Cairn, and reference servers both ways.
+    Conformance,
+    /// Other people's Kafka clients.
+    Kafka,
+}
+
+/// The order: what is quick to fail goes first.
+const ALL: [Step; 6] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Kafka];
+
+/// Runs the steps, all where none is named.
+pub(crate) fn run(only: &[Step]) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    for step in ALL.into_iter().filter(|step| only.is_empty() || only.contains(step)) {
+        let started = Instant::now();
+        println!("── {step:?}");
+        match run_step(step) {
+            Ok(counted) => tally.add(counted),
+            Err(error) => tally.fail(&format!("{step:?}").to_lowercase(), &format!("{error:#}")),
+        }
+        println!("── {step:?} took {} s", started.elapsed().as_secs());
+    }
+    Ok(tally)
+}
+
+fn run_step(step: Step) -> anyhow::Result<Tally> {
+    match step {
+        Step::Tidy => tidy::run(),
+        Step::Fmt => one("rustfmt", cargo(&["fmt", "--all", "--check"])),
+        Step::Clippy => one("clippy", cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+        Step::Rust => rust(),
+        Step::Conformance => conformance::run(conformance::Scale::Slice),
+        Step::Kafka => kafka::run(&kafka::Options::slice()),
+    }
+}
+
+fn one(name: &str, mut command: Command) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    tally.check(name, quiet(&mut command, COMPILE_LIMIT).map(drop));
+    Ok(tally)
+}
+
+fn rust() -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    let ended = shown(&mut cargo(&["test", "--workspace", "--no-fail-fast"]), RUST_LIMIT)?;
+    tally.add_cargo_output(&ended.output);
+    if !ended.success && tally.failed == 0 {
+        tally.fail("cargo test", &ended.how);
+    }
+    Ok(tally)
+}
+
+/// The cargo that runs this recipe.
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.args(arguments).current_dir(places::root()).env("CARGO_TERM_COLOR", "never");
+    command
+}

@@ -1,0 +1,129 @@
+//! Other people's toolchains, set up in the cache folder.
+//!
+//! Who calls it: the suites of clients. It guarantees that what is set up once is not set up again until its list
+//! changes. Each function answers with what to run, or an error that says what the machine lacks: the caller skips.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::places;
+use crate::process::{quiet, version};
+
+/// How long one set-up may take on a slow line.
+const SET_UP_LIMIT: Duration = Duration::from_secs(600);
+/// The oldest Node that the conformance suite runs on.
+const NODE_MAJOR_MIN: u32 = 22;
+
+/// A Node recent enough, and the folder with a copy of `clients/` and its packages.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) program: PathBuf,
+    pub(crate) folder: PathBuf,
+}
+
+impl Node {
+    /// A script in `clients/`, ready to run.
+    pub(crate) fn script(&self, path: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(self.folder.join(path)).current_dir(&self.folder);
+        let bin = self.folder.join("node_modules/.bin");
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", bin.display()));
+        command
+    }
+}
+
+/// Sets up Node and the npm packages of `clients/package.json`.
+pub(crate) fn node() -> anyhow::Result<Node> {
+    version("npm", "--version").context("npm is not installed")?;
+    let folder = places::cache("clients-node")?;
+    for part in ["package.json", "mcp", "kafka"] {
+        let source = places::root().join("clients").join(part);
+        if source.is_dir() {
+            places::copy_tree(&source, &folder.join(part))?;
+        } else {
+            std::fs::copy(&source, folder.join(part)).with_context(|| format!("copy {}", source.display()))?;
+        }
+    }
+    once(&folder, &[&places::root().join("clients/package.json")], || {
+        let mut install = Command::new("npm");
+        install.args(["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]);
+        quiet(install.current_dir(&folder), SET_UP_LIMIT).map(drop)
+    })?;
+    let brought = folder.join("node_modules/.bin/node");
+    for program in [brought, PathBuf::from("node")] {
+        let said = version(&program.to_string_lossy(), "--version").unwrap_or_default();
+        let major = said.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+        if major.is_some_and(|major| major >= NODE_MAJOR_MIN) {
+            return Ok(Node { program, folder });
+        }
+    }
+    bail!("no Node {NODE_MAJOR_MIN} or newer, and the npm package did not bring one")
+}
+
+/// Sets up a virtual environment with `clients/requirements.txt`; gives its folder of programs.
+pub(crate) fn python() -> anyhow::Result<PathBuf> {
+    version("python3", "--version").context("python3 is not installed")?;
+    let folder = places::cache("clients-python")?;
+    let list = places::root().join("clients/requirements.txt");
+    once(&folder, &[&list], || {
+        quiet(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder), SET_UP_LIMIT)?;
+        let mut install = Command::new(folder.join("bin/pip"));
+        quiet(install.args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&list), SET_UP_LIMIT)?;
+        Ok(())
+    })?;
+    Ok(folder.join("bin"))
+}
+
+/// Builds the Go client; gives its program.
+pub(crate) fn go_client() -> anyhow::Result<PathBuf> {
+    version("go", "version").context("go is not installed")?;
+    let program = places::cache("clients-go")?.join("franz");
+    let mut build = Command::new("go");
+    build.args(["build", "-o"]).arg(&program).arg(".");
+    quiet(build.current_dir(places::root().join("clients/kafka/franz")), SET_UP_LIMIT)?;
+    Ok(program)
+}
+
+/// Builds the Java client; gives its class path.
+pub(crate) fn java_client() -> anyhow::Result<String> {
+    version("java", "-version").context("java is not installed")?;
+    version("mvn", "-v").context("maven is not installed")?;
+    let folder = places::cache("clients-java")?;
+    let source = places::root().join("clients/kafka/java");
+    places::copy_tree(&source, &folder)?;
+    once(&folder, &[&source.join("pom.xml"), &source.join("src/main/java/io/cairn/clients/Client.java")], || {
+        let mut build = Command::new("mvn");
+        build.args(["-q", "-B", "compile", "dependency:copy-dependencies", "-DoutputDirectory=target/lib"]);
+        quiet(build.current_dir(&folder), SET_UP_LIMIT).map(drop)
+    })?;
+    Ok(format!("{0}/target/classes:{0}/target/lib/*", folder.display()))
+}
+
+/// Finds kcat; in CI as root it is installed from Debian's packages.
+pub(crate) fn kcat() -> anyhow::Result<()> {
+    let there = || version("kcat", "-V").is_some();
+    if !there() && places::in_ci() && version("apt-get", "--version").is_some() {
+        quiet(Command::new("apt-get").arg("update"), SET_UP_LIMIT)?;
+        quiet(Command::new("apt-get").args(["install", "-y", "--no-install-recommends", "kcat"]), SET_UP_LIMIT)?;
+    }
+    if there() { Ok(()) } else { bail!("kcat is not installed") }
+}
+
+/// Does `work` unless it was done for the same contents of these files.
+fn once(folder: &Path, lists: &[&Path], work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let stamp = folder.join(".cairn-set-up");
+    let mut wanted = Vec::new();
+    for list in lists {
+        wanted.extend(std::fs::read(list).with_context(|| format!("read {}", list.display()))?);
+    }
+    if std::fs::read(&stamp).is_ok_and(|done| done == wanted) {
+        return Ok(());
+    }
+    println!("  setting up {}", folder.display());
+    work()?;
+    std::fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))
+}
