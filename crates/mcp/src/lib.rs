@@ -24,6 +24,9 @@ mod scan;
 mod scan_text;
 pub mod sse;
 mod stdio;
+mod supervisor;
+#[cfg(test)]
+mod testing;
 
 pub use batch::{is_batch, parse_batch};
 pub use edit::{EditError, Editor};
@@ -36,3 +39,4 @@ pub use refusal::{ParseFault, Refusal};
 pub use reply::code;
 pub use scan::ScanFault;
 pub use stdio::{StdioCommand, StdioLink};
+pub use supervisor::{Greeter, Greeting, ServerState, Supervisor, SupervisorOptions};

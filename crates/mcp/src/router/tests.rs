@@ -1,1 +1,1 @@
-//! tests
+use super::*;
