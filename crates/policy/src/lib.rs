@@ -1,1 +1,35 @@
 //! Decisions: Cedar policy sets, versions, obligations. Makes permits, does no I/O beyond reading policy files.
+//!
+//! The gateway asks [`PolicyStore::decide`] before it does anything with a call, and forwards only with the [`Permit`]
+//! that a permitting [`Verdict`] holds. This crate must never know how MCP looks on the wire, must never write anything,
+//! and must never let a set of policies that does not compile change a decision.
+//!
+//! A permit is made here and nowhere else:
+//!
+//! ```compile_fail
+//! let forged = cairn_policy::Permit { version: "observe".into(), obligations: Vec::new(), inputs_digest: String::new() };
+//! ```
+//!
+//! and it is used once, because it cannot be copied:
+//!
+//! ```compile_fail
+//! fn twice(permit: cairn_policy::Permit) -> (cairn_policy::Permit, cairn_policy::Permit) {
+//!     (permit.clone(), permit)
+//! }
+//! ```
+
+mod arguments;
+mod error;
+mod files;
+mod question;
+mod set;
+mod store;
+mod verdict;
+
+pub use arguments::{ARGUMENT_BYTES_MAX, ARGUMENT_DEPTH_MAX, ARGUMENT_VALUES_MAX};
+pub use error::{PolicyError, PolicyProblem};
+pub use files::{FILE_BYTES_MAX, FILES_MAX};
+pub use question::Question;
+pub use set::OBSERVE;
+pub use store::{Change, PolicyStore};
+pub use verdict::{Obligation, Permit, Ruling, Verdict};

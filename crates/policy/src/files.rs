@@ -1,0 +1,61 @@
+//! Reads the `*.cedar` files of a folder, within bounds.
+//!
+//! The store calls it at start, at each reload and at each look for changes. Files are ordered by name. It must never
+//! follow into folders below, and never read more than its bounds.
+
+use std::{fs, io::Read, path::Path, path::PathBuf};
+
+use cairn_contract::{PolicyFile, sha256_text};
+
+use crate::PolicyError;
+
+/// Most policy files that a folder may hold.
+pub const FILES_MAX: usize = 256;
+/// Largest policy file, in bytes.
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A policy file as read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SourceFile {
+    pub(crate) path: PathBuf,
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl SourceFile {
+    pub(crate) fn digest(&self) -> PolicyFile {
+        PolicyFile { name: self.name.clone(), digest: sha256_text(&self.bytes) }
+    }
+}
+
+/// Every `*.cedar` file directly in `folder`, ordered by name.
+pub(crate) fn read_folder(folder: &Path) -> Result<Vec<SourceFile>, PolicyError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| PolicyError::Read { path, source }
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed(folder))? {
+        let path = entry.map_err(failed(folder))?.path();
+        if path.extension().is_none_or(|extension| extension != "cedar") {
+            continue;
+        }
+        if !fs::metadata(&path).map_err(failed(&path))?.is_file() {
+            continue;
+        }
+        if files.len() == FILES_MAX {
+            let what = format!("it holds more than {FILES_MAX} policy files");
+            return Err(PolicyError::TooLarge { path: folder.to_owned(), what });
+        }
+        let mut bytes = Vec::new();
+        let file = fs::File::open(&path).map_err(failed(&path))?;
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed(&path))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(PolicyError::TooLarge { path, what: format!("a policy file has at most {FILE_BYTES_MAX} bytes") });
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files.push(SourceFile { path, name, bytes });
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
