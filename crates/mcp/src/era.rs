@@ -121,7 +121,9 @@ pub async fn probe(
         Ok(Ok(Some(answer))) => Ok(judge(&answer)),
         Ok(Ok(None)) | Err(_) => Ok(Probe::Legacy),
         // A server that answers with what is no message at all is no modern one.
-        Ok(Err(error)) if matches!(error.cause(), LinkFault::BadAnswer(_) | LinkFault::StreamEnded) => Ok(Probe::Legacy),
+        Ok(Err(error)) if matches!(error.cause(), LinkFault::BadAnswer(_) | LinkFault::StreamEnded) => {
+            Ok(Probe::Legacy)
+        }
         Ok(Err(error)) => Err(error),
     }
 }
@@ -140,7 +142,9 @@ async fn answer(link: &dyn Link, prepared: crate::Prepared) -> Result<Option<Mes
             Ok(None)
         }
         // An overloaded or failing server (or a proxy before it) has said nothing about its era.
-        Content::Empty | Content::Other { .. } if exchange.status >= 500 || matches!(exchange.status, 401 | 403 | 429) => {
+        Content::Empty | Content::Other { .. }
+            if exchange.status >= 500 || matches!(exchange.status, 401 | 403 | 429) =>
+        {
             Err(LinkError::lost(LinkFault::Status { status: exchange.status }))
         }
         Content::Empty | Content::Other { .. } => Ok(None),

@@ -77,12 +77,7 @@ pub(crate) fn look_alike(shape: &Shape, bytes: &[u8], method: Option<&str>) -> O
     .find_map(|(slot, names, alone)| in_object(shape.object(slot)?, bytes, names, alone))
 }
 
-fn in_object(
-    object: &Object,
-    bytes: &[u8],
-    names: &[&'static str],
-    alone: bool,
-) -> Option<(String, &'static str)> {
+fn in_object(object: &Object, bytes: &[u8], names: &[&'static str], alone: bool) -> Option<(String, &'static str)> {
     object.members.iter().find_map(|member| {
         let key = std::str::from_utf8(member.name(bytes)).expect("the scanner has checked the encoding");
         if names.contains(&key) {

@@ -24,7 +24,9 @@ impl Refusal {
     #[must_use]
     pub const fn code(&self) -> Option<i64> {
         match &self.fault {
-            ParseFault::TooLong { .. } | ParseFault::TooMany { .. } | ParseFault::Scan(ScanFault::TooDeep { .. }) => None,
+            ParseFault::TooLong { .. } | ParseFault::TooMany { .. } | ParseFault::Scan(ScanFault::TooDeep { .. }) => {
+                None
+            }
             ParseFault::Scan(ScanFault::DuplicateKey { .. }) => Some(crate::code::INVALID_REQUEST),
             ParseFault::Scan(_) => Some(crate::code::PARSE_ERROR),
             _ => Some(crate::code::INVALID_REQUEST),

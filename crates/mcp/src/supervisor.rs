@@ -120,8 +120,7 @@ impl Supervisor {
             return Ok(link);
         }
         let limit = self.options.waiting_calls_max;
-        let _place =
-            self.waiting.try_acquire().map_err(|_| LinkError::not_sent(LinkFault::TooManyCalls { limit }))?;
+        let _place = self.waiting.try_acquire().map_err(|_| LinkError::not_sent(LinkFault::TooManyCalls { limit }))?;
         let mut state = self.state.clone();
         let decided = |state: &ServerState| matches!(state, ServerState::Closed) || running(state).is_some();
         match timeout(self.options.start_wait_max, state.wait_for(decided)).await {

@@ -64,13 +64,18 @@ fn play(role: &str) {
                 say(&json!({"jsonrpc": "2.0", "id": id, "result": {"line": line}}));
             }
             "env" => {
-                let own: Vec<String> = std::env::vars().map(|(name, _)| name).filter(|n| n.starts_with("CAIRN_")).collect();
+                let own: Vec<String> =
+                    std::env::vars().map(|(name, _)| name).filter(|n| n.starts_with("CAIRN_")).collect();
                 say(&json!({"jsonrpc": "2.0", "id": id, "result": {"own": own, "pid": std::process::id()}}));
             }
             "subscriptions/listen" => {
                 let meta = json!({"io.modelcontextprotocol/subscriptionId": id});
-                say(&json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": {"_meta": meta}}));
-                say(&json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": {"_meta": meta}}));
+                say(
+                    &json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": {"_meta": meta}}),
+                );
+                say(
+                    &json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": {"_meta": meta}}),
+                );
                 say(&json!({"jsonrpc": "2.0", "id": id, "result": {"_meta": meta}}));
             }
             "noise" => {

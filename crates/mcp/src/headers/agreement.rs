@@ -67,7 +67,11 @@ pub fn check(headers: &HeaderMap, message: &Message, annotations: &[ParamAnnotat
     let version = single(headers, &PROTOCOL_VERSION)?;
     let Some(in_body) = message.meta_raw(meta::PROTOCOL_VERSION).filter(|_| message.method().is_some()) else {
         let names_modern = version.as_deref().is_some_and(|version| Era::of_version(version) == Era::Modern);
-        return if names_modern && message.kind() == Kind::Request { Err(HeaderFault::VersionNotInBody) } else { Ok(()) };
+        return if names_modern && message.kind() == Kind::Request {
+            Err(HeaderFault::VersionNotInBody)
+        } else {
+            Ok(())
+        };
     };
     let in_body = crate::scan_text::string_of(&in_body).ok_or(HeaderFault::Differs { header: PROTOCOL_VERSION })?;
     // The revision defines no header of a notification, so none must be there; one that is there must agree.

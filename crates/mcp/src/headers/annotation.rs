@@ -134,7 +134,9 @@ mod tests {
             assert!(matches!(annotations(&schema), Err(AnnotationFault::Type { .. })), "{schema}");
         }
         let annotated = json!({"type": "string", "x-mcp-header": "X"});
-        for schema in [one(json!({"items": annotated})), json!({"oneOf": [{"properties": {"a": annotated}}]}), annotated] {
+        for schema in
+            [one(json!({"items": annotated})), json!({"oneOf": [{"properties": {"a": annotated}}]}), annotated]
+        {
             assert_eq!(annotations(&schema), Err(AnnotationFault::Unreachable), "{schema}");
         }
     }

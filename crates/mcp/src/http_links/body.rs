@@ -100,11 +100,7 @@ pub(super) fn frame(event: Event, limits: &Limits) -> Result<Frame, LinkFault> {
 
 /// Streams frames to a channel. With an `id` the stream belongs to that request: it ends after its response, and with an
 /// error where none came. Dropping the receiver closes the connection, which is how a modern call is cancelled.
-pub(super) fn stream(
-    body: Incoming,
-    id: Option<RawId>,
-    limits: Limits,
-) -> mpsc::Receiver<Result<Frame, LinkError>> {
+pub(super) fn stream(body: Incoming, id: Option<RawId>, limits: Limits) -> mpsc::Receiver<Result<Frame, LinkError>> {
     let (sender, receiver) = mpsc::channel(queue(&limits));
     tokio::spawn(async move {
         let mut events = Events::new(body, &limits);

@@ -21,7 +21,8 @@ use super::{
     body::{Events, Media, collect, frame, media},
 };
 use crate::{
-    Canceller, Content, Exchange, ForwardHeaders, Frame, Limits, Link, LinkError, LinkFault, Message, Prepared, headers,
+    Canceller, Content, Exchange, ForwardHeaders, Frame, Limits, Link, LinkError, LinkFault, Message, Prepared,
+    headers,
     router::{Routed, Router, cancellation},
 };
 

@@ -23,9 +23,7 @@ use super::{
 };
 use crate::{
     Canceller, Content, Exchange, ForwardHeaders, Frame, Kind, Limits, Link, LinkError, LinkFault, Message, Prepared,
-    RawId, headers,
-    link::Route,
-    router::unfit,
+    RawId, headers, link::Route, router::unfit,
 };
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -72,7 +70,10 @@ impl HttpLink {
         }));
         if let Some(version) = &given.protocol_version {
             let version = HeaderValue::from_str(version);
-            all.insert(headers::PROTOCOL_VERSION, version.map_err(|_| unfit("the protocol version is no header value"))?);
+            all.insert(
+                headers::PROTOCOL_VERSION,
+                version.map_err(|_| unfit("the protocol version is no header value"))?,
+            );
         }
         for (name, value) in mirrored.iter().chain(&self.target.headers) {
             all.insert(name, value.clone());
@@ -103,7 +104,8 @@ impl HttpLink {
             Media::Events if is_success => Content::Stream(stream(body, id, self.limits)),
             kind => {
                 let bytes = collect(body, &self.limits).await?;
-                let parsed = (kind == Media::Json && !bytes.is_empty()).then(|| Message::parse(bytes.clone(), &self.limits));
+                let parsed =
+                    (kind == Media::Json && !bytes.is_empty()).then(|| Message::parse(bytes.clone(), &self.limits));
                 match parsed {
                     _ if bytes.is_empty() => Content::Empty,
                     Some(Ok(message)) => Content::Json(message),

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let target = HttpTarget::new("https://h:1/mcp?key=s3cret", [("Authorization", "Bearer s3cret")]).expect("valid");
+        let target =
+            HttpTarget::new("https://h:1/mcp?key=s3cret", [("Authorization", "Bearer s3cret")]).expect("valid");
         assert!(!format!("{target:?}").contains("s3cret"));
     }
 }

@@ -1,3 +1,4 @@
+//! Tests of the module beside it.
 use proptest::prelude::*;
 
 use super::*;

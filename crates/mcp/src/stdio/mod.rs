@@ -81,7 +81,11 @@ impl StdioLink {
         tokio::spawn(write_lines(stdin, lines, ending.clone()));
         let stderr = tokio::spawn(keep_tail(stderr, tail.clone()));
         let reader = tokio::spawn(read_messages(stdout, Arc::clone(&router), writer.clone(), limits));
-        tokio::spawn(keep(child, child::Keeper { reader, stderr, router: Arc::clone(&router), tail, ending, limits }, gone_sender));
+        tokio::spawn(keep(
+            child,
+            child::Keeper { reader, stderr, router: Arc::clone(&router), tail, ending, limits },
+            gone_sender,
+        ));
         let guard = stop.clone().drop_guard();
         Ok(Self { router, writer, limits, pid, gone, stop, _stop_on_drop: guard })
     }

@@ -1,3 +1,4 @@
+//! Tests with real children.
 use std::time::Duration;
 
 use super::*;
@@ -23,12 +24,16 @@ fn is_alive(pid: u32) -> bool {
 #[tokio::test]
 async fn an_unshared_child_gets_every_byte_as_it_came() {
     let link = start("echo", false);
-    let text = r#"{ "id":"\u0061b", "jsonrpc":"2.0","method":"echo","params":{"x":1.50,"_meta":{"progressToken":"p"}}}"#;
+    let text =
+        r#"{ "id":"\u0061b", "jsonrpc":"2.0","method":"echo","params":{"x":1.50,"_meta":{"progressToken":"p"}}}"#;
     let (messages, error) = call(&link, text).await.expect("sent");
     assert!(error.is_none());
     assert_eq!(messages.len(), 2);
     assert_eq!(messages[0].progress_token(), Some(RawId::text("p")));
-    assert_eq!(messages[1].result_member_raw("line").map(|raw| serde_json::from_slice::<String>(&raw).expect("text")), Some(text.to_owned()));
+    assert_eq!(
+        messages[1].result_member_raw("line").map(|raw| serde_json::from_slice::<String>(&raw).expect("text")),
+        Some(text.to_owned())
+    );
     link.close().await;
 }
 

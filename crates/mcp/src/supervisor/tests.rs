@@ -1,3 +1,4 @@
+//! Tests with real children.
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
