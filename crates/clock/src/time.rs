@@ -105,9 +105,8 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => {
-                let since = std::time::SystemTime::now()
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .unwrap_or(Duration::ZERO);
+                let since =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
             }
             Source::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),

@@ -1,1 +1,274 @@
-//! The life of a call.
+//! The life of a call: everything between a client's message and a server's answer.
+//!
+//! [`Gateway`] is what the wiring holds. A message comes in through a door (`door/http.rs`, `door/pipe.rs`), finds its
+//! `session`, and lives in `life.rs`, which reads like the list of its steps; `stage.rs` holds the steps that lead to an
+//! armed call, `forward.rs` the one that spends it. Everything else is beside that path: requests and notices of the
+//! server (`notices.rs`, `pump.rs`), what answers teach (`observe.rs`), what a predecessor left open (`recovery.rs`).
+//!
+//! This crate must not know Kafka, Cedar or the disk: it records through a `Recorder` and decides through a `PolicyStore`.
+
+mod arrival;
+mod call;
+mod correlate;
+mod door;
+mod forward;
+mod holds;
+mod life;
+mod metrics;
+mod notices;
+mod observe;
+mod open;
+mod options;
+mod pump;
+mod recovery;
+mod refusal;
+mod reply;
+mod session;
+mod sessions;
+mod stage;
+mod steps;
+mod upstream;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use cairn_backbone::Recorder;
+use cairn_clock::{Clock, Entropy};
+use cairn_contract::{DigestKey, Outcome};
+use cairn_mcp::{HttpClient, Limits as WireLimits, headers::OriginPolicy};
+use cairn_policy::PolicyStore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+pub use door::pipe::PipeClient;
+pub use holds::{HOLDS_MAX, HoldView, Holds, SettleError, Settlement};
+pub use metrics::Metrics;
+pub use options::{GatewayOptions, Limits, Reach, ServerSpec};
+pub use refusal::Refusal;
+pub use steps::{NoWitness, Step, Witness};
+pub use upstream::ServerError;
+
+use call::Call;
+use session::Session;
+use sessions::Sessions;
+use upstream::Server;
+
+/// The keys under which payloads, resource versions and secrets are digested. Three, so that erasing the first leaves the
+/// others usable, and so that a session id's digest says nothing about any payload.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// For payloads.
+    pub payload: DigestKey,
+    /// For resource versions.
+    pub version: DigestKey,
+    /// For session ids, task ids and request state.
+    pub secret: DigestKey,
+}
+
+/// What a gateway stands on.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where events go.
+    pub recorder: Recorder,
+    /// Who decides.
+    pub policy: Arc<PolicyStore>,
+    /// The digest keys.
+    pub keys: Keys,
+    /// Time.
+    pub clock: Clock,
+    /// Chance.
+    pub entropy: Entropy,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Is told of each step.
+    pub witness: Arc<dyn Witness>,
+}
+
+/// The gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    options: GatewayOptions,
+    wire_limits: WireLimits,
+    origins: OriginPolicy,
+    client: HttpClient,
+    servers: BTreeMap<String, Arc<Server>>,
+    sessions: Sessions,
+    holds: Holds,
+    places: Arc<Semaphore>,
+    parts: Parts,
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("servers", &self.0.servers.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway that is ready to serve once [`Gateway::close_predecessor`] has run.
+    ///
+    /// # Errors
+    /// Where a server cannot be reached as it is described.
+    pub fn new(options: GatewayOptions, parts: Parts) -> Result<Self, ServerError> {
+        let wire_limits = WireLimits {
+            message_bytes_max: options.limits.message_bytes_max,
+            depth_max: options.limits.nesting_depth_max,
+            frames_queued_max: options.limits.client_queue_max,
+            ..WireLimits::default()
+        };
+        let client = HttpClient::new(&wire_limits);
+        let per_client = options.limits.calls_per_client_max;
+        let mut servers = BTreeMap::new();
+        for spec in &options.servers {
+            servers.insert(spec.name.clone(), Arc::new(Server::new(spec, wire_limits, &client, per_client)?));
+        }
+        let origins = OriginPolicy::new(options.origins.clone(), options.hosts.clone());
+        let places = Arc::new(Semaphore::new(options.limits.calls_max));
+        Ok(Self(Arc::new(Inner {
+            options,
+            wire_limits,
+            origins,
+            client,
+            servers,
+            places,
+            parts,
+            sessions: Sessions::default(),
+            holds: Holds::default(),
+            stop: CancellationToken::new(),
+        })))
+    }
+
+    /// The calls that wait for approval.
+    #[must_use]
+    pub fn holds(&self) -> &Holds {
+        &self.0.holds
+    }
+
+    /// The gateway's metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.parts.metrics
+    }
+
+    /// The names of the configured servers.
+    pub fn server_names(&self) -> impl Iterator<Item = &str> {
+        self.0.servers.keys().map(String::as_str)
+    }
+
+    /// Ends every session and call: what is in flight is cancelled and gets its outcome.
+    pub async fn close(&self) {
+        self.0.stop.cancel();
+        for session in self.0.sessions.all() {
+            self.end_session(&session, "the gateway stops").await;
+        }
+        // Every call gives its place back once its outcome is recorded.
+        let all = u32::try_from(self.limits().calls_max).unwrap_or(u32::MAX);
+        let drained = self.0.places.acquire_many(all);
+        if tokio::time::timeout(std::time::Duration::from_secs(5), drained).await.is_err() {
+            tracing::warn!("calls were still in flight when the gateway stopped; the next start closes them");
+        }
+        for server in self.0.servers.values() {
+            server.close().await;
+        }
+    }
+
+    pub(crate) fn options(&self) -> &GatewayOptions {
+        &self.0.options
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.options.limits
+    }
+
+    pub(crate) fn wire_limits(&self) -> &WireLimits {
+        &self.0.wire_limits
+    }
+
+    pub(crate) fn origins(&self) -> &OriginPolicy {
+        &self.0.origins
+    }
+
+    pub(crate) fn http_client(&self) -> &HttpClient {
+        &self.0.client
+    }
+
+    pub(crate) fn server(&self, name: &str) -> Option<Arc<Server>> {
+        self.0.servers.get(name).cloned()
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.0.parts.recorder
+    }
+
+    pub(crate) fn policy(&self) -> &PolicyStore {
+        &self.0.parts.policy
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.0.parts.keys
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.parts.clock
+    }
+
+    pub(crate) fn entropy(&self) -> &Entropy {
+        &self.0.parts.entropy
+    }
+
+    pub(crate) fn reached(&self, step: Step, call: &Call) {
+        self.0.parts.witness.reached(step, &call.method);
+    }
+
+    /// Places for one more call: one in all, one of the client's.
+    pub(crate) fn admit(&self, session: &Session) -> Result<Places, Refusal> {
+        let limits = self.limits();
+        let busy = |setting, limit: usize| Refusal::Busy { setting, limit: limit as u64 };
+        let of_client = session
+            .places
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| busy("calls_per_client_max", limits.calls_per_client_max))?;
+        let of_all = self.0.places.clone().try_acquire_owned().map_err(|_| busy("calls_max", limits.calls_max))?;
+        self.metrics().calls_in_flight.inc();
+        Ok(Places { _of_client: of_client, _of_all: of_all, metrics: self.metrics().clone() })
+    }
+
+    pub(crate) fn count(&self, call: &Call, outcome: Outcome) {
+        self.metrics().ended(&call.session.server.name, outcome);
+    }
+
+    /// A new session id: 128 random bits, as hexadecimal digits.
+    pub(crate) fn new_secret(&self) -> String {
+        format!("{:016x}{:016x}", self.entropy().next_u64(), self.entropy().next_u64())
+    }
+
+    /// Free text of a client's, as it may stand in an event: printable and short.
+    pub(crate) fn screen(&self, text: &str) -> String {
+        text.chars().filter(|c| !c.is_control()).take(256).collect()
+    }
+}
+
+/// The places that a call occupies; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Places {
+    _of_client: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+    metrics: Metrics,
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.metrics.calls_in_flight.dec();
+    }
+}

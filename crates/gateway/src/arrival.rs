@@ -1,0 +1,56 @@
+//! What came beside a message: the HTTP headers that matter to a call. Built by the doors, read by the life of a call.
+
+use cairn_mcp::ForwardHeaders;
+use http::HeaderMap;
+
+/// Longest header value that is kept, in bytes; a longer one is as good as absent.
+const VALUE_BYTES_MAX: usize = 1_024;
+
+/// The headers of one request that matter to the gateway. All absent on a pipe.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Arrival {
+    pub(crate) workflow: Option<String>,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) tracestate: Option<String>,
+    pub(crate) session_id: Option<String>,
+    pub(crate) protocol_version: Option<String>,
+    pub(crate) last_event_id: Option<String>,
+    /// `Mcp-Param-*` as the client sent them.
+    pub(crate) params: HeaderMap,
+}
+
+impl Arrival {
+    /// Nothing came beside the message.
+    pub(crate) fn pipe() -> Self {
+        Self::default()
+    }
+
+    /// The headers of an HTTP request.
+    pub(crate) fn http(head: &HeaderMap) -> Self {
+        let value = |name: &str| {
+            let text = head.get(name)?.to_str().ok()?;
+            (text.len() <= VALUE_BYTES_MAX).then(|| text.to_owned())
+        };
+        let params = head.iter().filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
+        Self {
+            workflow: value("cairn-workflow-id"),
+            traceparent: value("traceparent"),
+            tracestate: value("tracestate"),
+            session_id: value("mcp-session-id"),
+            protocol_version: value("mcp-protocol-version"),
+            last_event_id: value("last-event-id"),
+            params: params.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
+    }
+
+    /// What travels on to an HTTP upstream.
+    pub(crate) fn forward(&self, negotiated: Option<String>) -> ForwardHeaders {
+        ForwardHeaders {
+            protocol_version: self.protocol_version.clone().or(negotiated),
+            session_id: self.session_id.clone(),
+            last_event_id: self.last_event_id.clone(),
+            passed: self.params.clone(),
+            ..ForwardHeaders::default()
+        }
+    }
+}

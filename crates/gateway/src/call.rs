@@ -1,0 +1,276 @@
+//! One JSON-RPC request on its way: what is known of it after steps 1 to 4 of its life, and the events about it.
+//!
+//! A [`Call`] is built once, from the envelope; later steps read it. Every event of the call is drafted here, so that all
+//! of them carry the same identity, correlation and key. No draft holds a payload: arguments and results are references.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_backbone::Planned;
+use cairn_contract::{
+    Body, CallOutcome, Claimed, Common, Direction, Draft, Durability, Effect, Era, Invocation, Outcome, Reference,
+    Target, Transport, given_workflow_id,
+};
+use cairn_mcp::{EditError, Message, RawId, Target as WireTarget, meta};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    Gateway, Refusal,
+    arrival::Arrival,
+    correlate::Trace,
+    session::{Door, Session},
+};
+
+/// Methods that only look: their record may lag behind. Everything else, unknown methods included, is strict.
+const RELAXED: [&str; 17] = [
+    "completion/complete",
+    "initialize",
+    "logging/setLevel",
+    "ping",
+    "prompts/get",
+    "prompts/list",
+    "resources/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/templates/list",
+    "resources/unsubscribe",
+    "roots/list",
+    "server/discover",
+    "subscriptions/listen",
+    "tasks/get",
+    "tasks/list",
+    "tools/list",
+];
+
+/// How durable a method's record must be before the next step.
+pub(crate) fn durability(method: &str) -> Durability {
+    if RELAXED.binary_search(&method).is_ok() { Durability::Relaxed } else { Durability::Strict }
+}
+
+/// A request and everything that its events have in common.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) session: Arc<Session>,
+    pub(crate) message: Message,
+    pub(crate) arrival: Arrival,
+    pub(crate) id: RawId,
+    pub(crate) method: String,
+    pub(crate) direction: Direction,
+    pub(crate) durability: Durability,
+    pub(crate) target: Target,
+    pub(crate) trace: Trace,
+    pub(crate) call_id: Uuid,
+    pub(crate) common: Common,
+    pub(crate) subject: String,
+    pub(crate) arguments: Option<Reference>,
+    pub(crate) accepted: Instant,
+    /// The event that caused the next one.
+    pub(crate) cause: Option<Uuid>,
+    /// Drafts that must be recorded before, and in one go with, the next one.
+    pub(crate) backlog: Vec<Planned>,
+}
+
+impl Call {
+    /// Steps 2 to 4: who, which workflow, and references in place of payloads.
+    ///
+    /// # Errors
+    /// Where the client gave a workflow id that is out of bounds.
+    pub(crate) fn accept(
+        gateway: &Gateway,
+        session: &Arc<Session>,
+        message: Message,
+        arrival: Arrival,
+        direction: Direction,
+    ) -> Result<Self, (Message, Refusal)> {
+        let id = message.id().cloned().unwrap_or_else(RawId::null);
+        let method = message.method().unwrap_or_default().to_owned();
+        let trace = trace_of(gateway, &message, &arrival);
+        let workflow_id = match workflow_of(gateway, session, &message, &arrival, &trace) {
+            Ok(id) => id,
+            Err(reason) => return Err((message, Refusal::BadWorkflow { reason })),
+        };
+        let call_id = gateway.entropy().uuid_v7(gateway.clock().now());
+        let target = target_of(&message);
+        let arguments = payload_of(&message).map(|bytes| gateway.keys().payload.reference(&bytes, "application/json"));
+        let common = common_of(gateway, session, &message, direction, &trace, workflow_id, call_id);
+        let subject = match target.name() {
+            Some(name) => format!("{}/{name}", session.server.name),
+            None => session.server.name.clone(),
+        };
+        let durability = durability(&method);
+        let accepted = Instant::now();
+        Ok(Self {
+            session: session.clone(),
+            message,
+            arrival,
+            id,
+            method,
+            direction,
+            durability,
+            target,
+            trace,
+            call_id,
+            common,
+            subject,
+            arguments,
+            accepted,
+            cause: None,
+            backlog: Vec::new(),
+        })
+    }
+
+    /// An event about this call, caused by the one before.
+    pub(crate) fn draft(&mut self, gateway: &Gateway, body: Body) -> Planned {
+        let id = gateway.entropy().uuid_v7(gateway.clock().now());
+        let mut common = self.common.clone();
+        common.causation_id = self.cause.replace(id);
+        let draft = Draft {
+            key: common.workflow_id.clone(),
+            subject: Some(self.subject.clone()),
+            traceparent: Some(self.trace.traceparent()),
+            tracestate: self.trace.tracestate().map(ToOwned::to_owned),
+            common,
+            body,
+        };
+        Planned { id, draft }
+    }
+
+    /// Whether the record must be durable before the next step.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.durability == Durability::Strict
+    }
+
+    /// The message as the server gets it: the same bytes, but for the span in a trace context that the client sent.
+    ///
+    /// # Errors
+    /// Where the change would break a bound.
+    pub(crate) fn outbound(&self, gateway: &Gateway) -> Result<Message, EditError> {
+        if self.message.meta_raw(meta::TRACEPARENT).is_none() || !self.trace.is_continued() {
+            return Ok(self.message.clone());
+        }
+        self.message.edit().set_meta_str(meta::TRACEPARENT, &self.trace.traceparent()).finish(gateway.wire_limits())
+    }
+
+    /// The exact arguments as JSON text; an empty object where there are none.
+    pub(crate) fn arguments_text(&self) -> Bytes {
+        payload_of(&self.message).unwrap_or_else(|| Bytes::from_static(b"{}"))
+    }
+}
+
+fn trace_of(gateway: &Gateway, message: &Message, arrival: &Arrival) -> Trace {
+    let entropy = gateway.entropy();
+    let in_meta = message
+        .meta_str("traceparent")
+        .and_then(|parent| Trace::continued(&parent, message.meta_str("tracestate").as_deref(), entropy));
+    let in_header = || {
+        let parent = arrival.traceparent.as_deref()?;
+        Trace::continued(parent, arrival.tracestate.as_deref(), entropy)
+    };
+    in_meta.or_else(in_header).unwrap_or_else(|| Trace::new(entropy))
+}
+
+fn workflow_of(
+    gateway: &Gateway,
+    session: &Session,
+    message: &Message,
+    arrival: &Arrival,
+    trace: &Trace,
+) -> Result<String, String> {
+    if let Some(id) = message.meta_str("io.cairn/workflow").as_deref().or(arrival.workflow.as_deref()) {
+        return given_workflow_id(id).map(ToOwned::to_owned).map_err(|error| error.to_string());
+    }
+    if trace.is_continued() {
+        return Ok(trace.trace_id().to_owned());
+    }
+    if let Some(shared) = &session.shared_workflow {
+        return Ok(shared.clone());
+    }
+    let secret = session.secret.lock().clone();
+    Ok(match secret {
+        Some(secret) => gateway.keys().secret.digest(secret.as_bytes()),
+        None => session.connection.clone(),
+    })
+}
+
+fn common_of(
+    gateway: &Gateway,
+    session: &Session,
+    message: &Message,
+    direction: Direction,
+    trace: &Trace,
+    workflow_id: String,
+    call_id: Uuid,
+) -> Common {
+    let claims = session.claims.lock().clone();
+    let agent = message.client_info_raw().and_then(|raw| serde_json::from_slice::<serde_json::Value>(&raw).ok());
+    let word = |key: &str| Some(agent.as_ref()?.get(key)?.as_str()?.chars().take(128).collect::<String>());
+    let era = if message.is_modern() { Era::Modern } else { Era::Legacy };
+    Common {
+        workflow_id,
+        call_id: Some(call_id),
+        task: message.meta_str("io.cairn/task").map(|task| gateway.screen(&task)),
+        direction: Some(direction),
+        trace_id: Some(trace.trace_id().to_owned()),
+        span_id: Some(trace.span_id().to_owned()),
+        tenant: session.caller.tenant.clone(),
+        principal: Some(session.caller.principal.clone()),
+        agent_name: word("name").or(claims.agent_name),
+        agent_version: word("version").or(claims.agent_version),
+        server: Some(session.server.name.clone()),
+        server_version: claims.server_version,
+        era: Some(era),
+        mcp_protocol_version: message.protocol_version().or(claims.protocol_version),
+        network_transport: Some(match session.door {
+            Door::Pipe => Transport::Pipe,
+            Door::Http => Transport::Tcp,
+        }),
+        mcp_method_name: message.method().map(ToOwned::to_owned),
+        mcp_session_id: session.secret.lock().as_ref().map(|secret| gateway.keys().secret.digest(secret.as_bytes())),
+        jsonrpc_request_id: message.id().map(|id| gateway.screen(id.as_str())),
+        ..Common::default()
+    }
+}
+
+fn target_of(message: &Message) -> Target {
+    match message.target() {
+        Some(WireTarget::Tool(name)) => Target::tool(name),
+        Some(WireTarget::Prompt(name)) => Target::prompt(name),
+        Some(WireTarget::Resource(uri)) => Target::resource(uri),
+        Some(WireTarget::Task(_)) | None => Target::None,
+    }
+}
+
+/// What a call carries besides its envelope: arguments where the method has them, else all parameters.
+fn payload_of(message: &Message) -> Option<Bytes> {
+    match message.method() {
+        Some("tools/call" | "prompts/get") => message.arguments_raw(),
+        _ => message.params_raw(),
+    }
+}
+
+/// Why the client calls, as it says itself: marked as claimed, never proof.
+pub(crate) fn invocation(gateway: &Gateway, message: &Message) -> Option<Invocation> {
+    let raw = message.meta_raw("io.cairn/invocation")?;
+    let claims: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&raw).ok()?;
+    let text = |key: &str| claims.get(key)?.as_str().map(|text| gateway.screen(text));
+    let turn = claims.get("turn").and_then(serde_json::Value::as_u64);
+    Some(Invocation { claimed: Claimed, reason: text("reason"), model: text("model"), turn })
+}
+
+/// An outcome that says nothing yet but how the call ended and what that means.
+pub(crate) const fn outcome_of(outcome: Outcome, effect: Effect) -> CallOutcome {
+    CallOutcome {
+        outcome,
+        effect,
+        http_response_status_code: None,
+        rpc_response_status_code: None,
+        is_error: None,
+        error_type: None,
+        result: None,
+        elapsed_us: None,
+        upstream_elapsed_us: None,
+        progress_notifications: None,
+        recovered: None,
+    }
+}

@@ -1,0 +1,162 @@
+//! Step 8 of the life of a call: forward once, then pass on what comes before the final response, unbuffered.
+//!
+//! The only place that calls [`cairn_mcp::Link::forward`], and it takes an [`Armed`] call to do so. Nothing here retries. A call ends
+//! with its final response, with the client's cancellation, with its time limit, or with the loss of the server.
+
+use bytes::Bytes;
+use cairn_backbone::OutcomeRoom;
+use cairn_mcp::{Canceller, Content, Exchange, Frame, Kind, LinkError, Message, Prepared, Reach};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Gateway, call::Call, reply::Reply, session::Door, stage::Armed, steps::Step};
+
+/// How a forwarded call ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// With the server's final response.
+    Final { status: u16, session_id: Option<String>, event_id: Option<String>, message: Message },
+    /// With an HTTP answer that is no JSON-RPC.
+    Other { status: u16, content_type: Option<String>, body: Bytes },
+    /// Nothing left this process.
+    NotSent { reason: String },
+    /// The server was lost; it may have acted.
+    Lost { reason: String },
+    /// The server took too long; it may act yet.
+    TimedOut { after_ms: u64 },
+    /// The client wants no answer any more; the server may have acted.
+    Cancelled,
+}
+
+/// A forwarded call that ended, with the room that was kept for its outcome.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) room: Option<OutcomeRoom>,
+    pub(crate) ending: Ending,
+    pub(crate) upstream_elapsed_us: u64,
+}
+
+impl Gateway {
+    /// Step 8.
+    pub(crate) async fn forward(
+        &self,
+        call: &Call,
+        armed: Armed,
+        reply: &mut Reply,
+        cancelled: &CancellationToken,
+    ) -> Answered {
+        let (prepared, room) = armed.discharge();
+        let started = Instant::now();
+        let mut canceller = Canceller::none();
+        let limit = self.time_limit(call);
+        let ending = tokio::select! {
+            ending = self.exchange(call, prepared, reply, &mut canceller) => ending,
+            () = cancelled.cancelled() => Ending::Cancelled,
+            () = expired(limit) => Ending::TimedOut { after_ms: limit.map_or(0, |limit| limit.as_millis() as u64) },
+        };
+        match &ending {
+            Ending::Cancelled => canceller.cancel(Some("the client cancelled".to_owned())).await,
+            Ending::TimedOut { .. } => canceller.cancel(Some("the time for this call ran out".to_owned())).await,
+            _ => {}
+        }
+        Answered { room, ending, upstream_elapsed_us: started.elapsed().as_micros() as u64 }
+    }
+
+    /// Sends the bytes and reads to the final response.
+    async fn exchange(&self, call: &Call, prepared: Prepared, reply: &mut Reply, canceller: &mut Canceller) -> Ending {
+        let exchange = match call.session.link.forward(prepared).await {
+            Ok(exchange) => exchange,
+            Err(error) => return broken(&error),
+        };
+        self.reached(Step::Forwarded, call);
+        let Exchange { status, session_id, content, canceller: handle, .. } = exchange;
+        *canceller = handle;
+        match content {
+            Content::Json(message) => Ending::Final { status, session_id, event_id: None, message },
+            Content::Empty => Ending::Other { status, content_type: None, body: Bytes::new() },
+            Content::Other { content_type, body } => Ending::Other { status, content_type, body },
+            Content::Stream(frames) => self.stream(call, frames, reply, session_id).await,
+        }
+    }
+
+    async fn stream(
+        &self,
+        call: &Call,
+        mut frames: mpsc::Receiver<Result<Frame, LinkError>>,
+        reply: &mut Reply,
+        session_id: Option<String>,
+    ) -> Ending {
+        // An HTTP server chose a stream, so the client gets one, at once. A child has no such choice to pass on.
+        let streams = reply.can_stream() && call.session.server.is_http();
+        if streams && reply.stream(session_id.clone()).await.is_err() && self.client_left(call) {
+            return Ending::Cancelled;
+        }
+        let mut beside = call.session.listen_beside(call, reply.can_stream());
+        loop {
+            let frame = tokio::select! {
+                biased;
+                Some(frame) = beside.next() => {
+                    // The pump has decided and recorded it already.
+                    if reply.frame(frame).await.is_err() && self.client_left(call) {
+                        return Ending::Cancelled;
+                    }
+                    continue;
+                }
+                frame = frames.recv() => frame,
+            };
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return broken(&error),
+                None => return Ending::Lost { reason: "the stream ended before the final response".to_owned() },
+            };
+            let is_final = frame.message.as_ref().is_some_and(|m| matches!(m.kind(), Kind::Response | Kind::Error));
+            if is_final {
+                call.session.settle().await;
+                while let Some(frame) = beside.at_once() {
+                    if reply.frame(frame).await.is_err() {
+                        break;
+                    }
+                }
+                let Frame { event_id, message, .. } = frame;
+                let message = message.expect("a frame with a final response holds a message");
+                return Ending::Final { status: 200, session_id, event_id, message };
+            }
+            let Some(frame) = self.from_server(&call.session, frame, Some(call)).await else { continue };
+            if reply.frame(frame).await.is_err() && self.client_left(call) {
+                return Ending::Cancelled;
+            }
+        }
+    }
+
+    /// Whether a client that stopped reading has thereby cancelled: it has on modern HTTP, it has not on legacy HTTP.
+    fn client_left(&self, call: &Call) -> bool {
+        call.session.door == Door::Pipe || call.message.is_modern()
+    }
+
+    /// How long the server may take; streams that listen have no limit.
+    fn time_limit(&self, call: &Call) -> Option<std::time::Duration> {
+        (call.method != "subscriptions/listen").then_some(self.limits().call_timeout)
+    }
+
+    /// A token that fires when the client cancels this call or, where that means the same, goes away.
+    pub(crate) fn follow(&self, call: &Call) -> CancellationToken {
+        let token = call.session.ended.child_token();
+        call.session.in_flight.lock().insert(call.id.clone(), token.clone());
+        token
+    }
+}
+
+async fn expired(limit: Option<std::time::Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn broken(error: &LinkError) -> Ending {
+    let reason = error.to_string();
+    match error.reach() {
+        Reach::NotSent => Ending::NotSent { reason },
+        Reach::Lost => Ending::Lost { reason },
+    }
+}

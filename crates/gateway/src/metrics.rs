@@ -1,0 +1,95 @@
+//! What the gateway counts, for Prometheus: calls by outcome, refusals by reason, what waits, how long things took.
+//!
+//! Registered once by the wiring; the life of a call only adds. No label holds free text that a client chose.
+
+use cairn_contract::Outcome;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Labels of a finished call.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct CallLabels {
+    pub(crate) server: String,
+    pub(crate) outcome: String,
+}
+
+/// Labels of a refusal.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct RefusalLabels {
+    pub(crate) reason: String,
+}
+
+/// The gateway's own metrics. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub(crate) calls: Family<CallLabels, Counter>,
+    pub(crate) refusals: Family<RefusalLabels, Counter>,
+    pub(crate) calls_in_flight: Gauge,
+    pub(crate) sessions_open: Gauge,
+    pub(crate) holds_waiting: Gauge,
+    pub(crate) progress_notices: Counter,
+    pub(crate) decide_seconds: Histogram,
+    pub(crate) intent_seconds: Histogram,
+    pub(crate) upstream_seconds: Histogram,
+    pub(crate) call_seconds: Histogram,
+}
+
+/// Seconds from 50 µs to 80 s, by doubling.
+fn latency() -> Histogram {
+    Histogram::new((0..21).map(|power| 50e-6 * f64::from(1_u32 << power)))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            calls: Family::default(),
+            refusals: Family::default(),
+            calls_in_flight: Gauge::default(),
+            sessions_open: Gauge::default(),
+            holds_waiting: Gauge::default(),
+            progress_notices: Counter::default(),
+            decide_seconds: latency(),
+            intent_seconds: latency(),
+            upstream_seconds: latency(),
+            call_seconds: latency(),
+        }
+    }
+}
+
+impl Metrics {
+    /// A call ended.
+    pub(crate) fn ended(&self, server: &str, outcome: Outcome) {
+        let outcome = format!("{outcome:?}").to_lowercase();
+        self.calls.get_or_create(&CallLabels { server: server.to_owned(), outcome }).inc();
+    }
+
+    /// Cairn itself answered with an error.
+    pub(crate) fn refused(&self, reason: &str) {
+        self.refusals.get_or_create(&RefusalLabels { reason: reason.to_owned() }).inc();
+    }
+
+    /// Makes the metrics visible under their names.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("cairn_calls", "Calls that ended, by server and outcome", self.calls.clone());
+        registry.register(
+            "cairn_refusals",
+            "Calls that Cairn itself answered with an error, by reason",
+            self.refusals.clone(),
+        );
+        registry.register("cairn_calls_in_flight", "Calls between acceptance and answer", self.calls_in_flight.clone());
+        registry.register("cairn_sessions_open", "Client sessions that are open", self.sessions_open.clone());
+        registry.register("cairn_holds_waiting", "Calls that wait for an approval", self.holds_waiting.clone());
+        registry.register("cairn_progress_notices", "Progress notifications passed on", self.progress_notices.clone());
+        registry.register("cairn_decide_seconds", "Time to evaluate policy for one call", self.decide_seconds.clone());
+        registry.register("cairn_intent_seconds", "Time until an intent is durable", self.intent_seconds.clone());
+        registry.register(
+            "cairn_upstream_seconds",
+            "Time from forward to final response",
+            self.upstream_seconds.clone(),
+        );
+        registry.register("cairn_call_seconds", "Time from acceptance to answer", self.call_seconds.clone());
+    }
+}

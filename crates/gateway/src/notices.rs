@@ -1,0 +1,202 @@
+//! Messages that are no client requests: notifications either way, requests of the server, and answers to those.
+//!
+//! A request of the server is a call of its own in the other direction: decision, intent, outcome. What policy denies is
+//! answered to the server with an error and never reaches the client. Notifications leave `notice.passed`; progress is
+//! counted, not recorded one by one. Called by the doors and by the step that forwards.
+
+use std::sync::Arc;
+
+use cairn_backbone::Planned;
+use cairn_contract::{
+    Body, CallIntent, CallOutcome, ChangeCause, ContextChanged, Direction, Effect, NoticePassed, Outcome,
+};
+use cairn_mcp::{Frame, Kind, Message};
+use tokio::sync::oneshot;
+
+use crate::{
+    Gateway, Refusal,
+    arrival::Arrival,
+    call::{Call, outcome_of},
+    session::{Asked, Session},
+};
+
+impl Gateway {
+    /// A notification of the client, or its answer to a request of the server.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached.
+    pub(crate) async fn from_client(
+        &self,
+        session: &Arc<Session>,
+        message: Message,
+        arrival: &Arrival,
+    ) -> Result<(), Refusal> {
+        session.touch(self.clock().now());
+        if matches!(message.kind(), Kind::Response | Kind::Error) {
+            let asked = message.id().and_then(|id| session.asked.lock().remove(id));
+            match asked {
+                // The task that asked may have given up in the same moment.
+                Some(asked) => drop(asked.answered.send(message)),
+                None => tracing::debug!("an answer to no open request of the server was not passed on"),
+            }
+            return Ok(());
+        }
+        if message.method() == Some("notifications/cancelled") {
+            let token = message.cancelled_id().and_then(|id| session.in_flight.lock().get(&id).cloned());
+            if let Some(token) = token {
+                self.notice(session, &message, Direction::ToServer, None);
+                token.cancel(); // the call itself tells the server, under the id that it has there
+                return Ok(());
+            }
+        }
+        let negotiated = session.claims.lock().protocol_version.clone();
+        self.notice(session, &message, Direction::ToServer, None);
+        session
+            .link
+            .notify(&message, &arrival.forward(negotiated))
+            .await
+            .map_err(|error| Refusal::Unavailable { reason: error.to_string() })
+    }
+
+    /// A message of the server that is no final response. Returns what the client gets.
+    pub(crate) async fn from_server(&self, session: &Arc<Session>, frame: Frame, call: Option<&Call>) -> Option<Frame> {
+        let Some(message) = &frame.message else { return Some(frame) };
+        match message.kind() {
+            Kind::Notification => {
+                self.notice(session, message, Direction::ToClient, call);
+                Some(frame)
+            }
+            Kind::Request => {
+                let message = message.clone();
+                self.ask(session, message, call).await.then_some(frame)
+            }
+            // A response that no call waits for: it came after its outcome.
+            Kind::Response | Kind::Error => {
+                tracing::debug!(server = %session.server.name, "a late response was not passed on");
+                None
+            }
+        }
+    }
+
+    /// Records that a notification passed.
+    fn notice(&self, session: &Arc<Session>, message: &Message, direction: Direction, call: Option<&Call>) {
+        let method = message.method().unwrap_or_default();
+        if method == "notifications/progress" {
+            self.metrics().progress_notices.inc();
+            return;
+        }
+        let Ok(mut about) = Call::accept(self, session, message.clone(), Arrival::pipe(), direction) else { return };
+        let belongs_to = call.map(|call| call.call_id.to_string());
+        if let Some(call) = call {
+            about.common.workflow_id.clone_from(&call.common.workflow_id);
+        }
+        about.common.call_id = call.map(|call| call.call_id);
+        let notice = about.arguments.take();
+        let changed = (method == "notifications/resources/updated").then(|| message.param_str("uri")).flatten();
+        let draft = about.draft(self, Body::NoticePassed(NoticePassed { belongs_to, notice }));
+        self.recorder().relaxed(draft);
+        if let Some(mcp_resource_uri) = changed {
+            let body = ContextChanged { mcp_resource_uri, version: None, cause: ChangeCause::Notification };
+            let draft = about.draft(self, Body::ContextChanged(body));
+            self.recorder().relaxed(draft);
+        }
+    }
+
+    /// A request of the server: decides, records the intent, and waits in the background for the client's answer. False
+    /// where the client must not see it.
+    async fn ask(&self, session: &Arc<Session>, message: Message, within: Option<&Call>) -> bool {
+        let arrival = Arrival::pipe();
+        let mut call = match Call::accept(self, session, message.clone(), arrival, Direction::ToClient) {
+            Ok(call) => call,
+            Err((message, refusal)) => {
+                self.answer_server(session, &refusal.response(message.id())).await;
+                return false;
+            }
+        };
+        if let Some(within) = within {
+            call.common.workflow_id.clone_from(&within.common.workflow_id);
+            call.cause = within.cause;
+        }
+        let refusal = match self.decide(&mut call).await {
+            Err(refusal) => Some((Outcome::Denied, refusal)),
+            Ok(permit) => {
+                let intent = CallIntent {
+                    target: call.target.clone(),
+                    arguments: call.arguments.clone(),
+                    durability: call.durability,
+                    forwarded: self.keys().payload.digest(message.bytes()),
+                    policy_version: permit.version().to_owned(),
+                    upstream: None,
+                    upstream_protocol_version: None,
+                    upstream_network_transport: None,
+                    repeats: None,
+                    invocation: None,
+                };
+                let draft = call.draft(self, Body::CallIntent(intent));
+                let recorded = self.record(&mut call, draft).await;
+                recorded.err().map(|error| (Outcome::Failed, Refusal::NotRecorded { reason: error.to_string() }))
+            }
+        };
+        if let Some((outcome, refusal)) = refusal {
+            let draft = self.asked_outcome(&mut call, outcome, Effect::None, None);
+            if let Err(error) = self.record(&mut call, draft).await {
+                tracing::warn!(%error, "the outcome of a refused request of the server is not recorded");
+            }
+            self.answer_server(session, &refusal.response(Some(&call.id))).await;
+            return false;
+        }
+        let (answered, answer) = oneshot::channel();
+        session.asked.lock().insert(call.id.clone(), Asked { answered });
+        let gateway = self.clone();
+        tokio::spawn(async move { gateway.await_client(call, answer).await });
+        true
+    }
+
+    /// Waits for the client's answer to a request of the server, records the outcome, passes the answer on.
+    async fn await_client(&self, mut call: Call, answer: oneshot::Receiver<Message>) {
+        let session = call.session.clone();
+        let limit = self.limits().call_timeout;
+        let (outcome, effect, message) = tokio::select! {
+            answered = answer => match answered {
+                Ok(message) if message.kind() == Kind::Error => (Outcome::Failed, Effect::Answered, Some(message)),
+                Ok(message) => (Outcome::Completed, Effect::Answered, Some(message)),
+                Err(_) => (Outcome::Cancelled, Effect::Unknown, None),
+            },
+            () = session.ended.cancelled() => (Outcome::Cancelled, Effect::Unknown, None),
+            () = tokio::time::sleep(limit) => (Outcome::TimedOut, Effect::Unknown, None),
+        };
+        session.asked.lock().remove(&call.id);
+        let draft = self.asked_outcome(&mut call, outcome, effect, message.as_ref());
+        if let Err(error) = self.record(&mut call, draft).await {
+            tracing::warn!(%error, call_id = %call.call_id, "the outcome of a request of the server is not recorded");
+        }
+        match message {
+            Some(message) => self.answer_server(&session, &message).await,
+            None if outcome == Outcome::TimedOut => {
+                let refusal = Refusal::TimedOut { after_ms: limit.as_millis() as u64 };
+                self.answer_server(&session, &refusal.response(Some(&call.id))).await;
+            }
+            None => {}
+        }
+    }
+
+    fn asked_outcome(&self, call: &mut Call, outcome: Outcome, effect: Effect, message: Option<&Message>) -> Planned {
+        self.count(call, outcome);
+        let payload = message.and_then(|message| message.result_raw().or_else(|| message.error_raw()));
+        let body = CallOutcome {
+            rpc_response_status_code: message.and_then(Message::error_code),
+            result: payload.map(|bytes| self.keys().payload.reference(&bytes, "application/json")),
+            elapsed_us: Some(call.accepted.elapsed().as_micros() as u64),
+            ..outcome_of(outcome, effect)
+        };
+        call.draft(self, Body::CallOutcome(body))
+    }
+
+    async fn answer_server(&self, session: &Session, message: &Message) {
+        let headers = Arrival::pipe().forward(session.claims.lock().protocol_version.clone());
+        let headers = cairn_mcp::ForwardHeaders { session_id: session.secret.lock().clone(), ..headers };
+        if let Err(error) = session.link.notify(message, &headers).await {
+            tracing::debug!(%error, "an answer to the server could not be delivered");
+        }
+    }
+}

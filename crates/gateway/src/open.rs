@@ -1,0 +1,209 @@
+//! How a message finds its session: which link, which era, whose.
+//!
+//! Modern requests of one principal share a scope; a legacy `initialize` over HTTP opens a session of its own; every
+//! other legacy request names one. A pipe has one session for all its life.
+
+use std::sync::Arc;
+
+use cairn_contract::{Body, SessionClosed};
+use cairn_mcp::{Content, LinkError, Message, headers};
+use http::HeaderMap;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::{
+    Gateway, Refusal,
+    arrival::Arrival,
+    call::Call,
+    door::http::{Early, session_header},
+    reply::{Part, Reply},
+    session::{Caller, Door, Session, SessionStart},
+    upstream::Server,
+};
+
+impl Gateway {
+    /// Whoever comes over loopback or a pipe is the local user.
+    pub(crate) fn local(&self) -> Caller {
+        Caller { tenant: None, principal: self.options().local_principal.clone() }
+    }
+
+    /// Holds the headers of a modern request to its body.
+    pub(crate) fn agree(
+        &self,
+        server: &Server,
+        head: &HeaderMap,
+        message: &Message,
+    ) -> Result<(), headers::HeaderFault> {
+        let annotations = match message.target() {
+            Some(cairn_mcp::Target::Tool(name)) => server.catalogue.annotations(&name),
+            _ => Arc::default(),
+        };
+        headers::check(head, message, &annotations)
+    }
+
+    /// The session of a message that came over HTTP.
+    pub(crate) async fn session_for(
+        &self,
+        server: &Arc<Server>,
+        head: &HeaderMap,
+        message: &Message,
+    ) -> Result<Arc<Session>, Early> {
+        let caller = self.local();
+        if message.is_modern() {
+            let (link, places) = server.shared_link(&caller, self.entropy()).await.map_err(unavailable)?;
+            let session = self.new_session(server, caller, Door::Http, link, None, places);
+            self.pump(&session);
+            return Ok(session);
+        }
+        if let Some(id) = session_header(head) {
+            if let Some(session) = self.sessions().find(server, id) {
+                return Ok(session);
+            }
+            if !server.is_http() {
+                return Err(Early::NoSession("no such session: it ended or never was; send initialize again"));
+            }
+            // The server keeps the session, not we: it outlives a restart of the gateway.
+            let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
+            let session = self.new_session(server, caller, Door::Http, link, None, self.client_places());
+            *session.secret.lock() = Some(id.to_owned());
+            self.sessions().keep(&session, id);
+            return Ok(session);
+        }
+        if message.method() != Some("initialize") && !server.is_http() {
+            return Err(Early::NoSession(
+                "a legacy request names its session in Mcp-Session-Id; send initialize first",
+            ));
+        }
+        if self.sessions().len() >= self.limits().sessions_max {
+            let limit = self.limits().sessions_max as u64;
+            return Err(Early::Refused(Refusal::Busy { setting: "sessions_max", limit }));
+        }
+        let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
+        let session = self.new_session(server, caller, Door::Http, link, None, self.client_places());
+        self.pump(&session);
+        Ok(session)
+    }
+
+    pub(crate) fn client_places(&self) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(self.limits().calls_per_client_max))
+    }
+
+    pub(crate) fn new_session(
+        &self,
+        server: &Arc<Server>,
+        caller: Caller,
+        door: Door,
+        link: Arc<dyn cairn_mcp::Link>,
+        shared_workflow: Option<String>,
+        places: Arc<Semaphore>,
+    ) -> Arc<Session> {
+        Session::new(SessionStart {
+            server: server.clone(),
+            caller,
+            door,
+            link,
+            connection: self.entropy().uuid_v7(self.clock().now()).to_string(),
+            shared_workflow,
+            queue: self.limits().client_queue_max,
+            places,
+            now: self.clock().now(),
+        })
+    }
+
+    /// The legacy GET stream of a session: the server's own where it speaks HTTP, else what its child says unasked.
+    pub(crate) async fn open_stream(
+        &self,
+        session: &Arc<Session>,
+        head: &HeaderMap,
+    ) -> Result<mpsc::Receiver<Part>, Early> {
+        let (mut reply, parts) = Reply::channel(self.limits().client_queue_max, true);
+        if !session.server.is_http() {
+            let Some(mut frames) = session.outward_reader.lock().take() else {
+                return Err(Early::Status(409));
+            };
+            let (gateway, session) = (self.clone(), session.clone());
+            tokio::spawn(async move {
+                if reply.stream(None).await.is_ok() {
+                    loop {
+                        let frame = tokio::select! {
+                            frame = frames.recv() => frame,
+                            () = reply.gone() => None,
+                            () = session.ended.cancelled() => None,
+                            () = gateway.stop().cancelled() => None,
+                        };
+                        let Some(frame) = frame else { break };
+                        if reply.frame(frame).await.is_err() {
+                            break;
+                        }
+                    }
+                }
+                // The next GET of this session goes on where this one stopped.
+                *session.outward_reader.lock() = Some(frames);
+            });
+            return Ok(parts);
+        }
+        let negotiated = session.claims.lock().protocol_version.clone();
+        let headers = Arrival::http(head).forward(negotiated);
+        let exchange = session.link.listen(&headers).await.map_err(unavailable)?;
+        let Content::Stream(mut frames) = exchange.content else { return Err(Early::Status(exchange.status)) };
+        let (gateway, session) = (self.clone(), session.clone());
+        tokio::spawn(async move {
+            if reply.stream(None).await.is_err() {
+                return;
+            }
+            loop {
+                let frame = tokio::select! {
+                    frame = frames.recv() => frame,
+                    () = reply.gone() => None,
+                    () = session.ended.cancelled() => None,
+                    () = gateway.stop().cancelled() => None,
+                };
+                let Some(Ok(frame)) = frame else { break };
+                let Some(frame) = gateway.from_server(&session, frame, None).await else { continue };
+                if reply.frame(frame).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(parts)
+    }
+
+    /// Ends a session: its calls are cancelled, its server is told.
+    pub(crate) async fn end_session(&self, session: &Arc<Session>, reason: &str) {
+        self.sessions().forget(session);
+        if session.ended.is_cancelled() {
+            return;
+        }
+        session.ended.cancel();
+        session.link.close().await;
+        let message = Message::notification("session/closed", None).expect("a notification of ours is a message");
+        if let Ok(mut about) =
+            Call::accept(self, session, message, Arrival::pipe(), cairn_contract::Direction::ToServer)
+        {
+            about.common.call_id = None;
+            about.common.mcp_method_name = None;
+            let body = SessionClosed { reason: reason.to_owned(), ..SessionClosed::default() };
+            let draft = about.draft(self, Body::SessionClosed(body));
+            self.recorder().relaxed(draft);
+        }
+    }
+
+    /// Closes sessions without traffic, until the gateway stops. Run once.
+    pub async fn tend_sessions(&self) {
+        let every = self.limits().session_idle_max.min(std::time::Duration::from_secs(30));
+        loop {
+            tokio::select! {
+                () = self.stop().cancelled() => return,
+                () = tokio::time::sleep(every) => {}
+            }
+            for session in self.sessions().idle(self.clock().now(), self.limits().session_idle_max) {
+                self.end_session(&session, "idle").await;
+            }
+            self.metrics().sessions_open.set(self.sessions().len() as i64);
+            self.metrics().holds_waiting.set(self.holds().len() as i64);
+        }
+    }
+}
+
+fn unavailable(error: LinkError) -> Early {
+    Early::Refused(Refusal::Unavailable { reason: error.to_string() })
+}

@@ -1,0 +1,112 @@
+//! What a gateway is told at start: servers, limits, defaults. Filled by the command line, read everywhere here.
+//!
+//! Every bound of the live path stands in [`Limits`], with its unit last in its name and a default that is safe.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+/// One upstream MCP server as the configuration names it.
+#[derive(Clone, Debug)]
+pub struct ServerSpec {
+    /// The name: the path segment of `/mcp/<name>` and `server` in every event.
+    pub name: String,
+    /// How it is reached.
+    pub reach: Reach,
+}
+
+/// How an upstream is reached.
+#[derive(Clone)]
+pub enum Reach {
+    /// A child process that speaks MCP on its standard input and output.
+    Stdio {
+        /// The program.
+        command: String,
+        /// Its arguments.
+        args: Vec<String>,
+        /// Variables added to its environment; they may hold secrets.
+        env: BTreeMap<String, String>,
+        /// Where it runs; the gateway's own folder where absent.
+        cwd: Option<PathBuf>,
+        /// Whether `env` is the whole environment (a wrapped server brings its client's).
+        env_clear: bool,
+    },
+    /// Streamable HTTP.
+    Http {
+        /// The endpoint.
+        url: String,
+        /// Headers added to every request; they may hold secrets.
+        headers: BTreeMap<String, String>,
+    },
+}
+
+impl std::fmt::Debug for Reach {
+    /// Names and addresses only: arguments, variables and headers may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdio { command, .. } => f.debug_struct("Stdio").field("command", command).finish_non_exhaustive(),
+            Self::Http { .. } => f.debug_struct("Http").finish_non_exhaustive(),
+        }
+    }
+}
+
+/// The bounds of the live path. Each refusal names the setting that refused.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Longest message, either way, in bytes.
+    pub message_bytes_max: usize,
+    /// Largest HTTP request head, in bytes.
+    pub header_bytes_max: usize,
+    /// Deepest nesting of a message.
+    pub nesting_depth_max: usize,
+    /// Calls in flight for one client session, or one principal where there are no sessions.
+    pub calls_per_client_max: usize,
+    /// Calls in flight in all.
+    pub calls_max: usize,
+    /// Sessions open at once.
+    pub sessions_max: usize,
+    /// How long a forwarded call may take before it ends `timed_out`.
+    pub call_timeout: Duration,
+    /// How long a call is held for approval. Clients give up at 60 s.
+    pub hold_max: Duration,
+    /// How often a held call that gave a progress token hears of it.
+    pub hold_progress_every: Duration,
+    /// Messages waiting to be written to one client before its server is slowed down.
+    pub client_queue_max: usize,
+    /// How long a session without traffic is kept.
+    pub session_idle_max: Duration,
+    /// How often an open event stream gets a comment, so that nothing between closes it.
+    pub keep_alive_every: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 4 << 20,
+            header_bytes_max: 64 << 10,
+            nesting_depth_max: 128,
+            calls_per_client_max: 64,
+            calls_max: 1024,
+            sessions_max: 1024,
+            call_timeout: Duration::from_secs(300),
+            hold_max: Duration::from_secs(50),
+            hold_progress_every: Duration::from_secs(5),
+            client_queue_max: 256,
+            session_idle_max: Duration::from_secs(30 * 60),
+            keep_alive_every: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Everything a gateway is told at start.
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// The upstreams by name.
+    pub servers: Vec<ServerSpec>,
+    /// The bounds.
+    pub limits: Limits,
+    /// `Origin` values accepted besides loopback ones.
+    pub origins: Vec<String>,
+    /// `Host` values accepted besides loopback ones.
+    pub hosts: Vec<String>,
+    /// The principal of whoever connects over loopback or a pipe: the local user's name.
+    pub local_principal: String,
+}

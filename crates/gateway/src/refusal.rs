@@ -1,0 +1,191 @@
+//! Every error that Cairn itself gives a client: code, message, data. Documented in `docs/errors.md`.
+//!
+//! Codes lie outside −32768 to −32000, which JSON-RPC and MCP keep for themselves, so that no client mistakes a refusal
+//! for something the server said. A refusal never repeats a payload.
+
+use cairn_mcp::{Message, RawId};
+use serde_json::{Value, json};
+
+/// Why Cairn answered in the server's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Policy says no.
+    Denied {
+        /// The version that said so.
+        policy_version: String,
+        /// The policies that determined it; empty where no policy permits.
+        policies: Vec<String>,
+    },
+    /// An approver said no.
+    ApprovalDenied {
+        /// Which hold.
+        approval_id: String,
+        /// What the approver gave as the reason.
+        reason: Option<String>,
+    },
+    /// Nobody approved in time.
+    ApprovalExpired {
+        /// Which hold.
+        approval_id: String,
+        /// After how long, in milliseconds.
+        after_ms: u64,
+    },
+    /// A bound was reached; nothing was sent.
+    Busy {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        limit: u64,
+    },
+    /// The intent could not be made durable; nothing was sent.
+    NotRecorded {
+        /// Why.
+        reason: String,
+    },
+    /// The server acted, but the outcome could not be made durable.
+    ExecutedNotRecorded {
+        /// Why.
+        reason: String,
+    },
+    /// The server could not be reached; nothing was sent.
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+    /// The connection broke after the call was sent: nobody can know what became of it.
+    Lost {
+        /// Why.
+        reason: String,
+    },
+    /// The server took too long.
+    TimedOut {
+        /// After how long, in milliseconds.
+        after_ms: u64,
+    },
+    /// A message is larger or deeper than the bound.
+    TooLarge {
+        /// What was exceeded.
+        reason: String,
+    },
+    /// Something of one era that has no equal in the other.
+    NotBridged {
+        /// What.
+        what: String,
+    },
+    /// The workflow id that the client gave is out of bounds.
+    BadWorkflow {
+        /// Which bound.
+        reason: String,
+    },
+    /// The call was cancelled before it was forwarded.
+    Cancelled,
+}
+
+impl Refusal {
+    /// The JSON-RPC error code.
+    #[must_use]
+    pub const fn code(&self) -> i64 {
+        match self {
+            Self::Denied { .. } => -31_001,
+            Self::ApprovalDenied { .. } => -31_002,
+            Self::ApprovalExpired { .. } => -31_003,
+            Self::Busy { .. } => -31_004,
+            Self::NotRecorded { .. } => -31_005,
+            Self::ExecutedNotRecorded { .. } => -31_006,
+            Self::Unavailable { .. } => -31_007,
+            Self::Lost { .. } => -31_008,
+            Self::TimedOut { .. } => -31_009,
+            Self::TooLarge { .. } => -31_010,
+            Self::NotBridged { .. } => -31_011,
+            Self::Cancelled => -31_012,
+            Self::BadWorkflow { .. } => -31_013,
+        }
+    }
+
+    /// The word that stands in `error_type` of the outcome and in `data.cairn` of the error.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Denied { .. } => "denied",
+            Self::ApprovalDenied { .. } => "approval_denied",
+            Self::ApprovalExpired { .. } => "approval_expired",
+            Self::Busy { .. } => "busy",
+            Self::NotRecorded { .. } => "not_recorded",
+            Self::ExecutedNotRecorded { .. } => "executed_not_recorded",
+            Self::Unavailable { .. } => "upstream_unavailable",
+            Self::Lost { .. } => "upstream_lost",
+            Self::TimedOut { .. } => "timed_out",
+            Self::TooLarge { .. } => "too_large",
+            Self::NotBridged { .. } => "not_bridged",
+            Self::Cancelled => "cancelled",
+            Self::BadWorkflow { .. } => "bad_workflow_id",
+        }
+    }
+
+    /// What the person reading the error should know and do.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Denied { policy_version, policies } if policies.is_empty() => {
+                format!("denied: no policy permits this call (policy version {policy_version}); ask for a permit")
+            }
+            Self::Denied { policy_version, policies } => {
+                format!("denied by policy {} (policy version {policy_version})", policies.join(", "))
+            }
+            Self::ApprovalDenied { approval_id, reason } => match reason {
+                Some(reason) => format!("approval {approval_id} was denied: {reason}"),
+                None => format!("approval {approval_id} was denied"),
+            },
+            Self::ApprovalExpired { approval_id, after_ms } => format!(
+                "approval {approval_id} did not come within {after_ms} ms; nothing was sent; call again to ask again"
+            ),
+            Self::Busy { setting, limit } => {
+                format!("too many at once: {setting} is {limit}; nothing was sent; retry later or raise the setting")
+            }
+            Self::NotRecorded { reason } => {
+                format!("not recorded, so not forwarded: {reason}; nothing was sent; retry when recording works again")
+            }
+            Self::ExecutedNotRecorded { reason } => format!(
+                "executed, not recorded: the server has acted and its outcome could not be made durable: {reason}; do not repeat the call without looking"
+            ),
+            Self::Unavailable { reason } => format!("the server cannot be reached: {reason}; nothing was sent"),
+            Self::Lost { reason } => {
+                format!("the server was lost during the call: {reason}; whether it acted is not known")
+            }
+            Self::TimedOut { after_ms } => {
+                format!("no answer within {after_ms} ms (call_timeout_ms); whether the server acted is not known")
+            }
+            Self::TooLarge { reason } | Self::BadWorkflow { reason } => reason.clone(),
+            Self::NotBridged { what } => format!("{what} cannot be carried between these MCP revisions"),
+            Self::Cancelled => "cancelled before it was forwarded; nothing was sent".to_owned(),
+        }
+    }
+
+    /// The JSON-RPC error, to the request of that id.
+    #[must_use]
+    pub fn response(&self, id: Option<&RawId>) -> Message {
+        let data = self.data().to_string();
+        Message::error(id, self.code(), &self.message(), Some(data.as_bytes())).expect("an error of ours is a message")
+    }
+
+    /// The `data` member of the error.
+    #[must_use]
+    pub fn data(&self) -> Value {
+        let mut data = json!({ "cairn": self.word() });
+        match self {
+            Self::Denied { policy_version, policies } => {
+                data["policy_version"] = json!(policy_version);
+                data["determining_policies"] = json!(policies);
+            }
+            Self::ApprovalDenied { approval_id, .. } | Self::ApprovalExpired { approval_id, .. } => {
+                data["approval_id"] = json!(approval_id);
+            }
+            Self::Busy { setting, limit } => {
+                data["setting"] = json!(setting);
+                data["limit"] = json!(limit);
+            }
+            _ => {}
+        }
+        data
+    }
+}

@@ -1,0 +1,149 @@
+//! A client's connection as the gateway sees it: who, through which door, towards which server, and what is in flight.
+//!
+//! One [`Session`] for one legacy session or one pipe; a modern HTTP request borrows one that lives as long as the
+//! principal's scope. Session ids are bearer secrets: they stand in events as keyed digests only.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use cairn_clock::Timestamp;
+use cairn_mcp::{Frame, Link, RawId};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{pump::Listener, upstream::Server};
+
+/// The door that a client came through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Door {
+    /// Standard input and output of a wrapped server.
+    Pipe,
+    /// Streamable HTTP.
+    Http,
+}
+
+/// Who calls. What a client says of itself is never in here.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Caller {
+    pub(crate) tenant: Option<String>,
+    pub(crate) principal: String,
+}
+
+/// What a client said of itself and what was negotiated; claims, for the record.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claims {
+    pub(crate) agent_name: Option<String>,
+    pub(crate) agent_version: Option<String>,
+    pub(crate) protocol_version: Option<String>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) server_version: Option<String>,
+}
+
+/// A request from the server that waits for the client's answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) answered: oneshot::Sender<cairn_mcp::Message>,
+}
+
+/// A client's connection.
+pub(crate) struct Session {
+    pub(crate) server: Arc<Server>,
+    pub(crate) caller: Caller,
+    pub(crate) door: Door,
+    pub(crate) link: Arc<dyn Link>,
+    /// The legacy session id, which is a secret.
+    pub(crate) secret: Mutex<Option<String>>,
+    /// Names this connection where nothing else names the workflow.
+    pub(crate) connection: String,
+    /// The workflow that a wrap shares with its siblings.
+    pub(crate) shared_workflow: Option<String>,
+    pub(crate) claims: Mutex<Claims>,
+    /// Calls in flight by the client's id, so that a cancellation finds them.
+    pub(crate) in_flight: Mutex<HashMap<RawId, CancellationToken>>,
+    /// Requests of the server that wait for the client.
+    pub(crate) asked: Mutex<HashMap<RawId, Asked>>,
+    /// Messages that belong to no request: the pipe's output, or the legacy GET stream.
+    pub(crate) outward: mpsc::Sender<Frame>,
+    pub(crate) outward_reader: Mutex<Option<mpsc::Receiver<Frame>>>,
+    /// Requests over HTTP that take events while they wait, oldest first.
+    pub(crate) listeners: Mutex<Vec<Listener>>,
+    /// Asks the pump to say when it has caught up.
+    pub(crate) barriers: mpsc::Sender<oneshot::Sender<()>>,
+    pub(crate) barriers_reader: Mutex<Option<mpsc::Receiver<oneshot::Sender<()>>>>,
+    /// Whether a pump runs.
+    pub(crate) pumped: AtomicBool,
+    /// Places for concurrent calls.
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) last_used_us: AtomicU64,
+    pub(crate) ended: CancellationToken,
+}
+
+/// What a session starts with.
+pub(crate) struct SessionStart {
+    pub(crate) server: Arc<Server>,
+    pub(crate) caller: Caller,
+    pub(crate) door: Door,
+    pub(crate) link: Arc<dyn Link>,
+    pub(crate) connection: String,
+    pub(crate) shared_workflow: Option<String>,
+    pub(crate) queue: usize,
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) now: Timestamp,
+}
+
+impl Session {
+    /// Opens a session; nothing is sent.
+    pub(crate) fn new(start: SessionStart) -> Arc<Self> {
+        let (outward, reader) = mpsc::channel(start.queue.max(1));
+        let (barriers, barriers_reader) = mpsc::channel(16);
+        Arc::new(Self {
+            listeners: Mutex::default(),
+            barriers,
+            pumped: AtomicBool::new(false),
+            barriers_reader: Mutex::new(Some(barriers_reader)),
+            server: start.server,
+            caller: start.caller,
+            door: start.door,
+            link: start.link,
+            secret: Mutex::default(),
+            connection: start.connection,
+            shared_workflow: start.shared_workflow,
+            claims: Mutex::default(),
+            in_flight: Mutex::default(),
+            asked: Mutex::default(),
+            outward,
+            outward_reader: Mutex::new(Some(reader)),
+            places: start.places,
+            last_used_us: AtomicU64::new(start.now.as_micros()),
+            ended: CancellationToken::new(),
+        })
+    }
+
+    /// Notes that the session is in use.
+    pub(crate) fn touch(&self, now: Timestamp) {
+        self.last_used_us.store(now.as_micros(), Ordering::Relaxed);
+    }
+
+    /// When the session was last used.
+    pub(crate) fn last_used(&self) -> Timestamp {
+        Timestamp::from_micros(self.last_used_us.load(Ordering::Relaxed))
+    }
+
+    /// Whether calls are in flight.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.in_flight.lock().is_empty()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("server", &self.server.name).field("door", &self.door).finish_non_exhaustive()
+    }
+}

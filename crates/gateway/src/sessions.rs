@@ -1,0 +1,54 @@
+//! The legacy sessions that are open over HTTP, found by server and session id.
+//!
+//! Bounded in number; a session without traffic is closed after a while. A session id is a bearer secret, so a session is
+//! found only together with the server that it belongs to.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use cairn_clock::Timestamp;
+use parking_lot::Mutex;
+
+use crate::{session::Session, upstream::Server};
+
+/// All open sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions(Mutex<HashMap<(String, String), Arc<Session>>>);
+
+impl Sessions {
+    /// The session of that id at that server.
+    pub(crate) fn find(&self, server: &Server, id: &str) -> Option<Arc<Session>> {
+        self.0.lock().get(&(server.name.clone(), id.to_owned())).cloned()
+    }
+
+    /// Keeps a session under its id.
+    pub(crate) fn keep(&self, session: &Arc<Session>, id: &str) {
+        self.0.lock().insert((session.server.name.clone(), id.to_owned()), session.clone());
+    }
+
+    /// Forgets a session.
+    pub(crate) fn forget(&self, session: &Session) {
+        if let Some(id) = session.secret.lock().clone() {
+            self.0.lock().remove(&(session.server.name.clone(), id));
+        }
+    }
+
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Sessions that have been idle for longer than `idle`.
+    pub(crate) fn idle(&self, now: Timestamp, idle: Duration) -> Vec<Arc<Session>> {
+        let sessions = self.0.lock();
+        sessions
+            .values()
+            .filter(|session| !session.is_busy() && now.since(session.last_used()) > idle)
+            .cloned()
+            .collect()
+    }
+
+    /// Every session.
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        self.0.lock().values().cloned().collect()
+    }
+}

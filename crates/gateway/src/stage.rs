@@ -1,0 +1,249 @@
+//! Steps 5 to 7 of the life of a call: decide, hold, record the intent.
+//!
+//! The result of the last is an [`Armed`] call: a permit that policy made, the exact bytes that will go out, and a durable
+//! intent. Nothing outside this file can make one, so nothing can be forwarded without.
+
+use std::time::Duration;
+
+use cairn_backbone::{OutcomeRoom, Planned, RecordError};
+use cairn_contract::{ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Outcome};
+use cairn_mcp::{Frame, Message, Prepared};
+use cairn_policy::{Obligation, Permit, Question, Ruling};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Gateway, Refusal,
+    call::{Call, invocation},
+    holds::{HoldView, SettleError},
+    reply::Reply,
+    steps::Step,
+};
+
+/// A permitted call whose intent is recorded: the only thing that can be forwarded, and only once.
+#[derive(Debug)]
+pub(crate) struct Armed {
+    permit: Permit,
+    prepared: Prepared,
+    room: Option<OutcomeRoom>,
+}
+
+impl Armed {
+    /// Gives up the authority: the bytes, and the room for the outcome.
+    pub(crate) fn discharge(self) -> (Prepared, Option<OutcomeRoom>) {
+        drop(self.permit);
+        (self.prepared, self.room)
+    }
+}
+
+impl Gateway {
+    /// Step 5. The decision is drafted here and recorded with what follows it.
+    pub(crate) async fn decide(&self, call: &mut Call) -> Result<Permit, Refusal> {
+        let question = Question {
+            principal: call.session.caller.principal.clone(),
+            action: call.method.clone(),
+            direction: call.direction,
+            server: call.session.server.name.clone(),
+            target: call.target.clone(),
+            arguments: serde_json::from_slice(&call.arguments_text()).ok(),
+            context: serde_json::Map::new(),
+        };
+        let verdict = self.policy().decide(&question);
+        self.metrics().decide_seconds.observe(verdict.elapsed_us as f64 / 1e6);
+        let decision = if matches!(verdict.outcome, Ruling::Permit(_)) { Decision::Permit } else { Decision::Deny };
+        let body = Body::CallDecision(CallDecision {
+            decision,
+            policy_version: verdict.policy_version.clone(),
+            determining_policies: verdict.determining.clone(),
+            obligations: verdict.obligations.iter().map(ToString::to_string).collect(),
+            errors: verdict.errors,
+            inputs: self.keys().payload.reference(&verdict.inputs, "application/json"),
+            elapsed_us: verdict.elapsed_us,
+            target: call.target.clone(),
+            arguments: call.arguments.clone(),
+            tool_digest: call.target.name().and_then(|name| call.session.server.catalogue.tool_digest(name)),
+        });
+        let draft = call.draft(self, body);
+        call.backlog.push(draft);
+        self.reached(Step::Decided, call);
+        match verdict.outcome {
+            Ruling::Permit(permit) => Ok(permit),
+            Ruling::Deny => {
+                Err(Refusal::Denied { policy_version: verdict.policy_version, policies: verdict.determining })
+            }
+        }
+    }
+
+    /// Step 6. Returns the permit when nobody has to approve, or somebody did and the client still waits.
+    pub(crate) async fn hold(
+        &self,
+        call: &mut Call,
+        permit: Permit,
+        reply: &mut Reply,
+        cancelled: &CancellationToken,
+    ) -> Result<Permit, (Outcome, Refusal)> {
+        if !permit.obligations().iter().any(|obligation| matches!(obligation, Obligation::Approval { .. })) {
+            return Ok(permit);
+        }
+        let view = self.hold_view(call, &permit);
+        let (id, expires_at) = (view.id.clone(), view.expires_at);
+        let hold_max = self.limits().hold_max;
+        let approval = |state, approver: Option<String>, reason: Option<String>| {
+            Body::CallApproval(CallApproval {
+                state,
+                approval_id: id.clone(),
+                binding: Some(view.binding.clone()),
+                approver,
+                expires_at: Some(expires_at.to_string()),
+                reason,
+            })
+        };
+        let not_recorded = |error: RecordError| (Outcome::Failed, Refusal::NotRecorded { reason: error.to_string() });
+        let draft = call.draft(self, approval(ApprovalState::Requested, None, None));
+        self.record_strict(call, draft).await.map_err(not_recorded)?;
+        let Some(mut held) = self.holds().place(view.clone()) else {
+            return Err((
+                Outcome::Failed,
+                Refusal::Busy { setting: "holds_max", limit: crate::holds::HOLDS_MAX as u64 },
+            ));
+        };
+        self.reached(Step::Held, call);
+        let client = reply.watch();
+        let settled = tokio::select! {
+            // A client that has gone comes first: its call is never forwarded, however near the approval.
+            biased;
+            () = client.closed() => return Err((Outcome::Cancelled, Refusal::Cancelled)),
+            () = cancelled.cancelled() => return Err((Outcome::Cancelled, Refusal::Cancelled)),
+            settled = held.settled() => settled,
+            () = self.tell_of_hold(call, &id, reply) => unreachable!("telling of a hold never ends by itself"),
+            () = tokio::time::sleep(hold_max) => {
+                let draft = call.draft(self, approval(ApprovalState::Expired, None, None));
+                call.backlog.push(draft);
+                let after_ms = hold_max.as_millis() as u64;
+                return Err((Outcome::TimedOut, Refusal::ApprovalExpired { approval_id: id, after_ms }));
+            }
+        };
+        let settlement = settled.settlement.clone();
+        let state = if settlement.approve { ApprovalState::Approved } else { ApprovalState::Denied };
+        let draft = call.draft(self, approval(state, Some(settlement.approver), settlement.reason.clone()));
+        let recorded = self.record_strict(call, draft).await;
+        settled.answer(recorded.as_ref().map(|_| ()).map_err(|e| SettleError::NotRecorded { reason: e.to_string() }));
+        recorded.map_err(not_recorded)?;
+        if cancelled.is_cancelled() || client.is_closed() {
+            return Err((Outcome::Cancelled, Refusal::Cancelled));
+        }
+        if !settlement.approve {
+            return Err((Outcome::Denied, Refusal::ApprovalDenied { approval_id: id, reason: settlement.reason }));
+        }
+        // Policy decides once more: the set may have changed while the call waited.
+        match self.decide(call).await {
+            Ok(permit) => Ok(permit),
+            Err(refusal) => Err((Outcome::Denied, refusal)),
+        }
+    }
+
+    fn hold_view(&self, call: &Call, permit: &Permit) -> HoldView {
+        let now = self.clock().now();
+        let arguments = call.arguments_text();
+        let target = call.target.name().unwrap_or(&call.method).to_owned();
+        let bound = format!(
+            "{}\n{}\n{}\n{}\n{}\n",
+            call.session.caller.principal,
+            call.session.server.name,
+            call.method,
+            target,
+            permit.version()
+        );
+        let mut bytes = bound.into_bytes();
+        bytes.extend_from_slice(&arguments);
+        HoldView {
+            id: format!("ap-{}", call.call_id.simple()),
+            principal: call.session.caller.principal.clone(),
+            server: call.session.server.name.clone(),
+            method: call.method.clone(),
+            target,
+            arguments: String::from_utf8_lossy(&arguments).into_owned(),
+            workflow_id: call.common.workflow_id.clone(),
+            call_id: call.call_id.to_string(),
+            policy_version: permit.version().to_owned(),
+            binding: self.keys().payload.digest(&bytes),
+            requested_at: now,
+            expires_at: now.plus(self.limits().hold_max),
+        }
+    }
+
+    /// Sends progress to a client that gave a token, so that it does not give up. Never ends by itself.
+    async fn tell_of_hold(&self, call: &Call, id: &str, reply: &mut Reply) {
+        let token = call.message.progress_token().filter(|_| reply.can_stream());
+        let Some(token) = token else { return std::future::pending().await };
+        let started = Instant::now();
+        let mut every = tokio::time::interval(self.limits().hold_progress_every.max(Duration::from_millis(100)));
+        loop {
+            every.tick().await;
+            let words = serde_json::json!(format!("waiting for approval {id}")).to_string();
+            let progress = started.elapsed().as_millis();
+            let params =
+                format!("{{\"progressToken\":{},\"progress\":{progress},\"message\":{words}}}", token.as_str());
+            let message = Message::notification("notifications/progress", Some(params.as_bytes()))
+                .expect("a notification of ours is a message");
+            if reply.frame(Frame::from(message)).await.is_err() {
+                return std::future::pending().await; // the client has gone; the cancellation ends the hold
+            }
+        }
+    }
+
+    /// Step 7. After this the intent is durable (strict) or queued (relaxed), with room for its outcome.
+    pub(crate) async fn arm(&self, call: &mut Call, permit: Permit) -> Result<Armed, Refusal> {
+        let not_recorded = |error: RecordError| Refusal::NotRecorded { reason: error.to_string() };
+        let negotiated = call.session.claims.lock().protocol_version.clone();
+        let message = call.outbound(self).map_err(|error| Refusal::TooLarge { reason: error.to_string() })?;
+        let mut headers = call.arrival.forward(negotiated);
+        if let Some(name) = call.target.name() {
+            headers.annotations = call.session.server.catalogue.annotations(name);
+        }
+        let prepared = call
+            .session
+            .link
+            .prepare(&message, &headers)
+            .map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
+        let room = if call.is_strict() { Some(self.recorder().reserve().await.map_err(not_recorded)?) } else { None };
+        let body = Body::CallIntent(CallIntent {
+            target: call.target.clone(),
+            arguments: call.arguments.clone(),
+            durability: call.durability,
+            forwarded: self.keys().payload.digest(&prepared.bytes),
+            policy_version: permit.version().to_owned(),
+            upstream: call.common.era,
+            upstream_protocol_version: call.common.mcp_protocol_version.clone(),
+            upstream_network_transport: Some(call.session.server.transport()),
+            repeats: None,
+            invocation: invocation(self, &call.message),
+        });
+        let draft = call.draft(self, body);
+        self.reached(Step::BeforeIntent, call);
+        let started = Instant::now();
+        self.record(call, draft).await.map_err(not_recorded)?;
+        self.metrics().intent_seconds.observe(started.elapsed().as_secs_f64());
+        self.reached(Step::AfterIntent, call);
+        Ok(Armed { permit, prepared, room })
+    }
+
+    /// Records the backlog and `draft` as durably as the call demands.
+    pub(crate) async fn record(&self, call: &mut Call, draft: Planned) -> Result<(), RecordError> {
+        if call.is_strict() {
+            return self.record_strict(call, draft).await;
+        }
+        for earlier in call.backlog.drain(..) {
+            self.recorder().relaxed(earlier);
+        }
+        self.recorder().relaxed(draft);
+        Ok(())
+    }
+
+    /// Records the backlog and `draft` in order, in one go; returns when all of it is durable.
+    pub(crate) async fn record_strict(&self, call: &mut Call, draft: Planned) -> Result<(), RecordError> {
+        let mut drafts = std::mem::take(&mut call.backlog);
+        drafts.push(draft);
+        self.recorder().strict_all(drafts).await.map(|_| ())
+    }
+}

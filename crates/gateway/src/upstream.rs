@@ -1,0 +1,188 @@
+//! The servers behind the gateway: how each is reached, which links are open, what it was seen to offer.
+//!
+//! A legacy session has a link of its own: a child, or an HTTP session. Modern requests of one principal share a child.
+//! A child that ends is started again when the next call needs it, later and later while it keeps failing; calls wait
+//! for it within bounds. What a call had already sent is never sent again.
+
+use std::{collections::HashMap, ffi::OsString, sync::Arc, time::Duration};
+
+use cairn_clock::Entropy;
+use cairn_contract::Transport;
+use cairn_mcp::{HttpClient, HttpLink, HttpTarget, Limits as WireLimits, Link, LinkError, StdioCommand, StdioLink};
+use parking_lot::Mutex;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    observe::Catalogue,
+    options::{Reach, ServerSpec},
+    session::Caller,
+};
+
+/// The longest pause before a failing child is started again.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// The first pause.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// A child that lived this long was well: its next end is a first failure again.
+const WELL_AFTER: Duration = Duration::from_secs(10);
+
+/// A server that could not be described to the links.
+#[derive(Debug, thiserror::Error)]
+#[error("server {name:?}: {reason}")]
+pub struct ServerError {
+    /// Its name.
+    pub name: String,
+    /// What to change.
+    pub reason: String,
+}
+
+/// One configured server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) name: String,
+    way: Way,
+    limits: WireLimits,
+    places: usize,
+    scopes: Mutex<HashMap<Caller, Scope>>,
+    backoff: Mutex<Backoff>,
+    pub(crate) catalogue: Catalogue,
+}
+
+#[derive(Debug)]
+enum Way {
+    Stdio(StdioCommand),
+    Http { client: HttpClient, target: Arc<HttpTarget> },
+}
+
+/// What the modern requests of one principal share.
+#[derive(Clone, Debug)]
+struct Scope {
+    child: Option<Arc<StdioLink>>,
+    places: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+    started: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Server {
+    pub(crate) fn new(
+        spec: &ServerSpec,
+        limits: WireLimits,
+        client: &HttpClient,
+        places: usize,
+    ) -> Result<Self, ServerError> {
+        let way = match &spec.reach {
+            Reach::Stdio { command, args, env, cwd, .. } => Way::Stdio(StdioCommand {
+                command: command.into(),
+                args: args.iter().map(OsString::from).collect(),
+                env: env.iter().map(|(key, value)| (key.into(), value.into())).collect(),
+                cwd: cwd.clone(),
+            }),
+            Reach::Http { url, headers } => {
+                let target = HttpTarget::new(url, headers)
+                    .map_err(|error| ServerError { name: spec.name.clone(), reason: error.to_string() })?;
+                Way::Http { client: client.clone(), target: Arc::new(target) }
+            }
+        };
+        Ok(Self {
+            name: spec.name.clone(),
+            way,
+            limits,
+            places,
+            scopes: Mutex::default(),
+            backoff: Mutex::default(),
+            catalogue: Catalogue::default(),
+        })
+    }
+
+    /// Whether the server is reached over HTTP.
+    pub(crate) const fn is_http(&self) -> bool {
+        matches!(self.way, Way::Http { .. })
+    }
+
+    /// What carries messages to it.
+    pub(crate) const fn transport(&self) -> Transport {
+        match self.way {
+            Way::Stdio(_) => Transport::Pipe,
+            Way::Http { .. } => Transport::Tcp,
+        }
+    }
+
+    /// A link of one session's own.
+    pub(crate) async fn own_link(&self, entropy: &Entropy) -> Result<Arc<dyn Link>, LinkError> {
+        match &self.way {
+            Way::Stdio(command) => Ok(Arc::new(self.spawn(command, false, entropy).await?)),
+            Way::Http { client, target } => Ok(Arc::new(HttpLink::new(client.clone(), target.clone(), self.limits))),
+        }
+    }
+
+    /// The link and the places that all modern requests of one principal share.
+    pub(crate) async fn shared_link(
+        &self,
+        caller: &Caller,
+        entropy: &Entropy,
+    ) -> Result<(Arc<dyn Link>, Arc<Semaphore>), LinkError> {
+        let command = match &self.way {
+            Way::Http { client, target } => {
+                let places = self.scope(caller).places;
+                return Ok((Arc::new(HttpLink::new(client.clone(), target.clone(), self.limits)), places));
+            }
+            Way::Stdio(command) => command,
+        };
+        let scope = self.scope(caller);
+        if let Some(child) = scope.child.filter(|child| child.ended().is_none()) {
+            return Ok((child, scope.places));
+        }
+        let child = Arc::new(self.spawn(command, true, entropy).await?);
+        let mut scopes = self.scopes.lock();
+        let scope = scopes.get_mut(caller).expect("scope() has put it there and nothing removes it");
+        // Another call may have started one meanwhile; the second child ends with its last handle.
+        match &scope.child {
+            Some(other) if other.ended().is_none() => Ok((other.clone(), scope.places.clone())),
+            _ => {
+                scope.child = Some(child.clone());
+                Ok((child, scope.places.clone()))
+            }
+        }
+    }
+
+    fn scope(&self, caller: &Caller) -> Scope {
+        let mut scopes = self.scopes.lock();
+        let new = || Scope { child: None, places: Arc::new(Semaphore::new(self.places)) };
+        scopes.entry(caller.clone()).or_insert_with(new).clone()
+    }
+
+    async fn spawn(&self, command: &StdioCommand, shared: bool, entropy: &Entropy) -> Result<StdioLink, LinkError> {
+        let pause = {
+            let mut backoff = self.backoff.lock();
+            let now = Instant::now();
+            if backoff.started.is_some_and(|started| now - started > WELL_AFTER) {
+                backoff.failures = 0;
+                backoff.not_before = None;
+            }
+            backoff.not_before.map_or(Duration::ZERO, |when| when.saturating_duration_since(now))
+        };
+        tokio::time::sleep(pause).await;
+        let spawned = StdioLink::spawn(command, self.limits, shared);
+        let mut backoff = self.backoff.lock();
+        backoff.started = Some(Instant::now());
+        if spawned.is_err() {
+            backoff.failures = backoff.failures.saturating_add(1);
+            let doubled = BACKOFF_MIN.saturating_mul(1 << backoff.failures.min(10)).min(BACKOFF_MAX);
+            let jitter = Duration::from_millis(entropy.next_u64() % 50);
+            backoff.not_before = Some(Instant::now() + doubled + jitter);
+        }
+        spawned
+    }
+
+    /// Ends the shared children.
+    pub(crate) async fn close(&self) {
+        let children: Vec<_> = self.scopes.lock().values_mut().filter_map(|scope| scope.child.take()).collect();
+        for child in children {
+            child.close().await;
+        }
+    }
+}
