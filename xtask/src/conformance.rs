@@ -153,13 +153,33 @@ fn listen(command: &mut Command) -> anyhow::Result<(Running, String)> {
 /// Runs all scenarios of a revision against a URL and reads the suite's summary.
 fn suite(node: &Node, url: &str, revision: &str) -> anyhow::Result<BTreeMap<String, Row>> {
     let mut command = Command::new(&node.program);
-    command.arg(conformance_program(node)).args(["server", "--url", url, "--requirements", revision]);
-    let ended = Running::start(command.current_dir(places::cache("run")?))?.follow(SUITE_LIMIT, |_| ())?;
-    let rows = report::parse(&ended.output);
+    let results = places::cache("run")?.join(format!("conformance-checks-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&results);
+    command.arg(conformance_program(node)).args(["server", "--url", url, "--requirements", revision, "-o"]);
+    let ended =
+        Running::start(command.arg(&results).current_dir(places::cache("run")?))?.follow(SUITE_LIMIT, |_| ())?;
+    let mut rows = report::parse(&ended.output);
     if rows.is_empty() {
         bail!("the suite printed no summary: {}", ended.output.lines().last().unwrap_or_default());
     }
+    for (scenario, row) in rows.iter_mut().filter(|(_, row)| !row.passed) {
+        row.why = why(&results, scenario);
+    }
+    let _ = std::fs::remove_dir_all(&results);
     Ok(rows)
+}
+
+/// The messages of a scenario's failed checks, from the folder in which the suite leaves its results.
+fn why(results: &Path, scenario: &str) -> String {
+    let prefix = format!("server-{scenario}-2");
+    let folders = std::fs::read_dir(results).into_iter().flatten().flatten();
+    let mut found =
+        folders.filter(|folder| folder.file_name().to_string_lossy().starts_with(&prefix)).map(|folder| folder.path());
+    let checks = found.next().and_then(|folder| std::fs::read(folder.join("checks.json")).ok()).unwrap_or_default();
+    let checks: Vec<serde_json::Value> = serde_json::from_slice(&checks).unwrap_or_default();
+    let failed = checks.iter().filter(|check| check["status"] == "FAILURE");
+    let message = |check: &serde_json::Value| format!("{}: {}", check["id"], check["errorMessage"]);
+    failed.map(message).collect::<Vec<_>>().join("; ")
 }
 
 fn conformance_program(node: &Node) -> PathBuf {
@@ -168,10 +188,10 @@ fn conformance_program(node: &Node) -> PathBuf {
 
 /// Counts each scored scenario.
 fn judge(name: &str, rows: &BTreeMap<String, Row>, tally: &mut Tally) {
-    let failed: Vec<_> = rows.iter().filter(|(_, row)| row.scored && !row.passed).map(|(key, _)| key).collect();
+    let failed: Vec<_> = rows.iter().filter(|(_, row)| row.scored && !row.passed).collect();
     let scored = rows.values().filter(|row| row.scored).count();
-    for scenario in &failed {
-        tally.fail(name, scenario);
+    for (scenario, row) in &failed {
+        tally.fail(name, &format!("{scenario}: {}", row.why));
     }
     tally.passed += u64::try_from(scored - failed.len()).unwrap_or_default();
     println!("  {} of {scored} scored  {name}", scored - failed.len());

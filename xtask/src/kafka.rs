@@ -111,16 +111,14 @@ fn drive(name: &str, command: &mut Command, program: Option<&Path>, options: &Op
     command.args(["--bootstrap", &bootstrap, "--topic", &topic, "--partitions", PARTITIONS]);
     command.args(["--records", &options.records.to_string()]);
     let limit = CLIENT_LIMIT + Duration::from_secs(u64::from(options.records) / RECORDS_A_SECOND_MIN);
-    let mut restarted = Ok(0);
+    let (mut kills, mut restarted) = (0, Ok(()));
     let ended = Running::start(command)?.follow(limit, |line| {
-        if line == "kill" {
-            restarted = match (&mut cairn, &restarted) {
-                (Some(cairn), Ok(times)) => restart(cairn).map(|()| times + 1),
-                _ => Ok(0),
-            };
+        if let ("kill", Some(cairn), Ok(())) = (line, &mut cairn, &restarted) {
+            restarted = restart(cairn);
+            kills += 1;
         }
     })?;
-    let kills = restarted?;
+    restarted?;
     if program.is_some() && ended.success && kills == 0 {
         bail!("the client asked for no kill");
     }

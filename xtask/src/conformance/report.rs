@@ -11,6 +11,8 @@ pub(crate) struct Row {
     pub(crate) passed: bool,
     pub(crate) checks: String,
     pub(crate) scored: bool,
+    /// The messages of the checks that failed.
+    pub(crate) why: String,
 }
 
 /// Reads the suite's summary: `✓ ping: 2 passed, 0 failed`, then the list of what is not scored.
@@ -24,7 +26,7 @@ pub(crate) fn parse(output: &str) -> BTreeMap<String, Row> {
             _ => continue,
         };
         if let Some((name, checks)) = rest.split_once(": ") {
-            rows.insert(name.to_owned(), Row { passed, checks: checks.to_owned(), scored: true });
+            rows.insert(name.to_owned(), Row { passed, checks: checks.to_owned(), scored: true, why: String::new() });
         } else if let Some(row) = rest.split_once(" (").and_then(|(name, _)| rows.get_mut(name)) {
             row.scored = false;
         }
