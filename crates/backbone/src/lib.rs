@@ -1,1 +1,16 @@
-//! Writing events to the embedded log or a Kafka cluster, and reading them.
+//! Writing events to a backbone, and reading them back.
+//!
+//! The gateway records through a [`Recorder`]; the recorder appends through a [`Backbone`], whatever keeps the events.
+//! Guarantees: what was acknowledged is durable, one producer's events of a partition keep their order, and their chain
+//! shows what is missing. This crate must never know MCP or policy.
+
+mod identity;
+mod recorder;
+mod seam;
+pub mod testing;
+
+pub use identity::{IdentityError, gateway_id, next_epoch};
+pub use recorder::{
+    OpenCall, OutcomeRoom, Planned, RecordError, Recorded, Recorder, RecorderError, RecorderOptions, RecorderStats,
+};
+pub use seam::{AppendError, Appended, Backbone, BackboneStats, Bounds, ReadError, Slice, TopicError};

@@ -1,0 +1,389 @@
+//! One topic-partition's ordered queue, and the one task that seals and appends what is in it.
+//!
+//! The recorder pushes; [`Lane::run`] takes whatever has gathered, seals it in order into the producer's chain and appends
+//! it in one go. A sealed batch is final: after an error the lane reads back what became of it and appends the rest, with
+//! the same bytes, before anything else. It must never seal out of order and never hold its lock over an await.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use cairn_clock::{Clock, Timestamp};
+use cairn_contract::{Draft, EventRecord, Hlc, Producer, Stamp, Topic, link};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{Inner, Planned, RecordError, Recorded, hints::Places, record_error};
+use crate::{AppendError, Appended, ReadError};
+
+/// Bytes of one append, about: below the `max.message.bytes` of every Kafka's default.
+const APPEND_BYTES_MAX: usize = 900 * 1024;
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const READ_BACK_BYTES: usize = 1 << 20;
+
+/// Where a chain goes on.
+#[derive(Clone, Debug)]
+pub(super) struct Chain {
+    pub(super) topic: Topic,
+    pub(super) partition: u32,
+    /// The link of the last own event, in hexadecimal.
+    pub(super) previous: Option<String>,
+    /// No later event lies before this offset.
+    pub(super) floor: u64,
+    pub(super) places: Places,
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    topic: Topic,
+    partition: u32,
+    queue: Mutex<Queue>,
+    work: Notify,
+    chain: Mutex<State>,
+    pub(super) places: Mutex<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    urgent: usize,
+    in_flight: usize,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Event(Item),
+    /// Sequence numbers of events that found no room.
+    Gap(u64),
+}
+
+/// An event that waits to be sealed.
+#[derive(Debug)]
+pub(super) struct Item {
+    planned: Planned,
+    hlc: String,
+    time: Timestamp,
+    bytes: usize,
+    reply: Reply,
+}
+
+#[derive(Debug)]
+pub(super) enum Reply {
+    Waiting { reply: Option<oneshot::Sender<Result<Recorded, RecordError>>>, _permit: OwnedSemaphorePermit },
+    Relaxed { bytes: usize },
+}
+
+#[derive(Debug)]
+struct State {
+    previous: Option<String>,
+    sequence: u64,
+    floor: u64,
+}
+
+/// A sealed event, and who waits for it.
+#[derive(Debug)]
+struct Sealed {
+    record: EventRecord,
+    note: super::hints::Note,
+    id: uuid::Uuid,
+    reply: Reply,
+}
+
+impl Item {
+    pub(super) fn new(planned: Planned, hlc: &Hlc, clock: &Clock, reply: Reply) -> Self {
+        let bytes = match reply {
+            Reply::Relaxed { bytes } => bytes,
+            Reply::Waiting { .. } => size_of(&planned.draft),
+        };
+        Self { hlc: hlc.now(clock), time: clock.now(), planned, bytes, reply }
+    }
+}
+
+impl Reply {
+    fn tell(&mut self, result: Result<Recorded, RecordError>) {
+        if let Self::Waiting { reply, .. } = self
+            && let Some(reply) = reply.take()
+        {
+            let _ = reply.send(result); // a caller that has gone needs no answer
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn new(chain: Chain) -> Self {
+        Self {
+            topic: chain.topic,
+            partition: chain.partition,
+            queue: Mutex::default(),
+            work: Notify::new(),
+            chain: Mutex::new(State { previous: chain.previous, sequence: 0, floor: chain.floor }),
+            places: Mutex::new(chain.places),
+        }
+    }
+
+    pub(super) fn key(&self) -> (Topic, u32) {
+        (self.topic, self.partition)
+    }
+
+    /// Queues an event. It is made under the lock, so that clock readings rise in the queue's order.
+    pub(super) fn push(&self, item: impl FnOnce() -> Item) {
+        let mut queue = self.queue.lock();
+        let item = item();
+        queue.urgent += usize::from(matches!(item.reply, Reply::Waiting { .. }));
+        queue.entries.push_back(Entry::Event(item));
+        drop(queue);
+        self.work.notify_one();
+    }
+
+    /// Leaves a place in the sequence empty. Gaps that follow each other are one entry: dropping costs no memory.
+    pub(super) fn push_gap(&self) {
+        let mut queue = self.queue.lock();
+        if let Some(Entry::Gap(places)) = queue.entries.back_mut() {
+            *places += 1;
+        } else {
+            queue.entries.push_back(Entry::Gap(1));
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        self.work.notify_one();
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        let queue = self.queue.lock();
+        queue.in_flight + queue.entries.iter().filter(|entry| matches!(entry, Entry::Event(_))).count()
+    }
+
+    /// Works until the recorder is closed.
+    pub(super) async fn run(self: Arc<Self>, inner: Arc<Inner>) {
+        loop {
+            let Some(batch) = self.gather(&inner).await else { return };
+            if batch.is_empty() {
+                continue;
+            }
+            tokio::select! {
+                () = inner.closed.cancelled() => return,
+                () = self.record(&inner, batch) => {}
+            }
+        }
+    }
+
+    /// Waits for events, gives relaxed ones a moment for company, and seals what there is.
+    async fn gather(&self, inner: &Inner) -> Option<Vec<Sealed>> {
+        let mut flush_at = None;
+        loop {
+            let (some, now) = {
+                let queue = self.queue.lock();
+                let full = queue.entries.len() >= inner.options.batch_events_max;
+                (queue.entries.iter().any(|entry| matches!(entry, Entry::Event(_))), queue.urgent > 0 || full)
+            };
+            if some && (now || inner.closing.load(Ordering::SeqCst)) {
+                return Some(self.seal(inner));
+            }
+            let at = *flush_at.get_or_insert_with(|| Instant::now() + inner.options.flush_within);
+            tokio::select! {
+                () = inner.closed.cancelled() => return None,
+                () = self.work.notified() => if !some { flush_at = None },
+                () = sleep_until(at), if some => return Some(self.seal(inner)),
+            }
+        }
+    }
+
+    fn seal(&self, inner: &Inner) -> Vec<Sealed> {
+        let mut queue = self.queue.lock();
+        let mut chain = self.chain.lock();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < inner.options.batch_events_max {
+            match queue.entries.front() {
+                Some(Entry::Event(item)) if batch.is_empty() || bytes + item.bytes <= APPEND_BYTES_MAX => {}
+                Some(Entry::Gap(places)) => {
+                    chain.sequence += places;
+                    queue.entries.pop_front();
+                    continue;
+                }
+                _ => break,
+            }
+            let Some(Entry::Event(item)) = queue.entries.pop_front() else { break };
+            queue.urgent -= usize::from(matches!(item.reply, Reply::Waiting { .. }));
+            bytes += item.bytes;
+            batch.extend(seal_one(inner, &mut chain, item));
+        }
+        queue.in_flight = batch.len();
+        batch
+    }
+
+    /// Appends a batch, however often that takes.
+    async fn record(&self, inner: &Inner, mut batch: Vec<Sealed>) {
+        let mut backoff = BACKOFF_MIN;
+        let mut after_error = false;
+        while !batch.is_empty() {
+            let attempt = self.attempt(inner, &mut batch, after_error).await;
+            match attempt {
+                Ok(()) => {}
+                Err(error) => {
+                    inner.counters.failed_appends.fetch_add(1, Ordering::Relaxed);
+                    self.fail(inner, &mut batch, error);
+                    after_error = true;
+                    sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+        if inner.failing.lock().remove(&self.key()).is_some() {
+            tracing::info!(topic = %self.topic, partition = self.partition, "recording works again");
+        }
+    }
+
+    /// One append; after an error, what is already there is found first.
+    async fn attempt(&self, inner: &Inner, batch: &mut Vec<Sealed>, after_error: bool) -> Result<(), AppendError> {
+        if after_error && !inner.backbone.append_is_atomic() {
+            let found = self.find(inner, batch).await.map_err(|error| AppendError::Retry { reason: error.to_string() })?;
+            if let Some((offset, count)) = found {
+                self.recorded(inner, batch, count, Appended { offset: Some(offset), floor: offset });
+                if batch.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
+        let records = batch.iter().map(|sealed| sealed.record.clone()).collect();
+        let mut append = inner.backbone.append(self.topic, self.partition, records);
+        let appended = tokio::select! {
+            appended = &mut append => appended?,
+            () = sleep(inner.options.stall_after) => {
+                // The append may still land, so it is waited for; nobody else needs to wait with it.
+                let after_s = inner.options.stall_after.as_secs();
+                let reason = format!("{} partition {} gave no answer for {after_s} s", self.topic, self.partition);
+                self.fail(inner, batch, AppendError::Retry { reason });
+                self.outwait(inner, batch, append).await?
+            }
+        };
+        let count = batch.len();
+        self.recorded(inner, batch, count, appended);
+        Ok(())
+    }
+
+    async fn outwait(
+        &self,
+        inner: &Inner,
+        batch: &mut [Sealed],
+        mut append: impl Future<Output = Result<Appended, AppendError>> + Unpin,
+    ) -> Result<Appended, AppendError> {
+        loop {
+            tokio::select! {
+                appended = &mut append => return appended,
+                () = sleep(BACKOFF_MAX) => {
+                    let error = AppendError::Retry { reason: format!("{} gives no answer", self.topic) };
+                    self.fail(inner, batch, error); // whoever slipped in between check and queue
+                }
+            }
+        }
+    }
+
+    /// Marks recording as failing, and answers everybody who waits: their events stay queued.
+    fn fail(&self, inner: &Inner, batch: &mut [Sealed], error: AppendError) {
+        let told = record_error(&error);
+        if inner.failing.lock().insert(self.key(), error).is_none() {
+            tracing::error!(topic = %self.topic, partition = self.partition, error = %told, "strict calls stop until recording works");
+        }
+        for sealed in batch {
+            sealed.reply.tell(Err(told.clone()));
+        }
+        for entry in &mut self.queue.lock().entries {
+            if let Entry::Event(item) = entry {
+                item.reply.tell(Err(told.clone()));
+            }
+        }
+    }
+
+    /// How many of the batch's records are in the topic, from its first on, and where.
+    async fn find(&self, inner: &Inner, batch: &[Sealed]) -> Result<Option<(u64, usize)>, ReadError> {
+        let mut from = self.chain.lock().floor;
+        let mut found: Option<(u64, usize)> = None;
+        let first = link(&batch[0].record);
+        loop {
+            let slice = inner.backbone.read(self.topic, self.partition, from, READ_BACK_BYTES).await?;
+            for (offset, record) in &slice.records {
+                match &mut found {
+                    None if link(record) == first => found = Some((*offset, 1)),
+                    Some((_, count)) if *count < batch.len() && link(record) == link(&batch[*count].record) => *count += 1,
+                    _ => {}
+                }
+            }
+            if slice.next >= slice.end {
+                return Ok(found);
+            }
+            from = slice.next;
+        }
+    }
+
+    fn recorded(&self, inner: &Inner, batch: &mut Vec<Sealed>, count: usize, appended: Appended) {
+        self.chain.lock().floor = appended.offset.map_or(appended.floor, |offset| offset + count as u64);
+        let mut places = self.places.lock();
+        for (index, sealed) in batch.drain(..count).enumerate() {
+            let offset = appended.offset.map(|first| first + index as u64);
+            places.note(&sealed.note, offset.unwrap_or(appended.floor));
+            let mut reply = sealed.reply;
+            if let Reply::Relaxed { bytes } = reply {
+                inner.release(bytes);
+            }
+            let (topic, partition) = self.key();
+            reply.tell(Ok(Recorded { event_id: sealed.id, topic, partition, offset }));
+        }
+        self.queue.lock().in_flight = batch.len();
+        inner.counters.appends.fetch_add(1, Ordering::Relaxed);
+        inner.counters.recorded.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+/// Gives an event its place in the chain. An event that cannot be sealed takes a sequence number with it: the gap shows.
+fn seal_one(inner: &Inner, chain: &mut State, mut item: Item) -> Option<Sealed> {
+    let producer = Producer {
+        id: inner.options.gateway_id.clone(),
+        epoch: inner.options.epoch,
+        sequence: chain.sequence,
+        previous: chain.previous.clone(),
+    };
+    let id = item.planned.id;
+    let stamp = Stamp { source: inner.source.clone(), producer, hlc: item.hlc, id, time: item.time };
+    let note = super::hints::Note::of(&item.planned.draft);
+    chain.sequence += 1;
+    match item.planned.draft.seal(&stamp) {
+        Ok(record) => {
+            chain.previous = Some(super::recovery::hexadecimal(&link(&record)));
+            Some(Sealed { record, note, id, reply: item.reply })
+        }
+        Err(error) => {
+            inner.counters.invalid.fetch_add(1, Ordering::Relaxed);
+            if let Reply::Relaxed { bytes } = item.reply {
+                inner.release(bytes);
+            }
+            tracing::error!(%error, "an event could not be recorded");
+            item.reply.tell(Err(RecordError::Invalid(Arc::new(error))));
+            None
+        }
+    }
+}
+
+/// About how many bytes a draft's record will have.
+pub(super) fn size_of(draft: &Draft) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(1024 + 2 * draft.key.len());
+    // What cannot be written as JSON is refused when it is sealed.
+    let _ = serde_json::to_writer(&mut count, &draft.common);
+    let _ = serde_json::to_writer(&mut count, &draft.body);
+    count.0
+}
