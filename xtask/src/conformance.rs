@@ -106,10 +106,15 @@ struct Fixture {
 fn server_legs(node: &Node, rmcp: &Path, program: &Path, report: &mut Report, tally: &mut Tally) -> anyhow::Result<()> {
     let mut ts = node.script("mcp/conformance-ts/server.mjs");
     let (_ts, ts_url) = listen(ts.args(["--port", "0"]))?;
+    // Another process of the same server stands behind Cairn, and writes down what reaches it.
+    let journal = places::cache("run")?.join(format!("journal-{}", std::process::id()));
+    std::fs::write(&journal, "")?;
+    let mut journaled = node.script("mcp/conformance-ts/server.mjs");
+    let (_journaled, journaled_url) = listen(journaled.args(["--port", "0", "--journal"]).arg(&journal))?;
     let (_rs, rs_url) = listen(Command::new(rmcp).args(["--port", "0"]))?;
     let script = node.folder.join("mcp/conformance-ts/server.mjs");
     let servers = json!({ "mcpServers": {
-        "ts-http": { "type": "http", "url": ts_url },
+        "ts-http": { "type": "http", "url": journaled_url },
         "ts-stdio": { "command": node.program, "args": [script, "--stdio"] },
         "rmcp-http": { "type": "http", "url": rs_url },
         "rmcp-stdio": { "command": rmcp, "args": ["--stdio"] },
@@ -139,8 +144,26 @@ fn server_legs(node: &Node, rmcp: &Path, program: &Path, report: &mut Report, ta
             report.server(revision, fixture.name, "Cairn", rows);
         }
     }
+    if started.is_ok() {
+        trail(&cairn.kafka, &journal, tally);
+    }
+    std::fs::remove_file(&journal)?;
     tally.check("conformance: `cairn up` ends cleanly", cairn.end());
     Ok(())
+}
+
+/// Holds the trail of all these runs to the invariants, by a Kafka client.
+fn trail(kafka: &str, journal: &Path, tally: &mut Tally) {
+    let name = "conformance: the trail holds every call, decided, meant and ended once";
+    match toolchain::python() {
+        Ok(python) => {
+            let mut command = Command::new(python.join("python"));
+            command.arg("-B").arg(places::root().join("clients/mcp/trail.py")).args(["--bootstrap", kafka]);
+            command.args(["--server", "ts-http", "--journal"]).arg(journal);
+            tally.check(name, quiet(&mut command, CLIENT_LIMIT).map(drop));
+        }
+        Err(error) => tally.skip(name, &format!("{error:#}").replace('\n', " ")),
+    }
 }
 
 /// Starts a server and waits for the line in which it says where it listens.

@@ -76,9 +76,9 @@ async function nextRound(does, context) {
 
 async function callTool(request, context) {
   const { name, arguments: given = {} } = request.params;
+  if (options.journal) appendFileSync(options.journal, `${JSON.stringify({ name, arguments: given })}\n`);
   const tool = find(fixture.tools, 'name', name);
   if (!tool) throw new ProtocolError(ProtocolErrorCode.InvalidParams, `unknown tool ${name}`);
-  if (options.journal) appendFileSync(options.journal, `${JSON.stringify({ name, arguments: given })}\n`);
   const { does } = tool;
   const send = context.mcpReq;
   let words = given;
