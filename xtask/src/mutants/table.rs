@@ -34,4 +34,25 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "(\"log\", &[\"clock\", \"broker\"]),",
         test: "-p xtask tidy",
     },
+    Mutant {
+        name: "a duplicate key goes through",
+        file: "crates/mcp/src/scan.rs",
+        before: "if let Some(key) = duplicate(keys) {",
+        after: "if let Some(key) = duplicate(&mut keys[..0]) {",
+        test: "-p cairn-mcp --lib scan",
+    },
+    Mutant {
+        name: "what policy denies is permitted",
+        file: "crates/policy/src/store.rs",
+        before: "let outcome = if said.permit {",
+        after: "let outcome = if said.permit || said.obligations.is_empty() {",
+        test: "-p cairn-policy",
+    },
+    Mutant {
+        name: "a forbid that cannot be evaluated is forgotten",
+        file: "crates/policy/src/set.rs",
+        before: "response.decision() == Decision::Allow && broken.is_empty();",
+        after: "response.decision() == Decision::Allow;",
+        test: "-p cairn-policy",
+    },
 ];
