@@ -40,12 +40,20 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Tally> {
         let baseline = baselines.entry(mutant.test).or_insert_with(|| test(&tree, mutant.test));
         let name = format!("mutant {}", mutant.name);
         match baseline {
+            Ok(ended) if ended.success && !runs_something(ended) => tally.fail(&name, "its test runs nothing"),
             Ok(ended) if ended.success => tally.check(&name, is_caught(&tree, mutant)),
             Ok(ended) => tally.fail(&name, &format!("its test fails unbroken: {}", ended.how)),
             Err(error) => tally.fail(&name, &format!("{error:#}")),
         }
     }
     Ok(tally)
+}
+
+/// Whether any test ran: arguments that match nothing pass, and prove nothing.
+fn runs_something(ended: &Ended) -> bool {
+    let mut ran = Tally::default();
+    ran.add_cargo_output(&ended.output);
+    ran.passed > 0
 }
 
 /// Applies the mutation, runs its test, and puts the file back.
