@@ -26,6 +26,7 @@ pub mod sse;
 mod stdio;
 mod supervisor;
 #[cfg(test)]
+#[allow(clippy::print_stdout, clippy::print_stderr)] // it plays a server, whose language these are
 mod testing;
 
 pub use batch::{is_batch, parse_batch};
