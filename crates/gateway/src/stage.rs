@@ -55,7 +55,7 @@ impl Gateway {
             decision,
             policy_version: verdict.policy_version.clone(),
             determining_policies: verdict.determining.clone(),
-            obligations: verdict.obligations.iter().map(ToString::to_string).collect(),
+            obligations: verdict.obligations.iter().map(|obligation| obligation.name().to_owned()).collect(),
             errors: verdict.errors,
             inputs: self.keys().payload.reference(&verdict.inputs, "application/json"),
             elapsed_us: verdict.elapsed_us,

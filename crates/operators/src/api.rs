@@ -1,0 +1,175 @@
+//! The admin address: health, metrics, and what waits for approval.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /healthz` | 200 `{"status":"ok"}` once it serves, else 503 |
+//! | `GET /metrics` | Prometheus text |
+//! | `GET /approvals` | the calls that wait, with exact arguments; wants the token |
+//! | `POST /approvals/<id>/approve`, `…/deny` | settles one, body `{"approver","reason"}`; wants the token |
+
+use std::{fmt, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use cairn_gateway::{Holds, SettleError, Settlement};
+use cairn_mcp::headers::OriginPolicy;
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Credential;
+
+/// Largest body of an admin request, in bytes.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// What the admin address asks the rest of the process.
+pub trait Probe: Send + Sync + 'static {
+    /// Whether it serves.
+    fn ready(&self) -> bool;
+    /// Refreshes gauges that nobody pushes, before they are read.
+    fn refresh(&self);
+}
+
+/// The admin API.
+#[derive(Clone)]
+pub struct Admin(Arc<Inner>);
+
+struct Inner {
+    probe: Box<dyn Probe>,
+    registry: Registry,
+    credential: Credential,
+    holds: Option<Holds>,
+    origins: OriginPolicy,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admin")
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct SettleBody {
+    approver: Option<String>,
+    reason: Option<String>,
+}
+
+impl Admin {
+    /// An admin API over what it may show and settle.
+    #[must_use]
+    pub fn new(probe: impl Probe, registry: Registry, credential: Credential, holds: Option<Holds>) -> Self {
+        Self(Arc::new(Inner { probe: Box::new(probe), registry, credential, holds, origins: OriginPolicy::default() }))
+    }
+
+    /// The routes.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        let closed = Router::new()
+            .route("/approvals", get(waiting))
+            .route("/approvals/{id}/{verb}", post(settle))
+            .layer(middleware::from_fn_with_state(self.clone(), authorize));
+        Router::new()
+            .route("/healthz", get(healthz))
+            .route("/metrics", get(metrics))
+            .merge(closed)
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(middleware::from_fn_with_state(self.clone(), same_machine))
+            .with_state(self.clone())
+    }
+}
+
+fn problem(status: StatusCode, words: impl fmt::Display) -> Response {
+    (status, Json(json!({ "error": words.to_string() }))).into_response()
+}
+
+/// A page in a browser must not reach this address, whatever name it was rebound to.
+async fn same_machine(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    match admin.0.origins.check(request.headers(), authority.as_deref()) {
+        Ok(()) => next.run(request).await,
+        Err(fault) => problem(StatusCode::FORBIDDEN, fault),
+    }
+}
+
+async fn authorize(State(admin): State<Admin>, headers: HeaderMap, request: Request, next: Next) -> Response {
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let Some(token) = token else {
+        return problem(StatusCode::UNAUTHORIZED, "send the operator token: Authorization: Bearer <token>");
+    };
+    match admin.0.credential.admits(token) {
+        Ok(true) => next.run(request).await,
+        Ok(false) => problem(StatusCode::UNAUTHORIZED, "this is not the operator's token: make a new one with `cairn operator new`"),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
+    }
+}
+
+async fn healthz(State(admin): State<Admin>) -> Response {
+    if admin.0.probe.ready() {
+        Json(json!({ "status": "ok" })).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "starting" }))).into_response()
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    admin.0.probe.refresh();
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &admin.0.registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
+async fn waiting(State(admin): State<Admin>) -> Json<Value> {
+    let views = admin.0.holds.as_ref().map(Holds::waiting).unwrap_or_default();
+    let list = views.into_iter().map(|view| {
+        json!({
+            "id": view.id,
+            "principal": view.principal,
+            "server": view.server,
+            "method": view.method,
+            "target": view.target,
+            "arguments": view.arguments,
+            "workflow_id": view.workflow_id,
+            "call_id": view.call_id,
+            "policy_version": view.policy_version,
+            "binding": view.binding,
+            "requested_at": view.requested_at.to_string(),
+            "expires_at": view.expires_at.to_string(),
+        })
+    });
+    Json(json!({ "waiting": list.collect::<Vec<_>>() }))
+}
+
+async fn settle(
+    State(admin): State<Admin>,
+    Path((id, verb)): Path<(String, String)>,
+    body: Option<Json<SettleBody>>,
+) -> Response {
+    let approve = match verb.as_str() {
+        "approve" => true,
+        "deny" => false,
+        _ => return problem(StatusCode::NOT_FOUND, "a held call is settled by approve or deny"),
+    };
+    let body = body.map(|Json(body)| body).unwrap_or_default();
+    let settlement =
+        Settlement { approve, approver: body.approver.unwrap_or_else(|| "operator".to_owned()), reason: body.reason };
+    let Some(holds) = &admin.0.holds else {
+        return problem(StatusCode::NOT_FOUND, "no gateway runs here, so nothing waits");
+    };
+    match holds.settle(&id, settlement).await {
+        Ok(()) => Json(json!({ "id": id, "state": if approve { "approved" } else { "denied" } })).into_response(),
+        Err(error @ SettleError::Unknown { .. }) => problem(StatusCode::NOT_FOUND, error),
+        Err(error @ SettleError::NotRecorded { .. }) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
+    }
+}
