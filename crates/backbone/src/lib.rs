@@ -1,15 +1,19 @@
 //! Writing events to a backbone, and reading them back.
 //!
-//! The gateway records through a [`Recorder`]; the recorder appends through a [`Backbone`], whatever keeps the events.
-//! Guarantees: what was acknowledged is durable, one producer's events of a partition keep their order, and their chain
-//! shows what is missing. This crate must never know MCP or policy.
+//! The gateway records through a [`Recorder`]; the recorder appends through a [`Backbone`]. [`KafkaBackbone`] is any Kafka
+//! cluster, with a local spool. People and consumers read through [`reader`]. Guarantees: what was acknowledged is durable,
+//! one producer's events of a partition keep their order, and their chain shows what is missing. This crate must never know
+//! MCP or policy.
 
 mod identity;
+pub mod kafka;
+pub mod reader;
 mod recorder;
 mod seam;
 pub mod testing;
 
 pub use identity::{IdentityError, gateway_id, next_epoch};
+pub use kafka::{KafkaBackbone, KafkaOptions};
 pub use recorder::{
     OpenCall, OutcomeRoom, Planned, RecordError, Recorded, Recorder, RecorderError, RecorderOptions, RecorderStats,
 };

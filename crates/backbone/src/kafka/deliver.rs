@@ -1,0 +1,240 @@
+//! Delivery: carries spooled frames to the cluster, in order, each event once.
+//!
+//! One task. It begins by reading back what of the spool the topics already hold, waiting until their ends stand still, and
+//! sends only the rest; it does so again whenever the producer had to be made anew. It must never send past an event that was
+//! not acknowledged, and never forget one.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use cairn_contract::{EventRecord, Link, Topic, link};
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, future_producer::Delivery},
+};
+use tokio::time::sleep;
+
+use super::{Shared, spool::{self, Position}};
+use crate::ReadError;
+
+/// Frames' bytes that are under way at once.
+const WINDOW_BYTES: usize = 4 << 20;
+/// Events under way at once.
+const WINDOW_EVENTS: usize = 2_000;
+const READ_BYTES: usize = 4 << 20;
+/// How long a partition's end must stand still before it is believed.
+const STILL: Duration = Duration::from_millis(750);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Why delivery stopped for now.
+#[derive(Debug, thiserror::Error)]
+enum DeliveryError {
+    #[error(transparent)]
+    Spool(#[from] spool::SpoolError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the cluster refused an event: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error("the cluster dropped an answer")]
+    Lost,
+}
+
+/// Runs until the backbone is closed.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut backoff = Duration::from_millis(100);
+    loop {
+        let before = shared.delivered();
+        let ended = tokio::select! {
+            () = shared.closed.cancelled() => return,
+            ended = session(&shared) => ended,
+        };
+        let Err(error) = ended else { return };
+        shared.away.store(true, Ordering::Relaxed);
+        tracing::warn!(%error, "delivery to the cluster stopped; events stay in the spool and delivery begins again");
+        if shared.delivered() > before {
+            backoff = Duration::from_millis(100);
+        }
+        tokio::select! {
+            () = shared.closed.cancelled() => return,
+            () = sleep(backoff) => {}
+        }
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// One producer's life: settle, then send what the topics lack.
+async fn session(shared: &Arc<Shared>) -> Result<(), DeliveryError> {
+    let mut already = settle(shared).await?;
+    shared.away.store(false, Ordering::Relaxed);
+    let mut config = shared.config.clone();
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // Never given up: order and completeness hang on it. The spool bounds what waits.
+        .set("message.timeout.ms", "0")
+        .set("queue.buffering.max.messages", "100000");
+    if config.get("linger.ms").is_none() {
+        config.set("linger.ms", "1");
+    }
+    let producer: FutureProducer = config.create()?;
+    let mut window = Window::default();
+    let mut sent = shared.delivered();
+    let mut grown = shared.grown.subscribe();
+    loop {
+        let end = *grown.borrow_and_update();
+        if sent < end && window.has_room() {
+            for (frame, after) in read(shared, sent, end).await? {
+                window.send(&producer, &frame, after, &mut already)?;
+                sent = after;
+                while !window.has_room() {
+                    window.settle_first(shared).await?;
+                }
+            }
+            continue;
+        }
+        if window.frames.is_empty() {
+            shared.advance(sent);
+            shared.away.store(false, Ordering::Relaxed);
+            if grown.changed().await.is_err() {
+                return Ok(());
+            }
+        } else {
+            tokio::select! {
+                settled = window.settle_first(shared) => settled?,
+                changed = grown.changed(), if window.has_room() => if changed.is_err() { return Ok(()) },
+            }
+        }
+    }
+}
+
+async fn read(shared: &Arc<Shared>, from: Position, end: Position) -> Result<Vec<(super::frame::Frame, Position)>, DeliveryError> {
+    let folder = shared.folder.clone();
+    let frames = tokio::task::spawn_blocking(move || spool::read(&folder, from, end, WINDOW_BYTES));
+    Ok(frames.await.map_err(|_| DeliveryError::Lost)??)
+}
+
+/// Which spooled events the topics already hold.
+async fn settle(shared: &Arc<Shared>) -> Result<HashSet<Link>, DeliveryError> {
+    let mut floors: HashMap<(Topic, u32), u64> = HashMap::new();
+    let mut spooled = HashSet::new();
+    let (mut from, end) = (shared.delivered(), *shared.grown.borrow());
+    while from < end {
+        let frames = read(shared, from, end).await?;
+        let Some((_, after)) = frames.last() else { break };
+        from = *after;
+        for (frame, _) in &frames {
+            floors.entry((frame.topic, frame.partition)).or_insert(frame.floor);
+            spooled.extend(frame.records.iter().map(link));
+        }
+    }
+    let mut already = HashSet::new();
+    for ((topic, partition), floor) in floors {
+        let mut at = floor;
+        let mut still = None;
+        loop {
+            let slice = shared.read(topic, partition, at, READ_BYTES).await?;
+            already.extend(slice.records.iter().map(|(_, record)| link(record)).filter(|link| spooled.contains(link)));
+            at = slice.next;
+            if at < slice.end {
+                continue;
+            }
+            // A request of a producer that died may still land: its end must stand still first.
+            if still == Some(slice.end) {
+                break;
+            }
+            still = Some(slice.end);
+            sleep(STILL).await;
+        }
+    }
+    if !already.is_empty() {
+        tracing::info!(events = already.len(), "spooled events that the cluster already holds are not sent again");
+    }
+    Ok(already)
+}
+
+/// What is under way, in order.
+#[derive(Default)]
+struct Window {
+    frames: VecDeque<UnderWay>,
+    events: usize,
+    bytes: usize,
+}
+
+struct UnderWay {
+    topic: Topic,
+    after: Position,
+    bytes: usize,
+    answers: VecDeque<DeliveryFuture>,
+}
+
+impl Window {
+    fn has_room(&self) -> bool {
+        self.events < WINDOW_EVENTS && self.bytes < WINDOW_BYTES
+    }
+
+    fn send(
+        &mut self,
+        producer: &FutureProducer,
+        frame: &super::frame::Frame,
+        after: Position,
+        already: &mut HashSet<Link>,
+    ) -> Result<(), DeliveryError> {
+        let (mut answers, mut bytes) = (VecDeque::new(), 0);
+        for record in &frame.records {
+            if !already.is_empty() && already.remove(&link(record)) {
+                continue;
+            }
+            bytes += record.value.len();
+            answers.push_back(send(producer, frame.partition, record)?);
+        }
+        self.events += answers.len();
+        self.bytes += bytes;
+        self.frames.push_back(UnderWay { topic: frame.topic, after, bytes, answers });
+        Ok(())
+    }
+
+    /// Waits for the first frame's acknowledgements. Safe to drop and call again.
+    async fn settle_first(&mut self, shared: &Shared) -> Result<(), DeliveryError> {
+        let Some(first) = self.frames.front_mut() else { return Ok(()) };
+        while let Some(answer) = first.answers.front_mut() {
+            let answer = answer.await;
+            first.answers.pop_front();
+            self.events -= 1;
+            let Delivery { partition, offset, .. } =
+                answer.map_err(|_| DeliveryError::Lost)?.map_err(|(error, _)| DeliveryError::Kafka(error))?;
+            shared.reached(first.topic, partition as u32, offset as u64 + 1);
+        }
+        self.bytes -= first.bytes;
+        shared.advance(first.after);
+        self.frames.pop_front();
+        Ok(())
+    }
+}
+
+fn send(producer: &FutureProducer, partition: u32, record: &EventRecord) -> Result<DeliveryFuture, DeliveryError> {
+    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+    for (key, value) in &record.headers {
+        headers = headers.insert(Header { key, value: Some(value.as_ref()) });
+    }
+    let message = FutureRecord::<[u8], [u8]>::to(record.topic.name())
+        .partition(partition as i32)
+        .key(record.key.as_ref())
+        .payload(record.value.as_ref())
+        .timestamp(record.timestamp_ms)
+        .headers(headers);
+    match producer.send_result(message) {
+        Ok(answer) => Ok(answer),
+        Err((error, _)) => {
+            if let Some((code, reason)) = producer.client().fatal_error() {
+                tracing::error!(%code, reason, "the producer cannot go on and is made anew");
+            } else if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
+                tracing::warn!("the producer's queue is full although fewer events are under way than it holds");
+            }
+            Err(error.into())
+        }
+    }
+}

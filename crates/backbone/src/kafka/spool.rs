@@ -1,0 +1,344 @@
+//! The spool: events that are durable here and not yet acknowledged by the cluster.
+//!
+//! Every append goes through it, cluster or not, so that there is one order and one kind of acknowledgement. One writer
+//! gathers what waits, writes it, syncs once and answers; one reader (delivery) follows behind it. Guarantees: what was
+//! acknowledged is on stable storage; a torn tail is cut, damage before it refuses to open; files never grow past the
+//! bound. A failed sync is final: pages that failed to reach the disk cannot be trusted.
+//!
+//! Files are `<n>.spool`, n as 16 digits: the 8 bytes `CRNSPL01`, then [`super::frame`]s. A file goes when all of it is
+//! delivered and it is not the last.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use super::frame::{Frame, PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES, Parsed};
+
+const MAGIC: &[u8; 8] = b"CRNSPL01";
+
+/// Why a spool does not open or take more.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The file system refused.
+    #[error("the spool file {path} failed: {source}; nothing is recorded until a restart with a disk that works")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A frame that was acknowledged cannot be read.
+    #[error("the spool file {path} is damaged at byte {at}: events that were acknowledged may be lost; move the file aside to go on without them")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        at: u64,
+    },
+    /// It is at its bound.
+    #[error("the spool holds {used} of {max} bytes because the cluster is away: bring it back or raise the spool's bound")]
+    Full {
+        /// Bytes in use.
+        used: u64,
+        /// The bound.
+        max: u64,
+    },
+}
+
+/// A place in the spool: before a frame.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Position {
+    pub(super) segment: u64,
+    pub(super) at: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Spool {
+    folder: PathBuf,
+    bytes_max: u64,
+    segment_bytes: u64,
+    segments: VecDeque<Segment>,
+    file: File,
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    bytes: u64,
+}
+
+impl Spool {
+    /// Opens the folder, cuts a torn tail, and is ready to append.
+    pub(super) fn open(folder: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SpoolError::Io { path, source }
+        };
+        fs::create_dir_all(folder).map_err(io(folder))?;
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(folder).map_err(io(folder))? {
+            let name = entry.map_err(io(folder))?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".spool")).and_then(|n| n.parse::<u64>().ok());
+            numbers.extend(number);
+        }
+        numbers.sort_unstable();
+        let mut segments = VecDeque::new();
+        for (index, number) in numbers.iter().enumerate() {
+            let path = path_of(folder, *number);
+            let last = index + 1 == numbers.len();
+            let bytes = check(&path, last)?;
+            segments.push_back(Segment { number: *number, bytes });
+        }
+        let number = segments.back().map_or(1, |segment| segment.number + 1);
+        let file = create(folder, number)?;
+        segments.push_back(Segment { number, bytes: MAGIC.len() as u64 });
+        let segment_bytes = (bytes_max / 8).clamp(64 * 1024, 64 << 20);
+        Ok(Self { folder: folder.to_owned(), bytes_max, segment_bytes, segments, file, failed: false })
+    }
+
+    /// Appends encoded frames and syncs once. All of them are durable on return, or none is kept.
+    pub(super) fn append(&mut self, frames: &[Bytes]) -> Result<(), SpoolError> {
+        if self.failed {
+            let source = io::Error::other("an earlier write failed");
+            return Err(SpoolError::Io { path: self.folder.clone(), source });
+        }
+        let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
+        if bytes > self.headroom() {
+            return Err(SpoolError::Full { used: self.used(), max: self.bytes_max });
+        }
+        if self.active().bytes > self.segment_bytes {
+            self.roll()?;
+        }
+        let start = self.active().bytes;
+        let written = frames.iter().try_for_each(|frame| self.file.write_all(frame)).and_then(|()| self.file.sync_data());
+        if let Err(source) = written {
+            // What was not acknowledged must not come back at the next start.
+            self.failed = true;
+            let _ = self.file.set_len(start).and_then(|()| self.file.sync_data());
+            let number = self.active().number;
+            return Err(SpoolError::Io { path: path_of(&self.folder, number), source });
+        }
+        self.segments.back_mut().expect("there is always an active segment").bytes += bytes;
+        Ok(())
+    }
+
+    /// Removes files that are wholly before `delivered`.
+    pub(super) fn trim(&mut self, delivered: Position) -> Result<(), SpoolError> {
+        if self.active().bytes > MAGIC.len() as u64 && delivered >= self.end() && !self.failed && self.segments.len() == 1
+            && self.active().bytes > self.segment_bytes / 2
+        {
+            self.roll()?;
+        }
+        while self.segments.len() > 1 {
+            let first = &self.segments[0];
+            let done = delivered.segment > first.number || (delivered.segment == first.number && delivered.at >= first.bytes);
+            if !done {
+                break;
+            }
+            let path = path_of(&self.folder, first.number);
+            fs::remove_file(&path).map_err(|source| SpoolError::Io { path, source })?;
+            self.segments.pop_front();
+        }
+        Ok(())
+    }
+
+    fn roll(&mut self) -> Result<(), SpoolError> {
+        let number = self.active().number + 1;
+        self.file = create(&self.folder, number)?;
+        self.segments.push_back(Segment { number, bytes: MAGIC.len() as u64 });
+        Ok(())
+    }
+
+    fn active(&self) -> &Segment {
+        self.segments.back().expect("there is always an active segment")
+    }
+
+    pub(super) fn start(&self) -> Position {
+        Position { segment: self.segments[0].number, at: MAGIC.len() as u64 }
+    }
+
+    pub(super) fn end(&self) -> Position {
+        Position { segment: self.active().number, at: self.active().bytes }
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    pub(super) fn headroom(&self) -> u64 {
+        if self.failed { 0 } else { self.bytes_max.saturating_sub(self.used()) }
+    }
+
+    pub(super) fn folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+}
+
+/// Reads frames from `from` up to `end`, about `bytes` of them; returns each with the place after it.
+pub(super) fn read(folder: &Path, mut from: Position, end: Position, bytes: usize) -> Result<Vec<(Frame, Position)>, SpoolError> {
+    let mut frames = Vec::new();
+    let mut taken = 0;
+    while from < end && taken < bytes {
+        let path = path_of(folder, from.segment);
+        let io = |source| SpoolError::Io { path: path.clone(), source };
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            // Numbers may have holes: an empty file of an earlier start was removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && from.segment < end.segment => {
+                from = Position { segment: from.segment + 1, at: MAGIC.len() as u64 };
+                continue;
+            }
+            Err(source) => return Err(io(source)),
+        };
+        let length = if from.segment == end.segment { end.at } else { file.metadata().map_err(io)?.len() };
+        if from.at >= length {
+            from = Position { segment: from.segment + 1, at: MAGIC.len() as u64 };
+            continue;
+        }
+        file.seek(SeekFrom::Start(from.at)).map_err(io)?;
+        let window = (length - from.at).min((PAYLOAD_BYTES_MAX + FRAME_HEADER_BYTES) as u64);
+        let mut buffer = Vec::new();
+        file.take(window.min(bytes.max(1 << 20) as u64)).read_to_end(&mut buffer).map_err(io)?;
+        let mut at = 0;
+        loop {
+            match Frame::parse(&buffer[at..]) {
+                Parsed::Frame(frame, used) => {
+                    at += used;
+                    taken += used;
+                    from.at += used as u64;
+                    frames.push((frame, from));
+                }
+                Parsed::Short if at > 0 => break,
+                Parsed::Short | Parsed::Bad => return Err(SpoolError::Damaged { path, at: from.at }),
+            }
+        }
+    }
+    Ok(frames)
+}
+
+/// Checks every frame of a file; cuts a torn tail of the last one.
+fn check(path: &Path, last: bool) -> Result<u64, SpoolError> {
+    let io = |source| SpoolError::Io { path: path.to_owned(), source };
+    let bytes = fs::read(path).map_err(io)?;
+    let mut at = if bytes.starts_with(MAGIC) { MAGIC.len() } else { 0 };
+    if at > 0 {
+        while at < bytes.len() {
+            match Frame::parse(&bytes[at..]) {
+                Parsed::Frame(_, used) => at += used,
+                Parsed::Short | Parsed::Bad => break,
+            }
+        }
+    }
+    if at == bytes.len() {
+        return Ok(at as u64);
+    }
+    if !last {
+        return Err(SpoolError::Damaged { path: path.to_owned(), at: at as u64 });
+    }
+    tracing::warn!(path = %path.display(), at, cut = bytes.len() - at, "a torn tail of the spool was cut");
+    let mut file = OpenOptions::new().write(true).open(path).map_err(io)?;
+    if at == 0 {
+        file.write_all(MAGIC).map_err(io)?;
+        at = MAGIC.len();
+    }
+    file.set_len(at as u64).and_then(|()| file.sync_all()).map_err(io)?;
+    Ok(at as u64)
+}
+
+fn create(folder: &Path, number: u64) -> Result<File, SpoolError> {
+    let path = path_of(folder, number);
+    let made = || {
+        let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        file.write_all(MAGIC)?;
+        file.sync_all()?;
+        File::open(folder)?.sync_all()?;
+        Ok(file)
+    };
+    made().map_err(|source| SpoolError::Io { path: path.clone(), source })
+}
+
+fn path_of(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:016}.spool"))
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_contract::{EventRecord, Topic};
+
+    use super::*;
+
+    fn frame(n: u8) -> Frame {
+        let record = EventRecord {
+            topic: Topic::Calls,
+            key: Bytes::from_static(b"k"),
+            headers: vec![("h".to_owned(), Bytes::from(vec![n, 0, 255]))],
+            value: Bytes::from(vec![n; 100]),
+            timestamp_ms: i64::from(n),
+        };
+        Frame { topic: Topic::Calls, partition: 3, floor: 9, records: vec![record.clone(), record] }
+    }
+
+    fn all(spool: &Spool) -> Vec<Frame> {
+        let frames = read(&spool.folder, spool.start(), spool.end(), usize::MAX >> 1).expect("readable");
+        frames.into_iter().map(|(frame, _)| frame).collect()
+    }
+
+    #[test]
+    fn what_was_appended_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::open(folder.path(), 1 << 20).expect("open");
+        spool.append(&[frame(1).encode(), frame(2).encode()]).expect("appended");
+        drop(spool);
+        let mut spool = Spool::open(folder.path(), 1 << 20).expect("open again");
+        spool.append(&[frame(3).encode()]).expect("appended");
+        assert_eq!(all(&spool), [frame(1), frame(2), frame(3)]);
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_at_every_byte() {
+        let whole = frame(2).encode();
+        for cut in 0..whole.len() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut spool = Spool::open(folder.path(), 1 << 20).expect("open");
+            spool.append(&[frame(1).encode(), whole.slice(..cut)]).expect("appended");
+            drop(spool);
+            let spool = Spool::open(folder.path(), 1 << 20).expect("open again");
+            assert_eq!(all(&spool), [frame(1)], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_before_the_tail_refuses_to_open() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::open(folder.path(), 1 << 20).expect("open");
+        spool.append(&[frame(1).encode()]).expect("appended");
+        drop(spool);
+        drop(Spool::open(folder.path(), 1 << 20).expect("a second file"));
+        let path = path_of(folder.path(), 1);
+        let mut bytes = fs::read(&path).expect("read");
+        bytes[40] ^= 1;
+        fs::write(&path, bytes).expect("written");
+        assert!(matches!(Spool::open(folder.path(), 1 << 20), Err(SpoolError::Damaged { .. })));
+    }
+
+    #[test]
+    fn past_its_bound_it_is_full_until_something_is_delivered() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::open(folder.path(), 256 * 1024).expect("open");
+        let error = loop {
+            if let Err(error) = spool.append(&[frame(1).encode()]) {
+                break error;
+            }
+        };
+        assert!(matches!(error, SpoolError::Full { .. }), "{error}");
+        assert!(spool.used() <= 256 * 1024);
+        spool.trim(spool.end()).expect("trimmed");
+        spool.append(&[frame(1).encode()]).expect("there is room again");
+    }
+}
