@@ -5,16 +5,16 @@
 //! visible or acknowledged before the log made it durable, and that only those who may write `mcp.*` do.
 //! It must never know what an event of Cairn is, nor how the log stores bytes.
 
+mod api;
 pub mod batch;
-mod options;
-mod principal;
-mod streams;
-mod topics;
 mod broker;
 mod group;
-
-
-
+mod options;
+mod principal;
+mod server;
+mod streams;
+mod topics;
+mod wire;
 
 pub use broker::{
     Broker, BrokerStats, FetchError, Fetched, OpenError, ProduceError, TopicDescription, TopicError, TopicSpec,

@@ -186,10 +186,8 @@ impl Catalogue {
 
     /// A producer id that was never given before: the broker's epoch, then a counter. `None` once 2^32 were given.
     pub(crate) fn next_producer_id(&self) -> Option<i64> {
-        let counter = self
-            .next_producer
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1))
-            .ok()?;
+        let counter =
+            self.next_producer.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1)).ok()?;
         Some(i64::from(self.epoch) << 32 | i64::from(counter))
     }
 

@@ -152,11 +152,7 @@ fn blob<'a>(from: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     Some(Some(blob))
 }
 
-fn headers(
-    shared: &Bytes,
-    index: usize,
-    record: &RawRecord<'_>,
-) -> Result<Vec<(String, Option<Bytes>)>, BatchError> {
+fn headers(shared: &Bytes, index: usize, record: &RawRecord<'_>) -> Result<Vec<(String, Option<Bytes>)>, BatchError> {
     let bad = || BatchError::Record { index, what: "headers" };
     let mut rest = record.headers;
     let mut out = Vec::new();

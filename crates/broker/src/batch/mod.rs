@@ -60,7 +60,9 @@ pub enum BatchError {
         need: usize,
     },
     /// A message format of before Kafka 0.11.
-    #[error("message format {magic} is not supported: use a client that writes record batches (magic 2, Kafka 0.11 or newer)")]
+    #[error(
+        "message format {magic} is not supported: use a client that writes record batches (magic 2, Kafka 0.11 or newer)"
+    )]
     OldFormat {
         /// The magic byte.
         magic: i8,

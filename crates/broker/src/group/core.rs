@@ -21,13 +21,41 @@ pub(crate) struct Ticket(pub(crate) u64);
 /// What may come through the door.
 #[derive(Debug, Clone)]
 pub(crate) enum Input {
-    Join { ticket: Ticket, group: String, join: Join },
-    Sync { ticket: Ticket, group: String, who: Identity, generation: i32, protocol: Option<String>, assignments: Vec<(String, Bytes)> },
-    Heartbeat { ticket: Ticket, group: String, who: Identity, generation: i32 },
-    Leave { ticket: Ticket, group: String, who: Vec<Identity> },
+    Join {
+        ticket: Ticket,
+        group: String,
+        join: Join,
+    },
+    Sync {
+        ticket: Ticket,
+        group: String,
+        who: Identity,
+        generation: i32,
+        protocol: Option<String>,
+        assignments: Vec<(String, Bytes)>,
+    },
+    Heartbeat {
+        ticket: Ticket,
+        group: String,
+        who: Identity,
+        generation: i32,
+    },
+    Leave {
+        ticket: Ticket,
+        group: String,
+        who: Vec<Identity>,
+    },
     /// May this member commit offsets now?
-    Commit { ticket: Ticket, group: String, who: Identity, generation: i32 },
-    Delete { ticket: Ticket, group: String },
+    Commit {
+        ticket: Ticket,
+        group: String,
+        who: Identity,
+        generation: i32,
+    },
+    Delete {
+        ticket: Ticket,
+        group: String,
+    },
     /// Time has passed.
     Tick,
 }

@@ -103,7 +103,14 @@ impl Coordinator {
             core.restore(0, group);
         }
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-        let task = Task { core, inbox, waiting: HashMap::new(), next_ticket: 0, started: Instant::now(), store: store.clone() };
+        let task = Task {
+            core,
+            inbox,
+            waiting: HashMap::new(),
+            next_ticket: 0,
+            started: Instant::now(),
+            store: store.clone(),
+        };
         tokio::spawn(task.run());
         Ok(Self { commands, offsets: Arc::new(RwLock::new(offsets)), store })
     }

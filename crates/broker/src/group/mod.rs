@@ -11,5 +11,5 @@ pub(crate) mod records;
 mod tests;
 
 pub(crate) use self::core::{Core, Effect, GroupState, Input, Reply, Ticket};
-pub(crate) use driver::{Coordinator, GroupView, OffsetEntry};
-pub(crate) use member::{GroupError, GroupLimits, GroupSnapshot, Identity, Join, Joined, MemberSnapshot, Synced};
+pub(crate) use driver::{Coordinator, GroupView};
+pub(crate) use member::{GroupError, GroupLimits, GroupSnapshot, Identity, Join, Joined};

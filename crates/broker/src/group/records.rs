@@ -15,8 +15,16 @@ use super::member::{GroupSnapshot, MemberSnapshot};
 /// A decoded record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum GroupRecord {
-    Offset { group: String, topic: String, partition: i32, value: Option<OffsetValue> },
-    Group { group: String, value: Option<GroupSnapshot> },
+    Offset {
+        group: String,
+        topic: String,
+        partition: i32,
+        value: Option<OffsetValue>,
+    },
+    Group {
+        group: String,
+        value: Option<GroupSnapshot>,
+    },
     /// Of a version that this broker does not know.
     Unknown,
 }

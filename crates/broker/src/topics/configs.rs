@@ -139,7 +139,8 @@ fn check(name: &str, value: &str) -> Result<(), String> {
     if right {
         return Ok(());
     }
-    let hint = if name == "compression.type" { ": batches are kept as the producer packed them, say `producer`" } else { "" };
+    let hint =
+        if name == "compression.type" { ": batches are kept as the producer packed them, say `producer`" } else { "" };
     Err(format!("topic config `{name}` cannot be `{value}`{hint}"))
 }
 

@@ -1,0 +1,33 @@
+//! DescribeCluster.
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{DescribeClusterRequest, DescribeClusterResponse, describe_cluster_response::DescribeClusterBroker},
+};
+
+use super::{Session, text};
+use crate::broker::Broker;
+
+const BROKERS: i8 = 1;
+
+pub(super) async fn answer(
+    broker: &Broker,
+    session: &Session,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    let response = DescribeClusterResponse::default().with_endpoint_type(request.endpoint_type);
+    if request.endpoint_type != BROKERS {
+        let why = "there are no controllers to talk to: ask for brokers";
+        let code = ResponseError::UnsupportedEndpointType.code();
+        return response.with_error_code(code).with_error_message(Some(text(why)));
+    }
+    let node = broker.inner.options.node_id;
+    let me = DescribeClusterBroker::default()
+        .with_broker_id(node.into())
+        .with_host(text(session.advertised.host.clone()))
+        .with_port(i32::from(session.advertised.port));
+    response
+        .with_cluster_id(text(broker.inner.topics.cluster().to_string()))
+        .with_controller_id(node.into())
+        .with_brokers(vec![me])
+}

@@ -1,0 +1,107 @@
+//! From our errors to Kafka's codes: one exhaustive `match` for each. Called by the request files.
+
+use cairn_log::ErrorKind;
+use kafka_protocol::error::ResponseError;
+
+use crate::{
+    batch::BatchError,
+    broker::{FetchError, ProduceError, TopicError},
+    group::GroupError,
+};
+
+pub(super) const NONE: i16 = 0;
+
+pub(super) fn of_topic(error: &TopicError) -> i16 {
+    match error {
+        TopicError::Denied { .. } => ResponseError::TopicAuthorizationFailed,
+        TopicError::Exists { .. } => ResponseError::TopicAlreadyExists,
+        TopicError::Unknown { .. } => ResponseError::UnknownTopicOrPartition,
+        TopicError::Name { .. } => ResponseError::InvalidTopicException,
+        TopicError::Partitions { .. } => ResponseError::InvalidPartitions,
+        TopicError::Config { .. } => ResponseError::InvalidConfig,
+        TopicError::TooMany { .. } => ResponseError::PolicyViolation,
+        TopicError::Storage { .. } => ResponseError::KafkaStorageError,
+    }
+    .code()
+}
+
+pub(super) fn of_produce(error: &ProduceError) -> i16 {
+    match error {
+        ProduceError::UnknownPartition { .. } => ResponseError::UnknownTopicOrPartition,
+        ProduceError::Denied { .. } => ResponseError::TopicAuthorizationFailed,
+        ProduceError::TooLarge { .. } => ResponseError::MessageTooLarge,
+        ProduceError::Transactional => ResponseError::InvalidTxnState,
+        ProduceError::Control => ResponseError::InvalidRecord,
+        ProduceError::Batch(error) => return of_batch(error),
+        ProduceError::Append(error) => return of_append(error),
+    }
+    .code()
+}
+
+fn of_batch(error: &BatchError) -> i16 {
+    match error {
+        BatchError::OldFormat { .. } => ResponseError::UnsupportedForMessageFormat,
+        BatchError::Checksum { .. } | BatchError::Short { .. } => ResponseError::CorruptMessage,
+        BatchError::TooLarge { .. } => ResponseError::MessageTooLarge,
+        BatchError::Header { .. }
+        | BatchError::Record { .. }
+        | BatchError::Compressed { .. }
+        | BatchError::Trailing { .. } => ResponseError::InvalidRecord,
+    }
+    .code()
+}
+
+fn of_append(error: &cairn_log::AppendError) -> i16 {
+    use cairn_log::AppendError;
+    match error {
+        AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber.code(),
+        AppendError::StaleProducerEpoch { .. } => ResponseError::InvalidProducerEpoch.code(),
+        AppendError::UnknownStream { .. } => ResponseError::UnknownTopicOrPartition.code(),
+        other => of_kind(other.kind()),
+    }
+}
+
+fn of_kind(kind: ErrorKind) -> i16 {
+    match kind {
+        ErrorKind::Retry => ResponseError::NotEnoughReplicas,
+        ErrorKind::Fenced => ResponseError::NotLeaderOrFollower,
+        ErrorKind::Invalid => ResponseError::InvalidRecord,
+        ErrorKind::Denied => ResponseError::TopicAuthorizationFailed,
+        ErrorKind::Corrupt => ResponseError::CorruptMessage,
+        ErrorKind::Full | ErrorKind::Closed => ResponseError::KafkaStorageError,
+        ErrorKind::Internal => ResponseError::UnknownServerError,
+    }
+    .code()
+}
+
+pub(super) fn of_fetch(error: &FetchError) -> i16 {
+    match error {
+        FetchError::UnknownPartition { .. } => ResponseError::UnknownTopicOrPartition.code(),
+        FetchError::OutOfRange { .. } => ResponseError::OffsetOutOfRange.code(),
+        FetchError::Read(error) => of_read(error),
+    }
+}
+
+pub(super) fn of_read(error: &cairn_log::ReadError) -> i16 {
+    match error.kind() {
+        ErrorKind::Invalid => ResponseError::UnknownTopicOrPartition.code(),
+        kind => of_kind(kind),
+    }
+}
+
+pub(super) fn of_group(error: GroupError) -> i16 {
+    match error {
+        GroupError::InvalidGroupId => ResponseError::InvalidGroupId,
+        GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+        GroupError::InconsistentProtocol => ResponseError::InconsistentGroupProtocol,
+        GroupError::UnknownMember => ResponseError::UnknownMemberId,
+        GroupError::FencedInstance => ResponseError::FencedInstanceId,
+        GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+        GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        GroupError::GroupFull => ResponseError::GroupMaxSizeReached,
+        GroupError::NotEmpty => ResponseError::NonEmptyGroup,
+        GroupError::GroupNotFound => ResponseError::GroupIdNotFound,
+        GroupError::Unavailable => ResponseError::CoordinatorNotAvailable,
+    }
+    .code()
+}

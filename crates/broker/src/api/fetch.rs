@@ -1,0 +1,159 @@
+//! Fetch: batches out, as soon as there are enough, else when the wait is over.
+//!
+//! No fetch session is ever opened: session id 0 in the answer tells the client to name every partition each time (KIP-227).
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cairn_log::{Offset, StreamId};
+use futures::{StreamExt, stream::FuturesUnordered};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        FetchRequest, FetchResponse,
+        fetch_request::FetchPartition,
+        fetch_response::{FetchableTopicResponse, PartitionData},
+    },
+};
+use tokio::{sync::watch, time::Instant};
+
+use super::codes;
+use crate::broker::{Broker, Fetched};
+
+const BY_ID_FIRST: i16 = 13;
+
+/// One partition that is asked for.
+struct Wanted {
+    topic: usize,
+    asked: FetchPartition,
+    /// The stream, or why there is none.
+    stream: Result<StreamId, i16>,
+    end: Option<watch::Receiver<Offset>>,
+}
+
+pub(super) async fn answer(broker: &Broker, request: FetchRequest, version: i16) -> FetchResponse {
+    if request.session_id != 0 {
+        return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
+    }
+    let limits = &broker.inner.options.limits;
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits.fetch_wait_max);
+    let deadline = Instant::now() + wait;
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(limits.fetch_bytes_max);
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
+    let (heads, mut wanted) = resolve(broker, &request, version);
+    loop {
+        // Ends are marked as seen before the read, so that an advance after it wakes us.
+        for end in wanted.iter_mut().filter_map(|wanted| wanted.end.as_mut()) {
+            end.borrow_and_update();
+        }
+        let (partitions, bytes, failed) = read_all(broker, &wanted, bytes_max).await;
+        let enough = bytes >= bytes_min.max(1) || bytes_min == 0 || failed;
+        if enough || Instant::now() >= deadline || !woken(&mut wanted, deadline).await {
+            return assemble(heads, partitions);
+        }
+    }
+}
+
+fn resolve(broker: &Broker, request: &FetchRequest, version: i16) -> (Vec<FetchableTopicResponse>, Vec<Wanted>) {
+    let mut heads = Vec::new();
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        let by_id = version >= BY_ID_FIRST;
+        let topics = &broker.inner.topics;
+        let found = if by_id { topics.get_by_id(topic.topic_id) } else { topics.get(&topic.topic) };
+        let unknown = if by_id { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition };
+        for asked in &topic.partitions {
+            let stream = match &found {
+                None => Err(unknown.code()),
+                Some(topic) => topic.stream(asked.partition).ok_or(ResponseError::UnknownTopicOrPartition.code()),
+            };
+            let stream = stream.and_then(|stream| check_epoch(broker, stream, asked.current_leader_epoch));
+            let end = stream.ok().and_then(|stream| broker.inner.log.watch(stream).ok());
+            wanted.push(Wanted { topic: heads.len(), asked: asked.clone(), stream, end });
+        }
+        heads.push(FetchableTopicResponse::default().with_topic(topic.topic.clone()).with_topic_id(topic.topic_id));
+    }
+    (heads, wanted)
+}
+
+/// A client that names a leader epoch must name ours (KIP-320).
+fn check_epoch(broker: &Broker, stream: StreamId, asked: i32) -> Result<StreamId, i16> {
+    let ours = broker.inner.log.bounds(stream).map_err(|error| codes::of_read(&error))?.leader_epoch.get();
+    match u32::try_from(asked) {
+        Ok(asked) if asked < ours => Err(ResponseError::FencedLeaderEpoch.code()),
+        Ok(asked) if asked > ours => Err(ResponseError::UnknownLeaderEpoch.code()),
+        _ => Ok(stream),
+    }
+}
+
+/// Reads every partition once; the first that has data may exceed the limit by one batch, so that readers always get on.
+async fn read_all(broker: &Broker, wanted: &[Wanted], bytes_max: usize) -> (Vec<(usize, PartitionData)>, usize, bool) {
+    let mut total = 0;
+    let mut failed = false;
+    let mut out = Vec::with_capacity(wanted.len());
+    for one in wanted {
+        let left = bytes_max.saturating_sub(total);
+        let data = PartitionData::default().with_partition_index(one.asked.partition);
+        let data = match read_one(broker, one, left, total == 0).await {
+            Ok((fetched, records)) => {
+                total += records.len();
+                data.with_high_watermark(wire(fetched.high_watermark))
+                    .with_last_stable_offset(wire(fetched.high_watermark))
+                    .with_log_start_offset(wire(fetched.log_start))
+                    .with_records(Some(records))
+            }
+            Err(code) => {
+                failed = true;
+                data.with_error_code(code)
+                    .with_high_watermark(-1)
+                    .with_last_stable_offset(-1)
+                    .with_log_start_offset(-1)
+                    .with_records(Some(Bytes::new()))
+            }
+        };
+        out.push((one.topic, data));
+    }
+    (out, total, failed)
+}
+
+async fn read_one(broker: &Broker, one: &Wanted, left: usize, first: bool) -> Result<(Fetched, Bytes), i16> {
+    let stream = one.stream?;
+    let from = u64::try_from(one.asked.fetch_offset).map_err(|_| ResponseError::OffsetOutOfRange.code())?;
+    let most = usize::try_from(one.asked.partition_max_bytes).unwrap_or(0).min(left);
+    let fetched = broker.read(stream, Offset::new(from), most).await.map_err(|error| codes::of_fetch(&error))?;
+    let bytes: usize = fetched.batches.iter().map(Bytes::len).sum();
+    let records = match fetched.batches.as_slice() {
+        [] => Bytes::new(),
+        // The log gives one batch however large: only the first partition of an answer may have it.
+        _ if bytes > left && !first => Bytes::new(),
+        [only] => only.clone(),
+        many => {
+            let mut records = BytesMut::with_capacity(bytes);
+            many.iter().for_each(|batch| records.extend_from_slice(batch));
+            records.freeze()
+        }
+    };
+    Ok((fetched, records))
+}
+
+/// Waits until any durable end moves; false when the time is over.
+async fn woken(wanted: &mut [Wanted], deadline: Instant) -> bool {
+    let mut ends: FuturesUnordered<_> =
+        wanted.iter_mut().filter_map(|wanted| wanted.end.as_mut()).map(|end| end.changed()).collect();
+    if ends.is_empty() {
+        tokio::time::sleep_until(deadline).await;
+        return false;
+    }
+    matches!(tokio::time::timeout_at(deadline, ends.next()).await, Ok(Some(Ok(()))))
+}
+
+fn assemble(mut heads: Vec<FetchableTopicResponse>, partitions: Vec<(usize, PartitionData)>) -> FetchResponse {
+    for (topic, data) in partitions {
+        heads[topic].partitions.push(data);
+    }
+    FetchResponse::default().with_responses(heads)
+}
+
+fn wire(offset: Offset) -> i64 {
+    i64::try_from(offset.get()).unwrap_or(i64::MAX)
+}

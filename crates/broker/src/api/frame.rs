@@ -1,0 +1,106 @@
+//! One request on the wire: header in, header out. Called by the server and the request files.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::{
+    messages::{ApiKey, RequestHeader, ResponseHeader},
+    protocol::{Decodable, Encodable},
+};
+
+use super::ADVERTISED;
+use crate::{
+    options::BrokerLimits,
+    wire::{self, ShapeError},
+};
+
+/// Bytes of every header up to the correlation id.
+const HEADER_BYTES_MIN: usize = 8;
+/// The first version of Produce that carries record batches.
+const PRODUCE_FIRST: i16 = 3;
+
+/// Why a request cannot be answered; the connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error("request kind {key} is not offered")]
+    Unknown { key: i16 },
+    #[error("version {version} of {key:?} is not offered")]
+    Version { key: ApiKey, version: i16 },
+    #[error(
+        "Produce version {version} carries message formats of before Kafka 0.11: use a newer client, or set its broker version to 0.11 or more"
+    )]
+    OldProduce { version: i16 },
+    #[error("{key:?} version {version}: {source}")]
+    Shape { key: ApiKey, version: i16, source: ShapeError },
+    #[error("cannot decode: {reason}")]
+    Codec { reason: String },
+    #[error("a SASL token is not valid, or its user is unknown")]
+    Token,
+}
+
+/// A request whose shape was checked.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) key: ApiKey,
+    pub(crate) version: i16,
+    pub(crate) client_id: String,
+    /// False for ApiVersions of a version that we do not know: it is answered with those that we do (KIP-511).
+    pub(crate) known_version: bool,
+    correlation: i32,
+    body: Bytes,
+}
+
+impl Request {
+    /// Reads the header and checks that kind, version, shape and bounds are ours.
+    pub(crate) fn parse(mut frame: Bytes, limits: &BrokerLimits) -> Result<Self, RequestError> {
+        if frame.len() < HEADER_BYTES_MIN {
+            return Err(RequestError::Codec { reason: "the header is cut short".to_owned() });
+        }
+        let raw_key = i16::from_be_bytes([frame[0], frame[1]]);
+        let version = i16::from_be_bytes([frame[2], frame[3]]);
+        let correlation = i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]);
+        let key = ApiKey::try_from(raw_key).map_err(|()| RequestError::Unknown { key: raw_key })?;
+        let offered = ADVERTISED.iter().find(|(offered, _)| *offered == key);
+        let (_, versions) = offered.ok_or(RequestError::Unknown { key: raw_key })?;
+        if !versions.contains(&version) {
+            if key == ApiKey::ApiVersions {
+                let client_id = String::new();
+                return Ok(Self { key, version: 0, client_id, known_version: false, correlation, body: Bytes::new() });
+            }
+            return Err(RequestError::Version { key, version });
+        }
+        if key == ApiKey::Produce && version < PRODUCE_FIRST {
+            tracing::warn!(version, "a client produces with message formats of before Kafka 0.11: it is disconnected");
+            return Err(RequestError::OldProduce { version });
+        }
+        let header = RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(codec)?;
+        let client_id = header.client_id.map(|id| id.to_string()).unwrap_or_default();
+        let shape = wire::check(key, version, &frame, limits.request_elements_max);
+        shape.map_err(|source| RequestError::Shape { key, version, source })?;
+        Ok(Self { key, version, client_id, known_version: true, correlation, body: frame })
+    }
+
+    pub(crate) const fn is_produce(&self) -> bool {
+        matches!(self.key, ApiKey::Produce)
+    }
+
+    pub(super) fn decode<R: Decodable>(&self) -> Result<R, RequestError> {
+        R::decode(&mut self.body.clone(), self.version).map_err(codec)
+    }
+
+    /// The whole frame of an answer.
+    pub(super) fn respond<R: Encodable>(&self, response: &R) -> Bytes {
+        let header = ResponseHeader::default().with_correlation_id(self.correlation);
+        let header_version = self.key.response_header_version(self.version);
+        let size = response.compute_size(self.version).unwrap_or(0);
+        let mut out = BytesMut::with_capacity(size + 16);
+        out.put_i32(0);
+        let encoded = header.encode(&mut out, header_version).and_then(|()| response.encode(&mut out, self.version));
+        encoded.expect("a response holds only fields that its version has");
+        let length = i32::try_from(out.len() - 4).expect("answers are bounded far below 2 GiB");
+        out[..4].copy_from_slice(&length.to_be_bytes());
+        out.freeze()
+    }
+}
+
+fn codec(error: impl std::fmt::Display) -> RequestError {
+    RequestError::Codec { reason: error.to_string() }
+}

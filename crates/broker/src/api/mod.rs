@@ -1,0 +1,135 @@
+//! One small file for each request of Kafka's protocol, and the table that says which there are. Called by the server.
+//!
+//! Each file turns a decoded request into a response by asking the broker; none touches a socket. Every request passes
+//! [`Request::parse`] first, which checks its shape and bounds.
+
+mod clients;
+mod cluster;
+mod codes;
+mod configs;
+mod coordinator;
+mod fetch;
+mod frame;
+mod groups;
+mod metadata;
+mod offset_list;
+mod offsets;
+mod produce;
+mod session;
+mod topics;
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        ApiKey, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+        DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+        InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
+        MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SaslAuthenticateRequest,
+        SaslHandshakeRequest, SyncGroupRequest,
+    },
+    protocol::StrBytes,
+};
+
+pub(crate) use frame::{Request, RequestError};
+pub(crate) use session::Session;
+
+use crate::broker::Broker;
+
+/// What is offered, and nothing that is not done. Produce 0 to 2 are named though they are refused: librdkafka takes a
+/// broker without them for one that cannot produce at all (KAFKA-18659).
+pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
+    (ApiKey::Produce, 0..=13),
+    (ApiKey::Fetch, 4..=17),
+    (ApiKey::ListOffsets, 1..=10),
+    (ApiKey::Metadata, 0..=13),
+    (ApiKey::OffsetCommit, 2..=9),
+    (ApiKey::OffsetFetch, 1..=9),
+    (ApiKey::FindCoordinator, 0..=6),
+    (ApiKey::JoinGroup, 0..=9),
+    (ApiKey::Heartbeat, 0..=4),
+    (ApiKey::LeaveGroup, 0..=5),
+    (ApiKey::SyncGroup, 0..=5),
+    (ApiKey::DescribeGroups, 0..=6),
+    (ApiKey::ListGroups, 0..=5),
+    (ApiKey::SaslHandshake, 0..=1),
+    (ApiKey::ApiVersions, 0..=4),
+    (ApiKey::CreateTopics, 2..=7),
+    (ApiKey::DeleteTopics, 1..=6),
+    (ApiKey::InitProducerId, 0..=5),
+    (ApiKey::DescribeConfigs, 1..=4),
+    (ApiKey::SaslAuthenticate, 0..=2),
+    (ApiKey::DescribeCluster, 0..=2),
+    (ApiKey::DeleteGroups, 0..=2),
+];
+
+/// Answers Produce; `None` where the client wants no answer (acks 0).
+pub(crate) async fn produce(broker: &Broker, session: &Session, request: Request) -> Option<Bytes> {
+    let decoded = match request.decode::<ProduceRequest>() {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            tracing::debug!(%error, "a Produce request cannot be decoded");
+            return None;
+        }
+    };
+    let silent = decoded.acks == 0;
+    let response = produce::answer(broker, session, decoded).await;
+    if silent { None } else { Some(request.respond(&response)) }
+}
+
+/// Answers any other request.
+#[allow(clippy::too_many_lines)] // a table: one line for each request
+pub(crate) async fn answer(broker: &Broker, session: &mut Session, request: Request) -> Result<Bytes, RequestError> {
+    session.client_id.clone_from(&request.client_id);
+    macro_rules! answer {
+        ($kind:ty, $answer:expr) => {{
+            let decoded = request.decode::<$kind>()?;
+            request.respond(&$answer(decoded).await)
+        }};
+    }
+    let version = request.version;
+    let session_ref = &*session;
+    Ok(match request.key {
+        ApiKey::ApiVersions => request.respond(&clients::api_versions(&request)),
+        ApiKey::SaslHandshake => {
+            let decoded = request.decode::<SaslHandshakeRequest>()?;
+            request.respond(&session.handshake(&decoded, version))
+        }
+        ApiKey::SaslAuthenticate => {
+            let decoded = request.decode::<SaslAuthenticateRequest>()?;
+            request.respond(&session.authenticate(broker, &decoded))
+        }
+        ApiKey::Metadata => answer!(MetadataRequest, |r| metadata::answer(broker, session_ref, r, version)),
+        ApiKey::DescribeCluster => answer!(DescribeClusterRequest, |r| cluster::answer(broker, session_ref, r)),
+        ApiKey::Fetch => answer!(FetchRequest, |r| fetch::answer(broker, r, version)),
+        ApiKey::ListOffsets => answer!(ListOffsetsRequest, |r| offset_list::answer(broker, r)),
+        ApiKey::CreateTopics => answer!(CreateTopicsRequest, |r| topics::create(broker, session_ref, r, version)),
+        ApiKey::DeleteTopics => answer!(DeleteTopicsRequest, |r| topics::delete(broker, session_ref, r, version)),
+        ApiKey::DescribeConfigs => answer!(DescribeConfigsRequest, |r| configs::answer(broker, r)),
+        ApiKey::InitProducerId => answer!(InitProducerIdRequest, |r| clients::init_producer_id(broker, r)),
+        ApiKey::FindCoordinator => {
+            answer!(FindCoordinatorRequest, |r| coordinator::answer(broker, session_ref, r, version))
+        }
+        ApiKey::JoinGroup => answer!(JoinGroupRequest, |r| groups::join(broker, session_ref, r, version)),
+        ApiKey::SyncGroup => answer!(SyncGroupRequest, |r| groups::sync(broker, r)),
+        ApiKey::Heartbeat => answer!(HeartbeatRequest, |r| groups::heartbeat(broker, r)),
+        ApiKey::LeaveGroup => answer!(LeaveGroupRequest, |r| groups::leave(broker, r, version)),
+        ApiKey::DescribeGroups => answer!(DescribeGroupsRequest, |r| groups::describe(broker, r, version)),
+        ApiKey::ListGroups => answer!(ListGroupsRequest, |r| groups::list(broker, r)),
+        ApiKey::DeleteGroups => answer!(DeleteGroupsRequest, |r| groups::delete(broker, r)),
+        ApiKey::OffsetCommit => answer!(OffsetCommitRequest, |r| offsets::commit(broker, r)),
+        ApiKey::OffsetFetch => answer!(OffsetFetchRequest, |r| offsets::fetch(broker, r, version)),
+        key => return Err(RequestError::Unknown { key: key as i16 }),
+    })
+}
+
+fn text(value: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(value.into())
+}
+
+/// Gives bytes to the codec and drops what comes out.
+#[cfg(test)]
+pub(crate) fn decode_only(key: ApiKey, version: i16, mut body: Bytes) -> bool {
+    kafka_protocol::messages::RequestKind::decode(key, &mut body, version).is_ok()
+}

@@ -1,0 +1,135 @@
+//! OffsetCommit and OffsetFetch: where a group has read to. The metadata of a commit is kept and given back.
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
+        offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
+        offset_fetch_response::{
+            OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+            OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+        },
+    },
+};
+
+use super::{codes, text};
+use crate::{
+    broker::Broker,
+    group::{Identity, records::OffsetValue},
+};
+
+const GROUPS_FIRST: i16 = 8;
+
+pub(super) async fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let now_ms = broker.inner.clock.now().as_millis();
+    let most = broker.inner.options.limits.offset_metadata_bytes_max;
+    let mut accepted = Vec::new();
+    let mut topics = Vec::new();
+    for topic in request.topics {
+        let known = broker.inner.topics.get(&topic.name);
+        let partitions: Vec<(i32, i16)> = topic
+            .partitions
+            .into_iter()
+            .map(|partition| {
+                let index = partition.partition_index;
+                let metadata = partition.committed_metadata.map(|text| text.to_string()).unwrap_or_default();
+                if known.as_ref().and_then(|topic| topic.stream(index)).is_none() {
+                    return (index, ResponseError::UnknownTopicOrPartition.code());
+                }
+                if metadata.len() > most {
+                    return (index, ResponseError::OffsetMetadataTooLarge.code());
+                }
+                let value = OffsetValue {
+                    offset: partition.committed_offset,
+                    leader_epoch: partition.committed_leader_epoch,
+                    metadata,
+                    committed_ms: now_ms,
+                };
+                accepted.push((topic.name.to_string(), index, value));
+                (index, codes::NONE)
+            })
+            .collect();
+        topics.push((topic.name, partitions));
+    }
+    let who = Identity {
+        member: request.member_id.to_string(),
+        instance: request.group_instance_id.map(|instance| instance.to_string()),
+    };
+    let generation = request.generation_id_or_member_epoch;
+    let committed = broker.inner.groups.commit(request.group_id.to_string(), who, generation, accepted).await;
+    let all = committed.map_or_else(codes::of_group, |()| codes::NONE);
+    let topics = topics.into_iter().map(|(name, partitions)| {
+        let partitions = partitions.into_iter().map(|(index, code)| {
+            let code = if code == codes::NONE { all } else { code };
+            OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code)
+        });
+        OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+/// Topics in order, each with its partitions and what is committed.
+type Found = Vec<(String, Vec<(i32, Option<OffsetValue>)>)>;
+
+pub(super) async fn fetch(broker: &Broker, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
+    if version < GROUPS_FIRST {
+        let wanted = request
+            .topics
+            .map(|topics| topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect());
+        let topics = find(broker, &request.group_id, wanted).into_iter().map(|(name, partitions)| {
+            let partitions = partitions.into_iter().map(|(index, value)| {
+                let value = value.unwrap_or_else(none);
+                OffsetFetchResponsePartition::default()
+                    .with_partition_index(index)
+                    .with_committed_offset(value.offset)
+                    .with_committed_leader_epoch(value.leader_epoch)
+                    .with_metadata(Some(text(value.metadata)))
+            });
+            OffsetFetchResponseTopic::default().with_name(text(name).into()).with_partitions(partitions.collect())
+        });
+        return OffsetFetchResponse::default().with_topics(topics.collect());
+    }
+    let groups = request.groups.into_iter().map(|group| {
+        let wanted = group
+            .topics
+            .map(|topics| topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect());
+        let topics = find(broker, &group.group_id, wanted).into_iter().map(|(name, partitions)| {
+            let partitions = partitions.into_iter().map(|(index, value)| {
+                let value = value.unwrap_or_else(none);
+                OffsetFetchResponsePartitions::default()
+                    .with_partition_index(index)
+                    .with_committed_offset(value.offset)
+                    .with_committed_leader_epoch(value.leader_epoch)
+                    .with_metadata(Some(text(value.metadata)))
+            });
+            OffsetFetchResponseTopics::default().with_name(text(name).into()).with_partitions(partitions.collect())
+        });
+        OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone()).with_topics(topics.collect())
+    });
+    OffsetFetchResponse::default().with_groups(groups.collect())
+}
+
+/// What is committed, of what is wanted, or everything.
+fn find(broker: &Broker, group: &str, wanted: Option<Vec<(String, Vec<i32>)>>) -> Found {
+    let groups = &broker.inner.groups;
+    let Some(wanted) = wanted else {
+        let mut found: Found = Vec::new();
+        for (topic, partition, value) in groups.committed_all(group) {
+            match found.last_mut() {
+                Some((last, partitions)) if *last == topic => partitions.push((partition, Some(value))),
+                _ => found.push((topic, vec![(partition, Some(value))])),
+            }
+        }
+        return found;
+    };
+    let one = |(topic, partitions): (String, Vec<i32>)| {
+        let partitions = partitions.into_iter().map(|index| (index, groups.committed(group, &topic, index))).collect();
+        (topic, partitions)
+    };
+    wanted.into_iter().map(one).collect()
+}
+
+/// What stands for no commit.
+const fn none() -> OffsetValue {
+    OffsetValue { offset: -1, leader_epoch: -1, metadata: String::new(), committed_ms: 0 }
+}

@@ -1,0 +1,8 @@
+//! Requests as bytes: what a body must look like before the codec may see it. Called by the server.
+
+mod shape;
+mod shapes;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use shape::{ShapeError, check};

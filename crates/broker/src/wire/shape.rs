@@ -1,0 +1,152 @@
+//! Walks a request's body by its shape and counts, before it is decoded. Called by the server for every request.
+//!
+//! The codec reserves memory for an array from the count that the peer sends, so a request of fifty bytes could ask for
+//! hundreds of gigabytes. After this walk every count is known to be backed by bytes, and the sum of all is bounded.
+
+use kafka_protocol::messages::ApiKey;
+
+use super::shapes;
+
+/// What a field looks like on the wire.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// So many bytes.
+    Fixed(usize),
+    /// A string, or null.
+    Text,
+    /// Bytes, or null.
+    Blob,
+    /// An array of one shape, or null.
+    List(&'static Shape),
+    /// An array of structures, or null.
+    Each(&'static [Field]),
+}
+
+/// A field: first and last version that has it, and its shape.
+#[derive(Debug)]
+pub(super) struct Field(pub(super) i16, pub(super) i16, pub(super) Shape);
+
+/// Why a body is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ShapeError {
+    #[error("request is cut short, or promises more than it holds")]
+    Short,
+    #[error("request has {extra} bytes too many")]
+    Long { extra: usize },
+    #[error("request has more than {most} array elements")]
+    Elements { most: usize },
+    #[error("request has no known shape")]
+    Unknown,
+}
+
+/// Checks `body` (behind the header) of a request.
+pub(crate) fn check(key: ApiKey, version: i16, body: &[u8], elements_max: usize) -> Result<(), ShapeError> {
+    let fields = shapes::of(key).ok_or(ShapeError::Unknown)?;
+    let flexible = key.request_header_version(version) >= 2;
+    let mut walk = Walk { rest: body, version, flexible, left: elements_max, most: elements_max };
+    walk.structure(fields)?;
+    if walk.rest.is_empty() { Ok(()) } else { Err(ShapeError::Long { extra: walk.rest.len() }) }
+}
+
+struct Walk<'a> {
+    rest: &'a [u8],
+    version: i16,
+    flexible: bool,
+    left: usize,
+    most: usize,
+}
+
+impl Walk<'_> {
+    fn structure(&mut self, fields: &[Field]) -> Result<(), ShapeError> {
+        for Field(first, last, shape) in fields {
+            if (*first..=*last).contains(&self.version) {
+                self.shape(shape)?;
+            }
+        }
+        if self.flexible { self.tags() } else { Ok(()) }
+    }
+
+    fn shape(&mut self, shape: &Shape) -> Result<(), ShapeError> {
+        match shape {
+            Shape::Fixed(bytes) => self.skip(*bytes),
+            Shape::Text => {
+                let length = self.length(2)?;
+                self.skip(length)
+            }
+            Shape::Blob => {
+                let length = self.length(4)?;
+                self.skip(length)
+            }
+            Shape::List(element) => {
+                for _ in 0..self.count()? {
+                    self.shape(element)?;
+                }
+                Ok(())
+            }
+            Shape::Each(fields) => {
+                for _ in 0..self.count()? {
+                    self.structure(fields)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&mut self) -> Result<usize, ShapeError> {
+        let count = self.length(4)?;
+        // Every element has at least one byte in every shape there is.
+        if count > self.rest.len() {
+            return Err(ShapeError::Short);
+        }
+        self.left = self.left.checked_sub(count).ok_or(ShapeError::Elements { most: self.most })?;
+        Ok(count)
+    }
+
+    /// A length: a number of `bytes` bytes where -1 is null, or in flexible versions a varint of one more.
+    fn length(&mut self, bytes: usize) -> Result<usize, ShapeError> {
+        if self.flexible {
+            return Ok((self.varint()? as usize).saturating_sub(1));
+        }
+        let (head, tail) = self.rest.split_at_checked(bytes).ok_or(ShapeError::Short)?;
+        self.rest = tail;
+        let raw = head.iter().fold(0_i64, |sum, byte| sum << 8 | i64::from(*byte));
+        let bits = 8 * bytes as u32;
+        let value = if raw >> (bits - 1) == 1 { raw - (1_i64 << bits) } else { raw };
+        match value {
+            -1 => Ok(0),
+            value => usize::try_from(value).map_err(|_| ShapeError::Short),
+        }
+    }
+
+    fn varint(&mut self) -> Result<u32, ShapeError> {
+        let mut value = 0_u64;
+        for at in 0..5 {
+            let (byte, tail) = self.rest.split_first().ok_or(ShapeError::Short)?;
+            self.rest = tail;
+            value |= u64::from(byte & 0x7f) << (7 * at);
+            if byte & 0x80 == 0 {
+                return u32::try_from(value).map_err(|_| ShapeError::Short);
+            }
+        }
+        Err(ShapeError::Short)
+    }
+
+    fn tags(&mut self) -> Result<(), ShapeError> {
+        let count = self.varint()? as usize;
+        if count > self.rest.len() {
+            return Err(ShapeError::Short);
+        }
+        self.left = self.left.checked_sub(count).ok_or(ShapeError::Elements { most: self.most })?;
+        for _ in 0..count {
+            self.varint()?;
+            let length = self.varint()? as usize;
+            self.skip(length)?;
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, bytes: usize) -> Result<(), ShapeError> {
+        self.rest = self.rest.get(bytes..).ok_or(ShapeError::Short)?;
+        Ok(())
+    }
+}

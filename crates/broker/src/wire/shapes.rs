@@ -1,0 +1,218 @@
+//! The shapes of the requests that this broker answers, from Kafka's message schemas. Called by the walk only.
+
+use kafka_protocol::messages::ApiKey;
+
+use super::shape::{Field, Shape};
+use Shape::{Blob, Each, Fixed, List, Text};
+
+const LAST: i16 = i16::MAX;
+const BYTE: Shape = Fixed(1);
+const SHORT: Shape = Fixed(2);
+const INT: Shape = Fixed(4);
+const LONG: Shape = Fixed(8);
+const UUID: Shape = Fixed(16);
+const INTS: Shape = List(&INT);
+const TEXTS: Shape = List(&Text);
+
+/// The fields of a request, in order; `None` for one that this broker does not answer.
+pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
+    Some(match key {
+        ApiKey::Produce => PRODUCE,
+        ApiKey::Fetch => FETCH,
+        ApiKey::ListOffsets => LIST_OFFSETS,
+        ApiKey::Metadata => METADATA,
+        ApiKey::OffsetCommit => OFFSET_COMMIT,
+        ApiKey::OffsetFetch => OFFSET_FETCH,
+        ApiKey::FindCoordinator => FIND_COORDINATOR,
+        ApiKey::JoinGroup => JOIN_GROUP,
+        ApiKey::Heartbeat => HEARTBEAT,
+        ApiKey::LeaveGroup => LEAVE_GROUP,
+        ApiKey::SyncGroup => SYNC_GROUP,
+        ApiKey::DescribeGroups => DESCRIBE_GROUPS,
+        ApiKey::ListGroups => LIST_GROUPS,
+        ApiKey::SaslHandshake => SASL_HANDSHAKE,
+        ApiKey::ApiVersions => API_VERSIONS,
+        ApiKey::CreateTopics => CREATE_TOPICS,
+        ApiKey::DeleteTopics => DELETE_TOPICS,
+        ApiKey::InitProducerId => INIT_PRODUCER_ID,
+        ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
+        ApiKey::SaslAuthenticate => SASL_AUTHENTICATE,
+        ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
+        ApiKey::DeleteGroups => DELETE_GROUPS,
+        _ => return None,
+    })
+}
+
+const PRODUCE: &[Field] = &[
+    Field(3, LAST, Text),
+    Field(0, LAST, SHORT),
+    Field(0, LAST, INT),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, 12, Text),
+            Field(13, LAST, UUID),
+            Field(0, LAST, Each(&[Field(0, LAST, INT), Field(0, LAST, Blob)])),
+        ]),
+    ),
+];
+
+const FETCH: &[Field] = &[
+    Field(0, 14, INT),
+    Field(0, LAST, INT),
+    Field(0, LAST, INT),
+    Field(3, LAST, INT),
+    Field(4, LAST, BYTE),
+    Field(7, LAST, INT),
+    Field(7, LAST, INT),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, 12, Text),
+            Field(13, LAST, UUID),
+            Field(
+                0,
+                LAST,
+                Each(&[
+                    Field(0, LAST, INT),
+                    Field(9, LAST, INT),
+                    Field(0, LAST, LONG),
+                    Field(12, LAST, INT),
+                    Field(5, LAST, LONG),
+                    Field(0, LAST, INT),
+                ]),
+            ),
+        ]),
+    ),
+    Field(7, LAST, Each(&[Field(7, 12, Text), Field(13, LAST, UUID), Field(7, LAST, INTS)])),
+    Field(11, LAST, Text),
+];
+
+const LIST_OFFSETS: &[Field] = &[
+    Field(0, LAST, INT),
+    Field(2, LAST, BYTE),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, Text),
+            Field(0, LAST, Each(&[Field(0, LAST, INT), Field(4, LAST, INT), Field(0, LAST, LONG)])),
+        ]),
+    ),
+    Field(10, LAST, INT),
+];
+
+const METADATA: &[Field] = &[
+    Field(0, LAST, Each(&[Field(10, LAST, UUID), Field(0, LAST, Text)])),
+    Field(4, LAST, BYTE),
+    Field(8, 10, BYTE),
+    Field(8, LAST, BYTE),
+];
+
+const OFFSET_COMMIT: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(1, LAST, INT),
+    Field(1, LAST, Text),
+    Field(7, LAST, Text),
+    Field(2, 4, LONG),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, Text),
+            Field(
+                0,
+                LAST,
+                Each(&[Field(0, LAST, INT), Field(0, LAST, LONG), Field(6, LAST, INT), Field(0, LAST, Text)]),
+            ),
+        ]),
+    ),
+];
+
+const TOPIC_PARTITIONS: Shape = Each(&[Field(0, LAST, Text), Field(0, LAST, INTS)]);
+
+const OFFSET_FETCH: &[Field] = &[
+    Field(0, 7, Text),
+    Field(0, 7, TOPIC_PARTITIONS),
+    Field(
+        8,
+        LAST,
+        Each(&[Field(8, LAST, Text), Field(9, LAST, Text), Field(9, LAST, INT), Field(8, LAST, TOPIC_PARTITIONS)]),
+    ),
+    Field(7, LAST, BYTE),
+];
+
+const FIND_COORDINATOR: &[Field] = &[Field(0, 3, Text), Field(1, LAST, BYTE), Field(4, LAST, TEXTS)];
+
+const JOIN_GROUP: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(0, LAST, INT),
+    Field(1, LAST, INT),
+    Field(0, LAST, Text),
+    Field(5, LAST, Text),
+    Field(0, LAST, Text),
+    Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, Blob)])),
+    Field(8, LAST, Text),
+];
+
+const HEARTBEAT: &[Field] = &[Field(0, LAST, Text), Field(0, LAST, INT), Field(0, LAST, Text), Field(3, LAST, Text)];
+
+const LEAVE_GROUP: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(0, 2, Text),
+    Field(3, LAST, Each(&[Field(3, LAST, Text), Field(3, LAST, Text), Field(5, LAST, Text)])),
+];
+
+const SYNC_GROUP: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(0, LAST, INT),
+    Field(0, LAST, Text),
+    Field(3, LAST, Text),
+    Field(5, LAST, Text),
+    Field(5, LAST, Text),
+    Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, Blob)])),
+];
+
+const DESCRIBE_GROUPS: &[Field] = &[Field(0, LAST, TEXTS), Field(3, LAST, BYTE)];
+
+const LIST_GROUPS: &[Field] = &[Field(4, LAST, TEXTS), Field(5, LAST, TEXTS)];
+
+const SASL_HANDSHAKE: &[Field] = &[Field(0, LAST, Text)];
+
+const API_VERSIONS: &[Field] = &[Field(3, LAST, Text), Field(3, LAST, Text)];
+
+const CREATE_TOPICS: &[Field] = &[
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, Text),
+            Field(0, LAST, INT),
+            Field(0, LAST, SHORT),
+            Field(0, LAST, Each(&[Field(0, LAST, INT), Field(0, LAST, INTS)])),
+            Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, Text)])),
+        ]),
+    ),
+    Field(0, LAST, INT),
+    Field(1, LAST, BYTE),
+];
+
+const DELETE_TOPICS: &[Field] =
+    &[Field(6, LAST, Each(&[Field(6, LAST, Text), Field(6, LAST, UUID)])), Field(0, 5, TEXTS), Field(0, LAST, INT)];
+
+const INIT_PRODUCER_ID: &[Field] =
+    &[Field(0, LAST, Text), Field(0, LAST, INT), Field(3, LAST, LONG), Field(3, LAST, SHORT)];
+
+const DESCRIBE_CONFIGS: &[Field] = &[
+    Field(0, LAST, Each(&[Field(0, LAST, BYTE), Field(0, LAST, Text), Field(0, LAST, TEXTS)])),
+    Field(1, LAST, BYTE),
+    Field(3, LAST, BYTE),
+];
+
+const SASL_AUTHENTICATE: &[Field] = &[Field(0, LAST, Blob)];
+
+const DESCRIBE_CLUSTER: &[Field] = &[Field(0, LAST, BYTE), Field(1, LAST, BYTE), Field(2, LAST, BYTE)];
+
+const DELETE_GROUPS: &[Field] = &[Field(0, LAST, TEXTS)];

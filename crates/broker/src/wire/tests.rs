@@ -1,0 +1,123 @@
+//! The shapes agree with the codec, and lies are refused.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::{
+    messages::{
+        ApiKey, CreateTopicsRequest, FetchRequest, JoinGroupRequest, MetadataRequest, OffsetCommitRequest,
+        OffsetFetchRequest, ProduceRequest, SyncGroupRequest, create_topics_request::*, fetch_request::*,
+        join_group_request::*, metadata_request::*, offset_commit_request::*, offset_fetch_request::*,
+        produce_request::*, sync_group_request::*,
+    },
+    protocol::{Encodable, StrBytes},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::api::{ADVERTISED, decode_only};
+
+fn text(value: &'static str) -> StrBytes {
+    StrBytes::from_static_str(value)
+}
+
+fn encoded<T: Encodable>(request: &T, version: i16) -> BytesMut {
+    let mut out = BytesMut::new();
+    request.encode(&mut out, version).expect("encodes");
+    out
+}
+
+fn sample(key: ApiKey, version: i16) -> Option<BytesMut> {
+    Some(match key {
+        // Refused by version, before its shape.
+        ApiKey::Produce if version < 3 => return None,
+        ApiKey::Produce => {
+            let data = PartitionProduceData::default().with_records(Some(Bytes::from_static(b"abc")));
+            let topic = TopicProduceData::default().with_partition_data(vec![data.clone(), data]);
+            encoded(&ProduceRequest::default().with_topic_data(vec![topic]), version)
+        }
+        ApiKey::Fetch => {
+            let topic = FetchTopic::default().with_partitions(vec![FetchPartition::default(); 3]);
+            let forgotten = ForgottenTopic::default().with_partitions(vec![1, 2]);
+            let mut request = FetchRequest::default().with_topics(vec![topic]);
+            if version >= 7 {
+                request = request.with_forgotten_topics_data(vec![forgotten]);
+            }
+            encoded(&request, version)
+        }
+        ApiKey::Metadata => {
+            let topic = MetadataRequestTopic::default().with_name(Some(text("t").into()));
+            encoded(&MetadataRequest::default().with_topics(Some(vec![topic.clone(), topic])), version)
+        }
+        ApiKey::OffsetCommit => {
+            let partition = OffsetCommitRequestPartition::default().with_committed_metadata(Some(text("m")));
+            let topic =
+                OffsetCommitRequestTopic::default().with_name(text("t").into()).with_partitions(vec![partition]);
+            encoded(&OffsetCommitRequest::default().with_topics(vec![topic]), version)
+        }
+        ApiKey::OffsetFetch if version >= 8 => {
+            let topics = OffsetFetchRequestTopics::default().with_partition_indexes(vec![1, 2, 3]);
+            let group = OffsetFetchRequestGroup::default().with_topics(Some(vec![topics]));
+            encoded(&OffsetFetchRequest::default().with_groups(vec![group]), version)
+        }
+        ApiKey::OffsetFetch => {
+            let topics = OffsetFetchRequestTopic::default().with_partition_indexes(vec![1, 2, 3]);
+            encoded(&OffsetFetchRequest::default().with_topics(Some(vec![topics])), version)
+        }
+        ApiKey::JoinGroup => {
+            let protocol = JoinGroupRequestProtocol::default().with_metadata(Bytes::from_static(b"meta"));
+            encoded(&JoinGroupRequest::default().with_protocols(vec![protocol]), version)
+        }
+        ApiKey::SyncGroup => {
+            let assignment = SyncGroupRequestAssignment::default().with_assignment(Bytes::from_static(b"all"));
+            encoded(&SyncGroupRequest::default().with_assignments(vec![assignment]), version)
+        }
+        ApiKey::CreateTopics => {
+            let topic = CreatableTopic::default()
+                .with_assignments(vec![CreatableReplicaAssignment::default().with_broker_ids(vec![1.into()])])
+                .with_configs(vec![CreatableTopicConfig::default()]);
+            encoded(&CreateTopicsRequest::default().with_topics(vec![topic]), version)
+        }
+        _ => return None,
+    })
+}
+
+#[test]
+fn every_shape_is_that_of_the_codec() {
+    for (key, versions) in ADVERTISED {
+        for version in versions.clone() {
+            if let Some(bytes) = sample(*key, version) {
+                assert_eq!(check(*key, version, &bytes, 100), Ok(()), "{key:?} {version}");
+                assert_eq!(
+                    check(*key, version, &bytes[..bytes.len() - 1], 100),
+                    Err(ShapeError::Short),
+                    "{key:?} {version}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_count_without_bytes_is_refused_before_the_codec_reserves_for_it() {
+    // Metadata version 1: two billion topics in four bytes.
+    assert_eq!(check(ApiKey::Metadata, 1, &i32::MAX.to_be_bytes(), usize::MAX), Err(ShapeError::Short));
+    // The same as a varint, version 9.
+    assert_eq!(check(ApiKey::Metadata, 9, &[0xff, 0xff, 0xff, 0xff, 0x07, 0, 0], usize::MAX), Err(ShapeError::Short));
+}
+
+#[test]
+fn the_sum_of_all_elements_is_bounded() {
+    let topic = MetadataRequestTopic::default().with_name(Some(text("t").into()));
+    let bytes = encoded(&MetadataRequest::default().with_topics(Some(vec![topic; 11])), 9);
+    assert_eq!(check(ApiKey::Metadata, 9, &bytes, 10), Err(ShapeError::Elements { most: 10 }));
+}
+
+proptest! {
+    #[test]
+    fn whatever_passes_the_walk_the_codec_can_be_given(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..ADVERTISED.len(), pick in 0..20_i16) {
+        let (key, versions) = &ADVERTISED[at];
+        let version = (*versions.start() + pick).min(*versions.end());
+        if check(*key, version, &bytes, 100).is_ok() {
+            let _ = decode_only(*key, version, Bytes::from(bytes));
+        }
+    }
+}
