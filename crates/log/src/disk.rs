@@ -1,0 +1,130 @@
+//! The disk as the log sees it: the seam where a simulation puts one that forgets, tears and reorders.
+//! Called by `wal` and `recover`. [`SystemDisk`] goes through `std::fs`, so that a test layer below libc sees it all.
+
+use std::{
+    fs, io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A file of the write-ahead log.
+pub trait DiskFile: std::fmt::Debug + Send + Sync {
+    /// Fills `into` from byte `at`; an error if the file ends before.
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `bytes` from byte `at`. Nothing is promised before [`sync`](Self::sync).
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// What was written survives power loss when this returns. After an error nothing may be assumed.
+    fn sync(&self) -> io::Result<()>;
+    /// Bytes.
+    fn length(&self) -> io::Result<u64>;
+}
+
+/// A disk.
+pub trait Disk: std::fmt::Debug + Send + Sync {
+    /// Makes a folder and those above it, durably.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+    /// Files in a folder, sorted.
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Opens a file that is there.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Creates a file of zeros with its blocks allocated, beginning with `head`, all of it durable, name included.
+    fn create(&self, path: &Path, bytes: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Takes the folder for this process alone; dropping the guard gives it back.
+    fn lock(&self, folder: &Path) -> io::Result<Box<dyn std::any::Any + Send + Sync>>;
+}
+
+/// The machine's disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemDisk;
+
+#[derive(Debug)]
+struct SystemFile(fs::File);
+
+impl DiskFile for SystemFile {
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(into, at)
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+impl Disk for SystemDisk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            self.create_folder(parent)?;
+            match fs::create_dir(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+            return sync_folder(parent);
+        }
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(SystemFile(fs::File::options().read(true).write(true).open(path)?)))
+    }
+
+    fn create(&self, path: &Path, bytes: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
+        let making = path.with_extension("new");
+        let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(&making)?;
+        let zeros = vec![0_u8; 1 << 20];
+        let mut at = 0;
+        while at < bytes {
+            let some = usize::try_from((bytes - at).min(1 << 20)).expect("at most a mebibyte");
+            file.write_all_at(&zeros[..some], at)?;
+            at += some as u64;
+        }
+        file.write_all_at(head, 0)?;
+        file.sync_all()?;
+        fs::rename(&making, path)?;
+        if let Some(folder) = path.parent() {
+            sync_folder(folder)?;
+        }
+        Ok(Arc::new(SystemFile(file)))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn lock(&self, folder: &Path) -> io::Result<Box<dyn std::any::Any + Send + Sync>> {
+        let file = fs::File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?;
+        file.try_lock().map_err(|_| {
+            io::Error::new(io::ErrorKind::WouldBlock, "another process uses this folder: stop it, or give each its own")
+        })?;
+        Ok(Box::new(file))
+    }
+}

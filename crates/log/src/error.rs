@@ -1,0 +1,249 @@
+//! Errors, one enum an operation; each says by its [`ErrorKind`] what the caller should do.
+
+use std::path::PathBuf;
+
+use crate::{Offset, ProducerEpoch, ProducerId, Sequence, StreamId};
+
+/// What a caller should do about an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ErrorKind {
+    /// Try again.
+    Retry,
+    /// Another has taken over.
+    Fenced,
+    /// The request is wrong.
+    Invalid,
+    /// Not allowed.
+    Denied,
+    /// Stored data is damaged.
+    Corrupt,
+    /// No room.
+    Full,
+    /// The log is closed.
+    Closed,
+    /// The log cannot go on.
+    Internal,
+}
+
+/// Why a batch was not appended.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// A gap or a repetition older than the last five batches.
+    #[error("producer {producer} sent sequence {found} where {expected} comes next: resend from there")]
+    OutOfOrderSequence {
+        /// Who.
+        producer: ProducerId,
+        /// What comes next.
+        expected: Sequence,
+        /// What came.
+        found: Sequence,
+    },
+    /// A newer incarnation has written.
+    #[error("producer {producer} has epoch {current}, not {found}: initialise the producer again")]
+    StaleProducerEpoch {
+        /// Who.
+        producer: ProducerId,
+        /// The newest.
+        current: ProducerEpoch,
+        /// What came.
+        found: ProducerEpoch,
+    },
+    /// No such stream.
+    #[error("stream {stream} does not exist: create it first")]
+    UnknownStream {
+        /// Which.
+        stream: StreamId,
+    },
+    /// One call must fit one write-ahead file.
+    #[error("an append of {bytes} bytes exceeds {most}: send less at once")]
+    TooLarge {
+        /// Asked.
+        bytes: u64,
+        /// Bound.
+        most: u64,
+    },
+    /// The stream has no offsets left.
+    #[error("stream {stream} has no offsets left: create another")]
+    OffsetsExhausted {
+        /// Which.
+        stream: StreamId,
+    },
+    /// Too much waits for the object store, or the disk is full.
+    #[error("the write-ahead log is full: {reason}")]
+    Full {
+        /// Why.
+        reason: String,
+    },
+    /// The log was closed.
+    #[error("the log is closed: open it again")]
+    Closed,
+    /// A write or sync failed; the log stands still, because what its pages hold cannot be trusted.
+    #[error("the write-ahead log failed and stands still until restart: {reason}")]
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl AppendError {
+    /// What to do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::OutOfOrderSequence { .. }
+            | Self::UnknownStream { .. }
+            | Self::TooLarge { .. }
+            | Self::OffsetsExhausted { .. } => ErrorKind::Invalid,
+            Self::StaleProducerEpoch { .. } => ErrorKind::Fenced,
+            Self::Full { .. } => ErrorKind::Full,
+            Self::Closed => ErrorKind::Closed,
+            Self::Failed { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Why a read failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No such stream.
+    #[error("stream {stream} does not exist: create it first")]
+    UnknownStream {
+        /// Which.
+        stream: StreamId,
+    },
+    /// Before the start or past the end.
+    #[error("offset {offset} is outside {start} to {end}: ask within")]
+    OutOfRange {
+        /// Asked.
+        offset: Offset,
+        /// First kept.
+        start: Offset,
+        /// Durable end.
+        end: Offset,
+    },
+    /// Stored bytes do not match their checksum.
+    #[error("{place} is damaged: restore it from a copy")]
+    Damaged {
+        /// Where.
+        place: String,
+    },
+    /// Disk or store did not answer.
+    #[error("reading failed: {reason}")]
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ReadError {
+    /// What to do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownStream { .. } | Self::OutOfRange { .. } => ErrorKind::Invalid,
+            Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Failed { .. } => ErrorKind::Retry,
+        }
+    }
+}
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The disk failed.
+    #[error("cannot use {path}: {source}")]
+    Disk {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Data that was durable is gone; starting would lose it silently.
+    #[error("{path} is damaged at byte {at}: {what}; restore it from a copy, or move the folder away to give it up")]
+    Damaged {
+        /// File.
+        path: PathBuf,
+        /// Byte.
+        at: u64,
+        /// What was found.
+        what: String,
+    },
+    /// The write-ahead log belongs to another store, or the store was emptied.
+    #[error("{path} belongs to log {found}, the object store to {expected}: point both at the same log")]
+    OtherLog {
+        /// Folder.
+        path: PathBuf,
+        /// In the write-ahead log.
+        found: uuid::Uuid,
+        /// In the store.
+        expected: uuid::Uuid,
+    },
+    /// The object store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An option makes no sense.
+    #[error("{option}: {reason}")]
+    Option {
+        /// Which.
+        option: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why the object store did not do something.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// A create-only name is taken.
+    #[error("object {name} exists already")]
+    Exists {
+        /// Which.
+        name: String,
+    },
+    /// No such object.
+    #[error("object {name} is missing")]
+    Missing {
+        /// Which.
+        name: String,
+    },
+    /// The head changed: another broker owns this store now.
+    #[error("another broker has taken over this store (epoch {epoch}): stop this one")]
+    Fenced {
+        /// Its epoch.
+        epoch: u32,
+    },
+    /// The bytes are not what was written.
+    #[error("object {name} is damaged: {what}")]
+    Damaged {
+        /// Which.
+        name: String,
+        /// How.
+        what: String,
+    },
+    /// Written by a newer version or not usable.
+    #[error("{reason}")]
+    Unsupported {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Anything else; it may have happened nevertheless.
+    #[error("object store: {reason}")]
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// What to do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Exists { .. } | Self::Missing { .. } => ErrorKind::Invalid,
+            Self::Fenced { .. } => ErrorKind::Fenced,
+            Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Unsupported { .. } => ErrorKind::Internal,
+            Self::Failed { .. } => ErrorKind::Retry,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Bytes of one write-ahead frame: what one append call, or one change to a stream, leaves on disk. Used by `wal`,
+//! `writer` and `recover`. Decoding trusts nothing: every length is checked against what is there.
+//!
+//! | at | bytes | header, little-endian |
+//! | --- | --- | --- |
+//! | 0 | 4 | magic `CFR1` |
+//! | 4 | 4 | body length |
+//! | 8 | 4 | CRC32C over log id (16 bytes), bytes 4 to 8, bytes 12 to 32, body |
+//! | 12 | 4 | epoch of the writer |
+//! | 16 | 8 | position of the frame in the log |
+//! | 24 | 8 | position up to which the log was synced when the frame was written |
+//! | 32 | | body: entries; then zeros up to a multiple of 8 |
+//!
+//! | entry | fields after its kind byte |
+//! | --- | --- |
+//! | 1 batch | topic 16, partition 4, base offset 8, records 4, max timestamp 8, producer id 8 (-1 none), producer epoch 2, first sequence 4, length 4, bytes |
+//! | 2 create stream | topic 16, partition 4, retention ms 8, retention bytes 8 (2^64-1 is none) |
+//! | 3 set retention | as create |
+//! | 4 delete stream | topic 16, partition 4 |
+//! | 5 delete before | topic 16, partition 4, offset 8 |
+
+use bytes::{Buf, BufMut};
+use uuid::Uuid;
+
+use crate::{
+    Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Retention, Sequence, StreamId,
+};
+
+pub(crate) const MAGIC: [u8; 4] = *b"CFR1";
+pub(crate) const HEADER_BYTES: usize = 32;
+/// Bytes of a batch entry besides the batch.
+pub(crate) const BATCH_OVERHEAD_BYTES: usize = 59;
+const NONE: u64 = u64::MAX;
+
+/// What a frame says happened to one stream. A batch is named by where its bytes lie in the frame's body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    Batch(BatchEntry),
+    Create(StreamId, Retention),
+    SetRetention(StreamId, Retention),
+    Delete(StreamId),
+    DeleteBefore(StreamId, Offset),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct BatchEntry {
+    pub(crate) stream: StreamId,
+    pub(crate) base: Offset,
+    pub(crate) records: u32,
+    pub(crate) max_timestamp: i64,
+    pub(crate) producer: Option<ProducerMark>,
+    /// Start in the body.
+    pub(crate) at: u32,
+    pub(crate) length: u32,
+}
+
+/// A frame's header, checked with its body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    pub(crate) epoch: u32,
+    pub(crate) position: u64,
+    pub(crate) synced: u64,
+    pub(crate) body_bytes: usize,
+}
+
+impl Header {
+    /// Bytes of the whole frame, padding included.
+    pub(crate) const fn frame_bytes(&self) -> usize {
+        frame_bytes(self.body_bytes)
+    }
+}
+
+/// Bytes of a frame with that body.
+pub(crate) const fn frame_bytes(body: usize) -> usize {
+    (HEADER_BYTES + body).next_multiple_of(8)
+}
+
+fn put_stream(into: &mut Vec<u8>, kind: u8, stream: &StreamId) {
+    into.put_u8(kind);
+    into.put_slice(stream.topic.as_bytes());
+    into.put_u32_le(stream.partition.get());
+}
+
+/// Appends a batch entry to a body.
+pub(crate) fn put_batch(body: &mut Vec<u8>, entry: &mut BatchEntry, bytes: &[u8]) {
+    put_stream(body, 1, &entry.stream);
+    body.put_u64_le(entry.base.get());
+    body.put_u32_le(entry.records);
+    body.put_i64_le(entry.max_timestamp);
+    body.put_i64_le(entry.producer.map_or(-1, |p| p.id.get()));
+    body.put_i16_le(entry.producer.map_or(-1, |p| p.epoch.get()));
+    body.put_i32_le(entry.producer.map_or(-1, |p| p.first_sequence.get()));
+    body.put_u32_le(entry.length);
+    entry.at = u32::try_from(body.len()).expect("a frame is no larger than a write-ahead file, which is below 4 GiB");
+    body.put_slice(bytes);
+}
+
+/// Appends an entry that carries no batch.
+pub(crate) fn put_change(body: &mut Vec<u8>, entry: &Entry) {
+    let put_retention = |body: &mut Vec<u8>, retention: &Retention| {
+        body.put_u64_le(retention.ms.unwrap_or(NONE));
+        body.put_u64_le(retention.bytes.unwrap_or(NONE));
+    };
+    match entry {
+        Entry::Batch(_) => unreachable!("batches are put with their bytes"),
+        Entry::Create(stream, retention) => {
+            put_stream(body, 2, stream);
+            put_retention(body, retention);
+        }
+        Entry::SetRetention(stream, retention) => {
+            put_stream(body, 3, stream);
+            put_retention(body, retention);
+        }
+        Entry::Delete(stream) => put_stream(body, 4, stream),
+        Entry::DeleteBefore(stream, offset) => {
+            put_stream(body, 5, stream);
+            body.put_u64_le(offset.get());
+        }
+    }
+}
+
+/// Puts header, body and padding at the end of `into`.
+pub(crate) fn put_frame(into: &mut Vec<u8>, log: Uuid, epoch: u32, position: u64, synced: u64, body: &[u8]) {
+    let start = into.len();
+    into.put_slice(&MAGIC);
+    into.put_u32_le(u32::try_from(body.len()).expect("a frame is no larger than a write-ahead file"));
+    into.put_u32_le(0);
+    into.put_u32_le(epoch);
+    into.put_u64_le(position);
+    into.put_u64_le(synced);
+    into.put_slice(body);
+    let crc = checksum(log, &into[start..start + HEADER_BYTES + body.len()]);
+    into[start + 8..start + 12].copy_from_slice(&crc.to_le_bytes());
+    into.resize(start + frame_bytes(body.len()), 0);
+}
+
+fn checksum(log: Uuid, frame: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(log.as_bytes());
+    let crc = crc32c::crc32c_append(crc, &frame[4..8]);
+    crc32c::crc32c_append(crc, &frame[12..])
+}
+
+/// The frame at the start of `bytes` if it is whole, of this log, and written for this position.
+pub(crate) fn check(bytes: &[u8], log: Uuid, position: u64) -> Option<Header> {
+    let mut header = bytes.get(..HEADER_BYTES)?;
+    if header[..4] != MAGIC {
+        return None;
+    }
+    header.advance(4);
+    let body_bytes = usize::try_from(header.get_u32_le()).ok()?;
+    let crc = header.get_u32_le();
+    let epoch = header.get_u32_le();
+    let found = header.get_u64_le();
+    let synced = header.get_u64_le();
+    let frame = bytes.get(..HEADER_BYTES.checked_add(body_bytes)?)?;
+    (found == position && checksum(log, frame) == crc).then_some(Header { epoch, position, synced, body_bytes })
+}
+
+/// The entries of a checked body, or nothing if it is not one that this version writes.
+pub(crate) fn entries(body: &[u8]) -> Option<Vec<Entry>> {
+    let mut rest = body;
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let kind = take(&mut rest, 1)?[0];
+        let topic = Uuid::from_slice(take(&mut rest, 16)?).ok()?;
+        let stream = StreamId::new(topic, PartitionIndex::new(take(&mut rest, 4)?.get_u32_le()));
+        found.push(match kind {
+            1 => Entry::Batch(batch(body.len(), stream, &mut rest)?),
+            2 => Entry::Create(stream, retention(&mut rest)?),
+            3 => Entry::SetRetention(stream, retention(&mut rest)?),
+            4 => Entry::Delete(stream),
+            5 => Entry::DeleteBefore(stream, Offset::new(take(&mut rest, 8)?.get_u64_le())),
+            _ => return None,
+        });
+    }
+    Some(found)
+}
+
+fn batch(body: usize, stream: StreamId, rest: &mut &[u8]) -> Option<BatchEntry> {
+    let mut fields = take(rest, BATCH_OVERHEAD_BYTES - 21)?;
+    let base = Offset::new(fields.get_u64_le());
+    let records = fields.get_u32_le();
+    let max_timestamp = fields.get_i64_le();
+    let id = ProducerId::new(fields.get_i64_le());
+    let epoch = ProducerEpoch::new(fields.get_i16_le());
+    let first_sequence = Sequence::new(fields.get_i32_le());
+    let producer = (id.get() >= 0).then_some(ProducerMark { id, epoch, first_sequence });
+    let length = fields.get_u32_le();
+    let _ = base.checked_add(u64::from(records))?;
+    let at = u32::try_from(body - rest.len()).ok()?;
+    take(rest, usize::try_from(length).ok()?)?;
+    Some(BatchEntry { stream, base, records, max_timestamp, producer, at, length })
+}
+
+fn retention(rest: &mut &[u8]) -> Option<Retention> {
+    let mut fields = take(rest, 16)?;
+    let limit = |value: u64| (value != NONE).then_some(value);
+    Some(Retention { ms: limit(fields.get_u64_le()), bytes: limit(fields.get_u64_le()) })
+}
+
+fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(bytes)?;
+    *rest = left;
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_frame_comes_back_as_it_was_put_and_only_at_its_own_place(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200), base in 0u64..1 << 60, records in 1u32..1000,
+            id in -1i64..5, position in any::<u64>(), flip in 0usize..64, ms in proptest::option::of(0u64..9),
+        ) {
+            let stream = StreamId::new(Uuid::from_u128(9), PartitionIndex::new(3));
+            let producer = (id >= 0).then_some(ProducerMark {
+                id: ProducerId::new(id), epoch: ProducerEpoch::new(2), first_sequence: Sequence::new(4),
+            });
+            let mut entry = BatchEntry {
+                stream, base: Offset::new(base), records, max_timestamp: 5, producer, at: 0,
+                length: u32::try_from(bytes.len()).unwrap(),
+            };
+            let mut body = Vec::new();
+            put_batch(&mut body, &mut entry, &bytes);
+            let change = Entry::Create(stream, Retention { ms, bytes: None });
+            put_change(&mut body, &change);
+            let log = Uuid::from_u128(1);
+            let mut frame = Vec::new();
+            put_frame(&mut frame, log, 6, position, 1, &body);
+            let header = check(&frame, log, position).unwrap();
+            prop_assert_eq!(header.frame_bytes(), frame.len());
+            prop_assert_eq!(entries(&body).unwrap(), vec![Entry::Batch(entry), change]);
+            prop_assert!(check(&frame, Uuid::from_u128(2), position).is_none());
+            prop_assert!(check(&frame, log, position ^ 8).is_none());
+            let at = flip % (HEADER_BYTES + body.len());
+            frame[at] ^= 1;
+            prop_assert!(check(&frame, log, position).is_none());
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = entries(&bytes);
+            let _ = check(&bytes, Uuid::nil(), 0);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What ordering knows of one stream: the next offset, and of each idempotent producer its last five batches, as Kafka
+//! brokers keep. Used by the writer ahead of the disk, and by the durable state behind it. Bounded in producers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppendError, Offset, ProducerEpoch, ProducerMark, Sequence};
+
+/// Batches remembered of one producer: what a producer may have in flight.
+const BATCHES_KEPT: usize = 5;
+/// Producers remembered for one stream; past it the one that wrote longest ago is forgotten.
+const PRODUCERS_MAX: usize = 10_000;
+
+/// One remembered batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) first: Sequence,
+    pub(crate) records: u32,
+    pub(crate) base: Offset,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Producer {
+    pub(crate) epoch: ProducerEpoch,
+    pub(crate) last: VecDeque<Seen>,
+}
+
+/// Next offset and producers of one stream.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Ledger {
+    pub(crate) next: Offset,
+    pub(crate) producers: BTreeMap<i64, Producer>,
+}
+
+impl Ledger {
+    /// Says whether a batch may follow: `Ok(None)` if it is new, `Ok(Some(base))` if it is stored already.
+    pub(crate) fn check(&self, mark: &ProducerMark, records: u32) -> Result<Option<Offset>, AppendError> {
+        let Some(known) = self.producers.get(&mark.id.get()) else { return Ok(None) };
+        if mark.epoch < known.epoch {
+            return Err(AppendError::StaleProducerEpoch { producer: mark.id, current: known.epoch, found: mark.epoch });
+        }
+        let found = mark.first_sequence;
+        let expected = if mark.epoch > known.epoch {
+            Sequence::new(0)
+        } else {
+            if let Some(seen) = known.last.iter().find(|seen| seen.first == found && seen.records == records) {
+                return Ok(Some(seen.base));
+            }
+            known.last.back().map_or(found, |seen| seen.first.wrapping_plus(seen.records))
+        };
+        if expected == found {
+            return Ok(None);
+        }
+        Err(AppendError::OutOfOrderSequence { producer: mark.id, expected, found })
+    }
+
+    /// Takes a batch that was checked: moves the next offset past it and remembers its producer.
+    pub(crate) fn record(&mut self, base: Offset, records: u32, mark: Option<&ProducerMark>) {
+        self.next = base.checked_add(u64::from(records)).expect("the writer checked that the offsets suffice");
+        let Some(mark) = mark else { return };
+        if !self.producers.contains_key(&mark.id.get()) && self.producers.len() >= PRODUCERS_MAX {
+            let oldest = self.producers.iter().min_by_key(|(_, p)| p.last.back().map(|seen| seen.base));
+            if let Some(id) = oldest.map(|(id, _)| *id) {
+                self.producers.remove(&id);
+            }
+        }
+        let fresh = || Producer { epoch: mark.epoch, last: VecDeque::new() };
+        let known = self.producers.entry(mark.id.get()).or_insert_with(fresh);
+        if known.epoch != mark.epoch {
+            *known = fresh();
+        }
+        if known.last.len() >= BATCHES_KEPT {
+            known.last.pop_front();
+        }
+        known.last.push_back(Seen { first: mark.first_sequence, records, base });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ProducerId;
+
+    fn mark(epoch: i16, first: i32) -> ProducerMark {
+        ProducerMark {
+            id: ProducerId::new(7),
+            epoch: ProducerEpoch::new(epoch),
+            first_sequence: Sequence::new(first),
+        }
+    }
+
+    #[test]
+    fn five_batches_are_remembered_and_the_sixth_before_is_out_of_order() {
+        let mut ledger = Ledger::default();
+        for n in 0..6 {
+            assert_eq!(ledger.check(&mark(0, n * 2), 2), Ok(None));
+            ledger.record(ledger.next, 2, Some(&mark(0, n * 2)));
+        }
+        for n in 1..6 {
+            assert_eq!(ledger.check(&mark(0, n * 2), 2), Ok(Some(Offset::new(n as u64 * 2))));
+        }
+        assert!(matches!(ledger.check(&mark(0, 0), 2), Err(AppendError::OutOfOrderSequence { .. })));
+        assert!(matches!(ledger.check(&mark(0, 14), 2), Err(AppendError::OutOfOrderSequence { .. })));
+    }
+
+    #[test]
+    fn an_older_incarnation_is_refused_and_a_newer_one_begins_at_zero() {
+        let mut ledger = Ledger::default();
+        ledger.record(Offset::new(0), 1, Some(&mark(3, 0)));
+        assert!(matches!(ledger.check(&mark(2, 1), 1), Err(AppendError::StaleProducerEpoch { .. })));
+        assert!(matches!(ledger.check(&mark(4, 1), 1), Err(AppendError::OutOfOrderSequence { .. })));
+        assert_eq!(ledger.check(&mark(4, 0), 1), Ok(None));
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        let mut ledger = Ledger::default();
+        ledger.record(Offset::new(0), 2, Some(&mark(0, i32::MAX - 1)));
+        assert_eq!(ledger.check(&mark(0, 0), 1), Ok(None));
+    }
+}

@@ -1,0 +1,151 @@
+//! What callers give and get: options, entries to append, what a read returns, statistics. No behaviour.
+
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::{Disk, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, StreamId, SystemDisk};
+
+/// How the log is run.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// Folder of this log; the write-ahead log lies in `wal/` below it.
+    pub folder: PathBuf,
+    /// Writes base offset and leader epoch into a batch before it is stored.
+    pub stamp: fn(&mut [u8], Offset, LeaderEpoch),
+    /// Bytes of one write-ahead file; also the bound of one append call.
+    pub wal_segment_bytes: u64,
+    /// Appends are refused as `Full` while this many bytes wait for the object store.
+    pub wal_bytes_max: u64,
+    /// Durable bytes that start an upload.
+    pub upload_bytes: u64,
+    /// Age of the oldest durable byte that starts an upload.
+    pub upload_interval: Duration,
+    /// Bytes of recent batches kept in memory.
+    pub tail_bytes_max: u64,
+    /// Bytes of object ranges kept in memory.
+    pub cache_bytes_max: u64,
+    /// Append calls that may wait for the writer.
+    pub queue_calls_max: usize,
+    /// Bytes that may wait for the writer.
+    pub queue_bytes_max: usize,
+    /// How often retention is looked at.
+    pub retention_interval: Duration,
+    /// Where the write-ahead log lies.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl LogOptions {
+    /// Safe defaults for a log in `folder`.
+    #[must_use]
+    pub fn new(folder: PathBuf, stamp: fn(&mut [u8], Offset, LeaderEpoch)) -> Self {
+        Self {
+            folder,
+            stamp,
+            wal_segment_bytes: 64 << 20,
+            wal_bytes_max: 2 << 30,
+            upload_bytes: 32 << 20,
+            upload_interval: Duration::from_secs(30),
+            tail_bytes_max: 64 << 20,
+            cache_bytes_max: 64 << 20,
+            queue_calls_max: 4096,
+            queue_bytes_max: 64 << 20,
+            retention_interval: Duration::from_secs(60),
+            disk: Arc::new(SystemDisk),
+        }
+    }
+}
+
+/// How long and how much a stream keeps; `None` is without end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Retention {
+    /// Milliseconds.
+    pub ms: Option<u64>,
+    /// Bytes.
+    pub bytes: Option<u64>,
+}
+
+/// What an idempotent producer says of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerMark {
+    /// Who.
+    pub id: ProducerId,
+    /// Which incarnation.
+    pub epoch: ProducerEpoch,
+    /// Sequence of the first record.
+    pub first_sequence: Sequence,
+}
+
+/// One batch to append.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Where to.
+    pub stream: StreamId,
+    /// Records in the batch.
+    pub records: NonZeroU32,
+    /// Greatest timestamp in it, ms.
+    pub max_timestamp: i64,
+    /// Its producer, if idempotent.
+    pub producer: Option<ProducerMark>,
+    /// The batch.
+    pub bytes: BytesMut,
+}
+
+/// A durable batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// First offset that the stream keeps.
+    pub log_start: Offset,
+    /// It had been stored before, and was not stored again.
+    pub duplicate: bool,
+}
+
+/// What a read gives.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// Whole batches as stored; the first may begin before the offset asked for.
+    pub batches: Vec<Bytes>,
+    /// First offset kept.
+    pub log_start: Offset,
+    /// One past the last offset that is durable.
+    pub durable_end: Offset,
+}
+
+/// A stream's extent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// First offset kept.
+    pub log_start: Offset,
+    /// One past the last offset that is durable.
+    pub durable_end: Offset,
+    /// Leader epoch now.
+    pub leader_epoch: LeaderEpoch,
+    /// Bytes kept.
+    pub bytes: u64,
+}
+
+/// Counters since the log was opened, and depths now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogStats {
+    /// Syncs of write-ahead files.
+    pub fsyncs: u64,
+    /// Batches appended.
+    pub appends: u64,
+    /// Bytes appended.
+    pub appended_bytes: u64,
+    /// Append calls that wait for the writer.
+    pub queue_calls: u64,
+    /// Bytes of the write-ahead log that the store does not have yet.
+    pub wal_depth_bytes: u64,
+    /// Objects put.
+    pub uploads: u64,
+    /// Uploads that failed and are tried again.
+    pub upload_failures: u64,
+    /// Batches that wait for upload.
+    pub upload_backlog: u64,
+    /// Streams.
+    pub streams: u64,
+}

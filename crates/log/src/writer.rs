@@ -1,0 +1,278 @@
+//! The one thread that orders, writes, syncs and publishes. Called through `log` by a bounded queue.
+//!
+//! While one sync runs, appends gather in the queue; the next group takes all of them into one write and one sync.
+//! The values say where an append stands: a [`Call`] was admitted to the queue, an [`Ordered`] has its offsets and its
+//! place, and only what [`Writer::persist`] returned is acknowledged. A failed write or sync stops the log for good:
+//! what its pages hold cannot be trusted.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering, mpsc},
+};
+
+use bytes::BytesMut;
+use parking_lot::RwLock;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::{
+    Append, AppendError, Appended, LeaderEpoch, LogOptions, Offset, StreamId,
+    frame::{self, BATCH_OVERHEAD_BYTES, BatchEntry, Entry, HEADER_BYTES, frame_bytes},
+    ledger::Ledger,
+    log::Counters,
+    state::{Placed, State, Stream},
+    wal::{HEAD_BYTES, Segment},
+};
+
+/// Bytes of one group: a larger one would only delay its first member.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+pub(crate) type Results = Result<Vec<Result<Appended, AppendError>>, AppendError>;
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Append { entries: Vec<Append>, bytes: usize, reply: oneshot::Sender<Results> },
+    Change { entry: Entry, reply: oneshot::Sender<Results> },
+    Close { reply: oneshot::Sender<()> },
+}
+
+/// A call with its offsets and its place in the group, not durable yet.
+struct Ordered {
+    results: Vec<Result<Appended, AppendError>>,
+    reply: oneshot::Sender<Results>,
+}
+
+/// What becomes visible when the group is durable.
+enum Visible {
+    Batch(StreamId, Placed),
+    Change(Entry),
+}
+
+/// The writer's own state; nothing else touches it.
+pub(crate) struct Writer {
+    pub(crate) options: LogOptions,
+    pub(crate) folder: PathBuf,
+    pub(crate) log: Uuid,
+    pub(crate) epoch: u32,
+    pub(crate) ledgers: BTreeMap<StreamId, Ledger>,
+    pub(crate) state: Arc<RwLock<State>>,
+    pub(crate) counters: Arc<Counters>,
+    /// Where the next frame goes.
+    pub(crate) next: u64,
+    pub(crate) synced: u64,
+    pub(crate) segment: Option<Segment>,
+}
+
+impl Writer {
+    /// Serves calls until the queue closes or the disk fails.
+    pub(crate) fn run(mut self, calls: &mpsc::Receiver<Call>) {
+        let mut failed: Option<AppendError> = None;
+        while let Ok(first) = calls.recv() {
+            let mut group = vec![first];
+            let mut bytes = 0;
+            while bytes < GROUP_BYTES_MAX {
+                let Ok(call) = calls.try_recv() else { break };
+                if let Call::Append { bytes: more, .. } = &call {
+                    bytes += more;
+                }
+                group.push(call);
+            }
+            if let Some(error) = &failed {
+                group.into_iter().for_each(|call| refuse(call, error));
+                continue;
+            }
+            match self.group(group) {
+                Ok(None) => {}
+                Ok(Some(closing)) => {
+                    let _ = closing.send(());
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the write-ahead log failed; nothing is accepted until restart");
+                    failed = Some(AppendError::Failed { reason: error.to_string() });
+                }
+            }
+        }
+    }
+
+    /// Orders a group, makes it durable with one sync, shows it, and only then acknowledges it.
+    fn group(&mut self, group: Vec<Call>) -> io::Result<Option<oneshot::Sender<()>>> {
+        let (mut buffer, mut start) = (Vec::new(), self.next);
+        let (mut ordered, mut visible, mut closing) = (Vec::new(), Vec::new(), None);
+        for call in group {
+            let (body, shown, results, reply) = match call {
+                Call::Close { reply } => {
+                    closing = Some(reply);
+                    continue;
+                }
+                Call::Change { entry, reply } => {
+                    let mut body = Vec::new();
+                    frame::put_change(&mut body, &entry);
+                    self.change(&entry);
+                    (body, vec![Visible::Change(entry)], Vec::new(), reply)
+                }
+                Call::Append { entries, bytes, reply } => {
+                    self.counters.queued.fetch_sub(1, Ordering::Relaxed);
+                    self.counters.queued_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+                    let (body, shown, results) = self.order(entries);
+                    (body, shown, results, reply)
+                }
+            };
+            if !body.is_empty() {
+                if !self.fits(start, buffer.len(), body.len()) {
+                    self.persist(start, &mut buffer, true)?;
+                    start = self.next;
+                }
+                let position = start + buffer.len() as u64;
+                let body_at = position + HEADER_BYTES as u64;
+                frame::put_frame(&mut buffer, self.log, self.epoch, position, self.synced, &body);
+                visible.extend(shown.into_iter().map(|shown| match shown {
+                    Visible::Batch(id, placed) => Visible::Batch(id, Placed { position: body_at + placed.position, ..placed }),
+                    change @ Visible::Change(_) => change,
+                }));
+            }
+            ordered.push(Ordered { results, reply });
+        }
+        self.persist(start, &mut buffer, false)?;
+        self.show(visible);
+        for Ordered { results, reply } in ordered {
+            // A caller that went away has its batch durable all the same.
+            let _ = reply.send(Ok(results));
+        }
+        Ok(closing)
+    }
+
+    /// Gives each entry its offsets, or says why not. Positions are within the body until the frame has its place.
+    fn order(&mut self, entries: Vec<Append>) -> (Vec<u8>, Vec<Visible>, Vec<Result<Appended, AppendError>>) {
+        let (mut body, mut shown, mut results) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in entries {
+            results.push(self.order_one(entry, &mut body, &mut shown));
+        }
+        (body, shown, results)
+    }
+
+    fn order_one(&mut self, entry: Append, body: &mut Vec<u8>, shown: &mut Vec<Visible>) -> Result<Appended, AppendError> {
+        let Append { stream, records, max_timestamp, producer, mut bytes } = entry;
+        let records = records.get();
+        let log_start = self.state.read().streams.get(&stream).map_or(Offset::default(), |stream| stream.start);
+        let ledger = self.ledgers.get_mut(&stream).ok_or(AppendError::UnknownStream { stream })?;
+        if let Some(mark) = &producer {
+            if let Some(base_offset) = ledger.check(mark, records)? {
+                return Ok(Appended { base_offset, log_start, duplicate: true });
+            }
+        }
+        let base = ledger.next;
+        base.checked_add(u64::from(records)).ok_or(AppendError::OffsetsExhausted { stream })?;
+        (self.options.stamp)(&mut bytes, base, LeaderEpoch::new(self.epoch));
+        let length = u32::try_from(bytes.len()).expect("an append is no larger than a write-ahead file");
+        let mut batch = BatchEntry { stream, base, records, max_timestamp, producer, at: 0, length };
+        frame::put_batch(body, &mut batch, &bytes);
+        ledger.record(base, records, producer.as_ref());
+        self.counters.appends.fetch_add(1, Ordering::Relaxed);
+        self.counters.appended_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
+        shown.push(Visible::Batch(stream, Placed { base, records, max_timestamp, position: u64::from(batch.at), length }));
+        Ok(Appended { base_offset: base, log_start, duplicate: false })
+    }
+
+    fn change(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Create(id, _) => {
+                self.ledgers.entry(*id).or_default();
+            }
+            Entry::Delete(id) => {
+                self.ledgers.remove(id);
+            }
+            Entry::SetRetention(..) | Entry::DeleteBefore(..) | Entry::Batch(_) => {}
+        }
+    }
+
+    /// Whether one more frame, and the empty one that leaves the file, fit behind what is gathered.
+    fn fits(&self, start: u64, gathered: usize, body: usize) -> bool {
+        let Some(segment) = &self.segment else { return false };
+        start + (gathered + frame_bytes(body) + HEADER_BYTES) as u64 <= segment.end()
+    }
+
+    /// Writes what is gathered, syncs it, and, where asked, leaves the file for a new one.
+    fn persist(&mut self, start: u64, buffer: &mut Vec<u8>, leave: bool) -> io::Result<()> {
+        if leave {
+            if let Some(segment) = &self.segment {
+                let position = start + buffer.len() as u64;
+                if position + HEADER_BYTES as u64 <= segment.end() {
+                    frame::put_frame(buffer, self.log, self.epoch, position, self.synced, &[]);
+                }
+            }
+        }
+        if !buffer.is_empty() {
+            let segment = self.segment.as_ref().expect("frames are gathered only for a file that they fit into");
+            segment.file.write_at(start - segment.base, buffer)?;
+            segment.file.sync()?;
+            self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
+            self.next = start + buffer.len() as u64;
+            self.synced = self.next;
+            buffer.clear();
+        }
+        if leave {
+            let base = self.segment.as_ref().map_or(self.next, Segment::end);
+            let segment = Segment::create(self.options.disk.as_ref(), &self.folder, self.log, base, self.options.wal_segment_bytes)?;
+            self.next = base + HEAD_BYTES as u64;
+            self.state.write().segments.insert(base, segment.clone());
+            self.segment = Some(segment);
+        }
+        Ok(())
+    }
+
+    /// Makes a durable group visible, all of it at once, and wakes who waits for it.
+    fn show(&self, visible: Vec<Visible>) {
+        let mut state = self.state.write();
+        let mut touched = Vec::new();
+        for shown in visible {
+            match shown {
+                Visible::Batch(id, placed) => {
+                    if let Some(stream) = state.streams.get_mut(&id) {
+                        stream.push(placed);
+                        touched.push(id);
+                    }
+                }
+                Visible::Change(Entry::Create(id, retention)) => {
+                    state.streams.entry(id).or_insert_with(|| Stream::new(retention));
+                }
+                Visible::Change(Entry::SetRetention(id, retention)) => {
+                    if let Some(stream) = state.streams.get_mut(&id) {
+                        stream.retention = retention;
+                    }
+                }
+                Visible::Change(Entry::Delete(id)) => {
+                    state.streams.remove(&id);
+                }
+                Visible::Change(Entry::DeleteBefore(id, offset)) => {
+                    if let Some(stream) = state.streams.get_mut(&id) {
+                        stream.delete_before(offset);
+                    }
+                }
+                Visible::Change(Entry::Batch(_)) => {}
+            }
+        }
+        touched.dedup();
+        for id in touched {
+            if let Some(stream) = state.streams.get(&id) {
+                stream.publish();
+            }
+        }
+    }
+}
+
+fn refuse(call: Call, error: &AppendError) {
+    match call {
+        Call::Append { reply, .. } | Call::Change { reply, .. } => { let _ = reply.send(Err(error.clone())); },
+        Call::Close { reply } => { let _ = reply.send(()); },
+    }
+}
+
+/// Bytes that an append call takes in a frame, at most.
+pub(crate) fn frame_size(entries: &[Append]) -> usize {
+    let body: usize = entries.iter().map(|entry| BATCH_OVERHEAD_BYTES + BytesMut::len(&entry.bytes)).sum();
+    frame_bytes(body)
+}
