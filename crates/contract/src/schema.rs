@@ -32,7 +32,7 @@ impl Contract {
     /// The URI in `ce_dataschema`, which is the schema's `$id`.
     #[must_use]
     pub fn uri(&self) -> String {
-        format!("https://cairn.io/contracts/{}/v{}.json", self.name, self.version)
+        format!("urn:cairn:contracts/{}/v{}.json", self.name, self.version)
     }
 
     /// The value of the record header `__value_schema_id`: byte 1, then the 16 bytes of the GUID.
@@ -45,8 +45,12 @@ impl Contract {
     }
 }
 
+/// Confluent's rule for a schema without references, metadata and rules: the MD5 of its canonical text, read as a UUID
+/// as it is, with no version bits set. For JSON Schema that text is the schema without white space between tokens, its
+/// members in the order in which they were written.
 fn guid(schema: &str) -> Uuid {
-    Uuid::from_bytes(Md5::digest(schema.as_bytes()).into())
+    let parsed: serde_json::Value = serde_json::from_str(schema).expect("the tests parse every embedded contract");
+    Uuid::from_bytes(Md5::digest(parsed.to_string()).into())
 }
 
 static CONTRACTS: LazyLock<[Contract; EventType::ALL.len()]> =
@@ -84,5 +88,34 @@ const fn text(event_type: EventType) -> &'static str {
         EventType::PolicyLoaded => file!("policy.loaded"),
         EventType::PolicyActivated => file!("policy.activated"),
         EventType::PolicyRejected => file!("policy.rejected"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guid_is_the_md5_of_the_text_without_layout() {
+        let expected = Uuid::from_bytes(Md5::digest(b"{\"type\":\"object\"}").into());
+        assert_eq!(guid("{\n  \"type\": \"object\"\n}\n"), expected);
+        assert_eq!(expected.to_string().replace('-', ""), hex::encode(Md5::digest(b"{\"type\":\"object\"}")));
+        assert_ne!(guid("{\"type\":\"array\"}"), expected);
+    }
+
+    #[test]
+    fn the_header_is_byte_one_and_the_guid() {
+        let contract = contract(EventType::CallIntent);
+        let header = contract.schema_id_header();
+        assert_eq!((header.len(), header[0], &header[1..]), (17, 1, contract.guid.as_bytes().as_slice()));
+    }
+
+    #[test]
+    fn every_type_has_its_own_contract() {
+        let guids: std::collections::BTreeSet<Uuid> = EventType::ALL.iter().map(|t| contract(*t).guid).collect();
+        assert_eq!(guids.len(), EventType::ALL.len());
+        for event_type in EventType::ALL {
+            assert_eq!(contract(event_type).name, event_type.name());
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! The gateway takes a [`Verdict`] apart: a [`Ruling::Permit`] holds the only thing that lets it forward. The event
 //! `call.decision` is built from the same verdict, so that a decision and its record cannot disagree.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -93,6 +93,12 @@ impl Obligation {
         match self {
             Self::Approval { .. } => APPROVAL,
         }
+    }
+}
+
+impl fmt::Display for Obligation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
