@@ -5,6 +5,7 @@
 //! one producer's events of a partition keep their order, and their chain shows what is missing. This crate must never know
 //! MCP or policy.
 
+mod embedded;
 mod identity;
 pub mod kafka;
 pub mod reader;
@@ -12,6 +13,7 @@ mod recorder;
 mod seam;
 pub mod testing;
 
+pub use embedded::EmbeddedBackbone;
 pub use identity::{IdentityError, gateway_id, next_epoch};
 pub use kafka::{KafkaBackbone, KafkaOptions};
 pub use recorder::{

@@ -1,2 +1,225 @@
-//! The command line.
-fn main() {}
+//! The command line: which part runs, with what. Holds no logic of its own; each command has a file.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the person who started it")]
+
+mod ask;
+mod config;
+mod demo;
+mod folder;
+mod read;
+mod up;
+mod wrap;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use cairn_clock::Entropy;
+use cairn_operators::Credential;
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cairn", version, about = "Stands between AI applications and their MCP servers, decides what may happen, and leaves a durable trail")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows the whole story on a sample, in under a minute.
+    #[command(after_help = "Example: cairn demo")]
+    Demo {
+        /// Where the demonstration keeps its folder; a new temporary one where absent.
+        #[arg(long)]
+        data: Option<PathBuf>,
+    },
+    /// Runs everything in one process: gateway, embedded log, admin address.
+    #[command(after_help = "Example: cairn up --config cairn.toml\nThen: curl http://127.0.0.1:7071/healthz")]
+    Up(UpArguments),
+    /// Runs the embedded log alone.
+    #[command(after_help = "Example: cairn broker --kafka 127.0.0.1:9092")]
+    Broker(UpArguments),
+    /// A stdio server behind Cairn, for any client's configuration.
+    #[command(after_help = "Example: cairn wrap -- npx -y @modelcontextprotocol/server-memory")]
+    Wrap(WrapArguments),
+    /// Prints events as they come.
+    #[command(after_help = "Example: cairn tail --from-start --json")]
+    Tail {
+        #[command(flatten)]
+        reading: Reading,
+        /// Begin with the oldest event.
+        #[arg(long)]
+        from_start: bool,
+        /// End after this many events.
+        #[arg(long)]
+        count: Option<u64>,
+    },
+    /// One workflow's decision path, or the recent workflows.
+    #[command(after_help = "Example: cairn trail 4bf92f3577b34da6a3ce929d0e0e4736")]
+    Trail {
+        /// The workflow.
+        id: Option<String>,
+        #[command(flatten)]
+        reading: Reading,
+    },
+    /// Approves a held call; without an id lists what waits.
+    #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn approve ap-0192…")]
+    Approve(SettleArguments),
+    /// Denies a held call; without an id lists what waits.
+    #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn deny ap-0192… --reason \"not today\"")]
+    Deny(SettleArguments),
+    /// The operator's credential.
+    Operator {
+        #[command(subcommand)]
+        what: OperatorCommand,
+    },
+    /// The sample MCP server of orders and tickets, on standard input and output.
+    #[command(hide = true)]
+    SampleServer {
+        #[arg(long)]
+        journal: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum OperatorCommand {
+    /// Makes a new token, which replaces the old one at once, and prints it once.
+    #[command(after_help = "Example: cairn operator new --data ~/.local/share/cairn")]
+    New {
+        /// The data folder.
+        #[arg(long, env = "CAIRN_DATA")]
+        data: Option<PathBuf>,
+    },
+}
+
+/// What `up` is told.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct UpArguments {
+    /// The data folder.
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// `cairn.toml`, or an MCP client's mcpServers JSON.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the Kafka protocol is served.
+    #[arg(long)]
+    pub(crate) kafka: Option<String>,
+    /// Where MCP is served.
+    #[arg(long)]
+    pub(crate) gateway: Option<String>,
+    /// Where health, metrics and approvals are served.
+    #[arg(long)]
+    pub(crate) admin: Option<String>,
+    /// Policy files; `policies/` beside the configuration file where absent.
+    #[arg(long)]
+    pub(crate) policies: Option<PathBuf>,
+    /// End after so many seconds without a wrapped client.
+    #[arg(long, hide = true)]
+    pub(crate) idle_seconds: Option<u64>,
+}
+
+/// What `wrap` is told.
+#[derive(Args, Debug)]
+pub(crate) struct WrapArguments {
+    /// The data folder whose `up` to join.
+    #[arg(long, env = "CAIRN_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// The server's name in the trail; the program's name where absent.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A Streamable HTTP server instead of a command.
+    #[arg(long, conflicts_with = "command")]
+    pub(crate) url: Option<String>,
+    /// A header for the HTTP server, as `name: value`.
+    #[arg(long)]
+    pub(crate) header: Vec<String>,
+    /// The server's command line, after `--`.
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Args)]
+struct Reading {
+    /// The Kafka address; that of the running `up` where absent.
+    #[arg(long)]
+    bootstrap: Option<String>,
+    /// The data folder of the running `up`.
+    #[arg(long, env = "CAIRN_DATA")]
+    data: Option<PathBuf>,
+    /// JSON for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct SettleArguments {
+    /// The approval; without it, what waits is listed.
+    id: Option<String>,
+    /// Why, for the record.
+    #[arg(long)]
+    reason: Option<String>,
+    /// The admin address; that of the running `up` where absent.
+    #[arg(long)]
+    admin: Option<String>,
+    /// The data folder of the running `up`.
+    #[arg(long, env = "CAIRN_DATA")]
+    data: Option<PathBuf>,
+    /// JSON for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime needs threads and epoll, and nothing runs without");
+    match runtime.block_on(run(arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cairn: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Demo { data } => demo::run(data).await,
+        Command::Up(arguments) => up::run(arguments, true).await,
+        Command::Broker(arguments) => up::run(arguments, false).await,
+        Command::Wrap(arguments) => wrap::run(arguments).await,
+        Command::Tail { reading, from_start, count } => {
+            let bootstrap = read::bootstrap(reading.bootstrap, reading.data)?;
+            tokio::task::spawn_blocking(move || read::tail(&bootstrap, from_start, reading.json, count)).await?
+        }
+        Command::Trail { id, reading } => {
+            let bootstrap = read::bootstrap(reading.bootstrap, reading.data)?;
+            let text = tokio::task::spawn_blocking(move || match id {
+                Some(id) => read::workflow(&bootstrap, &id, reading.json),
+                None => read::workflows(&bootstrap, reading.json),
+            });
+            println!("{}", text.await??);
+            Ok(())
+        }
+        Command::Approve(arguments) => settle(arguments, true).await,
+        Command::Deny(arguments) => settle(arguments, false).await,
+        Command::Operator { what: OperatorCommand::New { data } } => {
+            let data = data.map_or_else(folder::default_path, Ok)?;
+            std::fs::create_dir_all(&data)?;
+            println!("{}", Credential::of(&data).renew(&Entropy::system())?.reveal());
+            Ok(())
+        }
+        Command::SampleServer { journal } => {
+            cairn_sample::SampleServer::new(journal.as_deref())?.serve_stdio().await
+        }
+    }
+}
+
+async fn settle(arguments: SettleArguments, approve: bool) -> anyhow::Result<()> {
+    let admin = ask::admin(arguments.admin, arguments.data)?;
+    let text = match arguments.id {
+        Some(id) => ask::settle(&admin, &id, approve, arguments.reason).await?,
+        None => ask::list(&admin, arguments.json).await?,
+    };
+    println!("{text}");
+    Ok(())
+}

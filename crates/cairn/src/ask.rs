@@ -1,0 +1,73 @@
+//! Talking to the admin address of a running `up`: `cairn approve`, `cairn deny`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::{Value, json};
+
+use crate::folder;
+
+/// Largest answer of the admin address that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// The admin address: given, else that of the running `up`, else the default.
+pub(crate) fn admin(given: Option<String>, data: Option<PathBuf>) -> anyhow::Result<String> {
+    if let Some(given) = given {
+        return Ok(given);
+    }
+    let data = data.map_or_else(folder::default_path, Ok)?;
+    Ok(folder::endpoints(&data).map_or_else(|| "127.0.0.1:7071".to_owned(), |endpoints| endpoints.admin))
+}
+
+async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+    let token = std::env::var("CAIRN_OPERATOR_TOKEN")
+        .context("set CAIRN_OPERATOR_TOKEN to the token that `cairn up` printed once (or make a new one: `cairn operator new`)")?;
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = http::Request::builder().method(method).uri(format!("http://{admin}{path}"))
+        .header("authorization", format!("Bearer {token}")).header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
+        .context("the operator token or the address cannot stand in a request")?;
+    let response = client.request(request).await.with_context(|| format!("nobody answers at {admin}: is `cairn up` running?"))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await
+        .map_err(|error| anyhow::anyhow!("the answer of {admin} could not be read: {error}"))?.to_bytes();
+    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if !status.is_success() {
+        bail!("{}", value.get("error").and_then(Value::as_str).unwrap_or("the admin address refused"));
+    }
+    Ok(value)
+}
+
+/// What waits, as text or JSON.
+pub(crate) async fn list(admin: &str, as_json: bool) -> anyhow::Result<String> {
+    let value = send(admin, "GET", "/approvals", None).await?;
+    if as_json {
+        return Ok(value.to_string());
+    }
+    let waiting = value.get("waiting").and_then(Value::as_array).cloned().unwrap_or_default();
+    if waiting.is_empty() {
+        return Ok("nothing waits for approval".to_owned());
+    }
+    let lines = waiting.iter().map(|hold| {
+        let of = |key: &str| hold.get(key).and_then(Value::as_str).unwrap_or_default();
+        format!("{}\n  {} asks for {} {}/{}\n  arguments {}\n  workflow {}, policy {}\n  expires {}",
+            of("id"), of("principal"), of("method"), of("server"), of("target"), of("arguments"), of("workflow_id"),
+            of("policy_version"), of("expires_at"))
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// Settles one hold.
+pub(crate) async fn settle(admin: &str, id: &str, approve: bool, reason: Option<String>) -> anyhow::Result<String> {
+    if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        bail!("{id:?} is no approval id: `cairn approve` lists what waits");
+    }
+    let verb = if approve { "approve" } else { "deny" };
+    let approver = std::env::var("USER").unwrap_or_else(|_| "operator".to_owned());
+    let body = json!({ "approver": approver, "reason": reason });
+    send(admin, "POST", &format!("/approvals/{id}/{verb}"), Some(body)).await?;
+    Ok(format!("{id} {}", if approve { "approved" } else { "denied" }))
+}

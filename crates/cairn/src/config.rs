@@ -1,0 +1,283 @@
+//! The configuration: `cairn.toml`, or an MCP client's own `mcpServers` JSON as it is.
+//!
+//! Read once at start. Unknown keys and bad values are errors that name the file, the key and what to do. Values may
+//! hold secrets, so nothing here prints one: `${NAME}` in a value is replaced by that environment variable.
+
+use std::{collections::BTreeMap, path::{Path, PathBuf}, time::Duration};
+
+use anyhow::{Context, bail};
+use cairn_gateway::{Limits, Reach, ServerSpec};
+use serde::Deserialize;
+
+/// Everything that can be configured.
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) gateway: GatewaySection,
+    pub(crate) kafka: KafkaSection,
+    pub(crate) admin: AdminSection,
+    pub(crate) backbone: BackboneSection,
+    pub(crate) servers: BTreeMap<String, ServerSection>,
+}
+
+/// `[gateway]`
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct GatewaySection {
+    pub(crate) listen: Option<String>,
+    pub(crate) origins: Vec<String>,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) limits: LimitsSection,
+}
+
+/// `[gateway.limits]`; what is absent has its default.
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LimitsSection {
+    message_bytes_max: Option<usize>,
+    header_bytes_max: Option<usize>,
+    nesting_depth_max: Option<usize>,
+    calls_per_client_max: Option<usize>,
+    calls_max: Option<usize>,
+    sessions_max: Option<usize>,
+    call_timeout_ms: Option<u64>,
+    hold_ms_max: Option<u64>,
+    client_queue_max: Option<usize>,
+    session_idle_ms_max: Option<u64>,
+}
+
+/// `[kafka]`: the embedded log's listener.
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct KafkaSection {
+    pub(crate) listen: Option<String>,
+    pub(crate) advertised: Option<String>,
+}
+
+/// `[admin]`
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AdminSection {
+    pub(crate) listen: Option<String>,
+}
+
+/// `[backbone]`
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BackboneSection {
+    pub(crate) kind: BackboneKind,
+    pub(crate) bootstrap: Option<String>,
+    pub(crate) properties: BTreeMap<String, String>,
+}
+
+/// Which backbone carries the events.
+#[derive(Clone, Copy, Deserialize, Default, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BackboneKind {
+    /// The embedded log.
+    #[default]
+    Embedded,
+    /// A Kafka-compatible cluster.
+    Kafka,
+}
+
+/// `[servers.<name>]`, and a member of `mcpServers`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerSection {
+    command: Option<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    cwd: Option<PathBuf>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    url: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct ClientFile {
+    #[serde(rename = "mcpServers")]
+    servers: BTreeMap<String, serde_json::Value>,
+}
+
+impl Config {
+    /// Reads a file by what is in it: JSON where it begins with a brace, TOML otherwise.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        let mut config = if text.trim_start().starts_with('{') {
+            Self::from_client(&text)
+        } else {
+            toml::from_str(&text).map_err(|error| anyhow::anyhow!("{}", toml_words(&error, &text)))
+        }
+        .with_context(|| format!("{} is not a configuration that can be used", path.display()))?;
+        for (name, server) in &mut config.servers {
+            server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
+        }
+        Ok(config)
+    }
+
+    fn from_client(text: &str) -> anyhow::Result<Self> {
+        let file: ClientFile = serde_json::from_str(text)
+            .map_err(|error| anyhow::anyhow!("line {}: a client's configuration has an object mcpServers: {error}", error.line()))?;
+        let mut servers = BTreeMap::new();
+        for (name, value) in file.servers {
+            let known = ["command", "args", "env", "cwd", "type", "url", "headers"];
+            // Clients keep settings of their own beside these; they are not ours to judge.
+            let object = value.as_object().with_context(|| format!("mcpServers.{name} must be an object"))?;
+            let ours = object.iter().filter(|(key, _)| known.contains(&key.as_str()));
+            let ours: serde_json::Map<_, _> = ours.map(|(key, value)| (key.clone(), value.clone())).collect();
+            let section = serde_json::from_value(ours.into()).map_err(|error| anyhow::anyhow!("mcpServers.{name}: {error}"))?;
+            servers.insert(name, section);
+        }
+        Ok(Self { servers, ..Self::default() })
+    }
+
+    /// The servers as the gateway wants them.
+    pub(crate) fn server_specs(&self) -> anyhow::Result<Vec<ServerSpec>> {
+        self.servers.iter().map(|(name, section)| section.spec(name)).collect()
+    }
+
+    /// The gateway's limits, defaults where nothing is set.
+    pub(crate) fn limits(&self) -> anyhow::Result<Limits> {
+        let set = &self.gateway.limits;
+        let default = Limits::default();
+        let ms = |value: Option<u64>, or: Duration| value.map_or(or, Duration::from_millis);
+        let limits = Limits {
+            message_bytes_max: set.message_bytes_max.unwrap_or(default.message_bytes_max),
+            header_bytes_max: set.header_bytes_max.unwrap_or(default.header_bytes_max),
+            nesting_depth_max: set.nesting_depth_max.unwrap_or(default.nesting_depth_max),
+            calls_per_client_max: set.calls_per_client_max.unwrap_or(default.calls_per_client_max),
+            calls_max: set.calls_max.unwrap_or(default.calls_max),
+            sessions_max: set.sessions_max.unwrap_or(default.sessions_max),
+            call_timeout: ms(set.call_timeout_ms, default.call_timeout),
+            hold_max: ms(set.hold_ms_max, default.hold_max),
+            client_queue_max: set.client_queue_max.unwrap_or(default.client_queue_max),
+            session_idle_max: ms(set.session_idle_ms_max, default.session_idle_max),
+            ..default
+        };
+        for (key, value) in [
+            ("message_bytes_max", limits.message_bytes_max),
+            ("nesting_depth_max", limits.nesting_depth_max),
+            ("calls_per_client_max", limits.calls_per_client_max),
+            ("calls_max", limits.calls_max),
+            ("sessions_max", limits.sessions_max),
+            ("client_queue_max", limits.client_queue_max),
+        ] {
+            if value == 0 {
+                bail!("gateway.limits.{key} is 0, so nothing could pass: set it to at least 1");
+            }
+        }
+        Ok(limits)
+    }
+}
+
+impl ServerSection {
+    fn fill(&mut self) -> anyhow::Result<()> {
+        for value in self.env.values_mut().chain(self.headers.values_mut()).chain(self.args.iter_mut()) {
+            *value = filled(value)?;
+        }
+        Ok(())
+    }
+
+    fn spec(&self, name: &str) -> anyhow::Result<ServerSpec> {
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+            bail!("the server name {name:?} must have 1 to 64 letters, digits, '-', '_' or '.', because it is part of a URL");
+        }
+        let reach = match (&self.command, &self.url) {
+            (Some(command), None) => Reach::Stdio {
+                command: command.clone(),
+                args: self.args.clone(),
+                env: self.env.clone(),
+                cwd: self.cwd.clone(),
+                env_clear: false,
+            },
+            (None, Some(url)) => {
+                if let Some(kind) = self.kind.as_deref().filter(|kind| !matches!(*kind, "http" | "streamable-http" | "streamableHttp")) {
+                    bail!("server {name:?} has type {kind:?}: use \"http\" (Streamable HTTP), or a command");
+                }
+                Reach::Http { url: url.clone(), headers: self.headers.clone() }
+            }
+            (Some(_), Some(_)) => bail!("server {name:?} has both command and url: keep one"),
+            (None, None) => bail!("server {name:?} has neither command nor url: give one"),
+        };
+        Ok(ServerSpec { name: name.to_owned(), reach })
+    }
+}
+
+/// Replaces `${NAME}` by the environment variable of that name.
+fn filled(text: &str) -> anyhow::Result<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let end = rest[start..].find('}').context("a value holds \"${\" without \"}\"")? + start;
+        let name = &rest[start + 2..end];
+        let value = std::env::var(name).with_context(|| format!("the environment variable {name} is not set"))?;
+        out.push_str(&rest[..start]);
+        out.push_str(&value);
+        rest = &rest[end + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// A TOML error without the line's content, which may be a secret.
+fn toml_words(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    match line {
+        Some(line) => format!("line {line}: {}", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cairn.toml");
+        std::fs::write(&path, text).expect("written");
+        (folder, path)
+    }
+
+    fn fault(text: &str) -> String {
+        let (_folder, path) = written(text);
+        let config = Config::read(&path).and_then(|config| config.server_specs().map(|_| config)).and_then(|c| c.limits().map(|_| ()));
+        format!("{:#}", config.expect_err("it must not be accepted"))
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_line_and_itself() {
+        let words = fault("[gateway]\nlisten = \"127.0.0.1:0\"\nlisen = 1\n");
+        assert!(words.contains("line 3") && words.contains("lisen"), "{words}");
+    }
+
+    #[test]
+    fn a_bad_value_never_shows_the_secret_beside_it() {
+        let words = fault("[servers.a]\nurl = \"http://x\"\nheaders = { authorization = \"s3cret\", x = 7 }\n");
+        assert!(!words.contains("s3cret"), "{words}");
+    }
+
+    #[test]
+    fn a_server_has_one_way_to_be_reached() {
+        assert!(fault("[servers.a]\n").contains("neither command nor url"));
+        assert!(fault("[servers.a]\ncommand = \"x\"\nurl = \"http://x\"\n").contains("both command and url"));
+        assert!(fault("[servers.\"a/b\"]\ncommand = \"x\"\n").contains("part of a URL"));
+        assert!(fault("[gateway.limits]\ncalls_max = 0\n").contains("calls_max"));
+    }
+
+    #[test]
+    fn a_clients_file_is_read_as_it_is() {
+        let (_folder, path) = written(
+            r#"{"theme": "dark", "mcpServers": {"fs": {"command": "npx", "args": ["-y", "x"], "disabled": false},
+               "web": {"type": "http", "url": "https://example.org/mcp", "headers": {"a": "b"}}}}"#,
+        );
+        let specs = Config::read(&path).and_then(|config| config.server_specs()).expect("a configuration");
+        assert_eq!(specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>(), ["fs", "web"]);
+    }
+}

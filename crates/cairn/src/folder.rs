@@ -1,0 +1,114 @@
+//! The data folder: where it is, who holds it, and where the running `cairn up` can be found.
+//!
+//! | file | content |
+//! | --- | --- |
+//! | `lock` | held by the running `up` (flock), so that a folder has one |
+//! | `endpoints.json` | addresses of the running `up` |
+//! | `gateway/` | gateway id, epoch, hints |
+//! | `keys/` | digest keys, readable by the owner only |
+//! | `log/`, `objects/` | the embedded log and its object store |
+//! | `operator.json` | salted hash of the operator's token |
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use cairn_clock::Entropy;
+use cairn_contract::DigestKey;
+use cairn_gateway::Keys;
+use serde::{Deserialize, Serialize};
+
+/// Where the running `up` of a data folder listens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Endpoints {
+    pub(crate) pid: u32,
+    pub(crate) kafka: String,
+    pub(crate) gateway: String,
+    pub(crate) admin: String,
+    pub(crate) socket: PathBuf,
+}
+
+/// A data folder that this process holds.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// `$CAIRN_DATA`, else `~/.local/share/cairn`.
+pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
+    if let Some(data) = std::env::var_os("CAIRN_DATA") {
+        return Ok(data.into());
+    }
+    let home = std::env::var_os("HOME").context("neither CAIRN_DATA nor HOME is set: name a folder with --data")?;
+    Ok(PathBuf::from(home).join(".local/share/cairn"))
+}
+
+impl Folder {
+    /// Makes the folder where it lacks, and holds it until this value is dropped.
+    pub(crate) fn hold(path: &Path) -> anyhow::Result<Self> {
+        let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        make(path).with_context(|| format!("cannot make the data folder {}", path.display()))?;
+        let path = path.canonicalize().with_context(|| format!("cannot find the data folder {}", path.display()))?;
+        let lock = File::options().create(true).write(true).truncate(false).mode(0o600).open(path.join("lock"))
+            .with_context(|| format!("cannot open the lock in {}", path.display()))?;
+        if lock.try_lock().is_err() {
+            bail!("the data folder {} is held by another cairn: stop it, or name another folder with --data", path.display());
+        }
+        for part in ["gateway", "keys", "log", "objects"] {
+            make(&path.join(part)).with_context(|| format!("cannot make {part} in {}", path.display()))?;
+        }
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The digest keys, made at first use.
+    pub(crate) fn keys(&self, entropy: &Entropy) -> anyhow::Result<Keys> {
+        Ok(Keys { payload: self.key("payload", entropy)?, version: self.key("version", entropy)?, secret: self.key("secret", entropy)? })
+    }
+
+    fn key(&self, name: &str, entropy: &Entropy) -> anyhow::Result<DigestKey> {
+        let path = self.path.join("keys").join(name);
+        if !path.exists() {
+            let mut secret = [0; 32];
+            entropy.fill(&mut secret);
+            replace(&path, &secret).with_context(|| format!("cannot write the key {}", path.display()))?;
+        }
+        let secret = fs::read(&path).with_context(|| format!("cannot read the key {}", path.display()))?;
+        // The id says which key it was without saying anything of it.
+        let id = format!("{name}-{}", &cairn_contract::sha256_text(&secret)[7..15]);
+        Ok(DigestKey::new(id, &secret)?)
+    }
+
+    /// Says where this `up` listens.
+    pub(crate) fn announce(&self, endpoints: &Endpoints) -> anyhow::Result<()> {
+        let text = serde_json::to_vec_pretty(endpoints)?;
+        replace(&self.path.join("endpoints.json"), &text).context("cannot write endpoints.json")
+    }
+
+    /// Takes the announcement back.
+    pub(crate) fn withdraw(&self) {
+        // Where it cannot be removed, whoever reads it finds nobody listening.
+        let _ = fs::remove_file(self.path.join("endpoints.json"));
+    }
+}
+
+/// Where the `up` of that folder says that it listens.
+pub(crate) fn endpoints(data: &Path) -> Option<Endpoints> {
+    serde_json::from_slice(&fs::read(data.join("endpoints.json")).ok()?).ok()
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)
+}
