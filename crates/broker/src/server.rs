@@ -49,7 +49,7 @@ struct Frame {
     permit: OwnedSemaphorePermit,
 }
 
-type Answer = BoxFuture<'static, (Option<Bytes>, OwnedSemaphorePermit)>;
+type Answer = BoxFuture<'static, (Result<Option<Bytes>, api::RequestError>, OwnedSemaphorePermit)>;
 
 impl Broker {
     /// Serves Kafka clients on `listener` until `stop`; returns when every connection has ended.
@@ -88,8 +88,13 @@ impl Broker {
                     },
                     Err(error) => Err(error.into()),
                 };
-                if let Err(error) = served {
-                    tracing::debug!(%peer, %error, "connection ended");
+                match served {
+                    Ok(()) => {}
+                    // Our own mistake, unlike all others.
+                    Err(error @ ConnectionError::Request(api::RequestError::Answer { .. })) => {
+                        tracing::error!(%peer, %error, "connection ended");
+                    }
+                    Err(error) => tracing::debug!(%peer, %error, "connection ended"),
                 }
                 broker.inner.counters.connections.fetch_sub(1, Ordering::Relaxed);
                 drop(place);
@@ -130,14 +135,14 @@ impl Connection {
             tokio::select! {
                 biased;
                 Some((answer, permit)) = answers.next(), if !answers.is_empty() => {
-                    self.write(answer).await?;
+                    self.write(answer?).await?;
                     drop(permit);
                 }
                 frame = read_frame(&mut self.stream, &mut self.buffer, &self.broker, &self.budget), if answers.len() < in_flight_max => {
                     let Some(frame) = frame? else {
                         // The peer is done writing, perhaps not reading.
                         while let Some((answer, _)) = answers.next().await {
-                            self.write(answer).await?;
+                            self.write(answer?).await?;
                         }
                         return Ok(());
                     };
@@ -169,7 +174,7 @@ impl Connection {
             return Ok(());
         }
         while let Some((answer, _)) = answers.next().await {
-            self.write(answer).await?;
+            self.write(answer?).await?;
         }
         let answer = api::answer(&self.broker, &mut self.session, request).await?;
         self.write(Some(answer)).await?;

@@ -32,6 +32,8 @@ pub(crate) enum RequestError {
     Shape { key: ApiKey, version: i16, source: ShapeError },
     #[error("cannot decode: {reason}")]
     Codec { reason: String },
+    #[error("an answer does not fit {key:?} version {version}: {reason}")]
+    Answer { key: ApiKey, version: i16, reason: String },
     #[error("a SASL token is not valid, or its user is unknown")]
     Token,
 }
@@ -87,17 +89,18 @@ impl Request {
     }
 
     /// The whole frame of an answer.
-    pub(super) fn respond<R: Encodable>(&self, response: &R) -> Bytes {
+    pub(super) fn respond<R: Encodable>(&self, response: &R) -> Result<Bytes, RequestError> {
+        let unfit = |error| RequestError::Answer { key: self.key, version: self.version, reason: format!("{error}") };
         let header = ResponseHeader::default().with_correlation_id(self.correlation);
         let header_version = self.key.response_header_version(self.version);
-        let size = response.compute_size(self.version).unwrap_or(0);
+        let size = response.compute_size(self.version).map_err(unfit)?;
         let mut out = BytesMut::with_capacity(size + 16);
         out.put_i32(0);
-        let encoded = header.encode(&mut out, header_version).and_then(|()| response.encode(&mut out, self.version));
-        encoded.expect("a response holds only fields that its version has");
+        header.encode(&mut out, header_version).map_err(unfit)?;
+        response.encode(&mut out, self.version).map_err(unfit)?;
         let length = i32::try_from(out.len() - 4).expect("answers are bounded far below 2 GiB");
         out[..4].copy_from_slice(&length.to_be_bytes());
-        out.freeze()
+        Ok(out.freeze())
     }
 }
 

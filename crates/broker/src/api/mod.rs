@@ -65,17 +65,15 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
 ];
 
 /// Answers Produce; `None` where the client wants no answer (acks 0).
-pub(crate) async fn produce(broker: &Broker, session: &Session, request: Request) -> Option<Bytes> {
-    let decoded = match request.decode::<ProduceRequest>() {
-        Ok(decoded) => decoded,
-        Err(error) => {
-            tracing::debug!(%error, "a Produce request cannot be decoded");
-            return None;
-        }
-    };
+pub(crate) async fn produce(
+    broker: &Broker,
+    session: &Session,
+    request: Request,
+) -> Result<Option<Bytes>, RequestError> {
+    let decoded = request.decode::<ProduceRequest>()?;
     let silent = decoded.acks == 0;
     let response = produce::answer(broker, session, decoded).await;
-    if silent { None } else { Some(request.respond(&response)) }
+    if silent { Ok(None) } else { request.respond(&response).map(Some) }
 }
 
 /// Answers any other request.
@@ -90,7 +88,7 @@ pub(crate) async fn answer(broker: &Broker, session: &mut Session, request: Requ
     }
     let version = request.version;
     let session_ref = &*session;
-    Ok(match request.key {
+    match request.key {
         ApiKey::ApiVersions => request.respond(&clients::api_versions(&request)),
         ApiKey::SaslHandshake => {
             let decoded = request.decode::<SaslHandshakeRequest>()?;
@@ -103,7 +101,7 @@ pub(crate) async fn answer(broker: &Broker, session: &mut Session, request: Requ
         ApiKey::Metadata => answer!(MetadataRequest, |r| metadata::answer(broker, session_ref, r, version)),
         ApiKey::DescribeCluster => answer!(DescribeClusterRequest, |r| cluster::answer(broker, session_ref, r)),
         ApiKey::Fetch => answer!(FetchRequest, |r| fetch::answer(broker, r, version)),
-        ApiKey::ListOffsets => answer!(ListOffsetsRequest, |r| offset_list::answer(broker, r)),
+        ApiKey::ListOffsets => answer!(ListOffsetsRequest, |r| offset_list::answer(broker, r, version)),
         ApiKey::CreateTopics => answer!(CreateTopicsRequest, |r| topics::create(broker, session_ref, r, version)),
         ApiKey::DeleteTopics => answer!(DeleteTopicsRequest, |r| topics::delete(broker, session_ref, r, version)),
         ApiKey::DescribeConfigs => answer!(DescribeConfigsRequest, |r| configs::answer(broker, r)),
@@ -120,8 +118,8 @@ pub(crate) async fn answer(broker: &Broker, session: &mut Session, request: Requ
         ApiKey::DeleteGroups => answer!(DeleteGroupsRequest, |r| groups::delete(broker, r)),
         ApiKey::OffsetCommit => answer!(OffsetCommitRequest, |r| offsets::commit(broker, r)),
         ApiKey::OffsetFetch => answer!(OffsetFetchRequest, |r| offsets::fetch(broker, r, version)),
-        key => return Err(RequestError::Unknown { key: key as i16 }),
-    })
+        key => Err(RequestError::Unknown { key: key as i16 }),
+    }
 }
 
 fn text(value: impl Into<String>) -> StrBytes {

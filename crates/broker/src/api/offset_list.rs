@@ -20,9 +20,11 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+/// The first version that has leader epochs.
+const EPOCH_FIRST: i16 = 4;
 const READ_BYTES: usize = 1 << 20;
 
-pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     let mut topics = Vec::new();
     for asked in request.topics {
         let topic = broker.inner.topics.get(&asked.name);
@@ -38,11 +40,12 @@ pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest) -> List
             partitions.push(match found {
                 Err(code) => response.with_error_code(code).with_offset(-1).with_timestamp(-1),
                 Ok((timestamp, offset)) => {
-                    let epoch = stream.and_then(|stream| broker.inner.log.bounds(stream).ok());
+                    let bounds = stream.filter(|_| version >= EPOCH_FIRST);
+                    let bounds = bounds.and_then(|stream| broker.inner.log.bounds(stream).ok());
                     response
                         .with_timestamp(timestamp)
                         .with_offset(offset)
-                        .with_leader_epoch(epoch.map_or(-1, |bounds| bounds.leader_epoch.get() as i32))
+                        .with_leader_epoch(bounds.map_or(-1, |bounds| bounds.leader_epoch.get() as i32))
                 }
             });
         }

@@ -1,0 +1,106 @@
+//! What a broker still knows after it was closed and opened again.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use cairn_broker::{
+    Principal, ProduceError, TopicError, TopicSpec,
+    batch::{self, BatchBuilder},
+};
+use cairn_log::{AppendError, Offset, PartitionIndex};
+use support::{open, quick};
+
+const ZERO: PartitionIndex = PartitionIndex::new(0);
+
+fn batch_of(producer: Option<(i64, i16, i32)>, values: &[&str]) -> BytesMut {
+    let mut builder = BatchBuilder::new();
+    if let Some((id, epoch, sequence)) = producer {
+        builder = builder.producer(id, epoch, sequence);
+    }
+    for value in values {
+        builder.push(1, Some(b"k"), Some(value.as_bytes()), &[]);
+    }
+    builder.build().unwrap()
+}
+
+fn spec(name: &str, configs: &[(&str, &str)]) -> TopicSpec {
+    let configs = configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    TopicSpec { name: name.into(), partitions: Some(2), configs }
+}
+
+#[tokio::test]
+async fn a_batch_sent_again_after_a_restart_gets_its_first_offset_and_is_not_stored_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = open(folder.path(), quick()).await;
+    broker.create_topic(&Principal::Anonymous, spec("t", &[])).await.unwrap();
+    let put = |broker: &cairn_broker::Broker, sequence, values: &'static [&'static str]| {
+        let broker = broker.clone();
+        async move { broker.produce(&Principal::Anonymous, "t", ZERO, batch_of(Some((77, 0, sequence)), values)).await }
+    };
+    assert_eq!(put(&broker, 0, &["a", "b"]).await.unwrap().get(), 0);
+    assert_eq!(put(&broker, 2, &["c"]).await.unwrap().get(), 2);
+    broker.log().close().await;
+    drop(broker);
+    let broker = open(folder.path(), quick()).await;
+    assert_eq!(put(&broker, 0, &["a", "b"]).await.unwrap().get(), 0);
+    assert_eq!(put(&broker, 2, &["c"]).await.unwrap().get(), 2);
+    let gap = put(&broker, 9, &["x"]).await.unwrap_err();
+    assert!(matches!(gap, ProduceError::Append(AppendError::OutOfOrderSequence { .. })), "{gap:?}");
+    assert_eq!(put(&broker, 3, &["d"]).await.unwrap().get(), 3);
+    let all = broker.fetch("t", ZERO, Offset::new(0), 1 << 20, Duration::ZERO).await.unwrap();
+    let records: Vec<_> = all.batches.iter().flat_map(|bytes| batch::decode(bytes, 1 << 20).unwrap()).collect();
+    let offsets: Vec<_> = records.iter().map(|record| record.offset).collect();
+    assert_eq!(offsets, [0, 1, 2, 3]);
+    assert_eq!(all.high_watermark.get(), 4);
+    broker.log().close().await;
+}
+
+#[tokio::test]
+async fn topics_ids_and_configs_survive_and_a_topic_made_again_is_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = open(folder.path(), quick()).await;
+    let kept = broker.create_topic(&Principal::Anonymous, spec("kept", &[("retention.ms", "5000")])).await.unwrap();
+    let first = broker.create_topic(&Principal::Anonymous, spec("again", &[])).await.unwrap();
+    broker.produce(&Principal::Anonymous, "again", ZERO, batch_of(None, &["old"])).await.unwrap();
+    broker.delete_topic(&Principal::Anonymous, "again").await.unwrap();
+    let second = broker.create_topic(&Principal::Anonymous, spec("again", &[])).await.unwrap();
+    assert_ne!(first.id, second.id);
+    broker.delete_topic(&Principal::Anonymous, "again").await.unwrap();
+    broker.log().close().await;
+    drop(broker);
+    let broker = open(folder.path(), quick()).await;
+    assert_eq!(broker.topic("kept"), Some(kept));
+    assert_eq!(broker.topic("again"), None);
+    broker.create_topic(&Principal::Anonymous, spec("again", &[])).await.unwrap();
+    let all = broker.fetch("again", ZERO, Offset::new(0), 1 << 20, Duration::ZERO).await.unwrap();
+    assert_eq!((all.batches.len(), all.high_watermark.get()), (0, 0));
+    broker.log().close().await;
+}
+
+#[tokio::test]
+async fn what_a_topic_asks_for_is_enforced() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = open(folder.path(), quick()).await;
+    let who = Principal::Anonymous;
+    broker.create_topic(&who, spec("small", &[("max.message.bytes", "100")])).await.unwrap();
+    broker.create_topic(&who, spec("keyed", &[("cleanup.policy", "compact")])).await.unwrap();
+    broker.create_topic(&who, spec("timed", &[("message.timestamp.type", "LogAppendTime")])).await.unwrap();
+    let long = "x".repeat(200);
+    let refused = broker.produce(&who, "small", ZERO, batch_of(None, &[&long])).await.unwrap_err();
+    assert!(matches!(refused, ProduceError::TooLarge { most: 100, .. }));
+    let mut keyless = BatchBuilder::new();
+    keyless.push(1, None, Some(b"v"), &[]);
+    let refused = broker.produce(&who, "keyed", ZERO, keyless.build().unwrap()).await.unwrap_err();
+    assert!(matches!(refused, ProduceError::Batch(batch::BatchError::Record { index: 0, .. })));
+    broker.produce(&who, "timed", ZERO, batch_of(None, &["v"])).await.unwrap();
+    let all = broker.fetch("timed", ZERO, Offset::new(0), 1 << 20, Duration::ZERO).await.unwrap();
+    assert!(batch::decode(&all.batches[0], 1 << 20).unwrap()[0].timestamp > 1_000_000);
+    let refused = broker.produce(&who, "__consumer_offsets", ZERO, batch_of(None, &["v"])).await.unwrap_err();
+    assert!(matches!(refused, ProduceError::Denied { .. }));
+    let refused = broker.create_topic(&who, spec("mcp.mine", &[])).await.unwrap_err();
+    assert!(matches!(refused, TopicError::Denied { .. }));
+    broker.log().close().await;
+}

@@ -1,0 +1,116 @@
+//! What the tests share: a broker on a port of its own, and a client that speaks frames. Holds no assertion of its own.
+#![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use cairn_broker::{Broker, BrokerOptions, batch};
+use cairn_clock::{Clock, Entropy};
+use cairn_log::{FolderStore, Log, LogOptions};
+use kafka_protocol::{
+    messages::{ApiKey, RequestHeader, RequestKind, ResponseHeader, ResponseKind},
+    protocol::{Decodable, Encodable, StrBytes},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+pub async fn open(folder: &Path, options: BrokerOptions) -> Broker {
+    let store = FolderStore::open(folder.join("objects")).unwrap();
+    let log = LogOptions::new(folder.join("log"), batch::stamp);
+    let log = Log::open(log, Arc::new(store), Clock::system(), Entropy::system()).await.unwrap();
+    Broker::open(options, log, Clock::system(), Entropy::system()).await.unwrap()
+}
+
+pub fn quick() -> BrokerOptions {
+    let mut options = BrokerOptions::default();
+    options.limits.initial_rebalance_delay = std::time::Duration::from_millis(50);
+    options
+}
+
+pub struct Served {
+    pub broker: Broker,
+    pub address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Served {
+    pub async fn start(folder: &Path, options: BrokerOptions) -> Self {
+        let broker = open(folder, options).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let (served, token) = (broker.clone(), stop.clone());
+        let task = tokio::spawn(async move { served.serve(listener, token).await });
+        Self { broker, address, stop, task }
+    }
+
+    pub fn bootstrap(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+        self.broker.log().close().await;
+    }
+}
+
+/// A connection that sends one request at a time.
+pub struct Wire {
+    pub stream: TcpStream,
+    next: i32,
+}
+
+impl Wire {
+    pub async fn connect(served: &Served) -> Self {
+        Self { stream: TcpStream::connect(served.address).await.unwrap(), next: 7 }
+    }
+
+    pub async fn ask(&mut self, key: ApiKey, version: i16, request: &RequestKind) -> ResponseKind {
+        self.send(key, version, request).await;
+        self.receive(key, version).await.expect("an answer")
+    }
+
+    pub async fn send(&mut self, key: ApiKey, version: i16, request: &RequestKind) {
+        self.next += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(key as i16)
+            .with_request_api_version(version)
+            .with_correlation_id(self.next)
+            .with_client_id(Some(StrBytes::from_static_str("wire")));
+        let mut body = BytesMut::new();
+        header.encode(&mut body, key.request_header_version(version)).unwrap();
+        request.encode(&mut body, version).unwrap();
+        self.send_raw(&body).await;
+    }
+
+    pub async fn send_raw(&mut self, body: &[u8]) {
+        let mut frame = BytesMut::new();
+        frame.put_i32(body.len() as i32);
+        frame.extend_from_slice(body);
+        self.stream.write_all(&frame).await.unwrap();
+    }
+
+    /// The next frame; `None` at the end of the connection.
+    pub async fn receive_raw(&mut self) -> Option<Bytes> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).await.ok()?;
+        let mut frame = vec![0; i32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut frame).await.ok()?;
+        Some(Bytes::from(frame))
+    }
+
+    pub async fn receive(&mut self, key: ApiKey, version: i16) -> Option<ResponseKind> {
+        let mut frame = self.receive_raw().await?;
+        let header = ResponseHeader::decode(&mut frame, key.response_header_version(version)).unwrap();
+        assert_eq!(header.correlation_id, self.next);
+        let response = ResponseKind::decode(key, &mut frame, version).unwrap();
+        assert_eq!(frame.remaining(), 0);
+        Some(response)
+    }
+}
