@@ -87,7 +87,11 @@ async fn session(shared: &Arc<Shared>) -> Result<(), DeliveryError> {
     loop {
         let end = *grown.borrow_and_update();
         if sent < end && window.has_room() {
-            for (frame, after) in read(shared, sent, end).await? {
+            let frames = read(shared, sent, end).await?;
+            if frames.is_empty() {
+                sent = end; // a new file was begun, and nothing is in it yet
+            }
+            for (frame, after) in frames {
                 window.send(&producer, &frame, after, &mut already)?;
                 sent = after;
                 while !window.has_room() {
@@ -168,6 +172,7 @@ struct UnderWay {
     topic: Topic,
     after: Position,
     bytes: usize,
+    events: u64,
     answers: VecDeque<DeliveryFuture>,
 }
 
@@ -193,7 +198,7 @@ impl Window {
         }
         self.events += answers.len();
         self.bytes += bytes;
-        self.frames.push_back(UnderWay { topic: frame.topic, after, bytes, answers });
+        self.frames.push_back(UnderWay { topic: frame.topic, after, bytes, events: frame.records.len() as u64, answers });
         Ok(())
     }
 
@@ -209,6 +214,7 @@ impl Window {
             shared.reached(first.topic, partition as u32, offset as u64 + 1);
         }
         self.bytes -= first.bytes;
+        shared.waiting_events.fetch_sub(first.events, Ordering::Relaxed);
         shared.advance(first.after);
         self.frames.pop_front();
         Ok(())

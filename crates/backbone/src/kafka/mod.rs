@@ -107,7 +107,8 @@ pub(crate) struct Shared {
     /// For each partition, an offset that no later event lies before.
     reached: Mutex<HashMap<(Topic, u32), u64>>,
     away: AtomicBool,
-    appended_events: AtomicU64,
+    /// Events in the spool that the cluster has not acknowledged.
+    waiting_events: AtomicU64,
     closed: CancellationToken,
 }
 
@@ -135,12 +136,12 @@ impl KafkaBackbone {
             bytes_max: options.spool_bytes_max,
             grown: watch::Sender::new(end),
             delivered: Mutex::new(start),
+            waiting_events: AtomicU64::new(spool.events_at_open()),
             spool: Mutex::new(spool),
             cluster: Arc::new(Mutex::new(cluster)),
             partitions: Mutex::default(),
             reached: Mutex::default(),
             away: AtomicBool::new(false),
-            appended_events: AtomicU64::new(0),
             closed: CancellationToken::new(),
         });
         let (appends, waiting) = mpsc::channel(APPENDS_WAITING_MAX);
@@ -196,14 +197,14 @@ fn write(shared: &Shared, mut waiting: mpsc::Receiver<Waiting>) {
 
 fn answer(shared: &Shared, group: Vec<Waiting>, written: &Result<(), SpoolError>, end: Position) {
     if written.is_ok() {
+        // Counted before delivery can see them.
+        let events = group.iter().map(|append| append.events).sum();
+        shared.waiting_events.fetch_add(events, Ordering::Relaxed);
         shared.grown.send_replace(end);
     }
     for append in group {
         let result = match written {
-            Ok(()) => {
-                shared.appended_events.fetch_add(append.events, Ordering::Relaxed);
-                Ok(Appended { offset: None, floor: append.floor })
-            }
+            Ok(()) => Ok(Appended { offset: None, floor: append.floor }),
             Err(error @ SpoolError::Full { .. }) => Err(AppendError::Full { reason: error.to_string() }),
             Err(error) => Err(AppendError::Failed { reason: error.to_string() }),
         };
@@ -317,10 +318,9 @@ impl Backbone for KafkaBackbone {
     }
 
     fn stats(&self) -> BackboneStats {
-        let waits = self.shared.delivered() < *self.shared.grown.borrow();
         let used = self.shared.spool.lock().used();
         BackboneStats {
-            spool_events: if waits { self.shared.appended_events.load(Ordering::Relaxed) } else { 0 },
+            spool_events: self.shared.waiting_events.load(Ordering::Relaxed),
             spool_bytes: used,
             spool_bytes_max: self.shared.bytes_max,
             away: self.shared.away.load(Ordering::Relaxed),

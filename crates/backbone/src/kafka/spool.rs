@@ -65,6 +65,7 @@ pub(super) struct Spool {
     segments: VecDeque<Segment>,
     file: File,
     failed: bool,
+    events_at_open: u64,
 }
 
 #[derive(Debug)]
@@ -89,17 +90,19 @@ impl Spool {
         }
         numbers.sort_unstable();
         let mut segments = VecDeque::new();
+        let mut events_at_open = 0;
         for (index, number) in numbers.iter().enumerate() {
             let path = path_of(folder, *number);
             let last = index + 1 == numbers.len();
-            let bytes = check(&path, last)?;
+            let (bytes, events) = check(&path, last)?;
+            events_at_open += events;
             segments.push_back(Segment { number: *number, bytes });
         }
         let number = segments.back().map_or(1, |segment| segment.number + 1);
         let file = create(folder, number)?;
         segments.push_back(Segment { number, bytes: MAGIC.len() as u64 });
         let segment_bytes = (bytes_max / 8).clamp(64 * 1024, 64 << 20);
-        Ok(Self { folder: folder.to_owned(), bytes_max, segment_bytes, segments, file, failed: false })
+        Ok(Self { folder: folder.to_owned(), bytes_max, segment_bytes, segments, file, failed: false, events_at_open })
     }
 
     /// Appends encoded frames and syncs once. All of them are durable on return, or none is kept.
@@ -175,6 +178,11 @@ impl Spool {
         if self.failed { 0 } else { self.bytes_max.saturating_sub(self.used()) }
     }
 
+    /// Events that an earlier run left, delivered or not.
+    pub(super) fn events_at_open(&self) -> u64 {
+        self.events_at_open
+    }
+
     pub(super) fn folder(&self) -> PathBuf {
         self.folder.clone()
     }
@@ -222,21 +230,25 @@ pub(super) fn read(folder: &Path, mut from: Position, end: Position, bytes: usiz
     Ok(frames)
 }
 
-/// Checks every frame of a file; cuts a torn tail of the last one.
-fn check(path: &Path, last: bool) -> Result<u64, SpoolError> {
+/// Checks every frame of a file; cuts a torn tail of the last one. Returns its bytes and its events.
+fn check(path: &Path, last: bool) -> Result<(u64, u64), SpoolError> {
     let io = |source| SpoolError::Io { path: path.to_owned(), source };
     let bytes = fs::read(path).map_err(io)?;
+    let mut events = 0;
     let mut at = if bytes.starts_with(MAGIC) { MAGIC.len() } else { 0 };
     if at > 0 {
         while at < bytes.len() {
             match Frame::parse(&bytes[at..]) {
-                Parsed::Frame(_, used) => at += used,
+                Parsed::Frame(frame, used) => {
+                    at += used;
+                    events += frame.records.len() as u64;
+                }
                 Parsed::Short | Parsed::Bad => break,
             }
         }
     }
     if at == bytes.len() {
-        return Ok(at as u64);
+        return Ok((at as u64, events));
     }
     if !last {
         return Err(SpoolError::Damaged { path: path.to_owned(), at: at as u64 });
@@ -248,7 +260,7 @@ fn check(path: &Path, last: bool) -> Result<u64, SpoolError> {
         at = MAGIC.len();
     }
     file.set_len(at as u64).and_then(|()| file.sync_all()).map_err(io)?;
-    Ok(at as u64)
+    Ok((at as u64, events))
 }
 
 fn create(folder: &Path, number: u64) -> Result<File, SpoolError> {

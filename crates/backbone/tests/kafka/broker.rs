@@ -1,0 +1,138 @@
+//! A real Apache Kafka broker for the tests of this folder: KRaft, one node, free loopback ports, a folder that goes with it.
+//!
+//! Its jars come from Maven Central by `clients/kafka-broker/pom.xml`. Without Java or Maven [`Broker::start`] says so and gives
+//! `None`; where `CI` is set that is a failure. It must never outlive its test.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
+
+const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
+
+pub(crate) struct Broker {
+    folder: tempfile::TempDir,
+    classpath: String,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Broker {
+    /// Formats a storage folder and starts a broker on it.
+    pub(crate) async fn start() -> Option<Self> {
+        let classpath = match classpath() {
+            Ok(classpath) => classpath,
+            Err(reason) => {
+                assert!(std::env::var_os("CI").is_none(), "no Kafka broker in CI: {reason}");
+                eprintln!("SKIPPED: no Kafka broker for this test: {reason}");
+                return None;
+            }
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let (port, controller) = free_ports();
+        let properties = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={}\n\
+             offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\nauto.create.topics.enable=false\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             log.cleaner.dedupe.buffer.size=4194304\nnum.network.threads=2\nnum.io.threads=2\n",
+            folder.path().join("data").display()
+        );
+        fs::write(folder.path().join("server.properties"), properties).expect("written");
+        let mut broker = Self { folder, classpath, port, child: None };
+        let formatted = broker
+            .java("format.log", "kafka.tools.StorageTool", &["format", "-t", CLUSTER_ID, "-c", "server.properties"])
+            .status()
+            .expect("java runs");
+        assert!(formatted.success(), "the storage could not be formatted: {}", broker.log("format.log"));
+        broker.resume().await;
+        Some(broker)
+    }
+
+    pub(crate) fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Kills the broker; its folder stays.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same folder and ports.
+    pub(crate) async fn resume(&mut self) {
+        let child = self.java("server.log", "kafka.Kafka", &["server.properties"]).spawn().expect("java runs");
+        self.child = Some(child);
+        for _ in 0..600 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let exited = self.child.as_mut().and_then(|child| child.try_wait().expect("a child of ours"));
+            assert!(exited.is_none(), "the broker ended: {}", self.log("server.log"));
+            if TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                return;
+            }
+        }
+        panic!("the broker did not start: {}", self.log("server.log"));
+    }
+
+    fn java(&self, log: &str, class: &str, arguments: &[&str]) -> Command {
+        let log = File::create(self.folder.path().join(log)).expect("a log file");
+        let mut command = Command::new("java");
+        command
+            .args(["-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &self.classpath, class])
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log);
+        command
+    }
+
+    fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The server's jars, fetched once.
+fn classpath() -> Result<String, String> {
+    let tool = |name: &str| {
+        let found = Command::new(name).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        found.ok().filter(|status| status.success()).map(|_| ()).ok_or_else(|| format!("{name} is not installed"))
+    };
+    tool("java")?;
+    tool("mvn")?;
+    let pom: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients/kafka-broker/pom.xml");
+    let out = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+    let output = Command::new("mvn")
+        .args(["-q", "-B", "-f"])
+        .arg(pom)
+        .arg("dependency:build-classpath")
+        .arg(format!("-Dmdep.outputFile={}", out.path().display()))
+        .output()
+        .map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("mvn could not fetch the jars: {}", String::from_utf8_lossy(&output.stdout)));
+    }
+    fs::read_to_string(out.path()).map(|text| text.trim().to_owned()).map_err(|error| error.to_string())
+}
+
+fn free_ports() -> (u16, u16) {
+    let bind = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = |listener: &TcpListener| listener.local_addr().expect("a bound listener has an address").port();
+    let (first, second) = (bind(), bind());
+    (port(&first), port(&second))
+}

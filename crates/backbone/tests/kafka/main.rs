@@ -1,0 +1,203 @@
+//! The Kafka backbone over a real Apache Kafka broker: the seam's suite, reading back, away and back, kill -9 in delivery.
+//!
+//! Each test has a broker of its own, one at a time. `CAIRN_TEST_KAFKA_BOOTSTRAP` names a fresh cluster to run the suite
+//! against besides.
+
+#![allow(clippy::print_stderr, clippy::unwrap_used)]
+
+mod broker;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, OpenOptions},
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use broker::Broker;
+use cairn_backbone::{
+    Backbone, KafkaBackbone, KafkaOptions, Planned, RecordError, Recorder, RecorderOptions, next_epoch,
+    reader::{Reader, ReaderOptions},
+    testing::conformance,
+};
+use cairn_clock::{Clock, Entropy};
+use cairn_contract::{Body, CallLate, Common, Draft, Era, StoredEvent};
+use tokio::sync::Mutex;
+
+static ONE_BROKER: Mutex<()> = Mutex::const_new(());
+
+async fn backbone(bootstrap: &str, folder: &Path, spool_bytes_max: u64) -> Arc<KafkaBackbone> {
+    let options = KafkaOptions { spool_bytes_max, ..KafkaOptions::new(bootstrap, folder.join("spool")) };
+    Arc::new(KafkaBackbone::open(options).await.expect("a backbone"))
+}
+
+async fn recorder(backbone: Arc<KafkaBackbone>, folder: &Path) -> Recorder {
+    let options = RecorderOptions::new("gw", next_epoch(folder).expect("an epoch"), folder);
+    Recorder::open(options, backbone, Clock::system(), Entropy::system()).await.expect("a recorder").0
+}
+
+/// An event of `mcp.calls` that is small and about nothing.
+fn event(recorder: &Recorder, workflow: &str) -> Planned {
+    let common = Common {
+        workflow_id: workflow.to_owned(),
+        call_id: Some(uuid::Uuid::from_u128(1)),
+        trace_id: Some("0".repeat(32)),
+        principal: Some("local".to_owned()),
+        server: Some("orders".to_owned()),
+        era: Some(Era::Modern),
+        mcp_method_name: Some("tools/call".to_owned()),
+        ..Common::default()
+    };
+    let body = Body::CallLate(CallLate::default());
+    let draft =
+        Draft { key: workflow.to_owned(), subject: None, traceparent: None, tracestate: None, common, body };
+    recorder.plan(draft)
+}
+
+/// Reads the whole trail as a consumer does, partition by partition.
+async fn trail(bootstrap: &str) -> BTreeMap<(String, u32), Vec<StoredEvent>> {
+    let mut reader = Reader::open(ReaderOptions::all(bootstrap)).await.expect("a reader");
+    let mut trail: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    while let Some(entry) = reader.next().await {
+        let entry = entry.expect("readable");
+        trail.entry((entry.topic, entry.partition)).or_default().push(entry.event.expect("an event"));
+    }
+    reader.close().await;
+    trail
+}
+
+/// Holds each partition to the chain: every event names the one before, no sequence is missing or twice.
+fn check_chains(trail: &BTreeMap<(String, u32), Vec<StoredEvent>>) -> usize {
+    let hexadecimal = |link: &[u8; 32]| link.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for (place, events) in trail {
+        let (mut previous, mut next) = (None, (0, 0));
+        for event in events {
+            assert_eq!(event.producer.previous, previous, "{place:?}: the chain");
+            if event.producer.epoch != next.0 {
+                assert!(event.producer.epoch > next.0, "{place:?}: epochs rise");
+                next = (event.producer.epoch, 0);
+            }
+            assert_eq!(event.producer.sequence, next.1, "{place:?}: neither gap nor duplicate");
+            next.1 += 1;
+            previous = Some(hexadecimal(&event.link));
+        }
+    }
+    trail.values().map(Vec::len).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_cluster_is_a_backbone() {
+    let _one = ONE_BROKER.lock().await;
+    if let Ok(bootstrap) = std::env::var("CAIRN_TEST_KAFKA_BOOTSTRAP") {
+        let folder = tempfile::tempdir().expect("a folder");
+        conformance::run(backbone(&bootstrap, folder.path(), 64 << 20).await).await;
+    }
+    let Some(broker) = Broker::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    conformance::run(backbone(&broker.bootstrap(), folder.path(), 64 << 20).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_joins_the_chain_that_the_topic_holds() {
+    let _one = ONE_BROKER.lock().await;
+    let Some(broker) = Broker::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    for _ in 0..3 {
+        let backbone = backbone(&broker.bootstrap(), folder.path(), 64 << 20).await;
+        let recorder = recorder(backbone.clone(), folder.path()).await;
+        for n in 0..40 {
+            let planned = event(&recorder, &format!("w{}", n % 5));
+            recorder.strict(planned).await.expect("recorded");
+        }
+        assert_eq!(recorder.close(Duration::from_secs(5)).await, 0);
+        backbone.close().await;
+    }
+    assert_eq!(check_chains(&trail(&broker.bootstrap()).await), 120);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_cluster_is_away_the_spool_carries_strict_events_up_to_its_bound() {
+    let _one = ONE_BROKER.lock().await;
+    let Some(mut broker) = Broker::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let backbone = backbone(&broker.bootstrap(), folder.path(), 1 << 20).await;
+    let recorder = recorder(backbone.clone(), folder.path()).await;
+    recorder.strict(event(&recorder, "w")).await.expect("recorded");
+    backbone.drained(Duration::from_secs(20)).await.expect("delivered");
+    broker.stop();
+    let mut recorded = 1;
+    let refused = loop {
+        match recorder.strict(event(&recorder, &format!("w{}", recorded % 7))).await {
+            Ok(_) => recorded += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(recorded > 300, "{recorded} events fitted");
+    assert!(matches!(&refused, RecordError::Full { reason } if reason.contains("cluster")), "{refused}");
+    assert!(backbone.stats().spool_bytes <= 1 << 20);
+    broker.resume().await;
+    backbone.drained(Duration::from_secs(60)).await.expect("delivered after the cluster came back");
+    assert_eq!(backbone.stats().spool_events, 0);
+    recorder.strict(event(&recorder, "w")).await.expect("strict calls go on");
+    backbone.drained(Duration::from_secs(20)).await.expect("delivered");
+    assert_eq!(check_chains(&trail(&broker.bootstrap()).await), recorded + 1);
+    recorder.close(Duration::from_secs(5)).await;
+}
+
+/// The process that the next test kills: it records and notes what was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by the test below, as a process of its own"]
+async fn a_process_that_records_until_it_is_killed() {
+    let Ok(folder) = std::env::var("CAIRN_TEST_FOLDER") else { return };
+    let folder = Path::new(&folder);
+    let bootstrap = std::env::var("CAIRN_TEST_BOOTSTRAP").expect("set by the parent");
+    let recorder = recorder(backbone(&bootstrap, folder, 64 << 20).await, folder).await;
+    let mut ledger = OpenOptions::new().create(true).append(true).open(folder.join("ledger")).expect("a ledger");
+    for n in 0.. {
+        let planned: Vec<_> = (0..10).map(|m| event(&recorder, &format!("w{}", (n + m) % 5))).collect();
+        for recorded in recorder.strict_all(planned).await.expect("recorded") {
+            writeln!(ledger, "{}", recorded.event_id).expect("written");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_nine_in_the_middle_of_delivery_leaves_neither_gap_nor_duplicate() {
+    let _one = ONE_BROKER.lock().await;
+    let Some(broker) = Broker::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = || fs::read_to_string(folder.path().join("ledger")).unwrap_or_default();
+    for round in 1..=6 {
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["a_process_that_records_until_it_is_killed", "--exact", "--ignored"])
+            .env("CAIRN_TEST_FOLDER", folder.path())
+            .env("CAIRN_TEST_BOOTSTRAP", broker.bootstrap())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("a child");
+        let before = ledger().lines().count();
+        for _ in 0..6_000 {
+            if ledger().lines().count() >= before + 200 * round {
+                break;
+            }
+            assert!(child.try_wait().expect("a child of ours").is_none(), "the child ended by itself");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
+    let text = ledger();
+    let acknowledged: BTreeSet<&str> = text.lines().filter(|line| line.len() == 36).collect();
+    let backbone = backbone(&broker.bootstrap(), folder.path(), 64 << 20).await;
+    backbone.drained(Duration::from_secs(30)).await.expect("delivered");
+    let trail = trail(&broker.bootstrap()).await;
+    let total = check_chains(&trail);
+    let ids: BTreeSet<String> = trail.values().flatten().map(|event| event.id.to_string()).collect();
+    assert_eq!(ids.len(), total, "each event once");
+    let lost = acknowledged.iter().filter(|id| !ids.contains(**id)).count();
+    assert_eq!(lost, 0, "of {} acknowledged events", acknowledged.len());
+    assert!(acknowledged.len() > 1000, "{} events were acknowledged", acknowledged.len());
+}
