@@ -441,3 +441,22 @@ async fn only_a_writer_with_the_right_secret_may_touch_what_is_protected() {
     assert!(served.broker.topic("mcp.calls").is_some());
     served.end().await;
 }
+
+#[tokio::test]
+async fn a_producer_id_is_never_given_twice_not_even_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut given = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let served = Served::start(folder.path(), quick()).await;
+        let mut wire = Wire::connect(&served).await;
+        for _ in 0..3 {
+            let request = RequestKind::InitProducerId(InitProducerIdRequest::default().with_transactional_id(None));
+            let ResponseKind::InitProducerId(answer) = wire.ask(ApiKey::InitProducerId, 4, &request).await else {
+                panic!()
+            };
+            assert_eq!(answer.error_code, 0);
+            assert!(given.insert(answer.producer_id.0), "{:?} was given before", answer.producer_id);
+        }
+        served.end().await;
+    }
+}

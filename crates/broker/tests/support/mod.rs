@@ -1,12 +1,12 @@
 //! What the tests share: a broker on a port of its own, and a client that speaks frames. Holds no assertion of its own.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cairn_broker::{Broker, BrokerOptions, batch};
 use cairn_clock::{Clock, Entropy};
-use cairn_log::{FolderStore, Log, LogOptions};
+use cairn_log::{Log, LogOptions};
 use kafka_protocol::{
     messages::{ApiKey, RequestHeader, RequestKind, ResponseHeader, ResponseKind},
     protocol::{Decodable, Encodable, StrBytes},
@@ -19,9 +19,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub async fn open(folder: &Path, options: BrokerOptions) -> Broker {
-    let store = FolderStore::open(folder.join("objects")).unwrap();
     let log = LogOptions::new(folder.join("log"), batch::stamp);
-    let log = Log::open(log, Arc::new(store), Clock::system(), Entropy::system()).await.unwrap();
+    let log = Log::open(log, Clock::system(), Entropy::system()).await.unwrap();
     Broker::open(options, log, Clock::system(), Entropy::system()).await.unwrap()
 }
 
