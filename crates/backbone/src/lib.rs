@@ -1,9 +1,9 @@
-//! Writing events to a backbone, and reading them back.
+//! Writing events to the embedded log or a Kafka cluster, and reading them back.
 //!
-//! The gateway records through a [`Recorder`]; the recorder appends through a [`Backbone`]. [`KafkaBackbone`] is any Kafka
-//! cluster, with a local spool. People and consumers read through [`reader`]. Guarantees: what was acknowledged is durable,
-//! one producer's events of a partition keep their order, and their chain shows what is missing. This crate must never know
-//! MCP or policy.
+//! The gateway records through a [`Recorder`]; the recorder appends through a [`Backbone`], which is either
+//! [`EmbeddedBackbone`] (the broker of this process) or [`KafkaBackbone`] (any Kafka cluster, with a local spool). People and
+//! consumers read through [`reader`]. Guarantees: what was acknowledged is durable, one producer's events of a partition
+//! keep their order, and their chain shows what is missing. This crate must never know MCP or policy.
 
 mod embedded;
 mod identity;

@@ -1,0 +1,376 @@
+//! Two bodies of each event type: one with every key, one with none that may be absent. No literal uses `..`.
+
+use cairn_contract::*;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn keyed(byte: &str) -> String {
+    format!("hmac-sha256:k1:{}", byte.repeat(32))
+}
+
+fn sha(byte: &str) -> String {
+    format!("sha256:{}", byte.repeat(32))
+}
+
+fn full_reference() -> Option<Reference> {
+    Some(Reference { digest: keyed("3a"), bytes: 48, media_type: "application/json".into(), location: some("vault:1") })
+}
+
+fn minimal_reference() -> Reference {
+    Reference { digest: keyed("3a"), bytes: 0, media_type: "application/json".into(), location: None }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+fn peer() -> Option<Implementation> {
+    Some(Implementation { name: "peer".into(), version: some("1") })
+}
+
+fn files() -> Vec<PolicyFile> {
+    vec![PolicyFile { name: "a.cedar".into(), digest: sha("9c") }]
+}
+
+pub fn full_common() -> Common {
+    Common {
+        workflow_id: "refund-4711".into(),
+        call_id: Some(Uuid::from_u128(2)),
+        causation_id: Some(Uuid::from_u128(3)),
+        task: some("refund"),
+        operation_id: some("op-1"),
+        round: Some(1),
+        linked_by: Some(LinkedBy::RequestState),
+        direction: Some(Direction::ToServer),
+        trace_id: some("4bf92f3577b34da6a3ce929d0e0e4736"),
+        span_id: some("00f067aa0ba902b7"),
+        tenant: some("acme"),
+        principal: some("local"),
+        agent_name: some("agent"),
+        agent_version: some("1"),
+        server: some("orders"),
+        server_version: some("2"),
+        era: Some(Era::Modern),
+        mcp_protocol_version: some("2026-07-28"),
+        network_transport: Some(Transport::Tcp),
+        mcp_method_name: some("tools/call"),
+        mcp_session_id: Some(keyed("5b")),
+        jsonrpc_request_id: some("7"),
+    }
+}
+
+pub fn minimal_common(topic: Topic) -> Common {
+    if topic != Topic::Calls {
+        return Common::default();
+    }
+    let full = full_common();
+    Common {
+        workflow_id: full.workflow_id,
+        call_id: full.call_id,
+        trace_id: full.trace_id,
+        principal: full.principal,
+        server: full.server,
+        era: full.era,
+        mcp_method_name: full.mcp_method_name,
+        ..Common::default()
+    }
+}
+
+pub fn full_bodies() -> Vec<Body> {
+    let targets = [Target::tool("refund"), Target::resource("file:///a"), Target::prompt("summarise")];
+    let mut bodies: Vec<Body> = Vec::new();
+    for target in targets {
+        bodies.push(full_decision(target.clone()).into());
+        bodies.push(full_intent(target).into());
+    }
+    bodies.extend(full_rest_of_call());
+    bodies.extend(full_context());
+    bodies.extend(full_session_and_catalog());
+    bodies.extend(full_policy());
+    bodies
+}
+
+fn full_decision(target: Target) -> CallDecision {
+    CallDecision {
+        decision: Decision::Permit,
+        policy_version: sha("9c"),
+        determining_policies: vec!["p".into()],
+        obligations: vec!["approval".into()],
+        errors: vec!["e".into()],
+        inputs: full_reference().unwrap(),
+        elapsed_us: 1,
+        target,
+        arguments: full_reference(),
+        tool_digest: Some(sha("1d")),
+    }
+}
+
+fn full_intent(target: Target) -> CallIntent {
+    CallIntent {
+        target,
+        arguments: full_reference(),
+        durability: Durability::Strict,
+        forwarded: keyed("6d"),
+        policy_version: sha("9c"),
+        upstream: Some(Era::Legacy),
+        upstream_protocol_version: some("2025-11-25"),
+        upstream_network_transport: Some(Transport::Pipe),
+        repeats: Some(Uuid::from_u128(9)),
+        invocation: Some(Invocation { claimed: Claimed, reason: some("r"), model: some("m"), turn: Some(3) }),
+    }
+}
+
+fn full_rest_of_call() -> Vec<Body> {
+    vec![
+        CallApproval {
+            state: ApprovalState::Requested,
+            approval_id: "a7f3k2".into(),
+            binding: Some(keyed("4c")),
+            approver: some("operator"),
+            expires_at: some("2026-11-24T12:00:50.000000Z"),
+            reason: some("checked"),
+        }
+        .into(),
+        CallOutcome {
+            outcome: Outcome::Completed,
+            effect: Effect::Answered,
+            http_response_status_code: Some(200),
+            rpc_response_status_code: Some(-32602),
+            is_error: Some(false),
+            error_type: some("upstream_gone"),
+            result: full_reference(),
+            elapsed_us: Some(2),
+            upstream_elapsed_us: Some(1),
+            progress_notifications: Some(3),
+            recovered: Some(false),
+        }
+        .into(),
+        CallAnswered { written: false, error_type: some("client_gone"), elapsed_us: Some(1) }.into(),
+        CallLate {
+            http_response_status_code: Some(200),
+            rpc_response_status_code: Some(1),
+            is_error: Some(true),
+            result: full_reference(),
+            upstream_elapsed_us: Some(1),
+        }
+        .into(),
+        CallSettled {
+            state: SettledState::Completed,
+            task_id: Some(keyed("7e")),
+            is_error: Some(false),
+            rpc_response_status_code: Some(1),
+            result: full_reference(),
+            observed_in: Some(Uuid::from_u128(4)),
+        }
+        .into(),
+    ]
+}
+
+fn full_context() -> Vec<Body> {
+    vec![
+        ContextRead {
+            mcp_resource_uri: "file:///a".into(),
+            version: some("v7"),
+            version_source: Some(VersionSource::Etag),
+            content: full_reference(),
+            ttl_ms: Some(1),
+            cache_scope: Some(CacheScope::Private),
+        }
+        .into(),
+        ContextChanged {
+            mcp_resource_uri: "file:///a".into(),
+            version: some("v8"),
+            cause: ChangeCause::Notification,
+        }
+        .into(),
+        ContextListed {
+            list_kind: ListKind::Tools,
+            digests: vec![ListedItem { name: "refund".into(), digest: sha("1d") }],
+            count: 1,
+            more: Some(false),
+            content: full_reference(),
+        }
+        .into(),
+        ContextPrompt { prompt_name: "p".into(), arguments: full_reference(), messages: full_reference() }.into(),
+    ]
+}
+
+fn full_session_and_catalog() -> Vec<Body> {
+    vec![
+        NoticePassed { belongs_to: some("call"), notice: full_reference() }.into(),
+        SessionOpened {
+            client_info: peer(),
+            server_info: peer(),
+            client_capabilities: Some(object(json!({"sampling": {}}))),
+            server_capabilities: Some(object(json!({"tools": {}}))),
+            requested_version: some("2025-11-25"),
+            negotiated_version: some("2025-06-18"),
+            reason: some("initialize"),
+        }
+        .into(),
+        SessionClosed {
+            reason: "idle".into(),
+            elapsed_us: Some(1),
+            client_info: peer(),
+            server_info: peer(),
+            negotiated_version: some("2025-06-18"),
+        }
+        .into(),
+        CatalogDefined {
+            kind: CatalogKind::Tool,
+            name: "refund".into(),
+            digest: sha("1d"),
+            definition: json!({"name": "refund"}),
+            annotations: Some(json!({"readOnlyHint": true})),
+            alerts: vec!["hidden_text".into()],
+        }
+        .into(),
+        CatalogChanged {
+            kind: CatalogKind::Tool,
+            name: "refund".into(),
+            digest: sha("1d"),
+            previous_digest: sha("2e"),
+            definition: Some(json!({"name": "refund"})),
+            annotations: Some(json!({"readOnlyHint": true})),
+            alerts: vec!["changed".into()],
+        }
+        .into(),
+    ]
+}
+
+fn full_policy() -> Vec<Body> {
+    let (who, errors) = ("start".to_owned(), vec!["e".to_owned()]);
+    vec![
+        PolicyLoaded { version: sha("9c"), files: files(), who: who.clone(), errors: errors.clone() }.into(),
+        PolicyActivated {
+            version: sha("9c"),
+            previous_version: some("observe"),
+            files: files(),
+            who: who.clone(),
+            errors: errors.clone(),
+        }
+        .into(),
+        PolicyRejected { version: "observe".into(), files: files(), who, errors }.into(),
+    ]
+}
+
+/// In the order of [`EventType::ALL`].
+pub fn minimal_bodies() -> Vec<Body> {
+    let mut bodies = minimal_call();
+    bodies.extend([
+        NoticePassed::default().into(),
+        ContextRead {
+            mcp_resource_uri: "a".into(),
+            version: None,
+            version_source: None,
+            content: None,
+            ttl_ms: None,
+            cache_scope: None,
+        }
+        .into(),
+        ContextChanged { mcp_resource_uri: "a".into(), version: None, cause: ChangeCause::Read }.into(),
+        ContextListed { list_kind: ListKind::Roots, digests: vec![], count: 0, more: None, content: None }.into(),
+        ContextPrompt { prompt_name: "p".into(), arguments: None, messages: None }.into(),
+        SessionOpened::default().into(),
+        SessionClosed { reason: "idle".into(), ..SessionClosed::default() }.into(),
+        CatalogDefined {
+            kind: CatalogKind::Prompt,
+            name: "p".into(),
+            digest: sha("1d"),
+            definition: json!({}),
+            annotations: None,
+            alerts: vec![],
+        }
+        .into(),
+        CatalogChanged {
+            kind: CatalogKind::Resource,
+            name: "r".into(),
+            digest: sha("1d"),
+            previous_digest: sha("2e"),
+            definition: None,
+            annotations: None,
+            alerts: vec![],
+        }
+        .into(),
+        PolicyLoaded { version: "observe".into(), files: vec![], who: "start".into(), errors: vec![] }.into(),
+        PolicyActivated {
+            version: "observe".into(),
+            previous_version: None,
+            files: vec![],
+            who: "start".into(),
+            errors: vec![],
+        }
+        .into(),
+        PolicyRejected { version: "observe".into(), files: vec![], who: "start".into(), errors: vec![] }.into(),
+    ]);
+    bodies
+}
+
+fn minimal_call() -> Vec<Body> {
+    vec![
+        CallDecision {
+            decision: Decision::Deny,
+            policy_version: "observe".into(),
+            determining_policies: vec![],
+            obligations: vec![],
+            errors: vec![],
+            inputs: minimal_reference(),
+            elapsed_us: 0,
+            target: Target::None,
+            arguments: None,
+            tool_digest: None,
+        }
+        .into(),
+        CallApproval {
+            state: ApprovalState::Expired,
+            approval_id: "a".into(),
+            binding: None,
+            approver: None,
+            expires_at: None,
+            reason: None,
+        }
+        .into(),
+        CallIntent {
+            target: Target::None,
+            arguments: None,
+            durability: Durability::Relaxed,
+            forwarded: keyed("6d"),
+            policy_version: "observe".into(),
+            upstream: None,
+            upstream_protocol_version: None,
+            upstream_network_transport: None,
+            repeats: None,
+            invocation: None,
+        }
+        .into(),
+        CallOutcome {
+            outcome: Outcome::InDoubt,
+            effect: Effect::Unknown,
+            http_response_status_code: None,
+            rpc_response_status_code: None,
+            is_error: None,
+            error_type: None,
+            result: None,
+            elapsed_us: None,
+            upstream_elapsed_us: None,
+            progress_notifications: None,
+            recovered: None,
+        }
+        .into(),
+        CallAnswered { written: true, error_type: None, elapsed_us: None }.into(),
+        CallLate::default().into(),
+        CallSettled {
+            state: SettledState::Unknown,
+            task_id: None,
+            is_error: None,
+            rpc_response_status_code: None,
+            result: None,
+            observed_in: None,
+        }
+        .into(),
+    ]
+}
