@@ -26,7 +26,13 @@ impl EmbeddedBackbone {
         Self(broker)
     }
 
-    async fn fetch(&self, topic: Topic, partition: u32, from: u64, max_bytes: usize) -> Result<cairn_broker::Fetched, FetchError> {
+    async fn fetch(
+        &self,
+        topic: Topic,
+        partition: u32,
+        from: u64,
+        max_bytes: usize,
+    ) -> Result<cairn_broker::Fetched, FetchError> {
         let index = PartitionIndex::new(partition);
         self.0.fetch(topic.name(), index, Offset::new(from), max_bytes, Duration::ZERO).await
     }
@@ -99,7 +105,8 @@ impl Backbone for EmbeddedBackbone {
         if from >= bounds.end {
             return Ok(slice);
         }
-        let fetched = self.fetch(topic, partition, from, max_bytes).await.map_err(|error| failed(topic, partition, &error))?;
+        let fetched =
+            self.fetch(topic, partition, from, max_bytes).await.map_err(|error| failed(topic, partition, &error))?;
         slice.end = fetched.high_watermark.get();
         for batch in &fetched.batches {
             let records = decode(batch, DECOMPRESSED_BYTES_MAX).map_err(|error| failed(topic, partition, &error))?;

@@ -29,7 +29,9 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The file holds something else.
-    #[error("{path} holds no {what}: restore it from a copy; a gateway that forgets who it is cannot close its own calls")]
+    #[error(
+        "{path} holds no {what}: restore it from a copy; a gateway that forgets who it is cannot close its own calls"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -60,7 +62,9 @@ pub fn gateway_id(folder: &Path, clock: &Clock, entropy: &Entropy) -> Result<Str
 pub fn next_epoch(folder: &Path) -> Result<u64, IdentityError> {
     let path = folder.join("gateway-epoch");
     let last = match read(&path)? {
-        Some(text) => text.trim().parse::<u64>().map_err(|_| IdentityError::Damaged { path: path.clone(), what: "epoch" })?,
+        Some(text) => {
+            text.trim().parse::<u64>().map_err(|_| IdentityError::Damaged { path: path.clone(), what: "epoch" })?
+        }
         None => 0,
     };
     let next = last.checked_add(1).ok_or_else(|| IdentityError::Damaged { path: path.clone(), what: "epoch" })?;

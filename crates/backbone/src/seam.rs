@@ -147,7 +147,9 @@ pub enum ReadError {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TopicError {
     /// It has another number of partitions.
-    #[error("{topic} has {found} partitions and needs {needed}: they cannot be changed without breaking order, use another cluster or remove the topic")]
+    #[error(
+        "{topic} has {found} partitions and needs {needed}: they cannot be changed without breaking order, use another cluster or remove the topic"
+    )]
     Partitions {
         /// The topic.
         topic: &'static str,
@@ -157,7 +159,9 @@ pub enum TopicError {
         needed: u32,
     },
     /// A setting that durability hangs on is wrong.
-    #[error("{topic} has {setting}={found} and needs {needed}: change it, or create the topic as `cairn topics plan` prints it")]
+    #[error(
+        "{topic} has {setting}={found} and needs {needed}: change it, or create the topic as `cairn topics plan` prints it"
+    )]
     Setting {
         /// The topic.
         topic: &'static str,

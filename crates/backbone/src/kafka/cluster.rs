@@ -2,7 +2,7 @@
 //!
 //! [`super::KafkaBackbone`] uses it. One consumer is kept assigned, without a group, so that reading on costs one fetch.
 
-use std::{collections::BTreeMap, time::{Duration}};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use cairn_contract::{EventRecord, Topic, TopicSpec};
@@ -72,7 +72,9 @@ impl Cluster {
         let failed = |error: KafkaError| TopicError::Failed { topic: name, reason: error.to_string() };
         let metadata = self.consumer.fetch_metadata(Some(name), ASK_WITHIN).map_err(failed)?;
         match metadata.topics().first() {
-            Some(found) if found.error().is_none() && !found.partitions().is_empty() => Ok(found.partitions().len() as u32),
+            Some(found) if found.error().is_none() && !found.partitions().is_empty() => {
+                Ok(found.partitions().len() as u32)
+            }
             _ => Err(TopicError::Unknown { topic: name }),
         }
     }
@@ -98,7 +100,9 @@ impl Cluster {
             topic = topic.set(name, value);
         }
         let options = AdminOptions::new().operation_timeout(Some(ASK_WITHIN)).request_timeout(Some(ASK_WITHIN));
-        let results = tokio::runtime::Handle::current().block_on(self.admin.create_topics([&topic], &options)).map_err(|error| failed(error.to_string()))?;
+        let results = tokio::runtime::Handle::current()
+            .block_on(self.admin.create_topics([&topic], &options))
+            .map_err(|error| failed(error.to_string()))?;
         match results.into_iter().next() {
             Some(Ok(_)) | Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
             Some(Err((_, code))) => return Err(failed(code.to_string())),
@@ -119,7 +123,8 @@ impl Cluster {
     fn check_settings(&self, spec: &TopicSpec) -> Result<(), TopicError> {
         let failed = |reason: String| TopicError::Failed { topic: spec.name, reason };
         let options = AdminOptions::new().request_timeout(Some(ASK_WITHIN));
-        let asked = tokio::runtime::Handle::current().block_on(self.admin.describe_configs([&ResourceSpecifier::Topic(spec.name)], &options));
+        let asked = tokio::runtime::Handle::current()
+            .block_on(self.admin.describe_configs([&ResourceSpecifier::Topic(spec.name)], &options));
         let mut found = asked.map_err(|error| failed(error.to_string()))?;
         let found = match found.pop() {
             Some(Ok(found)) => found,
@@ -139,7 +144,12 @@ impl Cluster {
         let needed = retention_ms(spec);
         if kept.is_some_and(|kept| kept >= 0 && (needed < 0 || kept < needed)) {
             let found = kept.unwrap_or_default().to_string();
-            return Err(TopicError::Setting { topic: spec.name, setting: "retention.ms", found, needed: needed.to_string() });
+            return Err(TopicError::Setting {
+                topic: spec.name,
+                setting: "retention.ms",
+                found,
+                needed: needed.to_string(),
+            });
         }
         let insync = value("min.insync.replicas").and_then(|text| text.parse::<u32>().ok());
         if let (Some(needed), Some(found)) = (self.min_insync_replicas, insync)
@@ -153,11 +163,18 @@ impl Cluster {
 
     pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Bounds, ReadError> {
         let failed = |error: KafkaError| read_error(topic, partition, &error);
-        let (start, end) = self.consumer.fetch_watermarks(topic.name(), partition as i32, ASK_WITHIN).map_err(failed)?;
+        let (start, end) =
+            self.consumer.fetch_watermarks(topic.name(), partition as i32, ASK_WITHIN).map_err(failed)?;
         Ok(Bounds { start: start.max(0) as u64, end: end.max(0) as u64 })
     }
 
-    pub(super) fn read(&mut self, topic: Topic, partition: u32, from: u64, max_bytes: usize) -> Result<Slice, ReadError> {
+    pub(super) fn read(
+        &mut self,
+        topic: Topic,
+        partition: u32,
+        from: u64,
+        max_bytes: usize,
+    ) -> Result<Slice, ReadError> {
         let failed = |error: KafkaError| read_error(topic, partition, &error);
         let bounds = self.bounds(topic, partition)?;
         let from = from.max(bounds.start);
@@ -176,7 +193,8 @@ impl Cluster {
             match self.consumer.poll(Duration::from_millis(500)) {
                 Some(Ok(message)) => {
                     let offset = message.offset() as u64;
-                    if message.topic() != topic.name() || message.partition() != partition as i32 || offset < slice.next {
+                    if message.topic() != topic.name() || message.partition() != partition as i32 || offset < slice.next
+                    {
                         continue; // left over from an earlier assignment
                     }
                     let record = record_of(topic, &message);
@@ -189,7 +207,11 @@ impl Cluster {
                 _ => {
                     waits += 1;
                     if waits > 20 {
-                        return Err(ReadError::Failed { topic, partition, reason: "the cluster gave no records".to_owned() });
+                        return Err(ReadError::Failed {
+                            topic,
+                            partition,
+                            reason: "the cluster gave no records".to_owned(),
+                        });
                     }
                 }
             }
@@ -202,15 +224,19 @@ impl Cluster {
 fn is_transient(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
-        RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::OperationTimedOut
     )
 }
 
 fn read_error(topic: Topic, partition: u32, error: &KafkaError) -> ReadError {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-            ReadError::Unknown { topic, partition }
-        }
+        Some(
+            RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic,
+        ) => ReadError::Unknown { topic, partition },
         _ => ReadError::Failed { topic, partition, reason: error.to_string() },
     }
 }

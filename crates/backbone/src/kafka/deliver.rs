@@ -18,7 +18,10 @@ use rdkafka::{
 };
 use tokio::time::sleep;
 
-use super::{Shared, spool::{self, Position}};
+use super::{
+    Shared,
+    spool::{self, Position},
+};
 use crate::ReadError;
 
 /// Frames' bytes that are under way at once.
@@ -115,7 +118,11 @@ async fn session(shared: &Arc<Shared>) -> Result<(), DeliveryError> {
     }
 }
 
-async fn read(shared: &Arc<Shared>, from: Position, end: Position) -> Result<Vec<(super::frame::Frame, Position)>, DeliveryError> {
+async fn read(
+    shared: &Arc<Shared>,
+    from: Position,
+    end: Position,
+) -> Result<Vec<(super::frame::Frame, Position)>, DeliveryError> {
     let folder = shared.folder.clone();
     let frames = tokio::task::spawn_blocking(move || spool::read(&folder, from, end, WINDOW_BYTES));
     Ok(frames.await.map_err(|_| DeliveryError::Lost)??)
@@ -198,7 +205,13 @@ impl Window {
         }
         self.events += answers.len();
         self.bytes += bytes;
-        self.frames.push_back(UnderWay { topic: frame.topic, after, bytes, events: frame.records.len() as u64, answers });
+        self.frames.push_back(UnderWay {
+            topic: frame.topic,
+            after,
+            bytes,
+            events: frame.records.len() as u64,
+            answers,
+        });
         Ok(())
     }
 

@@ -56,7 +56,9 @@ pub enum OpenError {
     #[error(transparent)]
     Property(#[from] PropertyError),
     /// librdkafka refused the configuration, or the cluster did not answer.
-    #[error("the cluster at {bootstrap} cannot be used: {source}; check backbone.bootstrap and its properties, and that the cluster runs")]
+    #[error(
+        "the cluster at {bootstrap} cannot be used: {source}; check backbone.bootstrap and its properties, and that the cluster runs"
+    )]
     Cluster {
         /// Where.
         bootstrap: String,
@@ -67,7 +69,9 @@ pub enum OpenError {
     #[error(transparent)]
     Spool(#[from] SpoolError),
     /// What an earlier run left could not be delivered.
-    #[error("{bytes} bytes of an earlier run could not be delivered within {within:?}: start again when the cluster takes them")]
+    #[error(
+        "{bytes} bytes of an earlier run could not be delivered within {within:?}: start again when the cluster takes them"
+    )]
     Undelivered {
         /// What is left.
         bytes: u64,
@@ -249,7 +253,9 @@ impl Shared {
 
     async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Cluster) -> T + Send + 'static) -> T {
         let cluster = self.cluster.clone();
-        tokio::task::spawn_blocking(move || question(&mut cluster.lock())).await.expect("asking a cluster does not panic")
+        tokio::task::spawn_blocking(move || question(&mut cluster.lock()))
+            .await
+            .expect("asking a cluster does not panic")
     }
 
     async fn read(&self, topic: Topic, partition: u32, from: u64, max_bytes: usize) -> Result<Slice, ReadError> {
@@ -287,7 +293,9 @@ impl Backbone for KafkaBackbone {
     async fn append(&self, topic: Topic, partition: u32, records: Vec<EventRecord>) -> Result<Appended, AppendError> {
         let known = self.shared.partitions.lock().get(&topic).copied();
         if known.is_none_or(|partitions| partition >= partitions) {
-            return Err(AppendError::Failed { reason: format!("{topic} has no partition {partition}: ensure topics first") });
+            return Err(AppendError::Failed {
+                reason: format!("{topic} has no partition {partition}: ensure topics first"),
+            });
         }
         let floor = self.shared.reached.lock().get(&(topic, partition)).copied().unwrap_or(0);
         let events = records.len() as u64;

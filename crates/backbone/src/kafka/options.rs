@@ -113,8 +113,11 @@ fn resolve(property: &str, value: &str) -> Result<String, PropertyError> {
         return std::env::var(name).map_err(|_| PropertyError::Environment { property, name: name.to_owned() });
     }
     if let Some(path) = within("${file:") {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| PropertyError::File { property, path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| PropertyError::File {
+            property,
+            path: path.to_owned(),
+            source,
+        })?;
         return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
     }
     Ok(value.to_owned())

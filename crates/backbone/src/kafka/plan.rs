@@ -12,7 +12,11 @@ pub fn plan(options: &KafkaOptions, principal: &str) -> String {
     let at = format!("--bootstrap-server {}", options.bootstrap);
     let mut out = String::from("# topics\n");
     for spec in topics() {
-        let _ = write!(out, "kafka-topics.sh {at} --create --if-not-exists --topic {} --partitions {}", spec.name, spec.partitions);
+        let _ = write!(
+            out,
+            "kafka-topics.sh {at} --create --if-not-exists --topic {} --partitions {}",
+            spec.name, spec.partitions
+        );
         if options.replication > 0 {
             let _ = write!(out, " --replication-factor {}", options.replication);
         }
@@ -31,7 +35,8 @@ pub fn plan(options: &KafkaOptions, principal: &str) -> String {
             );
         }
     }
-    let _ = writeln!(out, "kafka-acls.sh {at} --add --allow-principal {principal} --operation IdempotentWrite --cluster");
+    let _ =
+        writeln!(out, "kafka-acls.sh {at} --add --allow-principal {principal} --operation IdempotentWrite --cluster");
     out
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::frame::{Frame, PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES, Parsed};
+use super::frame::{FRAME_HEADER_BYTES, Frame, PAYLOAD_BYTES_MAX, Parsed};
 
 const MAGIC: &[u8; 8] = b"CRNSPL01";
 
@@ -33,7 +33,9 @@ pub enum SpoolError {
         source: io::Error,
     },
     /// A frame that was acknowledged cannot be read.
-    #[error("the spool file {path} is damaged at byte {at}: events that were acknowledged may be lost; move the file aside to go on without them")]
+    #[error(
+        "the spool file {path} is damaged at byte {at}: events that were acknowledged may be lost; move the file aside to go on without them"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -41,7 +43,9 @@ pub enum SpoolError {
         at: u64,
     },
     /// It is at its bound.
-    #[error("the spool holds {used} of {max} bytes because the cluster is away: bring it back or raise the spool's bound")]
+    #[error(
+        "the spool holds {used} of {max} bytes because the cluster is away: bring it back or raise the spool's bound"
+    )]
     Full {
         /// Bytes in use.
         used: u64,
@@ -119,7 +123,8 @@ impl Spool {
             self.roll()?;
         }
         let start = self.active().bytes;
-        let written = frames.iter().try_for_each(|frame| self.file.write_all(frame)).and_then(|()| self.file.sync_data());
+        let written =
+            frames.iter().try_for_each(|frame| self.file.write_all(frame)).and_then(|()| self.file.sync_data());
         if let Err(source) = written {
             // What was not acknowledged must not come back at the next start.
             self.failed = true;
@@ -133,14 +138,18 @@ impl Spool {
 
     /// Removes files that are wholly before `delivered`.
     pub(super) fn trim(&mut self, delivered: Position) -> Result<(), SpoolError> {
-        if self.active().bytes > MAGIC.len() as u64 && delivered >= self.end() && !self.failed && self.segments.len() == 1
+        if self.active().bytes > MAGIC.len() as u64
+            && delivered >= self.end()
+            && !self.failed
+            && self.segments.len() == 1
             && self.active().bytes > self.segment_bytes / 2
         {
             self.roll()?;
         }
         while self.segments.len() > 1 {
             let first = &self.segments[0];
-            let done = delivered.segment > first.number || (delivered.segment == first.number && delivered.at >= first.bytes);
+            let done =
+                delivered.segment > first.number || (delivered.segment == first.number && delivered.at >= first.bytes);
             if !done {
                 break;
             }
@@ -189,7 +198,12 @@ impl Spool {
 }
 
 /// Reads frames from `from` up to `end`, about `bytes` of them; returns each with the place after it.
-pub(super) fn read(folder: &Path, mut from: Position, end: Position, bytes: usize) -> Result<Vec<(Frame, Position)>, SpoolError> {
+pub(super) fn read(
+    folder: &Path,
+    mut from: Position,
+    end: Position,
+    bytes: usize,
+) -> Result<Vec<(Frame, Position)>, SpoolError> {
     let mut frames = Vec::new();
     let mut taken = 0;
     while from < end && taken < bytes {

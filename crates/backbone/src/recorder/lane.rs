@@ -242,7 +242,8 @@ impl Lane {
     /// One append; after an error, what is already there is found first.
     async fn attempt(&self, inner: &Inner, batch: &mut Vec<Sealed>, after_error: bool) -> Result<(), AppendError> {
         if after_error && !inner.backbone.append_is_atomic() {
-            let found = self.find(inner, batch).await.map_err(|error| AppendError::Retry { reason: error.to_string() })?;
+            let found =
+                self.find(inner, batch).await.map_err(|error| AppendError::Retry { reason: error.to_string() })?;
             if let Some((offset, count)) = found {
                 self.recorded(inner, batch, count, Appended { offset: Some(offset), floor: offset });
                 if batch.is_empty() {
@@ -310,7 +311,9 @@ impl Lane {
             for (offset, record) in &slice.records {
                 match &mut found {
                     None if link(record) == first => found = Some((*offset, 1)),
-                    Some((_, count)) if *count < batch.len() && link(record) == link(&batch[*count].record) => *count += 1,
+                    Some((_, count)) if *count < batch.len() && link(record) == link(&batch[*count].record) => {
+                        *count += 1
+                    }
                     _ => {}
                 }
             }

@@ -141,7 +141,9 @@ pub enum RecorderError {
     #[error("the gateway's own events could not be read back: {0}")]
     ReadBack(#[from] ReadError),
     /// Another process writes with this id, or the epoch file was set back.
-    #[error("the backbone holds events of gateway {gateway_id} with epoch {found}, and this start has {epoch}: its data folder is an old copy or is used twice")]
+    #[error(
+        "the backbone holds events of gateway {gateway_id} with epoch {found}, and this start has {epoch}: its data folder is an old copy or is used twice"
+    )]
     Fenced {
         /// The gateway's id.
         gateway_id: String,
@@ -287,7 +289,9 @@ impl Recorder {
         })?;
         let wanted = u32::try_from(planned.len()).unwrap_or(u32::MAX);
         if planned.len() > inner.options.strict_events_max {
-            return Err(RecordError::Full { reason: format!("{wanted} events at once are too many: record fewer at a time") });
+            return Err(RecordError::Full {
+                reason: format!("{wanted} events at once are too many: record fewer at a time"),
+            });
         }
         // All permits in one go: callers that each hold some and wait for more would wait for each other.
         let mut permits = inner.strict.clone().acquire_many_owned(wanted).await.map_err(|_| RecordError::Closed)?;
@@ -326,7 +330,9 @@ impl Recorder {
         inner.may_record(1).map_err(refused)?;
         inner.outcomes.clone().try_acquire_owned().map(OutcomeRoom).map_err(|_| {
             let max = inner.options.outcomes_max;
-            refused(RecordError::Full { reason: format!("{max} calls wait for their outcome: wait until some have ended") })
+            refused(RecordError::Full {
+                reason: format!("{max} calls wait for their outcome: wait until some have ended"),
+            })
         })
     }
 
@@ -435,7 +441,9 @@ impl Inner {
         }
         let (reply, wait) = tokio::sync::oneshot::channel();
         let lane = self.lane_of(&planned.draft);
-        lane.push(|| Item::new(planned, &self.hlc, &self.clock, Reply::Waiting { reply: Some(reply), _permit: permit }));
+        lane.push(|| {
+            Item::new(planned, &self.hlc, &self.clock, Reply::Waiting { reply: Some(reply), _permit: permit })
+        });
         Ok(wait)
     }
 
@@ -452,7 +460,10 @@ impl Inner {
         self.release(bytes);
         let dropped = self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         if dropped.is_power_of_two() || dropped == 0 {
-            tracing::warn!(dropped = dropped + 1, "a relaxed event was dropped for want of room; the trail shows the gap");
+            tracing::warn!(
+                dropped = dropped + 1,
+                "a relaxed event was dropped for want of room; the trail shows the gap"
+            );
         }
         lane.push_gap();
     }

@@ -2,7 +2,9 @@
 //!
 //! [`super::recovery`] gathers it from the trail; the gateway closes it before it serves.
 
-use cairn_contract::{ApprovalState, Body, CallDecision, CallIntent, Common, Decision, Draft, Durability, StoredEvent, Target};
+use cairn_contract::{
+    ApprovalState, Body, CallDecision, CallIntent, Common, Decision, Draft, Durability, StoredEvent, Target,
+};
 use uuid::Uuid;
 
 use super::Planned;

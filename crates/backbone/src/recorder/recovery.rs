@@ -10,7 +10,11 @@ use cairn_clock::Clock;
 use cairn_contract::{Body, Hlc, StoredEvent, Topic, topics};
 use uuid::Uuid;
 
-use super::{OpenCall, RecorderError, RecorderOptions, hints::{self, Places}, lane::Chain};
+use super::{
+    OpenCall, RecorderError, RecorderOptions,
+    hints::{self, Places},
+    lane::Chain,
+};
 use crate::Backbone;
 
 const READ_BYTES: usize = 4 << 20;

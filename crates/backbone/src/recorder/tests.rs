@@ -28,7 +28,10 @@ impl Bench {
     }
 
     fn options(&self, epoch: u64) -> RecorderOptions {
-        RecorderOptions { stall_after: Duration::from_millis(100), ..RecorderOptions::new("gw", epoch, self.folder.path()) }
+        RecorderOptions {
+            stall_after: Duration::from_millis(100),
+            ..RecorderOptions::new("gw", epoch, self.folder.path())
+        }
     }
 
     async fn open(&self, options: RecorderOptions) -> (Recorder, Vec<OpenCall>) {
@@ -229,7 +232,10 @@ async fn strict_calls_fail_fast_while_recording_does_not_work_and_outcomes_are_k
         let bench = Bench::new();
         let (recorder, _) = bench.open(bench.options(1)).await;
         let (_, common) = bench.call("w");
-        recorder.strict_all(vec![bench.plan(&common, decision()), bench.plan(&common, intent())]).await.expect("recorded");
+        recorder
+            .strict_all(vec![bench.plan(&common, decision()), bench.plan(&common, intent())])
+            .await
+            .expect("recorded");
         let room = recorder.reserve().await.expect("room");
         bench.backbone.set_fault(fault);
         let executed = recorder.outcome(room, bench.plan(&common, outcome())).await;
@@ -277,7 +283,10 @@ async fn a_successor_finds_open_calls_and_joins_the_chain() {
         let (forwarded, forwarded_common) = bench.call("w");
         recorder.strict_all(vec![bench.plan(&decided_common, decision())]).await.expect("recorded");
         for common in [&ended_common, &forwarded_common] {
-            recorder.strict_all(vec![bench.plan(common, decision()), bench.plan(common, intent())]).await.expect("recorded");
+            recorder
+                .strict_all(vec![bench.plan(common, decision()), bench.plan(common, intent())])
+                .await
+                .expect("recorded");
         }
         recorder.strict(bench.plan(&ended_common, outcome())).await.expect("recorded");
         recorder.close(Duration::from_secs(1)).await;
@@ -340,7 +349,10 @@ async fn many_callers_share_appends_and_none_is_lost() {
             let (_, common) = bench.call(&format!("w{workflow}"));
             for _ in 0..20 {
                 let room = recorder.reserve().await.expect("room");
-                recorder.strict_all(vec![bench.plan(&common, decision()), bench.plan(&common, intent())]).await.expect("recorded");
+                recorder
+                    .strict_all(vec![bench.plan(&common, decision()), bench.plan(&common, intent())])
+                    .await
+                    .expect("recorded");
                 recorder.outcome(room, bench.plan(&common, outcome())).await.expect("recorded");
             }
         });

@@ -40,7 +40,13 @@ fn record(topic: Topic, key: &str, value: String) -> EventRecord {
 ///
 /// # Panics
 /// Where they do not come within half a minute.
-pub async fn read_until(backbone: &dyn Backbone, topic: Topic, partition: u32, from: u64, count: usize) -> Vec<(u64, EventRecord)> {
+pub async fn read_until(
+    backbone: &dyn Backbone,
+    topic: Topic,
+    partition: u32,
+    from: u64,
+    count: usize,
+) -> Vec<(u64, EventRecord)> {
     let mut records = Vec::new();
     let mut at = from;
     for _ in 0..600 {
@@ -60,7 +66,12 @@ async fn topics_are_made_once(backbone: &dyn Backbone) {
     backbone.ensure_topics(&topics()).await.expect("topics are made");
     backbone.ensure_topics(&topics()).await.expect("topics are checked");
     for spec in topics() {
-        assert_eq!(backbone.partitions(spec.topic).await.expect("a topic that exists"), spec.partitions, "{}", spec.name);
+        assert_eq!(
+            backbone.partitions(spec.topic).await.expect("a topic that exists"),
+            spec.partitions,
+            "{}",
+            spec.name
+        );
     }
     let mut wrong = topics();
     wrong[0].partitions += 1;
@@ -73,7 +84,11 @@ async fn what_is_appended_is_read_back_byte_for_byte(backbone: &dyn Backbone) {
     let appended = backbone.append(Topic::Calls, 0, written.clone()).await.expect("appended");
     assert!(appended.floor >= from, "the floor lies in what was there before");
     let read = read_until(backbone, Topic::Calls, 0, from, written.len()).await;
-    assert_eq!(read.iter().map(|(_, record)| record.clone()).collect::<Vec<_>>(), written, "bytes, headers, order, time");
+    assert_eq!(
+        read.iter().map(|(_, record)| record.clone()).collect::<Vec<_>>(),
+        written,
+        "bytes, headers, order, time"
+    );
     if let Some(offset) = appended.offset {
         assert_eq!(read[0].0, offset, "the offset that was acknowledged is the record's");
     }
@@ -126,7 +141,11 @@ async fn appends_do_not_mingle(backbone: &Arc<dyn Backbone>) {
             append.iter().map(|(_, record)| serde_json::from_slice(&record.value).expect("JSON")).collect();
         let writer = rows[0]["writer"].as_u64().expect("a number") as usize;
         for (n, row) in rows.iter().enumerate() {
-            assert_eq!((row["writer"].as_u64(), row["n"].as_u64()), (Some(writer as u64), Some(n as u64)), "one append");
+            assert_eq!(
+                (row["writer"].as_u64(), row["n"].as_u64()),
+                (Some(writer as u64), Some(n as u64)),
+                "one append"
+            );
             assert_eq!(row["append"].as_u64(), Some(next[writer]), "a writer's order");
         }
         next[writer] += 1;

@@ -112,7 +112,8 @@ impl Backbone for MemoryBackbone {
         };
         let mut topics = self.0.topics.lock();
         let list = topics.get_mut(&topic).and_then(|list| list.get_mut(partition as usize));
-        let list = list.ok_or_else(|| AppendError::Failed { reason: format!("no partition {partition} of {topic}") })?;
+        let list =
+            list.ok_or_else(|| AppendError::Failed { reason: format!("no partition {partition} of {topic}") })?;
         let offset = list.len() as u64;
         list.extend(records.into_iter().take(kept));
         if fault == Fault::None {

@@ -1,0 +1,114 @@
+//! The embedded log as backbone: the seam's suite, the chain over restarts, and readers that come by the Kafka protocol.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use cairn_backbone::{
+    EmbeddedBackbone, Planned, Recorder, RecorderOptions, next_epoch,
+    reader::{From, Reader, ReaderOptions},
+    testing::conformance,
+};
+use cairn_broker::{Broker, BrokerOptions, batch};
+use cairn_clock::{Clock, Entropy};
+use cairn_contract::{
+    Body, CallLate, Common, Draft, Era, StoredEvent,
+    invariants::{Start, chain_unbroken, clock_rises},
+};
+use cairn_log::{Log, LogOptions};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+async fn broker(folder: &Path) -> (Log, Broker) {
+    let options = LogOptions::new(folder.join("log"), batch::stamp);
+    // The broker's own tasks of the run before let go of the folder a moment after it was dropped.
+    let mut tries = 0;
+    let log = loop {
+        match Log::open(options.clone(), Clock::system(), Entropy::system()).await {
+            Ok(log) => break log,
+            Err(error) => assert!(tries < 100, "the log does not open: {error}"),
+        }
+        tries += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let broker = Broker::open(BrokerOptions::default(), log.clone(), Clock::system(), Entropy::system()).await;
+    (log, broker.expect("a broker"))
+}
+
+async fn recorder(broker: &Broker, folder: &Path) -> Recorder {
+    let options = RecorderOptions::new("gw", next_epoch(folder).expect("an epoch"), folder);
+    let backbone = Arc::new(EmbeddedBackbone::new(broker.clone()));
+    Recorder::open(options, backbone, Clock::system(), Entropy::system()).await.expect("a recorder").0
+}
+
+fn event(recorder: &Recorder) -> Planned {
+    let common = Common {
+        workflow_id: "w".to_owned(),
+        call_id: Some(uuid::Uuid::from_u128(1)),
+        trace_id: Some("0".repeat(32)),
+        principal: Some("local".to_owned()),
+        server: Some("orders".to_owned()),
+        era: Some(Era::Modern),
+        mcp_method_name: Some("tools/call".to_owned()),
+        ..Common::default()
+    };
+    let body = Body::CallLate(CallLate::default());
+    recorder.plan(Draft { key: "w".to_owned(), subject: None, traceparent: None, tracestate: None, common, body })
+}
+
+async fn read_all(options: ReaderOptions, most: usize) -> Vec<StoredEvent> {
+    let mut reader = Reader::open(options).await.expect("a reader");
+    let mut events = Vec::new();
+    while events.len() < most
+        && let Some(entry) = reader.next().await
+    {
+        events.push(entry.expect("readable").event.expect("an event"));
+    }
+    reader.close().await;
+    events
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_log_is_a_backbone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_log, broker) = broker(folder.path()).await;
+    conformance::run(Arc::new(EmbeddedBackbone::new(broker))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_joins_the_chain_and_kafka_readers_see_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for _ in 0..2 {
+        let (log, broker) = broker(folder.path()).await;
+        let recorder = recorder(&broker, folder.path()).await;
+        for _ in 0..50 {
+            recorder.strict(event(&recorder)).await.expect("recorded");
+        }
+        assert_eq!(recorder.close(Duration::from_secs(5)).await, 0);
+        log.close().await;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let bootstrap = listener.local_addr().expect("a bound listener has an address").to_string();
+    let (_log, broker) = broker(folder.path()).await;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn({
+        let (broker, stop) = (broker.clone(), stop.clone());
+        async move { broker.serve(listener, stop).await }
+    });
+    let events = read_all(ReaderOptions::all(&bootstrap), usize::MAX).await;
+    assert_eq!(events.len(), 100);
+    chain_unbroken(&events, Start::Beginning).expect("one chain over both runs");
+    clock_rises(&events).expect("clock readings rise");
+    let last = read_all(ReaderOptions { from: From::Last(3), ..ReaderOptions::all(&bootstrap) }, usize::MAX).await;
+    assert_eq!(last, events[97..]);
+
+    let recorder = recorder(&broker, folder.path()).await;
+    let tail = ReaderOptions { from: From::Tail, until_end: false, ..ReaderOptions::all(&bootstrap) };
+    let mut reader = Reader::open(tail).await.expect("a reader");
+    let planned = event(&recorder);
+    let id = planned.id;
+    recorder.strict(planned).await.expect("recorded");
+    let entry = tokio::time::timeout(Duration::from_secs(30), reader.next()).await.expect("it comes");
+    assert_eq!(entry.expect("no end").expect("readable").event.expect("an event").id, id, "only what is new");
+    reader.close().await;
+    stop.cancel();
+    let _ = serving.await.expect("serving does not panic");
+}
