@@ -316,6 +316,12 @@ impl Broker {
         self.inner.topics.all().iter().map(|topic| describe(topic)).collect()
     }
 
+    /// Ends the coordinator and closes the log. The log's folder may be opened again once every clone is dropped too.
+    pub async fn close(self) {
+        self.inner.groups.close().await;
+        self.inner.log.close().await;
+    }
+
     /// The log below, for its bounds and statistics.
     #[must_use]
     pub fn log(&self) -> &Log {

@@ -42,8 +42,7 @@ async fn a_batch_sent_again_after_a_restart_gets_its_first_offset_and_is_not_sto
     };
     assert_eq!(put(&broker, 0, &["a", "b"]).await.unwrap().get(), 0);
     assert_eq!(put(&broker, 2, &["c"]).await.unwrap().get(), 2);
-    broker.log().close().await;
-    drop(broker);
+    broker.close().await;
     let broker = open(folder.path(), quick()).await;
     assert_eq!(put(&broker, 0, &["a", "b"]).await.unwrap().get(), 0);
     assert_eq!(put(&broker, 2, &["c"]).await.unwrap().get(), 2);
@@ -55,7 +54,7 @@ async fn a_batch_sent_again_after_a_restart_gets_its_first_offset_and_is_not_sto
     let offsets: Vec<_> = records.iter().map(|record| record.offset).collect();
     assert_eq!(offsets, [0, 1, 2, 3]);
     assert_eq!(all.high_watermark.get(), 4);
-    broker.log().close().await;
+    broker.close().await;
 }
 
 #[tokio::test]
@@ -69,15 +68,14 @@ async fn topics_ids_and_configs_survive_and_a_topic_made_again_is_another() {
     let second = broker.create_topic(&Principal::Anonymous, spec("again", &[])).await.unwrap();
     assert_ne!(first.id, second.id);
     broker.delete_topic(&Principal::Anonymous, "again").await.unwrap();
-    broker.log().close().await;
-    drop(broker);
+    broker.close().await;
     let broker = open(folder.path(), quick()).await;
     assert_eq!(broker.topic("kept"), Some(kept));
     assert_eq!(broker.topic("again"), None);
     broker.create_topic(&Principal::Anonymous, spec("again", &[])).await.unwrap();
     let all = broker.fetch("again", ZERO, Offset::new(0), 1 << 20, Duration::ZERO).await.unwrap();
     assert_eq!((all.batches.len(), all.high_watermark.get()), (0, 0));
-    broker.log().close().await;
+    broker.close().await;
 }
 
 #[tokio::test]
@@ -102,5 +100,41 @@ async fn what_a_topic_asks_for_is_enforced() {
     assert!(matches!(refused, ProduceError::Denied { .. }));
     let refused = broker.create_topic(&who, spec("mcp.mine", &[])).await.unwrap_err();
     assert!(matches!(refused, TopicError::Denied { .. }));
-    broker.log().close().await;
+    broker.close().await;
+}
+
+/// A record of `__consumer_offsets` as Kafka writes it: group `g`, topic `t`, partition 0.
+fn commit(batch: &mut BatchBuilder, offset: i64) {
+    let key = b"\0\x01\0\x01g\0\x01t\0\0\0\0";
+    let mut value = b"\0\x03".to_vec();
+    value.extend_from_slice(&offset.to_be_bytes());
+    value.extend_from_slice(&(-1_i32).to_be_bytes());
+    value.extend_from_slice(b"\0\0");
+    value.extend_from_slice(&1_i64.to_be_bytes());
+    batch.push(1, Some(key), Some(&value), &[]);
+}
+
+#[tokio::test]
+async fn ten_thousand_old_commits_are_forgotten_at_start_and_the_last_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = quick();
+    options.offsets_partitions = 1;
+    let broker = open(folder.path(), options.clone()).await;
+    for round in 0..21 {
+        let mut batch = BatchBuilder::new();
+        (0..500).for_each(|at| commit(&mut batch, round * 500 + at));
+        let bytes = batch.build().unwrap();
+        broker.produce(&Principal::Internal, "__consumer_offsets", ZERO, bytes).await.unwrap();
+    }
+    broker.close().await;
+    for _ in 0..2 {
+        let broker = open(folder.path(), options.clone()).await;
+        let stream = cairn_log::StreamId::new(broker.topic("__consumer_offsets").unwrap().id, ZERO);
+        let bounds = broker.log().bounds(stream).unwrap();
+        assert_eq!((bounds.log_start.get(), bounds.durable_end.get()), (10_500, 10_501));
+        let kept = broker.fetch("__consumer_offsets", ZERO, bounds.log_start, 1 << 20, Duration::ZERO).await.unwrap();
+        let records = batch::decode(&kept.batches[0], 1 << 20).unwrap();
+        assert_eq!(records[0].value.as_ref().unwrap()[2..10], 10_499_i64.to_be_bytes());
+        broker.close().await;
+    }
 }

@@ -83,9 +83,12 @@ pub(super) fn of_fetch(error: &FetchError) -> i16 {
 }
 
 pub(super) fn of_read(error: &cairn_log::ReadError) -> i16 {
-    match error.kind() {
-        ErrorKind::Invalid => ResponseError::UnknownTopicOrPartition.code(),
-        kind => of_kind(kind),
+    use cairn_log::ReadError;
+    match error {
+        ReadError::UnknownStream { .. } => ResponseError::UnknownTopicOrPartition.code(),
+        // Retention was quicker than the reader.
+        ReadError::OutOfRange { .. } => ResponseError::OffsetOutOfRange.code(),
+        other => of_kind(other.kind()),
     }
 }
 

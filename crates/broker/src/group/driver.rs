@@ -23,11 +23,16 @@ use super::{
     records::{self, GroupRecord, OffsetValue},
 };
 use crate::{
-    batch::BatchBuilder,
+    batch::{BatchBuilder, Record},
     streams::{self, StreamError},
 };
 
 const COMMANDS_MAX: usize = 1_024;
+/// A partition of `__consumer_offsets` is rewritten at start when it holds more records than this, and more than so many
+/// times those that are live.
+const COMPACT_RECORDS: usize = 10_000;
+const COMPACT_RATIO: usize = 4;
+const COMPACT_BATCH_BYTES: usize = 256 << 10;
 const TICK: Duration = Duration::from_secs(60);
 
 /// A committed offset, and where in `__consumer_offsets` it lies, so that a later one is never overwritten by an earlier.
@@ -51,6 +56,7 @@ enum Command {
     Input(Box<dyn FnOnceInput>, oneshot::Sender<Reply>),
     Describe(String, oneshot::Sender<Option<GroupView>>),
     List(oneshot::Sender<Vec<(String, GroupState, String)>>),
+    Close(oneshot::Sender<()>),
 }
 
 /// Makes an input once its ticket is known.
@@ -122,6 +128,14 @@ impl Coordinator {
             return Reply::Refused(GroupError::Unavailable);
         }
         receiver.await.unwrap_or(Reply::Refused(GroupError::Unavailable))
+    }
+
+    /// Ends the task, and with it its hold on the log; who waits is told that the coordinator is away.
+    pub(crate) async fn close(&self) {
+        let (sender, receiver) = oneshot::channel();
+        if self.commands.send(Command::Close(sender)).await.is_ok() {
+            let _ = receiver.await;
+        }
     }
 
     /// The group as it is, if it is known.
@@ -227,37 +241,95 @@ impl Store {
         })
     }
 
+    /// Reads every partition back, and rewrites those where most records are out of date.
     async fn load(&self) -> Result<(Offsets, HashMap<String, GroupSnapshot>), StreamError> {
         let mut offsets = Offsets::new();
         let mut groups = HashMap::new();
         for partition in 0..self.partitions {
             let stream = StreamId::new(self.topic, PartitionIndex::new(partition));
-            streams::replay(&self.log, stream, |record| {
-                let Some(key) = &record.key else { return };
-                match records::decode(key, record.value.as_ref()) {
-                    Some(GroupRecord::Offset { group, topic, partition, value: Some(value) }) => {
-                        let entry = OffsetEntry { value, stored_at: Offset::new(record.offset) };
-                        offsets.entry(group).or_default().insert((topic, partition), entry);
-                    }
-                    Some(GroupRecord::Offset { group, topic, partition, value: None }) => {
-                        if let Some(of_group) = offsets.get_mut(&group) {
-                            of_group.remove(&(topic, partition));
-                        }
-                    }
-                    Some(GroupRecord::Group { group, value: Some(value) }) => {
-                        groups.insert(group, value);
-                    }
-                    Some(GroupRecord::Group { group, value: None }) => {
-                        groups.remove(&group);
-                    }
-                    Some(GroupRecord::Unknown) => {}
-                    None => tracing::warn!(offset = record.offset, "a record of __consumer_offsets cannot be read"),
-                }
-            })
-            .await?;
+            let mut read = Loaded::default();
+            streams::replay(&self.log, stream, |record| read.take(record)).await?;
+            if read.records > COMPACT_RECORDS && read.records > COMPACT_RATIO * read.live() {
+                self.compact(stream, &read).await?;
+            }
+            // A group's records lie in one partition only.
+            offsets.extend(read.offsets);
+            groups.extend(read.groups);
         }
-        offsets.retain(|_, of_group| !of_group.is_empty());
         Ok((offsets, groups))
+    }
+
+    /// Writes what is live once more, then forgets what lies before. A crash between the two leaves both, which reads the same.
+    async fn compact(&self, stream: StreamId, read: &Loaded) -> Result<(), StreamError> {
+        let now_ms = self.clock.now().as_millis();
+        let mut first = None;
+        let mut batch = BatchBuilder::new();
+        for (group, of_group) in &read.offsets {
+            for ((topic, partition), entry) in of_group {
+                let key = records::offset_key(group, topic, *partition);
+                batch.push(now_ms, Some(&key), Some(&records::offset_value(&entry.value)), &[]);
+                if batch.bytes() > COMPACT_BATCH_BYTES {
+                    let written = streams::append(&self.log, stream, std::mem::take(&mut batch)).await?;
+                    first = first.or(written);
+                }
+            }
+        }
+        for (group, snapshot) in &read.groups {
+            let value = records::group_value(snapshot, now_ms);
+            batch.push(now_ms, Some(&records::group_key(group)), Some(&value), &[]);
+            if batch.bytes() > COMPACT_BATCH_BYTES {
+                let written = streams::append(&self.log, stream, std::mem::take(&mut batch)).await?;
+                first = first.or(written);
+            }
+        }
+        let written = streams::append(&self.log, stream, batch).await?;
+        let end = match first.or(written) {
+            Some(first) => first,
+            // Nothing is live.
+            None => self.log.bounds(stream).map_err(|source| StreamError::Read { stream, at: 0, source })?.durable_end,
+        };
+        self.log.delete_before(stream, end).await.map_err(|source| StreamError::Append { stream, source })
+    }
+}
+
+/// What one partition of `__consumer_offsets` says.
+#[derive(Default)]
+struct Loaded {
+    offsets: Offsets,
+    groups: HashMap<String, GroupSnapshot>,
+    records: usize,
+}
+
+impl Loaded {
+    fn live(&self) -> usize {
+        self.groups.len() + self.offsets.values().map(BTreeMap::len).sum::<usize>()
+    }
+
+    fn take(&mut self, record: Record) {
+        self.records += 1;
+        let Some(key) = &record.key else { return };
+        match records::decode(key, record.value.as_ref()) {
+            Some(GroupRecord::Offset { group, topic, partition, value: Some(value) }) => {
+                let entry = OffsetEntry { value, stored_at: Offset::new(record.offset) };
+                self.offsets.entry(group).or_default().insert((topic, partition), entry);
+            }
+            Some(GroupRecord::Offset { group, topic, partition, value: None }) => {
+                if let Some(of_group) = self.offsets.get_mut(&group) {
+                    of_group.remove(&(topic, partition));
+                    if of_group.is_empty() {
+                        self.offsets.remove(&group);
+                    }
+                }
+            }
+            Some(GroupRecord::Group { group, value: Some(value) }) => {
+                self.groups.insert(group, value);
+            }
+            Some(GroupRecord::Group { group, value: None }) => {
+                self.groups.remove(&group);
+            }
+            Some(GroupRecord::Unknown) => {}
+            None => tracing::warn!(offset = record.offset, "a record of __consumer_offsets cannot be read"),
+        }
     }
 }
 
@@ -284,6 +356,12 @@ impl Task {
             };
             tokio::select! {
                 command = self.inbox.recv() => match command {
+                    Some(Command::Close(closed)) => {
+                        // The log's folder is free for the next only when nobody holds the log.
+                        drop(self);
+                        let _ = closed.send(());
+                        return;
+                    }
                     Some(command) => self.take(command).await,
                     None => return,
                 },
@@ -305,6 +383,7 @@ impl Task {
                 drop(sender.send(view));
             }
             Command::List(sender) => drop(sender.send(self.core.list())),
+            Command::Close(sender) => drop(sender),
         }
     }
 

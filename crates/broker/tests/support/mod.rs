@@ -55,7 +55,7 @@ impl Served {
     pub async fn end(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
-        self.broker.log().close().await;
+        self.broker.close().await;
     }
 }
 
