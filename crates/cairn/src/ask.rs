@@ -23,17 +23,25 @@ pub(crate) fn admin(given: Option<String>, data: Option<PathBuf>) -> anyhow::Res
 }
 
 async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-    let token = std::env::var("CAIRN_OPERATOR_TOKEN")
-        .context("set CAIRN_OPERATOR_TOKEN to the token that `cairn up` printed once (or make a new one: `cairn operator new`)")?;
+    let token = std::env::var("CAIRN_OPERATOR_TOKEN").context(
+        "set CAIRN_OPERATOR_TOKEN to the token that `cairn up` printed once (or make a new one: `cairn operator new`)",
+    )?;
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let request = http::Request::builder().method(method).uri(format!("http://{admin}{path}"))
-        .header("authorization", format!("Bearer {token}")).header("content-type", "application/json")
+    let request = http::Request::builder()
+        .method(method)
+        .uri(format!("http://{admin}{path}"))
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
         .context("the operator token or the address cannot stand in a request")?;
-    let response = client.request(request).await.with_context(|| format!("nobody answers at {admin}: is `cairn up` running?"))?;
+    let response =
+        client.request(request).await.with_context(|| format!("nobody answers at {admin}: is `cairn up` running?"))?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await
-        .map_err(|error| anyhow::anyhow!("the answer of {admin} could not be read: {error}"))?.to_bytes();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("the answer of {admin} could not be read: {error}"))?
+        .to_bytes();
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     if !status.is_success() {
         bail!("{}", value.get("error").and_then(Value::as_str).unwrap_or("the admin address refused"));
@@ -53,9 +61,18 @@ pub(crate) async fn list(admin: &str, as_json: bool) -> anyhow::Result<String> {
     }
     let lines = waiting.iter().map(|hold| {
         let of = |key: &str| hold.get(key).and_then(Value::as_str).unwrap_or_default();
-        format!("{}\n  {} asks for {} {}/{}\n  arguments {}\n  workflow {}, policy {}\n  expires {}",
-            of("id"), of("principal"), of("method"), of("server"), of("target"), of("arguments"), of("workflow_id"),
-            of("policy_version"), of("expires_at"))
+        format!(
+            "{}\n  {} asks for {} {}/{}\n  arguments {}\n  workflow {}, policy {}\n  expires {}",
+            of("id"),
+            of("principal"),
+            of("method"),
+            of("server"),
+            of("target"),
+            of("arguments"),
+            of("workflow_id"),
+            of("policy_version"),
+            of("expires_at")
+        )
     });
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }

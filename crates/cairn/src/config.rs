@@ -3,7 +3,11 @@
 //! Read once at start. Unknown keys and bad values are errors that name the file, the key and what to do. Values may
 //! hold secrets, so nothing here prints one: `${NAME}` in a value is replaced by that environment variable.
 
-use std::{collections::BTreeMap, path::{Path, PathBuf}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use cairn_gateway::{Limits, Reach, ServerSpec};
@@ -108,7 +112,8 @@ struct ClientFile {
 impl Config {
     /// Reads a file by what is in it: JSON where it begins with a brace, TOML otherwise.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
         let mut config = if text.trim_start().starts_with('{') {
             Self::from_client(&text)
         } else {
@@ -122,8 +127,9 @@ impl Config {
     }
 
     fn from_client(text: &str) -> anyhow::Result<Self> {
-        let file: ClientFile = serde_json::from_str(text)
-            .map_err(|error| anyhow::anyhow!("line {}: a client's configuration has an object mcpServers: {error}", error.line()))?;
+        let file: ClientFile = serde_json::from_str(text).map_err(|error| {
+            anyhow::anyhow!("line {}: a client's configuration has an object mcpServers: {error}", error.line())
+        })?;
         let mut servers = BTreeMap::new();
         for (name, value) in file.servers {
             let known = ["command", "args", "env", "cwd", "type", "url", "headers"];
@@ -131,7 +137,8 @@ impl Config {
             let object = value.as_object().with_context(|| format!("mcpServers.{name} must be an object"))?;
             let ours = object.iter().filter(|(key, _)| known.contains(&key.as_str()));
             let ours: serde_json::Map<_, _> = ours.map(|(key, value)| (key.clone(), value.clone())).collect();
-            let section = serde_json::from_value(ours.into()).map_err(|error| anyhow::anyhow!("mcpServers.{name}: {error}"))?;
+            let section =
+                serde_json::from_value(ours.into()).map_err(|error| anyhow::anyhow!("mcpServers.{name}: {error}"))?;
             servers.insert(name, section);
         }
         Ok(Self { servers, ..Self::default() })
@@ -185,8 +192,11 @@ impl ServerSection {
     }
 
     fn spec(&self, name: &str) -> anyhow::Result<ServerSpec> {
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
-            bail!("the server name {name:?} must have 1 to 64 letters, digits, '-', '_' or '.', because it is part of a URL");
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        {
+            bail!(
+                "the server name {name:?} must have 1 to 64 letters, digits, '-', '_' or '.', because it is part of a URL"
+            );
         }
         let reach = match (&self.command, &self.url) {
             (Some(command), None) => Reach::Stdio {
@@ -197,7 +207,9 @@ impl ServerSection {
                 env_clear: false,
             },
             (None, Some(url)) => {
-                if let Some(kind) = self.kind.as_deref().filter(|kind| !matches!(*kind, "http" | "streamable-http" | "streamableHttp")) {
+                if let Some(kind) =
+                    self.kind.as_deref().filter(|kind| !matches!(*kind, "http" | "streamable-http" | "streamableHttp"))
+                {
                     bail!("server {name:?} has type {kind:?}: use \"http\" (Streamable HTTP), or a command");
                 }
                 Reach::Http { url: url.clone(), headers: self.headers.clone() }
@@ -247,7 +259,9 @@ mod tests {
 
     fn fault(text: &str) -> String {
         let (_folder, path) = written(text);
-        let config = Config::read(&path).and_then(|config| config.server_specs().map(|_| config)).and_then(|c| c.limits().map(|_| ()));
+        let config = Config::read(&path)
+            .and_then(|config| config.server_specs().map(|_| config))
+            .and_then(|c| c.limits().map(|_| ()));
         format!("{:#}", config.expect_err("it must not be accepted"))
     }
 

@@ -106,11 +106,17 @@ impl Story {
     async fn start(&self) -> anyhow::Result<Child> {
         let mut child = Command::new(&self.me)
             .args(["up", "--kafka", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .arg("--data").arg(&self.data).arg("--config").arg(self.data.join("demo.json"))
+            .arg("--data")
+            .arg(&self.data)
+            .arg("--config")
+            .arg(self.data.join("demo.json"))
             .env("CAIRN_OPERATOR_TOKEN", &self.token)
-            .stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
             .kill_on_drop(true)
-            .spawn().context("cannot start cairn up")?;
+            .spawn()
+            .context("cannot start cairn up")?;
         let mut lines = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
         let ready = async {
             while let Some(line) = lines.next_line().await? {

@@ -54,10 +54,18 @@ impl Folder {
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(path).with_context(|| format!("cannot make the data folder {}", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("cannot find the data folder {}", path.display()))?;
-        let lock = File::options().create(true).write(true).truncate(false).mode(0o600).open(path.join("lock"))
+        let lock = File::options()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
             .with_context(|| format!("cannot open the lock in {}", path.display()))?;
         if lock.try_lock().is_err() {
-            bail!("the data folder {} is held by another cairn: stop it, or name another folder with --data", path.display());
+            bail!(
+                "the data folder {} is held by another cairn: stop it, or name another folder with --data",
+                path.display()
+            );
         }
         for part in ["gateway", "keys", "log", "objects"] {
             make(&path.join(part)).with_context(|| format!("cannot make {part} in {}", path.display()))?;
@@ -71,7 +79,11 @@ impl Folder {
 
     /// The digest keys, made at first use.
     pub(crate) fn keys(&self, entropy: &Entropy) -> anyhow::Result<Keys> {
-        Ok(Keys { payload: self.key("payload", entropy)?, version: self.key("version", entropy)?, secret: self.key("secret", entropy)? })
+        Ok(Keys {
+            payload: self.key("payload", entropy)?,
+            version: self.key("version", entropy)?,
+            secret: self.key("secret", entropy)?,
+        })
     }
 
     fn key(&self, name: &str, entropy: &Entropy) -> anyhow::Result<DigestKey> {

@@ -16,7 +16,11 @@ use cairn_operators::Credential;
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cairn", version, about = "Stands between AI applications and their MCP servers, decides what may happen, and leaves a durable trail")]
+#[command(
+    name = "cairn",
+    version,
+    about = "Stands between AI applications and their MCP servers, decides what may happen, and leaves a durable trail"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -171,7 +175,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime needs threads and epoll, and nothing runs without");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime needs threads and epoll, and nothing runs without");
     match runtime.block_on(run(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -208,9 +215,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             println!("{}", Credential::of(&data).renew(&Entropy::system())?.reveal());
             Ok(())
         }
-        Command::SampleServer { journal } => {
-            cairn_sample::SampleServer::new(journal.as_deref())?.serve_stdio().await
-        }
+        Command::SampleServer { journal } => cairn_sample::SampleServer::new(journal.as_deref())?.serve_stdio().await,
     }
 }
 

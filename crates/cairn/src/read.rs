@@ -46,8 +46,13 @@ pub(crate) fn bootstrap(given: Option<String>, data: Option<PathBuf>) -> anyhow:
 
 fn consumer(bootstrap: &str, properties: &[(String, String)]) -> anyhow::Result<BaseConsumer> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap).set("group.id", "cairn-read").set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "false").set("fetch.wait.max.ms", "100").set("log_level", "3");
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "cairn-read")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "false")
+        .set("fetch.wait.max.ms", "100")
+        .set("log_level", "3");
     for (key, value) in properties {
         config.set(key, value);
     }
@@ -56,13 +61,15 @@ fn consumer(bootstrap: &str, properties: &[(String, String)]) -> anyhow::Result<
 
 /// Every partition of the trail's topics with its first and next offset.
 fn partitions(consumer: &BaseConsumer, bootstrap: &str) -> anyhow::Result<Vec<(String, i32, i64, i64)>> {
-    let metadata = consumer.fetch_metadata(None, ANSWER_MAX)
-        .with_context(|| format!("no Kafka broker answers at {bootstrap}: start `cairn up`, or name another with --bootstrap"))?;
+    let metadata = consumer.fetch_metadata(None, ANSWER_MAX).with_context(|| {
+        format!("no Kafka broker answers at {bootstrap}: start `cairn up`, or name another with --bootstrap")
+    })?;
     let names: Vec<_> = topics().iter().map(|spec| spec.name.to_owned()).collect();
     let mut found = Vec::new();
     for topic in metadata.topics().iter().filter(|topic| names.iter().any(|name| name == topic.name())) {
         for partition in topic.partitions() {
-            let (low, high) = consumer.fetch_watermarks(topic.name(), partition.id(), ANSWER_MAX)
+            let (low, high) = consumer
+                .fetch_watermarks(topic.name(), partition.id(), ANSWER_MAX)
                 .with_context(|| format!("cannot ask for the offsets of {}", topic.name()))?;
             found.push((topic.name().to_owned(), partition.id(), low, high));
         }
@@ -80,7 +87,10 @@ fn placed(message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Placed> {
     let key = Bytes::copy_from_slice(message.key().unwrap_or_default());
     match StoredEvent::parse(key, &headers, message.payload().unwrap_or_default()) {
         Ok(event) => Some(Placed {
-            topic: message.topic().to_owned(), partition: message.partition(), offset: message.offset(), event,
+            topic: message.topic().to_owned(),
+            partition: message.partition(),
+            offset: message.offset(),
+            event,
         }),
         Err(error) => {
             tracing::warn!(topic = message.topic(), offset = message.offset(), %error, "a record is no event of ours");
@@ -107,7 +117,8 @@ pub(crate) fn all(bootstrap: &str) -> anyhow::Result<Vec<Placed>> {
     }
     consumer.assign(&assignment)?;
     while !left.is_empty() {
-        let message = consumer.poll(ANSWER_MAX).context("the broker stopped answering in the middle of the trail")??;
+        let message =
+            consumer.poll(ANSWER_MAX).context("the broker stopped answering in the middle of the trail")??;
         let key = (message.topic().to_owned(), message.partition());
         let done = left.get(&key).is_some_and(|end| message.offset() + 1 >= *end);
         events.extend(placed(&message));
@@ -158,8 +169,13 @@ fn words_of(placed: &Placed) -> String {
     let took = elapsed.map(|us| format!(" after {}.{:03} ms", us / 1000, us % 1000)).unwrap_or_default();
     match short_type(placed) {
         "call.decision" => {
-            let policies: Vec<_> = value.get("determining_policies").and_then(Value::as_array).into_iter().flatten()
-                .filter_map(Value::as_str).collect();
+            let policies: Vec<_> = value
+                .get("determining_policies")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             let by = if policies.is_empty() { String::new() } else { format!(" by {}", policies.join(", ")) };
             format!("{}{by}, policy {}", of("decision"), of("policy_version"))
         }
@@ -167,7 +183,9 @@ fn words_of(placed: &Placed) -> String {
             let who = text(placed, "approver").map(|who| format!(" by {who}")).unwrap_or_default();
             format!("{}{who}, {}", of("state"), of("approval_id"))
         }
-        "call.intent" => format!("{}, forwarded {}", of("durability"), of("forwarded").chars().take(40).collect::<String>()),
+        "call.intent" => {
+            format!("{}, forwarded {}", of("durability"), of("forwarded").chars().take(40).collect::<String>())
+        }
         "call.outcome" => {
             let error = text(placed, "error_type").map(|error| format!(", {error}")).unwrap_or_default();
             format!("{}, effect {}{error}{took}", of("outcome"), of("effect"))
@@ -182,7 +200,14 @@ fn place_of(placed: &Placed) -> String {
 
 fn line_of(placed: &Placed) -> String {
     let subject = placed.event.subject.as_deref().unwrap_or_default();
-    format!("{}  {:<17} {:<28} {}  [{}]", placed.event.time, short_type(placed), subject, words_of(placed), place_of(placed))
+    format!(
+        "{}  {:<17} {:<28} {}  [{}]",
+        placed.event.time,
+        short_type(placed),
+        subject,
+        words_of(placed),
+        place_of(placed)
+    )
 }
 
 fn json_of(placed: &Placed) -> Value {
@@ -212,18 +237,20 @@ pub(crate) fn workflows(bootstrap: &str, as_json: bool) -> anyhow::Result<String
     newest.sort_by(|a, b| b.1.0.cmp(&a.1.0));
     newest.truncate(WORKFLOWS_MAX);
     if as_json {
-        let list = newest.iter().map(|(id, (time, calls, events))| {
-            json!({ "workflow_id": id, "last": time, "calls": calls, "events": events })
-        });
+        let list = newest.iter().map(
+            |(id, (time, calls, events))| json!({ "workflow_id": id, "last": time, "calls": calls, "events": events }),
+        );
         return Ok(Value::from(list.collect::<Vec<_>>()).to_string());
     }
-    let lines = newest.iter().map(|(id, (time, calls, events))| format!("{time}  {id}  {calls} calls, {events} events"));
+    let lines =
+        newest.iter().map(|(id, (time, calls, events))| format!("{time}  {id}  {calls} calls, {events} events"));
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// One workflow's decision path.
 pub(crate) fn workflow(bootstrap: &str, id: &str, as_json: bool) -> anyhow::Result<String> {
-    let mut events: Vec<_> = all(bootstrap)?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
+    let mut events: Vec<_> =
+        all(bootstrap)?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
     if events.is_empty() {
         bail!("no event of workflow {id} is in the trail at {bootstrap}: `cairn trail` lists recent workflows");
     }
@@ -245,9 +272,9 @@ fn by_call(events: &[Placed]) -> Vec<(String, Vec<&Placed>)> {
 }
 
 fn calls_json(events: &[Placed]) -> Value {
-    let calls = by_call(events).into_iter().map(|(call_id, list)| {
-        json!({ "call_id": call_id, "events": list.into_iter().map(json_of).collect::<Vec<_>>() })
-    });
+    let calls = by_call(events).into_iter().map(
+        |(call_id, list)| json!({ "call_id": call_id, "events": list.into_iter().map(json_of).collect::<Vec<_>>() }),
+    );
     calls.collect::<Vec<_>>().into()
 }
 
@@ -261,7 +288,12 @@ fn tree(id: &str, events: &[Placed]) -> String {
         let last = list.len() - 1;
         for (index, placed) in list.into_iter().enumerate() {
             let branch = if index == last { "└─" } else { "├─" };
-            out.push_str(&format!("│  {branch} {:<14} {}  [{}]\n", short_type(placed), words_of(placed), place_of(placed)));
+            out.push_str(&format!(
+                "│  {branch} {:<14} {}  [{}]\n",
+                short_type(placed),
+                words_of(placed),
+                place_of(placed)
+            ));
         }
     }
     out

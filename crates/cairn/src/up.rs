@@ -3,7 +3,14 @@
 //! Order matters: the folder is held first; the predecessor's calls are closed before anything is served; `ready` is
 //! printed last. On SIGTERM the gateway ends first, so that every outcome finds its log.
 
-use std::{path::PathBuf, sync::{Arc, atomic::{AtomicBool, Ordering}}, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use cairn_backbone::{Backbone, EmbeddedBackbone, Recorder, RecorderOptions, gateway_id, next_epoch};
@@ -59,16 +66,26 @@ pub(crate) async fn run(arguments: UpArguments, with_gateway: bool) -> anyhow::R
         socket: wrap::socket_path(folder.path()),
     };
     if with_gateway {
-        let listener = bind("gateway", arguments.gateway.as_deref().or(config.gateway.listen.as_deref()), "127.0.0.1:7070").await?;
+        let listener =
+            bind("gateway", arguments.gateway.as_deref().or(config.gateway.listen.as_deref()), "127.0.0.1:7070")
+                .await?;
         endpoints.gateway = listener.local_addr()?.to_string();
-        let (gateway, recorder) = open_gateway(&arguments, &config, &folder, &broker, &clock, &entropy, &mut registry).await?;
-        tokio::spawn({ let gateway = gateway.clone(); async move { gateway.tend_sessions().await } });
+        let (gateway, recorder) =
+            open_gateway(&arguments, &config, &folder, &broker, &clock, &entropy, &mut registry).await?;
+        tokio::spawn({
+            let gateway = gateway.clone();
+            async move { gateway.tend_sessions().await }
+        });
         tokio::spawn({
             let (gateway, stop) = (gateway.clone(), stop.clone());
             async move { gateway.serve_http(listener, stop).await }
         });
         tokio::spawn(wrap::serve(gateway.clone(), endpoints.socket.clone(), arguments.idle_seconds, stop.clone()));
-        parts = Running { gateway: Some(gateway), recorder: Some(recorder), gateway_address: Some(endpoints.gateway.clone()) };
+        parts = Running {
+            gateway: Some(gateway),
+            recorder: Some(recorder),
+            gateway_address: Some(endpoints.gateway.clone()),
+        };
     }
     let probe = Health { ready: ready.clone() };
     let holds = parts.gateway.as_ref().map(|gateway| gateway.holds().clone());
@@ -86,7 +103,11 @@ pub(crate) async fn run(arguments: UpArguments, with_gateway: bool) -> anyhow::R
     if let Some(token) = token {
         println!("operator token, shown once: {token}");
     }
-    let gateway_words = parts.gateway_address.as_ref().map(|address| format!(" gateway http://{address}/mcp/<server>")).unwrap_or_default();
+    let gateway_words = parts
+        .gateway_address
+        .as_ref()
+        .map(|address| format!(" gateway http://{address}/mcp/<server>"))
+        .unwrap_or_default();
     println!("ready kafka {}{gateway_words} admin http://{}", endpoints.kafka, endpoints.admin);
     signalled(&stop).await?;
     shut_down(parts, &stop, log, &folder).await;
@@ -112,7 +133,13 @@ async fn open_log(folder: &Folder, clock: &Clock, entropy: &Entropy) -> anyhow::
     Log::open(options, clock.clone(), entropy.clone()).await.context("cannot open the embedded log")
 }
 
-async fn open_broker(config: &Config, kafka: &TcpListener, log: &Log, clock: &Clock, entropy: &Entropy) -> anyhow::Result<Broker> {
+async fn open_broker(
+    config: &Config,
+    kafka: &TcpListener,
+    log: &Log,
+    clock: &Clock,
+    entropy: &Entropy,
+) -> anyhow::Result<Broker> {
     let local = kafka.local_addr()?.to_string();
     let advertised = config.kafka.advertised.clone().unwrap_or(local);
     let advertised = advertised.parse().map_err(|error| anyhow::anyhow!("kafka.advertised: {error}"))?;
@@ -147,8 +174,10 @@ async fn open_gateway(
     let id = gateway_id(&home, clock, entropy)?;
     let epoch = next_epoch(&home)?;
     let backbone: Arc<dyn Backbone> = Arc::new(EmbeddedBackbone::new(broker.clone()));
-    let (recorder, open) = Recorder::open(RecorderOptions::new(id, epoch, home), backbone, clock.clone(), entropy.clone())
-        .await.context("cannot read the trail back")?;
+    let (recorder, open) =
+        Recorder::open(RecorderOptions::new(id, epoch, home), backbone, clock.clone(), entropy.clone())
+            .await
+            .context("cannot read the trail back")?;
     let options = GatewayOptions {
         servers: config.server_specs()?,
         limits: config.limits()?,

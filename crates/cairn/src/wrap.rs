@@ -99,11 +99,23 @@ fn hello(arguments: WrapArguments) -> anyhow::Result<Hello> {
         let (name, value) = header.split_once(':').context("a --header is written as name: value")?;
         headers.insert(name.trim().to_owned(), value.trim().to_owned());
     }
-    let base = first.as_deref().and_then(|command| Path::new(command).file_name()).map(|name| name.to_string_lossy().into_owned());
+    let base = first
+        .as_deref()
+        .and_then(|command| Path::new(command).file_name())
+        .map(|name| name.to_string_lossy().into_owned());
     let name = arguments.name.or(base).unwrap_or_else(|| "server".to_owned());
-    let clean = name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).take(64).collect();
+    let clean =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).take(64).collect();
     let env = std::env::vars().filter(|(key, _)| !key.starts_with("CAIRN_")).collect();
-    Ok(Hello { name: clean, command: arguments.command, url: arguments.url, headers, env, cwd: std::env::current_dir()?, client: client()? })
+    Ok(Hello {
+        name: clean,
+        command: arguments.command,
+        url: arguments.url,
+        headers,
+        env,
+        cwd: std::env::current_dir()?,
+        client: client()?,
+    })
 }
 
 /// The parent process and its start time, by which wraps of one client know each other.
@@ -149,10 +161,16 @@ fn start(data: &Path) -> anyhow::Result<std::process::Child> {
     let log = File::options().create(true).append(true).open(up::log_file(data))?;
     std::process::Command::new(std::env::current_exe()?)
         .args(["up", "--kafka", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .arg("--idle-seconds").arg(UP_IDLE_SECONDS.to_string()).arg("--data").arg(data)
-        .stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log)
+        .arg("--idle-seconds")
+        .arg(UP_IDLE_SECONDS.to_string())
+        .arg("--data")
+        .arg(data)
+        .stdin(std::process::Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
         .process_group(0)
-        .spawn().context("cannot start cairn up")
+        .spawn()
+        .context("cannot start cairn up")
 }
 
 /// Workflows of client processes: wraps of one share one.
@@ -211,7 +229,8 @@ async fn one(gateway: Gateway, workflows: Workflows, stream: UnixStream) -> anyh
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
     (&mut read).take(HELLO_BYTES_MAX).read_until(b'\n', &mut line).await?;
-    let hello: Hello = serde_json::from_slice(&line).context("the first line of a wrap is not understood: is it the same version?")?;
+    let hello: Hello =
+        serde_json::from_slice(&line).context("the first line of a wrap is not understood: is it the same version?")?;
     let reach = match (hello.command.split_first(), hello.url) {
         (_, Some(url)) => Reach::Http { url, headers: hello.headers },
         (Some((command, args)), None) => Reach::Stdio {
@@ -223,7 +242,9 @@ async fn one(gateway: Gateway, workflows: Workflows, stream: UnixStream) -> anyh
         },
         (None, None) => bail!("a wrap named no server"),
     };
-    let workflow = workflows.of(&hello.client, || format!("wrap-{}", cairn_clock::Entropy::system().uuid_v7(cairn_clock::Clock::system().now())));
+    let workflow = workflows.of(&hello.client, || {
+        format!("wrap-{}", cairn_clock::Entropy::system().uuid_v7(cairn_clock::Clock::system().now()))
+    });
     let client = PipeClient { workflow: Some(workflow), principal: None };
     gateway.serve_pipe(ServerSpec { name: hello.name, reach }, client, read, write).await?;
     Ok(())

@@ -99,7 +99,9 @@ impl Body {
     #[must_use]
     pub const fn target(&self) -> Option<&Target> {
         match self {
-            Self::CallDecision(CallDecision { target, .. }) | Self::CallIntent(CallIntent { target, .. }) => Some(target),
+            Self::CallDecision(CallDecision { target, .. }) | Self::CallIntent(CallIntent { target, .. }) => {
+                Some(target)
+            }
             _ => None,
         }
     }

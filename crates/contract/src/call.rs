@@ -154,7 +154,11 @@ impl Serialize for Claimed {
 
 impl<'de> Deserialize<'de> for Claimed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if bool::deserialize(deserializer)? { Ok(Self) } else { Err(de::Error::custom("an invocation is always claimed")) }
+        if bool::deserialize(deserializer)? {
+            Ok(Self)
+        } else {
+            Err(de::Error::custom("an invocation is always claimed"))
+        }
     }
 }
 

@@ -242,8 +242,10 @@ impl Reader<'_> {
             }
         }
         self.at += 1;
-        serde_json::from_str(&self.text[start..self.at])
-            .map_err(|_| CanonicalError::Syntax { at: start, expected: "a string without lone surrogates or control characters" })
+        serde_json::from_str(&self.text[start..self.at]).map_err(|_| CanonicalError::Syntax {
+            at: start,
+            expected: "a string without lone surrogates or control characters",
+        })
     }
 
     fn digits(&mut self) -> Result<(), CanonicalError> {

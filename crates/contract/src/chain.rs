@@ -27,11 +27,7 @@ const DOMAIN: &[u8] = b"cairn.chain.v1\n";
 /// The link of a record.
 #[must_use]
 pub fn link(record: &EventRecord) -> Link {
-    link_parts(
-        &record.key,
-        &record.value,
-        record.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref())),
-    )
+    link_parts(&record.key, &record.value, record.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref())))
 }
 
 /// The link of a record that is given in parts, as a reader of any Kafka client has it.

@@ -132,7 +132,9 @@ mod tests {
     #[test]
     fn what_is_no_reading_or_far_ahead_is_refused() {
         let (hlc, clock) = (Hlc::new(), Clock::manual(NOON));
-        for bad in ["", "1", "1795521601000000", "1795521601000000-1", "x795521601000000-00041", "+795521601000000-00041"] {
+        for bad in
+            ["", "1", "1795521601000000", "1795521601000000-1", "x795521601000000-00041", "+795521601000000-00041"]
+        {
             assert!(matches!(hlc.observe(bad, &clock), Err(HlcError::Form { .. })), "{bad}");
         }
         assert_eq!(hlc.observe("1795525201000000-00000", &clock), Err(HlcError::Ahead { ahead_s: 3601 }));

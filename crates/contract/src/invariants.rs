@@ -167,7 +167,11 @@ pub fn denied_has_no_intent(events: &[StoredEvent]) -> Result<(), Finding> {
     }
     for (call, event) in of_type(events, EventType::CallIntent) {
         if denied.get(&call) == Some(&true) {
-            return found(Invariant::DeniedHasNoIntent, event, format!("call {call} is denied by policy and has an intent"));
+            return found(
+                Invariant::DeniedHasNoIntent,
+                event,
+                format!("call {call} is denied by policy and has an intent"),
+            );
         }
     }
     for (call, event) in of_type(events, EventType::CallOutcome) {

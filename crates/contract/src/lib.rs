@@ -34,7 +34,10 @@ pub use canonical::{CanonicalError, canonical_json, canonical_value};
 pub use catalog::{CatalogChanged, CatalogDefined, CatalogKind};
 pub use chain::{Link, link, link_parts};
 pub use common::{Common, Direction, Era, LinkedBy, Target, Transport};
-pub use context::{CacheScope, ChangeCause, ContextChanged, ContextListed, ContextPrompt, ContextRead, ListKind, ListedItem, VersionSource};
+pub use context::{
+    CacheScope, ChangeCause, ContextChanged, ContextListed, ContextPrompt, ContextRead, ListKind, ListedItem,
+    VersionSource,
+};
 pub use digest::{DigestKey, DigestKeyError, Location, Reference, sha256_text};
 pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, SealError, Stamp};
 pub use event_type::EventType;

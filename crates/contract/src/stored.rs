@@ -98,7 +98,8 @@ impl StoredEvent {
             std::str::from_utf8(bytes).ok().map(ToOwned::to_owned)
         };
         let need = |header: &'static str| find(header).ok_or(StoredError::Header { header });
-        let wrong = |header, value: String| StoredError::HeaderValue { header, value: value.chars().take(64).collect() };
+        let wrong =
+            |header, value: String| StoredError::HeaderValue { header, value: value.chars().take(64).collect() };
         let id = need("ce_id")?;
         let id = Uuid::parse_str(&id).map_err(|_| wrong("ce_id", id))?;
         let ce_type = need("ce_type")?;

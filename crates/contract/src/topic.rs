@@ -89,13 +89,7 @@ pub struct TopicSpec {
 /// Every topic's worth, in the order in which they are created.
 #[must_use]
 pub const fn topics() -> [TopicSpec; 5] {
-    [
-        Topic::Calls.spec(),
-        Topic::Context.spec(),
-        Topic::Sessions.spec(),
-        Topic::Catalog.spec(),
-        Topic::Policies.spec(),
-    ]
+    [Topic::Calls.spec(), Topic::Context.spec(), Topic::Sessions.spec(), Topic::Catalog.spec(), Topic::Policies.spec()]
 }
 
 #[cfg(test)]

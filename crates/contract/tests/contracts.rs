@@ -18,12 +18,7 @@ use events::{full_bodies, full_common, minimal_bodies, minimal_common};
 fn stamp(previous: bool) -> Stamp {
     Stamp {
         source: "cairn://gateway/gw-1".into(),
-        producer: Producer {
-            id: "gw-1".into(),
-            epoch: 1,
-            sequence: 2,
-            previous: previous.then(|| "ab".repeat(32)),
-        },
+        producer: Producer { id: "gw-1".into(), epoch: 1, sequence: 2, previous: previous.then(|| "ab".repeat(32)) },
         hlc: "1795521600000000-00000".into(),
         id: Uuid::from_u128(1),
         time: Timestamp::from_micros(1_795_521_600_000_000),
@@ -46,7 +41,8 @@ fn validator(schema: &Value) -> jsonschema::Validator {
 
 fn check(event_type: EventType, event: &Value) {
     let schema = schema(event_type);
-    let errors: Vec<String> = validator(&schema).iter_errors(event).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    let errors: Vec<String> =
+        validator(&schema).iter_errors(event).map(|e| format!("{}: {e}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{event_type}: {errors:#?}\n{event:#}");
 }
 
@@ -178,8 +174,7 @@ fn enumerations_have_the_same_values_on_both_sides() {
     same(T::ContextRead, "version_source", &[VersionSource::Etag, VersionSource::LastModified, VersionSource::Digest]);
     same(T::ContextRead, "cache_scope", &[CacheScope::Public, CacheScope::Private]);
     same(T::ContextChanged, "cause", &[ChangeCause::Notification, ChangeCause::Read]);
-    let lists =
-        [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::ResourceTemplates, ListKind::Roots];
+    let lists = [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::ResourceTemplates, ListKind::Roots];
     same(T::ContextListed, "list_kind", &lists);
     let kinds = [CatalogKind::Tool, CatalogKind::Prompt, CatalogKind::Resource, CatalogKind::ResourceTemplate];
     same(T::CatalogDefined, "kind", &kinds);
@@ -225,7 +220,9 @@ fn every_contract_says_who_why_how_long_and_how_sensitive() {
 #[test]
 fn published_contracts_are_as_they_were_published() {
     let published = include_str!("published.txt");
-    let now: String =
-        EventType::ALL.iter().map(|t| format!("{} {} {}\n", t.name(), t.contract().version, t.contract().guid)).collect();
+    let now: String = EventType::ALL
+        .iter()
+        .map(|t| format!("{} {} {}\n", t.name(), t.contract().version, t.contract().guid))
+        .collect();
     assert_eq!(now, published, "publish another version instead of changing one that may be in use");
 }

@@ -22,9 +22,7 @@
 use bytes::{Buf, BufMut};
 use uuid::Uuid;
 
-use crate::{
-    Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Retention, Sequence, StreamId,
-};
+use crate::{Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Retention, Sequence, StreamId};
 
 pub(crate) const MAGIC: [u8; 4] = *b"CFR1";
 pub(crate) const HEADER_BYTES: usize = 32;

@@ -83,11 +83,7 @@ mod tests {
     use crate::ProducerId;
 
     fn mark(epoch: i16, first: i32) -> ProducerMark {
-        ProducerMark {
-            id: ProducerId::new(7),
-            epoch: ProducerEpoch::new(epoch),
-            first_sequence: Sequence::new(first),
-        }
+        ProducerMark { id: ProducerId::new(7), epoch: ProducerEpoch::new(epoch), first_sequence: Sequence::new(first) }
     }
 
     #[test]

@@ -70,7 +70,10 @@ impl Log {
 
     fn open_now(options: LogOptions, clock: Clock, entropy: &Entropy) -> Result<Self, OpenError> {
         let least = (1 << 16) + HEAD_BYTES as u64;
-        if options.wal_segment_bytes < least || options.wal_segment_bytes >= 1 << 32 || options.wal_segment_bytes % 8 != 0 {
+        if options.wal_segment_bytes < least
+            || options.wal_segment_bytes >= 1 << 32
+            || options.wal_segment_bytes % 8 != 0
+        {
             let reason = format!("a multiple of 8, at least {least} and below 4 GiB");
             return Err(OpenError::Option { option: "wal_segment_bytes", reason });
         }
@@ -104,7 +107,15 @@ impl Log {
             .name("cairn-log".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(|source| OpenError::Disk { path: options.folder.clone(), source })?;
-        Ok(Self(Arc::new(Inner { options, epoch: LeaderEpoch::new(epoch), state, counters, calls, clock, _lock: lock })))
+        Ok(Self(Arc::new(Inner {
+            options,
+            epoch: LeaderEpoch::new(epoch),
+            state,
+            counters,
+            calls,
+            clock,
+            _lock: lock,
+        })))
     }
 
     /// Creates a stream; does nothing where it exists.
@@ -146,7 +157,11 @@ impl Log {
     }
 
     fn known(&self, stream: StreamId) -> Result<(), AppendError> {
-        if self.0.state.read().streams.contains_key(&stream) { Ok(()) } else { Err(AppendError::UnknownStream { stream }) }
+        if self.0.state.read().streams.contains_key(&stream) {
+            Ok(())
+        } else {
+            Err(AppendError::UnknownStream { stream })
+        }
     }
 
     async fn change(&self, entry: Entry) -> Result<(), AppendError> {
@@ -220,7 +235,9 @@ impl Log {
         let mut batches = Vec::with_capacity(places.len());
         for (segment, place) in places {
             let mut bytes = vec![0; place.length as usize];
-            segment.file.read_at(place.position - segment.base, &mut bytes)
+            segment
+                .file
+                .read_at(place.position - segment.base, &mut bytes)
                 .map_err(|error| ReadError::Failed { reason: error.to_string() })?;
             batches.push(Bytes::from(bytes));
         }

@@ -44,7 +44,11 @@ pub(crate) fn recover(disk: &dyn Disk, folder: &Path, fresh: Uuid) -> Result<Rec
             continue;
         }
         let Some((segment, log)) = Segment::open(disk, &path).map_err(|source| failed(&path, source))? else {
-            return Err(OpenError::Damaged { path, at: 0, what: "the head is not one that this version writes".to_owned() });
+            return Err(OpenError::Damaged {
+                path,
+                at: 0,
+                what: "the head is not one that this version writes".to_owned(),
+            });
         };
         if files.is_empty() {
             found.log = log;

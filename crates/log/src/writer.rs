@@ -130,7 +130,9 @@ impl Writer {
                 let body_at = position + HEADER_BYTES as u64;
                 frame::put_frame(&mut buffer, self.log, self.epoch, position, self.synced, &body);
                 visible.extend(shown.into_iter().map(|shown| match shown {
-                    Visible::Batch(id, placed) => Visible::Batch(id, Placed { position: body_at + placed.position, ..placed }),
+                    Visible::Batch(id, placed) => {
+                        Visible::Batch(id, Placed { position: body_at + placed.position, ..placed })
+                    }
                     change @ Visible::Change(_) => change,
                 }));
             }
@@ -154,7 +156,12 @@ impl Writer {
         (body, shown, results)
     }
 
-    fn order_one(&mut self, entry: Append, body: &mut Vec<u8>, shown: &mut Vec<Visible>) -> Result<Appended, AppendError> {
+    fn order_one(
+        &mut self,
+        entry: Append,
+        body: &mut Vec<u8>,
+        shown: &mut Vec<Visible>,
+    ) -> Result<Appended, AppendError> {
         let Append { stream, records, max_timestamp, producer, mut bytes } = entry;
         let records = records.get();
         let log_start = self.state.read().streams.get(&stream).map_or(Offset::default(), |stream| stream.start);
@@ -173,7 +180,10 @@ impl Writer {
         ledger.record(base, records, producer.as_ref());
         self.counters.appends.fetch_add(1, Ordering::Relaxed);
         self.counters.appended_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
-        shown.push(Visible::Batch(stream, Placed { base, records, max_timestamp, position: u64::from(batch.at), length }));
+        shown.push(Visible::Batch(
+            stream,
+            Placed { base, records, max_timestamp, position: u64::from(batch.at), length },
+        ));
         Ok(Appended { base_offset: base, log_start, duplicate: false })
     }
 
@@ -216,7 +226,13 @@ impl Writer {
         }
         if leave {
             let base = self.segment.as_ref().map_or(self.next, Segment::end);
-            let segment = Segment::create(self.options.disk.as_ref(), &self.folder, self.log, base, self.options.wal_segment_bytes)?;
+            let segment = Segment::create(
+                self.options.disk.as_ref(),
+                &self.folder,
+                self.log,
+                base,
+                self.options.wal_segment_bytes,
+            )?;
             self.next = base + HEAD_BYTES as u64;
             self.state.write().segments.insert(base, segment.clone());
             self.segment = Some(segment);
@@ -266,8 +282,12 @@ impl Writer {
 
 fn refuse(call: Call, error: &AppendError) {
     match call {
-        Call::Append { reply, .. } | Call::Change { reply, .. } => { let _ = reply.send(Err(error.clone())); },
-        Call::Close { reply } => { let _ = reply.send(()); },
+        Call::Append { reply, .. } | Call::Change { reply, .. } => {
+            let _ = reply.send(Err(error.clone()));
+        }
+        Call::Close { reply } => {
+            let _ = reply.send(());
+        }
     }
 }
 

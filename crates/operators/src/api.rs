@@ -17,8 +17,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use cairn_gateway::{Holds, SettleError, Settlement};
-use cairn_mcp::headers::OriginPolicy;
+use cairn_gateway::{Holds, OriginPolicy, SettleError, Settlement};
+
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -105,7 +105,10 @@ async fn authorize(State(admin): State<Admin>, headers: HeaderMap, request: Requ
     };
     match admin.0.credential.admits(token) {
         Ok(true) => next.run(request).await,
-        Ok(false) => problem(StatusCode::UNAUTHORIZED, "this is not the operator's token: make a new one with `cairn operator new`"),
+        Ok(false) => problem(
+            StatusCode::UNAUTHORIZED,
+            "this is not the operator's token: make a new one with `cairn operator new`",
+        ),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
     }
 }

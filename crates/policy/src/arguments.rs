@@ -112,7 +112,9 @@ impl Mapper {
         match number.as_f64() {
             // A whole number written with a point or exponent is the same number to a server, so also to a policy.
             #[allow(clippy::cast_possible_truncation)] // checked to be whole and within 2^53
-            Some(double) if double.fract() == 0.0 && double.abs() <= WHOLE_DOUBLE_MAX => Some(Value::from(double as i64)),
+            Some(double) if double.fract() == 0.0 && double.abs() <= WHOLE_DOUBLE_MAX => {
+                Some(Value::from(double as i64))
+            }
             _ => self.hide(),
         }
     }

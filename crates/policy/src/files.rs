@@ -51,7 +51,10 @@ pub(crate) fn read_folder(folder: &Path) -> Result<Vec<SourceFile>, PolicyError>
         let file = fs::File::open(&path).map_err(failed(&path))?;
         file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed(&path))?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(PolicyError::TooLarge { path, what: format!("a policy file has at most {FILE_BYTES_MAX} bytes") });
+            return Err(PolicyError::TooLarge {
+                path,
+                what: format!("a policy file has at most {FILE_BYTES_MAX} bytes"),
+            });
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         files.push(SourceFile { path, name, bytes });

@@ -72,7 +72,8 @@ impl Question {
             json!({"uid": server, "attrs": {"name": self.server}, "parents": []}),
         ];
         if let Some(name) = self.target.name() {
-            entities.push(json!({"uid": resource, "attrs": {"name": name, "server": self.server}, "parents": [server]}));
+            entities
+                .push(json!({"uid": resource, "attrs": {"name": name, "server": self.server}, "parents": [server]}));
         }
         let inputs = canonical_value(&json!({
             "principal": principal,

@@ -8,17 +8,12 @@ use std::sync::Arc;
 
 use cairn_contract::{PolicyFile, canonical_value, sha256_text};
 use cedar_policy::{
-    Authorizer, AuthorizationError, Decision, Effect, EvaluationError, Policy, PolicyId, PolicySet, Response,
+    AuthorizationError, Authorizer, Decision, Effect, EvaluationError, Policy, PolicyId, PolicySet, Response,
 };
 use miette::Diagnostic;
 use serde_json::json;
 
-use crate::{
-    Obligation, PolicyError, PolicyProblem,
-    files::SourceFile,
-    question::Asked,
-    verdict::APPROVAL,
-};
+use crate::{Obligation, PolicyError, PolicyProblem, files::SourceFile, question::Asked, verdict::APPROVAL};
 
 /// The version without policy files: everything is permitted and recorded.
 pub const OBSERVE: &str = "observe";
@@ -68,8 +63,10 @@ impl ActiveSet {
         if !reading.problems.is_empty() {
             return Err(PolicyError::Invalid { problems: reading.problems, files: digests });
         }
-        let engine = format!("cedar-policy {} language {}", cedar_policy::get_sdk_version(), cedar_policy::get_lang_version());
-        let policies: Vec<_> = reading.canonical.into_iter().map(|(id, policy)| json!({"id": id, "policy": policy})).collect();
+        let engine =
+            format!("cedar-policy {} language {}", cedar_policy::get_sdk_version(), cedar_policy::get_lang_version());
+        let policies: Vec<_> =
+            reading.canonical.into_iter().map(|(id, policy)| json!({"id": id, "policy": policy})).collect();
         let text = canonical_value(&json!({"engine": engine, "policies": policies}));
         let rules = Rules {
             policies: reading.set,
@@ -88,9 +85,8 @@ impl ActiveSet {
     pub(crate) fn decide(&self, asked: &Asked) -> Said {
         match &self.rules {
             None => Said { permit: true, determining: Vec::new(), obligations: Vec::new(), errors: Vec::new() },
-            Some(rules) => {
-                rules.judge(&rules.authorizer.is_authorized(&asked.request, &rules.policies, &asked.entities), asked.hides)
-            }
+            Some(rules) => rules
+                .judge(&rules.authorizer.is_authorized(&asked.request, &rules.policies, &asked.entities), asked.hides),
         }
     }
 }
@@ -175,15 +171,18 @@ impl Reading {
 
     fn policy(&mut self, file: &SourceFile, text: &str, index: usize, policy: &Policy) {
         let id = policy.annotation("id").map_or_else(|| format!("{}:{index}", file.name), ToOwned::to_owned);
-        let line = text
-            .find(&policy.to_cedar().unwrap_or_default())
-            .map_or(0, |offset| line_of(text, offset));
+        let line = text.find(&policy.to_cedar().unwrap_or_default()).map_or(0, |offset| line_of(text, offset));
         if id.is_empty() || self.canonical.contains_key(&id) {
-            return self.problem(file, line, &format!("the policy id {id:?} is empty or taken: give each policy an @id of its own"));
+            return self.problem(
+                file,
+                line,
+                &format!("the policy id {id:?} is empty or taken: give each policy an @id of its own"),
+            );
         }
         if let Some(obligation) = policy.annotation("obligation") {
             if obligation != APPROVAL {
-                let what = format!("knows no obligation {obligation:?}: write @obligation({APPROVAL:?}) or leave it out");
+                let what =
+                    format!("knows no obligation {obligation:?}: write @obligation({APPROVAL:?}) or leave it out");
                 return self.problem(file, line, &what);
             }
             if policy.effect() == Effect::Forbid {

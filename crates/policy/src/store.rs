@@ -194,7 +194,12 @@ impl PolicyStore {
 fn activated(set: &ActiveSet, before: Option<&ActiveSet>, who: &str) -> Change {
     let (version, who) = (set.version.to_string(), who.to_owned());
     Change::Activated {
-        loaded: PolicyLoaded { version: version.clone(), files: set.files.clone(), who: who.clone(), errors: Vec::new() },
+        loaded: PolicyLoaded {
+            version: version.clone(),
+            files: set.files.clone(),
+            who: who.clone(),
+            errors: Vec::new(),
+        },
         activated: PolicyActivated {
             version,
             previous_version: before.map(|before| before.version.to_string()),

@@ -87,7 +87,15 @@ impl Broker {
         let log = File::create(self.folder.path().join(log)).expect("a log file");
         let mut command = Command::new("java");
         command
-            .args(["-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &self.classpath, class])
+            .args([
+                "-Xmx384m",
+                "-Xms128m",
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-cp",
+                &self.classpath,
+                class,
+            ])
             .args(arguments)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())

@@ -24,7 +24,10 @@ use cairn_backbone::{
     testing::conformance,
 };
 use cairn_clock::{Clock, Entropy};
-use cairn_contract::{Body, CallLate, Common, Draft, Era, StoredEvent};
+use cairn_contract::{
+    Body, CallLate, Common, Draft, Era, StoredEvent,
+    invariants::{Start, chain_unbroken, clock_rises},
+};
 use tokio::sync::Mutex;
 
 static ONE_BROKER: Mutex<()> = Mutex::const_new(());
@@ -52,8 +55,7 @@ fn event(recorder: &Recorder, workflow: &str) -> Planned {
         ..Common::default()
     };
     let body = Body::CallLate(CallLate::default());
-    let draft =
-        Draft { key: workflow.to_owned(), subject: None, traceparent: None, tracestate: None, common, body };
+    let draft = Draft { key: workflow.to_owned(), subject: None, traceparent: None, tracestate: None, common, body };
     recorder.plan(draft)
 }
 
@@ -69,21 +71,11 @@ async fn trail(bootstrap: &str) -> BTreeMap<(String, u32), Vec<StoredEvent>> {
     trail
 }
 
-/// Holds each partition to the chain: every event names the one before, no sequence is missing or twice.
+/// Holds each partition to I5 and I8: clocks rise, the chain is unbroken from its beginning.
 fn check_chains(trail: &BTreeMap<(String, u32), Vec<StoredEvent>>) -> usize {
-    let hexadecimal = |link: &[u8; 32]| link.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     for (place, events) in trail {
-        let (mut previous, mut next) = (None, (0, 0));
-        for event in events {
-            assert_eq!(event.producer.previous, previous, "{place:?}: the chain");
-            if event.producer.epoch != next.0 {
-                assert!(event.producer.epoch > next.0, "{place:?}: epochs rise");
-                next = (event.producer.epoch, 0);
-            }
-            assert_eq!(event.producer.sequence, next.1, "{place:?}: neither gap nor duplicate");
-            next.1 += 1;
-            previous = Some(hexadecimal(&event.link));
-        }
+        chain_unbroken(events, Start::Beginning).unwrap_or_else(|finding| panic!("{place:?}: {finding:?}"));
+        clock_rises(events).unwrap_or_else(|finding| panic!("{place:?}: {finding:?}"));
     }
     trail.values().map(Vec::len).sum()
 }

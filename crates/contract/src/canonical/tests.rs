@@ -35,8 +35,25 @@ fn numbers_stay_as_written() {
 #[test]
 fn what_is_no_json_is_refused() {
     for bad in [
-        "", "{", "[1,]", "{\"a\":1,}", "{a:1}", "01", "1.", ".5", "+1", "1e", "nul", "\"\\x\"", "\"\\ud800\"", "\"\n\"",
-        "1 2", "[1 2]", "{\"a\" 1}", "\"a", "\"\\",
+        "",
+        "{",
+        "[1,]",
+        "{\"a\":1,}",
+        "{a:1}",
+        "01",
+        "1.",
+        ".5",
+        "+1",
+        "1e",
+        "nul",
+        "\"\\x\"",
+        "\"\\ud800\"",
+        "\"\n\"",
+        "1 2",
+        "[1 2]",
+        "{\"a\" 1}",
+        "\"a",
+        "\"\\",
     ] {
         assert!(matches!(canonical_json(bad.as_bytes()), Err(CanonicalError::Syntax { .. })), "{bad}");
     }

@@ -97,7 +97,10 @@ fn a_sealed_record_is_read_back_as_it_was() {
     assert_eq!(stored.body().unwrap(), Some(draft.body));
     assert_eq!(stored.producer, stamp().producer);
     assert_eq!(stored.link, crate::link(&record));
-    assert_eq!((stored.subject, stored.traceparent, stored.tracestate), (draft.subject, draft.traceparent, draft.tracestate));
+    assert_eq!(
+        (stored.subject, stored.traceparent, stored.tracestate),
+        (draft.subject, draft.traceparent, draft.tracestate)
+    );
 }
 
 #[test]
@@ -141,7 +144,10 @@ fn an_event_that_is_too_large_or_breaks_a_header_is_refused() {
     let body = SessionClosed { reason: "x".repeat(EVENT_BYTES_MAX), ..SessionClosed::default() };
     assert!(matches!(Draft { body: body.into(), ..outcome() }.seal(&stamp()), Err(SealError::TooLarge { .. })));
     let subject = Some("orders/\n".to_owned());
-    assert!(matches!(Draft { subject, ..outcome() }.seal(&stamp()), Err(SealError::Header { header: "ce_subject", .. })));
+    assert!(matches!(
+        Draft { subject, ..outcome() }.seal(&stamp()),
+        Err(SealError::Header { header: "ce_subject", .. })
+    ));
 }
 
 #[test]

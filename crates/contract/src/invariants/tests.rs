@@ -5,7 +5,7 @@ use cairn_clock::Timestamp;
 
 use super::*;
 use crate::{
-    Body, CallAnswered, CallDecision, CallIntent, CallOutcome, Common, Decision, Draft, Effect, EventRecord, Era,
+    Body, CallAnswered, CallDecision, CallIntent, CallOutcome, Common, Decision, Draft, Effect, Era, EventRecord,
     Outcome, Producer, Reference, Stamp, Target, link,
 };
 
@@ -164,7 +164,8 @@ fn a_missing_and_a_second_outcome_are_found() {
 fn an_event_out_of_order_is_found() {
     let no_decision = Trail::new().with(1, intent());
     let intent_last = Trail::new().with(1, decision(Decision::Permit)).with(1, completed()).with(1, intent());
-    let decision_late = Trail::new().with(1, decision(Decision::Permit)).with(1, intent()).with(1, decision(Decision::Permit));
+    let decision_late =
+        Trail::new().with(1, decision(Decision::Permit)).with(1, intent()).with(1, decision(Decision::Permit));
     let outcome_alone = Trail::new().with(1, completed());
     let answered_early = Trail::new().with(1, decision(Decision::Permit)).with(1, answered());
     for trail in [no_decision, intent_last, decision_late, outcome_alone, answered_early] {
@@ -214,7 +215,12 @@ fn a_clock_that_stands_is_found() {
 #[test]
 fn a_change_a_removal_a_reorder_and_an_insertion_break_the_chain() {
     let build = || {
-        Trail::new().with(1, decision(Decision::Permit)).with(1, intent()).with(1, completed()).with(1, answered()).events
+        Trail::new()
+            .with(1, decision(Decision::Permit))
+            .with(1, intent())
+            .with(1, completed())
+            .with(1, answered())
+            .events
     };
     assert_eq!(chain_unbroken(&build(), Start::Beginning), Ok(()));
 

@@ -181,12 +181,8 @@ fn full_context() -> Vec<Body> {
             cache_scope: Some(CacheScope::Private),
         }
         .into(),
-        ContextChanged {
-            mcp_resource_uri: "file:///a".into(),
-            version: some("v8"),
-            cause: ChangeCause::Notification,
-        }
-        .into(),
+        ContextChanged { mcp_resource_uri: "file:///a".into(), version: some("v8"), cause: ChangeCause::Notification }
+            .into(),
         ContextListed {
             list_kind: ListKind::Tools,
             digests: vec![ListedItem { name: "refund".into(), digest: sha("1d") }],

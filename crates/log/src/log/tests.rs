@@ -89,7 +89,8 @@ async fn a_duplicate_gets_its_first_offset_also_after_a_restart() {
 
 /// The newest file and the byte behind its last frame.
 fn tail(folder: &Path) -> (fs::File, Vec<u8>, usize) {
-    let mut files: Vec<_> = fs::read_dir(folder.join("wal")).expect("files").map(|e| e.expect("entry").path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(folder.join("wal")).expect("files").map(|e| e.expect("entry").path()).collect();
     files.sort();
     let path = files.pop().expect("a file");
     let bytes = fs::read(&path).expect("readable");
