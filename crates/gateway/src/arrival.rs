@@ -1,5 +1,7 @@
 //! What came beside a message: the HTTP headers that matter to a call. Built by the doors, read by the life of a call.
 
+use std::sync::Arc;
+
 use cairn_mcp::ForwardHeaders;
 use http::HeaderMap;
 
@@ -15,6 +17,8 @@ pub(crate) struct Arrival {
     pub(crate) session_id: Option<String>,
     pub(crate) protocol_version: Option<String>,
     pub(crate) last_event_id: Option<String>,
+    /// Names the HTTP connection: calls that nothing else joins share its workflow.
+    pub(crate) connection: Option<Arc<str>>,
     /// `Mcp-Param-*` as the client sent them.
     pub(crate) params: HeaderMap,
 }
@@ -39,8 +43,14 @@ impl Arrival {
             session_id: value("mcp-session-id"),
             protocol_version: value("mcp-protocol-version"),
             last_event_id: value("last-event-id"),
+            connection: None,
             params: params.map(|(name, value)| (name.clone(), value.clone())).collect(),
         }
+    }
+
+    /// The same, over the connection of that name.
+    pub(crate) fn over(self, connection: &Arc<str>) -> Self {
+        Self { connection: Some(connection.clone()), ..self }
     }
 
     /// What travels on to an HTTP upstream.

@@ -189,7 +189,8 @@ fn workflow_of(
     let secret = session.secret.lock().clone();
     Ok(match secret {
         Some(secret) => gateway.keys().secret.digest(secret.as_bytes()),
-        None => session.connection.clone(),
+        // A modern request has a session of its own, so what joins its calls is the connection that they came over.
+        None => arrival.connection.as_deref().unwrap_or(&session.connection).to_owned(),
     })
 }
 

@@ -65,9 +65,10 @@ impl Gateway {
             tokio::spawn(async move {
                 let _place = place;
                 let head_max = gateway.limits().header_bytes_max.max(8_192);
+                let name: Arc<str> = gateway.entropy().uuid_v7(gateway.clock().now()).to_string().into();
                 let service = hyper::service::service_fn(move |request| {
-                    let gateway = gateway.clone();
-                    async move { Ok::<_, Infallible>(answer(&gateway, request).await) }
+                    let (gateway, name) = (gateway.clone(), name.clone());
+                    async move { Ok::<_, Infallible>(answer(&gateway, &name, request).await) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -87,7 +88,7 @@ impl Gateway {
     }
 }
 
-async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Response<Body> {
+async fn answer(gateway: &Gateway, connection: &Arc<str>, request: Request<Incoming>) -> Response<Body> {
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     if let Err(reason) = gateway.origins().check(request.headers(), authority) {
         return text(StatusCode::FORBIDDEN, &reason.to_string());
@@ -102,7 +103,7 @@ async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Response<Body>
         );
     };
     match *request.method() {
-        Method::POST => post(gateway, server, request).await,
+        Method::POST => post(gateway, connection, server, request).await,
         Method::GET => listen(gateway, &server, request.headers()).await,
         Method::DELETE => delete(gateway, &server, request.headers()).await,
         _ => {
@@ -113,8 +114,14 @@ async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Response<Body>
     }
 }
 
-async fn post(gateway: &Gateway, server: Arc<Server>, request: Request<Incoming>) -> Response<Body> {
+async fn post(
+    gateway: &Gateway,
+    connection: &Arc<str>,
+    server: Arc<Server>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let (head, body) = request.into_parts();
+    let arrival = || Arrival::http(&head.headers).over(connection);
     let bytes = match Limited::new(body, gateway.limits().message_bytes_max).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
@@ -126,7 +133,7 @@ async fn post(gateway: &Gateway, server: Arc<Server>, request: Request<Incoming>
         Err(error) => return text(StatusCode::BAD_REQUEST, &format!("the request body could not be read: {error}")),
     };
     if is_batch(&bytes) {
-        return batch(gateway, &server, &head.headers, &bytes).await;
+        return batch(gateway, &server, &head.headers, arrival, &bytes).await;
     }
     let message = match Message::parse(bytes, gateway.wire_limits()) {
         Ok(message) => message,
@@ -142,18 +149,24 @@ async fn post(gateway: &Gateway, server: Arc<Server>, request: Request<Incoming>
         Err(response) => return response.into_http(message.id()),
     };
     if message.kind() != Kind::Request {
-        return match gateway.from_client(&session, message, &Arrival::http(&head.headers)).await {
+        return match gateway.from_client(&session, message, &arrival()).await {
             Ok(()) => empty(StatusCode::ACCEPTED),
             Err(refusal) => refused(None, &refusal),
         };
     }
     let (reply, parts) = Reply::channel(gateway.limits().client_queue_max, takes_events(&head.headers));
-    gateway.start(session, message, Arrival::http(&head.headers), reply);
+    gateway.start(session, message, arrival(), reply);
     written(parts, gateway.limits().keep_alive_every).await
 }
 
 /// A batch of 2025-03-26: each member lives its own call, the answers come back as one array.
-async fn batch(gateway: &Gateway, server: &Arc<Server>, head: &HeaderMap, bytes: &Bytes) -> Response<Body> {
+async fn batch(
+    gateway: &Gateway,
+    server: &Arc<Server>,
+    head: &HeaderMap,
+    arrival: impl Fn() -> Arrival,
+    bytes: &Bytes,
+) -> Response<Body> {
     let session = match gateway.session_by_header(server, head) {
         Some(session) if session.claims.lock().protocol_version.as_deref() == Some("2025-03-26") => session,
         _ => {
@@ -172,11 +185,11 @@ async fn batch(gateway: &Gateway, server: &Arc<Server>, head: &HeaderMap, bytes:
             Err(refusal) => answers.push(parse_error(&refusal).bytes().clone()),
             Ok(message) if message.kind() == Kind::Request => {
                 let (reply, parts) = Reply::channel(gateway.limits().client_queue_max, false);
-                gateway.start(session.clone(), message, Arrival::http(head), reply);
+                gateway.start(session.clone(), message, arrival(), reply);
                 waiting.push(parts);
             }
             Ok(message) => {
-                if let Err(refusal) = gateway.from_client(&session, message, &Arrival::http(head)).await {
+                if let Err(refusal) = gateway.from_client(&session, message, &arrival()).await {
                     tracing::debug!(reason = refusal.word(), "a member of a batch was not passed on");
                 }
             }
