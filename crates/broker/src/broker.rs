@@ -76,6 +76,8 @@ pub struct BrokerStats {
     pub batches: u64,
     /// Batches refused.
     pub batches_refused: u64,
+    /// Time that connections were not read because too many bytes of requests were in memory, in microseconds.
+    pub throttled_us: u64,
 }
 
 /// Why a broker does not open.
@@ -227,6 +229,7 @@ pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
     pub(crate) requests: AtomicU64,
+    pub(crate) throttled_us: AtomicU64,
     batches: AtomicU64,
     batches_refused: AtomicU64,
 }
@@ -474,6 +477,7 @@ impl Broker {
             requests: read(&counters.requests),
             batches: read(&counters.batches),
             batches_refused: read(&counters.batches_refused),
+            throttled_us: read(&counters.throttled_us),
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -208,8 +208,17 @@ async fn read_frame(
     let length = i32::from_be_bytes(buffer[..LENGTH_BYTES].try_into().expect("four bytes are there"));
     let too_large = ConnectionError::TooLarge { bytes: i64::from(length), most: limits.request_bytes_max };
     let length = usize::try_from(length).ok().filter(|length| *length <= limits.request_bytes_max).ok_or(too_large)?;
-    let share = Arc::clone(budget).acquire_many_owned(permits(length));
-    let permit = share.await.expect("the budget is never closed");
+    let permit = match Arc::clone(budget).try_acquire_many_owned(permits(length)) {
+        Ok(permit) => permit,
+        Err(_) => {
+            let began = Instant::now();
+            let share = Arc::clone(budget).acquire_many_owned(permits(length));
+            let permit = share.await.expect("the budget is never closed");
+            let waited_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            broker.inner.counters.throttled_us.fetch_add(waited_us, Ordering::Relaxed);
+            permit
+        }
+    };
     let rest = async {
         while buffer.len() < LENGTH_BYTES + length {
             if read_some(stream, buffer).await? == 0 {

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `lock` | held by the running `up` (flock), so that a folder has one |
 //! | `endpoints.json` | addresses of the running `up` |
+//! | `cairn.toml`, `policies/` | configuration and policies, where none are named elsewhere |
+//! | `wrap.sock`, `starting`, `up.log` | where wraps join; who starts an `up` for them; what that one said |
 //! | `gateway/` | gateway id, epoch, hints |
 //! | `keys/` | digest keys, readable by the owner only |
 //! | `log/`, `objects/` | the embedded log and its object store |
@@ -48,19 +50,39 @@ pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(home).join(".local/share/cairn"))
 }
 
+/// Makes a data folder where it lacks; its absolute path.
+pub(crate) fn made(path: &Path) -> anyhow::Result<PathBuf> {
+    if path.exists() && !path.is_dir() {
+        bail!("the data folder {} is a file: name a folder with --data", path.display());
+    }
+    make_private(path).with_context(|| {
+        format!("cannot make the data folder {}: make it writable, or name another with --data", path.display())
+    })?;
+    path.canonicalize().with_context(|| format!("cannot find the data folder {}", path.display()))
+}
+
+/// Whether a process holds that data folder now.
+pub(crate) fn is_held(path: &Path) -> bool {
+    File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_err())
+}
+
+fn make_private(path: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 impl Folder {
     /// Makes the folder where it lacks, and holds it until this value is dropped.
     pub(crate) fn hold(path: &Path) -> anyhow::Result<Self> {
-        let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        make(path).with_context(|| format!("cannot make the data folder {}", path.display()))?;
-        let path = path.canonicalize().with_context(|| format!("cannot find the data folder {}", path.display()))?;
-        let lock = File::options()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .with_context(|| format!("cannot open the lock in {}", path.display()))?;
+        let path = made(path)?;
+        let lock =
+            File::options().create(true).write(true).truncate(false).mode(0o600).open(path.join("lock")).with_context(
+                || {
+                    format!(
+                        "cannot write to the data folder {}: make it writable, or name another with --data",
+                        path.display()
+                    )
+                },
+            )?;
         if lock.try_lock().is_err() {
             bail!(
                 "the data folder {} is held by another cairn: stop it, or name another folder with --data",
@@ -68,7 +90,7 @@ impl Folder {
             );
         }
         for part in ["gateway", "keys", "log", "objects"] {
-            make(&path.join(part)).with_context(|| format!("cannot make {part} in {}", path.display()))?;
+            make_private(&path.join(part)).with_context(|| format!("cannot make {part} in {}", path.display()))?;
         }
         Ok(Self { path, _lock: lock })
     }

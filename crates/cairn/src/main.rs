@@ -1,19 +1,27 @@
 //! The command line: which part runs, with what. Holds no logic of its own; each command has a file.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the person who started it")]
 
+mod adopt;
 mod ask;
 mod config;
 mod demo;
 mod folder;
+mod jsonc;
+mod measures;
 mod read;
+mod say;
+mod token;
 mod up;
 mod wrap;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use cairn_clock::Entropy;
 use cairn_operators::Credential;
 use clap::{Args, Parser, Subcommand};
+
+/// How long work in the background may take to end with the process.
+const BACKGROUND_END_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Parser)]
 #[command(
@@ -44,6 +52,9 @@ enum Command {
     /// A stdio server behind Cairn, for any client's configuration.
     #[command(after_help = "Example: cairn wrap -- npx -y @modelcontextprotocol/server-memory")]
     Wrap(WrapArguments),
+    /// Rewrites an MCP client's configuration so that its servers go through Cairn, and undoes it.
+    #[command(after_help = "Example: cairn adopt ~/.cursor/mcp.json\nThen: cairn adopt ~/.cursor/mcp.json --undo")]
+    Adopt(adopt::AdoptArguments),
     /// Prints events as they come.
     #[command(after_help = "Example: cairn tail --from-start --json")]
     Tail {
@@ -115,6 +126,9 @@ pub(crate) struct UpArguments {
     /// Policy files; `policies/` beside the configuration file where absent.
     #[arg(long)]
     pub(crate) policies: Option<PathBuf>,
+    /// Take a free port where a default one is taken.
+    #[arg(long, hide = true)]
+    pub(crate) any_port: bool,
     /// End after so many seconds without a wrapped client.
     #[arg(long, hide = true)]
     pub(crate) idle_seconds: Option<u64>,
@@ -179,7 +193,12 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime needs threads and epoll, and nothing runs without");
-    match runtime.block_on(run(arguments.command)) {
+    // Another process of this user must not read this one's memory: it may hold a token or a key.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let ended = runtime.block_on(run(arguments.command));
+    // Work that cannot be cancelled must not keep the process.
+    runtime.shutdown_timeout(BACKGROUND_END_MAX);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cairn: {error:#}");
@@ -194,6 +213,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(arguments) => up::run(arguments, true).await,
         Command::Broker(arguments) => up::run(arguments, false).await,
         Command::Wrap(arguments) => wrap::run(arguments).await,
+        Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Tail { reading, from_start, count } => {
             let bootstrap = read::bootstrap(reading.bootstrap, reading.data)?;
             tokio::task::spawn_blocking(move || read::tail(&bootstrap, from_start, reading.json, count)).await?
@@ -204,7 +224,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 Some(id) => read::workflow(&bootstrap, &id, reading.json),
                 None => read::workflows(&bootstrap, reading.json),
             });
-            println!("{}", text.await??);
+            say::line(format_args!("{}", text.await??));
             Ok(())
         }
         Command::Approve(arguments) => settle(arguments, true).await,
@@ -212,7 +232,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Operator { what: OperatorCommand::New { data } } => {
             let data = data.map_or_else(folder::default_path, Ok)?;
             std::fs::create_dir_all(&data)?;
-            println!("{}", Credential::of(&data).renew(&Entropy::system())?.reveal());
+            say::line(format_args!("{}", Credential::of(&data).renew(&Entropy::system())?.reveal()));
             Ok(())
         }
         Command::SampleServer { journal } => cairn_sample::SampleServer::new(journal.as_deref())?.serve_stdio().await,
@@ -225,6 +245,6 @@ async fn settle(arguments: SettleArguments, approve: bool) -> anyhow::Result<()>
         Some(id) => ask::settle(&admin, &id, approve, arguments.reason).await?,
         None => ask::list(&admin, arguments.json).await?,
     };
-    println!("{text}");
+    say::line(format_args!("{text}"));
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! `cairn up` and `cairn broker`: wires log, broker, backbone, gateway and admin address into one process.
 //!
 //! Order matters: the folder is held first; the predecessor's calls are closed before anything is served; `ready` is
-//! printed last. On SIGTERM the gateway ends first, so that every outcome finds its log.
+//! printed last. On SIGTERM the gateway ends first, so that every outcome finds its log, and all of it ends in bounded time.
+//! The operator's token must never stay in this process's environment, nor reach a file by way of its output.
 
 use std::{
     path::PathBuf,
@@ -20,44 +21,54 @@ use cairn_contract::{Body, Common, Draft};
 use cairn_gateway::{Gateway, GatewayOptions, Metrics, NoWitness, Parts, Step, Witness};
 use cairn_log::Log;
 use cairn_operators::{Admin, Credential, Probe};
-use cairn_policy::PolicyStore;
+use cairn_policy::{Change, PolicyStore};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     UpArguments,
     config::{BackboneKind, Config},
     folder::{self, Endpoints, Folder},
-    wrap,
+    measures::{Measures, Policies},
+    say, token, wrap,
 };
 
 /// How often the policy folder is looked at.
 const POLICY_EVERY: Duration = Duration::from_secs(1);
+/// How long everything may take to end after SIGTERM; a service manager waits longer than that.
+const END_MAX: Duration = Duration::from_secs(13);
+/// How long events that are queued may take to be recorded at the end.
+const RECORDER_END_MAX: Duration = Duration::from_secs(3);
+/// How long connections may take to end.
+const DOORS_END_MAX: Duration = Duration::from_secs(4);
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(arguments: UpArguments, with_gateway: bool) -> anyhow::Result<()> {
-    let config = arguments.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+    let (config, beside) = configuration(&arguments)?;
     let data = match arguments.data.clone().or_else(|| config.data.clone()) {
         Some(data) => data,
         None => folder::default_path()?,
     };
     let folder = Folder::hold(&data)?;
+    let folder = token::taken_from_environment(folder)?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let stop = CancellationToken::new();
     if config.backbone.kind == BackboneKind::Kafka {
         bail!("backbone.kind = \"kafka\" is not wired into `up` yet: leave it out to use the embedded log");
     }
 
-    let kafka = bind("kafka", arguments.kafka.as_deref().or(config.kafka.listen.as_deref()), "127.0.0.1:9092").await?;
-    let admin = bind("admin", arguments.admin.as_deref().or(config.admin.listen.as_deref()), "127.0.0.1:7071").await?;
+    let any_port = arguments.any_port;
+    let kafka = arguments.kafka.as_deref().or(config.kafka.listen.as_deref());
+    let kafka = bind("kafka", kafka, "127.0.0.1:9092", any_port).await?;
+    let admin = arguments.admin.as_deref().or(config.admin.listen.as_deref());
+    let admin = bind("admin", admin, "127.0.0.1:7071", any_port).await?;
     let log = open_log(&folder, &clock, &entropy).await?;
     let broker = open_broker(&config, &kafka, &log, &clock, &entropy).await?;
     let ready = Arc::new(AtomicBool::new(false));
     let mut registry = Registry::default();
-    let token = operator(&folder, &entropy)?;
-
-    let mut parts = Running { gateway: None, recorder: None, gateway_address: None };
+    let mut measures = Measures { log: Some(log.clone()), broker: Some(broker.clone()), ..Measures::default() };
+    let tasks = TaskTracker::new();
     let mut endpoints = Endpoints {
         pid: std::process::id(),
         kafka: kafka.local_addr()?.to_string(),
@@ -66,62 +77,78 @@ pub(crate) async fn run(arguments: UpArguments, with_gateway: bool) -> anyhow::R
         socket: wrap::socket_path(folder.path()),
     };
     if with_gateway {
-        let listener =
-            bind("gateway", arguments.gateway.as_deref().or(config.gateway.listen.as_deref()), "127.0.0.1:7070")
-                .await?;
+        let listener = arguments.gateway.as_deref().or(config.gateway.listen.as_deref());
+        let listener = bind("gateway", listener, "127.0.0.1:7070", any_port).await?;
         endpoints.gateway = listener.local_addr()?.to_string();
+        let wraps = wrap::listen(&endpoints.socket)?;
+        let policy = Policies { store: Arc::new(policies(&arguments, beside, &folder)?), refused: Arc::default() };
         let (gateway, recorder) =
-            open_gateway(&arguments, &config, &folder, &broker, &clock, &entropy, &mut registry).await?;
-        tokio::spawn({
+            open_gateway(&config, &folder, &broker, &clock, &entropy, &policy, &mut registry).await?;
+        tasks.spawn({
             let gateway = gateway.clone();
             async move { gateway.tend_sessions().await }
         });
-        tokio::spawn({
+        tasks.spawn({
             let (gateway, stop) = (gateway.clone(), stop.clone());
             async move { gateway.serve_http(listener, stop).await }
         });
-        tokio::spawn(wrap::serve(gateway.clone(), endpoints.socket.clone(), arguments.idle_seconds, stop.clone()));
-        parts = Running {
-            gateway: Some(gateway),
-            recorder: Some(recorder),
-            gateway_address: Some(endpoints.gateway.clone()),
-        };
+        tasks.spawn(wrap::serve(gateway.clone(), wraps, arguments.idle_seconds, stop.clone()));
+        measures = Measures { gateway: Some(gateway), recorder: Some(recorder), policy: Some(policy), ..measures };
     }
+    registry.register_collector(Box::new(measures.clone()));
     let probe = Health { ready: ready.clone() };
-    let holds = parts.gateway.as_ref().map(|gateway| gateway.holds().clone());
+    let holds = measures.gateway.as_ref().map(|gateway| gateway.holds().clone());
     let router = Admin::new(probe, registry, Credential::of(folder.path()), holds).router();
-    tokio::spawn({
+    tasks.spawn({
         let stop = stop.clone();
         async move { axum::serve(admin, router).with_graceful_shutdown(stop.cancelled_owned()).await }
     });
-    tokio::spawn({
+    tasks.spawn({
         let (broker, stop) = (broker.clone(), stop.clone());
         async move { broker.serve(kafka, stop).await }
     });
+    tasks.close();
     ready.store(true, Ordering::Release);
     folder.announce(&endpoints)?;
-    if let Some(token) = token {
-        println!("operator token, shown once: {token}");
-    }
-    let gateway_words = parts
-        .gateway_address
-        .as_ref()
-        .map(|address| format!(" gateway http://{address}/mcp/<server>"))
-        .unwrap_or_default();
-    println!("ready kafka {}{gateway_words} admin http://{}", endpoints.kafka, endpoints.admin);
+    token::show_if_new(&folder, &entropy)?;
+    let gateway_words =
+        if with_gateway { format!(" gateway http://{}/mcp/<server>", endpoints.gateway) } else { String::new() };
+    say::line(format_args!("ready kafka {}{gateway_words} admin http://{}", endpoints.kafka, endpoints.admin));
     signalled(&stop).await?;
-    shut_down(parts, &stop, log, &folder).await;
+    ready.store(false, Ordering::Release);
+    folder.withdraw();
+    let ending = shut_down(measures, &stop, &tasks, log);
+    if tokio::time::timeout(END_MAX, ending).await.is_err() {
+        eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
+    }
     Ok(())
 }
 
-struct Running {
-    gateway: Option<Gateway>,
-    recorder: Option<Recorder>,
-    gateway_address: Option<String>,
+/// The configuration, and the folder in which it lies: what is given, else `cairn.toml` in the data folder.
+fn configuration(arguments: &UpArguments) -> anyhow::Result<(Config, Option<PathBuf>)> {
+    let given = match &arguments.config {
+        Some(given) => Some(given.clone()),
+        None => {
+            let data = arguments.data.clone().map_or_else(folder::default_path, Ok)?;
+            Some(data.join("cairn.toml")).filter(|path| path.is_file())
+        }
+    };
+    let Some(path) = given else { return Ok((Config::default(), None)) };
+    let config = Config::read(&path)?;
+    let folder = path.canonicalize()?.parent().map(ToOwned::to_owned);
+    Ok((config, folder))
 }
 
-async fn bind(what: &str, given: Option<&str>, default: &str) -> anyhow::Result<TcpListener> {
+async fn bind(what: &str, given: Option<&str>, default: &str, any_port: bool) -> anyhow::Result<TcpListener> {
     let address = given.unwrap_or(default);
+    if given.is_none() && any_port {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                return Ok(TcpListener::bind("127.0.0.1:0").await?);
+            }
+            bound => return bound.with_context(|| format!("cannot listen on {address} for {what}")),
+        }
+    }
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address} for {what}: another process may use it; name another with --{what} HOST:PORT (port 0 takes a free one)")
     })
@@ -147,29 +174,15 @@ async fn open_broker(
     Ok(Broker::open(options, log.clone(), clock.clone(), entropy.clone()).await?)
 }
 
-/// The operator's token where it is new and must be shown.
-fn operator(folder: &Folder, entropy: &Entropy) -> anyhow::Result<Option<String>> {
-    let credential = Credential::of(folder.path());
-    if let Ok(token) = std::env::var("CAIRN_OPERATOR_TOKEN") {
-        credential.keep(&token, entropy)?;
-        return Ok(None);
-    }
-    if credential.exists() {
-        return Ok(None);
-    }
-    Ok(Some(credential.renew(entropy)?.reveal().to_owned()))
-}
-
 async fn open_gateway(
-    arguments: &UpArguments,
     config: &Config,
     folder: &Folder,
     broker: &Broker,
     clock: &Clock,
     entropy: &Entropy,
+    policy: &Policies,
     registry: &mut Registry,
 ) -> anyhow::Result<(Gateway, Recorder)> {
-    let policy = Arc::new(policies(arguments)?);
     let home = folder.path().join("gateway");
     let id = gateway_id(&home, clock, entropy)?;
     let epoch = next_epoch(&home)?;
@@ -189,7 +202,7 @@ async fn open_gateway(
     metrics.register(registry);
     let parts = Parts {
         recorder: recorder.clone(),
-        policy: policy.clone(),
+        policy: policy.store.clone(),
         keys: folder.keys(entropy)?,
         clock: clock.clone(),
         entropy: entropy.clone(),
@@ -201,23 +214,22 @@ async fn open_gateway(
     if closed > 0 {
         tracing::warn!(closed, "calls that the last run left open now have an outcome");
     }
-    if policy.is_observing() {
+    if policy.store.is_observing() {
         eprintln!("cairn: no policy files: everything is permitted and recorded (policy version observe)");
     }
-    record_policies(&recorder, policy.activation("start").into_events());
-    tokio::spawn(watch_policies(policy, recorder.clone()));
+    record_policies(&recorder, policy.store.activation("start").into_events());
+    tokio::spawn(watch_policies(policy.clone(), recorder.clone()));
     Ok((gateway, recorder))
 }
 
-fn policies(arguments: &UpArguments) -> anyhow::Result<PolicyStore> {
+/// The policies: where they are said to be, else beside the configuration file, else in the data folder. Never in the
+/// working directory, which may be anybody's.
+fn policies(arguments: &UpArguments, beside: Option<PathBuf>, folder: &Folder) -> anyhow::Result<PolicyStore> {
     if let Some(folder) = &arguments.policies {
         return Ok(PolicyStore::open(Some(folder.clone()))?);
     }
-    let beside = arguments.config.as_deref().map(|config| config.canonicalize()).transpose()?;
-    match beside.as_deref().and_then(|config| config.parent()) {
-        Some(folder) => Ok(PolicyStore::open_if_present(folder.join("policies"))?),
-        None => Ok(PolicyStore::open(None)?),
-    }
+    let beside = beside.unwrap_or_else(|| folder.path().to_owned());
+    Ok(PolicyStore::open_if_present(beside.join("policies"))?)
 }
 
 fn record_policies(recorder: &Recorder, events: Vec<Body>) {
@@ -232,17 +244,25 @@ fn record_policies(recorder: &Recorder, events: Vec<Body>) {
     }
 }
 
-async fn watch_policies(policy: Arc<PolicyStore>, recorder: Recorder) {
+async fn watch_policies(policy: Policies, recorder: Recorder) {
+    let store = policy.store;
     loop {
         tokio::time::sleep(POLICY_EVERY).await;
-        if !policy.changed() {
+        if !store.changed() {
             continue;
         }
-        match policy.reload("file change") {
-            Ok(change) => record_policies(&recorder, change.into_events()),
+        match store.reload("file change") {
+            Ok(change) => {
+                policy.refused.store(false, Ordering::Relaxed);
+                if !matches!(change, Change::Unchanged) {
+                    eprintln!("cairn: the policies changed; version {} decides from here on", store.current_version());
+                }
+                record_policies(&recorder, change.into_events());
+            }
             Err(error) => {
+                policy.refused.store(true, Ordering::Relaxed);
                 eprintln!("cairn: the new policies are not used, the old ones stay: {error}");
-                record_policies(&recorder, vec![error.rejected(&policy.current_version(), "file change").into()]);
+                record_policies(&recorder, vec![error.rejected(&store.current_version(), "file change").into()]);
             }
         }
     }
@@ -256,8 +276,6 @@ impl Probe for Health {
     fn ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
-
-    fn refresh(&self) {}
 }
 
 /// Stops this process at a step of a call, as a crash test asks by `CAIRN_CRASH_AT=<step>[:<n>]`.
@@ -294,19 +312,18 @@ async fn signalled(stop: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn shut_down(parts: Running, stop: &CancellationToken, log: Log, folder: &Folder) {
-    folder.withdraw();
+/// Calls first, then what records them, then who reads, then the log.
+async fn shut_down(parts: Measures, stop: &CancellationToken, tasks: &TaskTracker, log: Log) {
     if let Some(gateway) = parts.gateway {
         gateway.close().await;
     }
     if let Some(recorder) = parts.recorder {
-        let _ = recorder.close(Duration::from_secs(3)).await;
+        let left = recorder.close(RECORDER_END_MAX).await;
+        if left > 0 {
+            eprintln!("cairn: {left} events could not be recorded before the end");
+        }
     }
     stop.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(4), log.close()).await;
-}
-
-/// Where a process started by a wrap keeps its words.
-pub(crate) fn log_file(data: &std::path::Path) -> PathBuf {
-    data.join("up.log")
+    let _ = tokio::time::timeout(DOORS_END_MAX, tasks.wait()).await;
+    log.close().await;
 }

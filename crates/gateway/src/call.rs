@@ -184,7 +184,8 @@ fn workflow_of(
         return Ok(trace.trace_id().to_owned());
     }
     if let Some(shared) = &session.shared_workflow {
-        return Ok(shared.clone());
+        let is_request = message.kind() == cairn_mcp::Kind::Request;
+        return Ok(shared.id(is_request, gateway.clock(), gateway.entropy()));
     }
     let secret = session.secret.lock().clone();
     Ok(match secret {

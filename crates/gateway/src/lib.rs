@@ -25,11 +25,12 @@ mod refusal;
 mod reply;
 mod session;
 mod sessions;
+mod shared_workflow;
 mod stage;
 mod steps;
 mod upstream;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use cairn_backbone::Recorder;
 use cairn_clock::{Clock, Entropy};
@@ -38,13 +39,14 @@ pub use cairn_mcp::headers::OriginPolicy;
 use cairn_mcp::{HttpClient, Limits as WireLimits};
 use cairn_policy::PolicyStore;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use door::pipe::PipeClient;
+pub use door::{pipe::PipeClient, unserved::refuse_pipe};
 pub use holds::{HOLDS_MAX, HoldView, Holds, SettleError, Settlement};
 pub use metrics::Metrics;
 pub use options::{GatewayOptions, Limits, Reach, ServerSpec};
 pub use refusal::Refusal;
+pub use shared_workflow::SharedWorkflow;
 pub use steps::{NoWitness, Step, Witness};
 pub use upstream::ServerError;
 
@@ -52,6 +54,11 @@ use call::Call;
 use session::Session;
 use sessions::Sessions;
 use upstream::Server;
+
+/// How long sessions and their servers may take to end when the gateway stops.
+const SESSIONS_END_MAX: Duration = Duration::from_secs(5);
+/// How long calls may then take to record their outcomes.
+const CALLS_END_MAX: Duration = Duration::from_secs(2);
 
 /// The keys under which payloads, resource versions and secrets are digested. Three, so that erasing the first leaves the
 /// others usable, and so that a session id's digest says nothing about any payload.
@@ -98,7 +105,9 @@ struct Inner {
     holds: Holds,
     places: Arc<Semaphore>,
     parts: Parts,
+    pipes: TaskTracker,
     stop: CancellationToken,
+    calls_end: CancellationToken,
 }
 
 impl fmt::Debug for Gateway {
@@ -137,7 +146,9 @@ impl Gateway {
             parts,
             sessions: Sessions::default(),
             holds: Holds::default(),
+            pipes: TaskTracker::new(),
             stop: CancellationToken::new(),
+            calls_end: CancellationToken::new(),
         })))
     }
 
@@ -153,6 +164,18 @@ impl Gateway {
         &self.0.parts.metrics
     }
 
+    /// How many legacy sessions are open over HTTP.
+    #[must_use]
+    pub fn sessions_open(&self) -> usize {
+        self.0.sessions.len()
+    }
+
+    /// How many pipes are served.
+    #[must_use]
+    pub fn pipes_open(&self) -> usize {
+        self.0.pipes.len()
+    }
+
     /// The names of the configured servers.
     pub fn server_names(&self) -> impl Iterator<Item = &str> {
         self.0.servers.keys().map(String::as_str)
@@ -161,18 +184,19 @@ impl Gateway {
     /// Ends every session and call: what is in flight is cancelled and gets its outcome.
     pub async fn close(&self) {
         self.0.stop.cancel();
-        for session in self.0.sessions.all() {
-            self.end_session(&session, "the gateway stops").await;
-        }
+        self.0.pipes.close();
+        // Together, because each may wait for a server that does not want to end.
+        let sessions = self.0.sessions.all();
+        let ended = futures::future::join_all(sessions.iter().map(|s| self.end_session(s, "the gateway stops")));
+        let _ = tokio::time::timeout(SESSIONS_END_MAX, futures::future::join(ended, self.0.pipes.wait())).await;
+        self.0.calls_end.cancel();
         // Every call gives its place back once its outcome is recorded.
         let all = u32::try_from(self.limits().calls_max).unwrap_or(u32::MAX);
         let drained = self.0.places.acquire_many(all);
-        if tokio::time::timeout(std::time::Duration::from_secs(5), drained).await.is_err() {
+        if tokio::time::timeout(CALLS_END_MAX, drained).await.is_err() {
             tracing::warn!("calls were still in flight when the gateway stopped; the next start closes them");
         }
-        for server in self.0.servers.values() {
-            server.close().await;
-        }
+        futures::future::join_all(self.0.servers.values().map(|server| server.close())).await;
     }
 
     pub(crate) fn options(&self) -> &GatewayOptions {
@@ -205,6 +229,15 @@ impl Gateway {
 
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.0.stop
+    }
+
+    /// Fires when calls that are still in flight must end.
+    pub(crate) fn calls_end(&self) -> &CancellationToken {
+        &self.0.calls_end
+    }
+
+    pub(crate) fn pipes(&self) -> &TaskTracker {
+        &self.0.pipes
     }
 
     pub(crate) fn recorder(&self) -> &Recorder {

@@ -125,7 +125,8 @@ impl Gateway {
         if let Err(error) = self.record(call, draft).await {
             tracing::warn!(%error, call_id = %call.call_id, "the outcome of a call that was not forwarded is not recorded");
         }
-        if refusal == Refusal::Cancelled {
+        // A client that took the call back expects no answer; one that is cut off by our own end does.
+        if refusal == Refusal::Cancelled && !self.stop().is_cancelled() {
             return Answer::Nothing;
         }
         Answer::Message { status: 200, session_id: None, event_id: None, message: refusal.response(Some(&call.id)) }
@@ -199,6 +200,11 @@ impl Gateway {
             }
             Ending::Lost { reason } => failed(Outcome::Failed, Refusal::Lost { reason }),
             Ending::TimedOut { after_ms } => failed(Outcome::TimedOut, Refusal::TimedOut { after_ms }),
+            Ending::Cancelled if self.stop().is_cancelled() => {
+                let (record, _) = failed(Outcome::Cancelled, Refusal::Cancelled);
+                let (_, answer) = failed(Outcome::Cancelled, Refusal::Lost { reason: "the gateway stops".to_owned() });
+                (record, answer)
+            }
             Ending::Cancelled => {
                 let (record, _) = failed(Outcome::Cancelled, Refusal::Cancelled);
                 (record, Answer::Nothing)

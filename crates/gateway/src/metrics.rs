@@ -9,6 +9,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::Refusal;
+
 /// Labels of a finished call.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct CallLabels {
@@ -28,8 +30,6 @@ pub struct Metrics {
     pub(crate) calls: Family<CallLabels, Counter>,
     pub(crate) refusals: Family<RefusalLabels, Counter>,
     pub(crate) calls_in_flight: Gauge,
-    pub(crate) sessions_open: Gauge,
-    pub(crate) holds_waiting: Gauge,
     pub(crate) progress_notices: Counter,
     pub(crate) decide_seconds: Histogram,
     pub(crate) intent_seconds: Histogram,
@@ -44,12 +44,15 @@ fn latency() -> Histogram {
 
 impl Default for Metrics {
     fn default() -> Self {
+        let refusals = Family::<RefusalLabels, Counter>::default();
+        for reason in Refusal::WORDS {
+            // A reason is visible before it first happens, so that its first time is an increase.
+            drop(refusals.get_or_create(&RefusalLabels { reason: reason.to_owned() }));
+        }
         Self {
             calls: Family::default(),
-            refusals: Family::default(),
+            refusals,
             calls_in_flight: Gauge::default(),
-            sessions_open: Gauge::default(),
-            holds_waiting: Gauge::default(),
             progress_notices: Counter::default(),
             decide_seconds: latency(),
             intent_seconds: latency(),
@@ -80,8 +83,6 @@ impl Metrics {
             self.refusals.clone(),
         );
         registry.register("cairn_calls_in_flight", "Calls between acceptance and answer", self.calls_in_flight.clone());
-        registry.register("cairn_sessions_open", "Client sessions that are open", self.sessions_open.clone());
-        registry.register("cairn_holds_waiting", "Calls that wait for an approval", self.holds_waiting.clone());
         registry.register("cairn_progress_notices", "Progress notifications passed on", self.progress_notices.clone());
         registry.register("cairn_decide_seconds", "Time to evaluate policy for one call", self.decide_seconds.clone());
         registry.register("cairn_intent_seconds", "Time until an intent is durable", self.intent_seconds.clone());

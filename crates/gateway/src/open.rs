@@ -11,7 +11,7 @@ use http::HeaderMap;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    Gateway, Refusal,
+    Gateway, Refusal, SharedWorkflow,
     arrival::Arrival,
     call::Call,
     door::http::{Early, session_header},
@@ -93,7 +93,7 @@ impl Gateway {
         caller: Caller,
         door: Door,
         link: Arc<dyn cairn_mcp::Link>,
-        shared_workflow: Option<String>,
+        shared_workflow: Option<SharedWorkflow>,
         places: Arc<Semaphore>,
     ) -> Arc<Session> {
         Session::new(SessionStart {
@@ -106,6 +106,7 @@ impl Gateway {
             queue: self.limits().client_queue_max,
             places,
             now: self.clock().now(),
+            ended: self.calls_end().child_token(),
         })
     }
 
@@ -198,8 +199,6 @@ impl Gateway {
             for session in self.sessions().idle(self.clock().now(), self.limits().session_idle_max) {
                 self.end_session(&session, "idle").await;
             }
-            self.metrics().sessions_open.set(self.sessions().len() as i64);
-            self.metrics().holds_waiting.set(self.holds().len() as i64);
         }
     }
 }

@@ -82,6 +82,23 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every word that [`Refusal::word`] gives.
+    pub const WORDS: [&'static str; 13] = [
+        "approval_denied",
+        "approval_expired",
+        "bad_workflow_id",
+        "busy",
+        "cancelled",
+        "denied",
+        "executed_not_recorded",
+        "not_bridged",
+        "not_recorded",
+        "timed_out",
+        "too_large",
+        "upstream_lost",
+        "upstream_unavailable",
+    ];
+
     /// The JSON-RPC error code.
     #[must_use]
     pub const fn code(&self) -> i64 {

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{pump::Listener, upstream::Server};
+use crate::{SharedWorkflow, pump::Listener, upstream::Server};
 
 /// The door that a client came through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +63,7 @@ pub(crate) struct Session {
     /// Names this connection where nothing else names the workflow.
     pub(crate) connection: String,
     /// The workflow that a wrap shares with its siblings.
-    pub(crate) shared_workflow: Option<String>,
+    pub(crate) shared_workflow: Option<SharedWorkflow>,
     pub(crate) claims: Mutex<Claims>,
     /// Calls in flight by the client's id, so that a cancellation finds them.
     pub(crate) in_flight: Mutex<HashMap<RawId, CancellationToken>>,
@@ -92,10 +92,12 @@ pub(crate) struct SessionStart {
     pub(crate) door: Door,
     pub(crate) link: Arc<dyn Link>,
     pub(crate) connection: String,
-    pub(crate) shared_workflow: Option<String>,
+    pub(crate) shared_workflow: Option<SharedWorkflow>,
     pub(crate) queue: usize,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) now: Timestamp,
+    /// Fires when the session ends, and when the gateway does.
+    pub(crate) ended: CancellationToken,
 }
 
 impl Session {
@@ -122,7 +124,7 @@ impl Session {
             outward_reader: Mutex::new(Some(reader)),
             places: start.places,
             last_used_us: AtomicU64::new(start.now.as_micros()),
-            ended: CancellationToken::new(),
+            ended: start.ended,
         })
     }
 

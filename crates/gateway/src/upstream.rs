@@ -75,10 +75,11 @@ impl Server {
         places: usize,
     ) -> Result<Self, ServerError> {
         let way = match &spec.reach {
-            Reach::Stdio { command, args, env, cwd, .. } => Way::Stdio(StdioCommand {
+            Reach::Stdio { command, args, env, cwd, env_clear } => Way::Stdio(StdioCommand {
                 command: command.into(),
                 args: args.iter().map(OsString::from).collect(),
                 env: env.iter().map(|(key, value)| (key.into(), value.into())).collect(),
+                env_clear: *env_clear,
                 cwd: cwd.clone(),
             }),
             Reach::Http { url, headers } => {
@@ -181,8 +182,7 @@ impl Server {
     /// Ends the shared children.
     pub(crate) async fn close(&self) {
         let children: Vec<_> = self.scopes.lock().values_mut().filter_map(|scope| scope.child.take()).collect();
-        for child in children {
-            child.close().await;
-        }
+        // Together: each may take its grace period.
+        futures::future::join_all(children.iter().map(|child| child.close())).await;
     }
 }

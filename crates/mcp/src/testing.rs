@@ -18,7 +18,7 @@ pub(crate) fn server(role: &str) -> StdioCommand {
     let command = std::env::current_exe().expect("a test has a binary").into_os_string();
     let args = ["testing::play_the_server", "--exact", "--nocapture", "--test-threads=1"].map(Into::into).to_vec();
     let env = BTreeMap::from([(ROLE.into(), role.into()), ("CAIRN_FROM_CONFIG".into(), "secret".into())]);
-    StdioCommand { command, args, env, cwd: None }
+    StdioCommand { command, args, env, ..StdioCommand::default() }
 }
 
 /// Not a test: where the variable is set, this process is a server.

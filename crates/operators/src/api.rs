@@ -23,7 +23,7 @@ use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::Credential;
+use crate::{Credential, exposition};
 
 /// Largest body of an admin request, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -32,8 +32,6 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 pub trait Probe: Send + Sync + 'static {
     /// Whether it serves.
     fn ready(&self) -> bool;
-    /// Refreshes gauges that nobody pushes, before they are read.
-    fn refresh(&self);
 }
 
 /// The admin API.
@@ -121,16 +119,19 @@ async fn healthz(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    admin.0.probe.refresh();
+/// OpenMetrics for whoever asks for it, as Prometheus does; the older text format for all others.
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &admin.0.registry) {
-        Ok(()) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
-        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &admin.0.registry) {
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, error);
     }
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (kind, text) = if accepted.contains("application/openmetrics-text") {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", exposition::plain(&text))
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 async fn waiting(State(admin): State<Admin>) -> Json<Value> {

@@ -6,6 +6,7 @@
 
 mod api;
 mod credential;
+mod exposition;
 
 pub use api::{Admin, Probe};
 pub use credential::{Credential, CredentialError};

@@ -26,7 +26,10 @@ use std::{
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{Draft, Hlc, SealError, Topic, partition_for, topics};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -173,6 +176,8 @@ pub struct RecorderStats {
     pub invalid: u64,
     /// Strict events refused because recording did not work or had no room.
     pub refused: u64,
+    /// Time that callers waited because as many strict events as may be were in the queues, in microseconds.
+    pub throttled_us: u64,
     /// Outcomes that room is reserved for.
     pub outcomes_reserved: usize,
     /// Why recording does not work at the moment.
@@ -213,6 +218,7 @@ struct Counters {
     dropped: AtomicU64,
     invalid: AtomicU64,
     refused: AtomicU64,
+    throttled_us: AtomicU64,
 }
 
 /// What an outcome, with everything around it, may take in a bounded spool.
@@ -294,7 +300,7 @@ impl Recorder {
             });
         }
         // All permits in one go: callers that each hold some and wait for more would wait for each other.
-        let mut permits = inner.strict.clone().acquire_many_owned(wanted).await.map_err(|_| RecordError::Closed)?;
+        let mut permits = inner.admit(wanted).await?;
         let mut waits = Vec::with_capacity(planned.len());
         for planned in planned {
             let permit = permits.split(1).expect("as many permits were acquired as there are events");
@@ -364,6 +370,7 @@ impl Recorder {
             dropped: counters.dropped.load(Ordering::Relaxed),
             invalid: counters.invalid.load(Ordering::Relaxed),
             refused: counters.refused.load(Ordering::Relaxed),
+            throttled_us: counters.throttled_us.load(Ordering::Relaxed),
             outcomes_reserved: inner.outcomes_taken(),
             failing: inner.failing.lock().values().next().map(ToString::to_string),
             backbone: inner.backbone.stats(),
@@ -411,6 +418,18 @@ impl Inner {
                 stats.spool_bytes, stats.spool_bytes_max
             ),
         })
+    }
+
+    /// Places for strict events; waiting for them is back-pressure, and is counted.
+    async fn admit(&self, events: u32) -> Result<OwnedSemaphorePermit, RecordError> {
+        if let Ok(permits) = self.strict.clone().try_acquire_many_owned(events) {
+            return Ok(permits);
+        }
+        let began = Instant::now();
+        let permits = self.strict.clone().acquire_many_owned(events).await.map_err(|_| RecordError::Closed);
+        let waited_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.counters.throttled_us.fetch_add(waited_us, Ordering::Relaxed);
+        permits
     }
 
     fn has_headroom(&self, events: usize) -> bool {

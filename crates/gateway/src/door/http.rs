@@ -16,7 +16,7 @@ use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use cairn_mcp::{Kind, Message, RawId, is_batch, parse_batch, sse};
 
@@ -33,22 +33,27 @@ const CONNECTIONS_MAX: usize = 2_048;
 /// How long a client may take to send a request head.
 const HEAD_READ_MAX: Duration = Duration::from_secs(30);
 
+/// How long an answer that is being written may take to end when the door closes.
+const CONNECTION_END_MAX: Duration = Duration::from_secs(3);
+
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 impl Gateway {
-    /// Serves `/mcp/<server>` until `stop`; then lets open answers end for a short while.
+    /// Serves `/mcp/<server>` until `stop`; then lets open answers end for a short while, and returns when they have.
     ///
     /// # Errors
     /// Where the listener fails for good.
     pub async fn serve_http(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = TaskTracker::new();
+        connections.close();
         loop {
             let place = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => break,
                 place = places.clone().acquire_owned() => place.expect("nobody closes this semaphore"),
             };
             let stream = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     // One connection's failure (too many files, reset) is not the listener's.
@@ -62,7 +67,7 @@ impl Gateway {
             let _ = stream.set_nodelay(true);
             let gateway = self.clone();
             let stop = stop.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let _place = place;
                 let head_max = gateway.limits().header_bytes_max.max(8_192);
                 let name: Arc<str> = gateway.entropy().uuid_v7(gateway.clock().now()).to_string().into();
@@ -80,11 +85,13 @@ impl Gateway {
                     _ = &mut connection => {}
                     () = stop.cancelled() => {
                         connection.as_mut().graceful_shutdown();
-                        let _ = tokio::time::timeout(Duration::from_secs(5), connection).await;
+                        let _ = tokio::time::timeout(CONNECTION_END_MAX, connection).await;
                     }
                 }
             });
         }
+        connections.wait().await;
+        Ok(())
     }
 }
 
@@ -128,7 +135,9 @@ async fn post(
             let limit = gateway.limits().message_bytes_max;
             let reason =
                 format!("the message is longer than {limit} bytes (message_bytes_max); send less or raise the setting");
-            return refused(None, &Refusal::TooLarge { reason });
+            let refusal = Refusal::TooLarge { reason };
+            gateway.metrics().refused(refusal.word());
+            return refused(None, &refusal);
         }
         Err(error) => return text(StatusCode::BAD_REQUEST, &format!("the request body could not be read: {error}")),
     };
@@ -146,7 +155,12 @@ async fn post(
     }
     let session = match gateway.session_for(&server, &head.headers, &message).await {
         Ok(session) => session,
-        Err(response) => return response.into_http(message.id()),
+        Err(response) => {
+            if let Early::Refused(refusal) = &response {
+                gateway.metrics().refused(refusal.word());
+            }
+            return response.into_http(message.id());
+        }
     };
     if message.kind() != Kind::Request {
         return match gateway.from_client(&session, message, &arrival()).await {

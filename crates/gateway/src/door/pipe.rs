@@ -14,8 +14,9 @@ use tokio::{
 };
 
 use crate::{
-    Gateway, Refusal, ServerError,
+    Gateway, Refusal, ServerError, SharedWorkflow,
     arrival::Arrival,
+    door::unserved::refuse_pipe,
     options::ServerSpec,
     reply::{Part, Reply},
     session::{Caller, Door, Session},
@@ -26,7 +27,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct PipeClient {
     /// The workflow that all pipes of one client process share.
-    pub workflow: Option<String>,
+    pub workflow: Option<SharedWorkflow>,
     /// The local user, where the relay knows it better than the gateway.
     pub principal: Option<String>,
 }
@@ -35,7 +36,7 @@ impl Gateway {
     /// Serves one pipe until its client closes it or the gateway stops.
     ///
     /// # Errors
-    /// Where the server is described in a way that cannot be reached; nothing was read then.
+    /// Where the server cannot be described or started: then every request was answered with that.
     pub async fn serve_pipe<R, W>(
         &self,
         spec: ServerSpec,
@@ -47,13 +48,28 @@ impl Gateway {
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send + 'static,
     {
+        let _open = self.pipes().token();
         let places = self.limits().calls_per_client_max;
-        let server = Arc::new(Server::new(&spec, *self.wire_limits(), self.http_client(), places)?);
+        let opened = match Server::new(&spec, *self.wire_limits(), self.http_client(), places) {
+            Ok(server) => match server.own_link(self.entropy()).await {
+                Ok(link) => Ok((Arc::new(server), link)),
+                Err(error) => Err(ServerError { name: spec.name.clone(), reason: error.to_string() }),
+            },
+            Err(error) => Err(error),
+        };
+        let (server, link) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let refusal = Refusal::Unavailable { reason: error.reason.clone() };
+                self.metrics().refused(refusal.word());
+                tokio::select! {
+                    () = refuse_pipe(read, write, &refusal) => {}
+                    () = self.stop().cancelled() => {}
+                }
+                return Err(error);
+            }
+        };
         let caller = Caller { principal: client.principal.unwrap_or_else(|| self.local().principal), ..self.local() };
-        let link = server
-            .own_link(self.entropy())
-            .await
-            .map_err(|error| ServerError { name: spec.name.clone(), reason: error.to_string() })?;
         let session = self.new_session(&server, caller, Door::Pipe, link, client.workflow, self.client_places());
         self.pump(&session);
         let (parts, parts_reader) = mpsc::channel(self.limits().client_queue_max);

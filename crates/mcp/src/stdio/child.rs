@@ -30,6 +30,9 @@ pub(super) fn spawn(command: &StdioCommand) -> Result<Child, LinkError> {
     let is_own = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(OWN_PREFIX.as_bytes());
     let mut starting = Command::new(&command.command);
     starting.args(&command.args);
+    if command.env_clear {
+        starting.env_clear();
+    }
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_own(name)) {
         starting.env_remove(name);
     }

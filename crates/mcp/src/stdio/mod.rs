@@ -35,6 +35,8 @@ pub struct StdioCommand {
     pub args: Vec<OsString>,
     /// Variables set beside those that this process has; none named `CAIRN_*` is passed on.
     pub env: BTreeMap<OsString, OsString>,
+    /// Whether those are all that it gets: then nothing of this process's own environment reaches it.
+    pub env_clear: bool,
     /// Its working directory; this process's own where absent.
     pub cwd: Option<PathBuf>,
 }

@@ -1,0 +1,190 @@
+//! What `/metrics` shows besides the gateway's own counters: depths, queues and back-pressure of every part below it.
+//!
+//! Asked at each scrape, so that a depth is never older than the question. `up` registers one; a part that does not run
+//! shows nothing. Names end in their unit. Must never wait for anything.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use cairn_backbone::Recorder;
+use cairn_broker::Broker;
+use cairn_gateway::Gateway;
+use cairn_log::Log;
+use cairn_policy::PolicyStore;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
+};
+
+/// The parts that are measured.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Measures {
+    pub(crate) log: Option<Log>,
+    pub(crate) broker: Option<Broker>,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) gateway: Option<Gateway>,
+    pub(crate) policy: Option<Policies>,
+}
+
+/// The policies in force, and whether newer files were refused.
+#[derive(Clone, Debug)]
+pub(crate) struct Policies {
+    pub(crate) store: Arc<PolicyStore>,
+    pub(crate) refused: Arc<AtomicBool>,
+}
+
+impl Collector for Measures {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page(encoder);
+        page.build()?;
+        if let Some(gateway) = &self.gateway {
+            page.gateway(gateway)?;
+        }
+        if let Some(policy) = &self.policy {
+            page.policy(policy)?;
+        }
+        if let Some(recorder) = &self.recorder {
+            page.recorder(recorder)?;
+        }
+        if let Some(broker) = &self.broker {
+            page.broker(broker)?;
+        }
+        if let Some(log) = &self.log {
+            page.log(log)?;
+        }
+        Ok(())
+    }
+}
+
+struct Page<'p>(DescriptorEncoder<'p>);
+
+impl Page<'_> {
+    fn show(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
+        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.show(name, help, &ConstGauge::new(value))
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.show(name, help, &ConstCounter::new(value))
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, micros: u64) -> fmt::Result {
+        self.show(name, help, &ConstCounter::new(micros as f64 / 1e6))
+    }
+
+    fn build(&mut self) -> fmt::Result {
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        self.show("cairn_build", "The program that runs.", &version)?;
+        match resident_bytes() {
+            Some(bytes) => self.gauge("process_resident_memory_bytes", "Memory of this process in use.", bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn gateway(&mut self, gateway: &Gateway) -> fmt::Result {
+        let sessions = gateway.sessions_open() as u64;
+        self.gauge("cairn_sessions_open", "Legacy client sessions that are open over HTTP.", sessions)?;
+        self.gauge("cairn_wraps_open", "Wrapped clients that are connected.", gateway.pipes_open() as u64)?;
+        self.gauge("cairn_holds_waiting", "Calls that wait for an approval.", gateway.holds().len() as u64)
+    }
+
+    fn policy(&mut self, policy: &Policies) -> fmt::Result {
+        let version = Info::new(vec![("version", policy.store.current_version())]);
+        self.show("cairn_policy_set", "The policy set that decides.", &version)?;
+        let refused = u64::from(policy.refused.load(Ordering::Relaxed));
+        self.gauge(
+            "cairn_policy_files_refused",
+            "1 while the policy files do not compile and an older set decides.",
+            refused,
+        )
+    }
+
+    fn recorder(&mut self, recorder: &Recorder) -> fmt::Result {
+        let stats = recorder.stats();
+        self.gauge("cairn_recorder_queue_events", "Events that wait to be recorded.", stats.queued as u64)?;
+        self.gauge("cairn_recorder_queue_bytes", "Their relaxed part, in bytes.", stats.relaxed_bytes as u64)?;
+        self.gauge(
+            "cairn_recorder_outcomes_reserved",
+            "Calls in flight that room for an outcome is kept for.",
+            stats.outcomes_reserved as u64,
+        )?;
+        self.gauge("cairn_recorder_failing", "1 while recording does not work.", u64::from(stats.failing.is_some()))?;
+        self.counter("cairn_recorder_events", "Events recorded.", stats.recorded)?;
+        self.counter("cairn_recorder_appends", "Appends that recorded them.", stats.appends)?;
+        self.counter(
+            "cairn_recorder_append_failures",
+            "Appends that failed and are tried again.",
+            stats.failed_appends,
+        )?;
+        self.counter("cairn_recorder_events_dropped", "Relaxed events dropped for want of room.", stats.dropped)?;
+        self.counter("cairn_recorder_events_invalid", "Events that broke their contract.", stats.invalid)?;
+        self.counter(
+            "cairn_recorder_events_refused",
+            "Strict events refused: their calls were not forwarded.",
+            stats.refused,
+        )?;
+        self.seconds(
+            "cairn_recorder_throttle_seconds",
+            "Time that calls waited for room in the queues.",
+            stats.throttled_us,
+        )?;
+        let backbone = stats.backbone;
+        self.gauge(
+            "cairn_spool_events",
+            "Events in the local spool that the cluster has not acknowledged.",
+            backbone.spool_events,
+        )?;
+        self.gauge("cairn_spool_bytes", "Their bytes on disk.", backbone.spool_bytes)?;
+        self.gauge("cairn_spool_limit_bytes", "The spool's bound; 0 without a spool.", backbone.spool_bytes_max)?;
+        self.gauge("cairn_backbone_away", "1 while the cluster does not answer.", u64::from(backbone.away))
+    }
+
+    fn broker(&mut self, broker: &Broker) -> fmt::Result {
+        let stats = broker.stats();
+        self.gauge("cairn_broker_topics", "Topics of the embedded log.", stats.topics as u64)?;
+        self.gauge("cairn_broker_connections", "Kafka connections that are open.", stats.connections)?;
+        self.counter("cairn_broker_connections_refused", "Kafka connections turned away.", stats.connections_refused)?;
+        self.counter("cairn_broker_requests", "Kafka requests answered.", stats.requests)?;
+        self.counter("cairn_broker_batches", "Batches appended.", stats.batches)?;
+        self.counter("cairn_broker_batches_refused", "Batches refused.", stats.batches_refused)?;
+        self.seconds(
+            "cairn_broker_throttle_seconds",
+            "Time that Kafka connections were not read for want of memory.",
+            stats.throttled_us,
+        )
+    }
+
+    fn log(&mut self, log: &Log) -> fmt::Result {
+        let stats = log.stats();
+        self.gauge("cairn_log_queue_calls", "Append calls that wait for the writer.", stats.queue_calls)?;
+        self.gauge(
+            "cairn_log_wal_depth_bytes",
+            "Bytes in the write-ahead log that the store lacks.",
+            stats.wal_depth_bytes,
+        )?;
+        self.gauge("cairn_log_streams", "Streams of the log.", stats.streams)?;
+        self.gauge("cairn_log_upload_backlog_batches", "Batches that wait for upload.", stats.upload_backlog)?;
+        self.counter("cairn_log_fsyncs", "Syncs of the write-ahead log.", stats.fsyncs)?;
+        self.counter("cairn_log_appends", "Batches appended to the log.", stats.appends)?;
+        self.counter("cairn_log_appended_bytes", "Their bytes.", stats.appended_bytes)?;
+        self.counter("cairn_log_uploads", "Objects put into the store.", stats.uploads)?;
+        self.counter("cairn_log_upload_failures", "Uploads that failed and are tried again.", stats.upload_failures)
+    }
+}
+
+/// Resident memory as the kernel counts it; `None` where there is no such file.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
