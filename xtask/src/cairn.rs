@@ -50,18 +50,38 @@ pub(crate) struct Cairn {
 impl Cairn {
     /// Prepares one over an empty folder. `servers` is an MCP client's `mcpServers` document.
     pub(crate) fn new(program: &Path, name: &str, servers: Option<&serde_json::Value>) -> anyhow::Result<Self> {
+        Self::with(program, name, |_| servers.cloned())
+    }
+
+    /// The same, with servers that know the folder.
+    pub(crate) fn with(
+        program: &Path,
+        name: &str,
+        servers: impl FnOnce(&Path) -> Option<serde_json::Value>,
+    ) -> anyhow::Result<Self> {
         let folder = places::cache("run")?.join(format!("{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let configuration = servers.map(|servers| -> anyhow::Result<PathBuf> {
+        std::fs::create_dir_all(folder.join("data")).with_context(|| format!("create {}", folder.display()))?;
+        let configuration = servers(&folder).map(|servers| -> anyhow::Result<PathBuf> {
             let path = folder.join("mcp.json");
-            std::fs::write(&path, serde_json::to_vec_pretty(servers)?)?;
+            std::fs::write(&path, serde_json::to_vec_pretty(&servers)?)?;
             Ok(path)
         });
         let [kafka, gateway, admin] = free_addresses()?;
         let program = program.to_owned();
         let configuration = configuration.transpose()?;
         Ok(Self { program, folder, kafka, gateway, admin, configuration, running: None, log_start: 0 })
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Its admin address.
+    pub(crate) fn admin(&self) -> &str {
+        &self.admin
     }
 
     /// Starts it and waits for its `ready` line.

@@ -13,6 +13,7 @@ mod mutants;
 mod places;
 mod process;
 mod proof;
+mod secrets;
 mod tally;
 mod test;
 mod tidy;
@@ -33,7 +34,7 @@ struct Arguments {
 enum Recipe {
     /// Sets up what the tests need and runs all of them, long suites as a named slice.
     Test {
-        /// Only these steps: fmt, clippy, tidy, rust, conformance, kafka.
+        /// Only these steps: fmt, clippy, tidy, rust, conformance, secrets, kafka.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Step>,
     },

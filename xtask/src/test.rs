@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{conformance, kafka, places, tidy};
+use crate::{conformance, kafka, places, secrets, tidy};
 
 /// How long the compiler may take for one step from an empty cache.
 const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
@@ -30,12 +30,14 @@ pub(crate) enum Step {
     Clippy,
     /// The MCP conformance suite, directly and through Cairn, and reference servers both ways.
     Conformance,
+    /// An agent that looks for the operator's credential.
+    Secrets,
     /// Other people's Kafka clients.
     Kafka,
 }
 
 /// The order: what is quick to fail goes first.
-const ALL: [Step; 6] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Kafka];
+const ALL: [Step; 7] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Secrets, Step::Kafka];
 
 /// What runs where no step is named. Lints and the suites of other people run by name until they pass as a whole.
 const DEFAULT: [Step; 3] = [Step::Tidy, Step::Fmt, Step::Rust];
@@ -64,6 +66,7 @@ fn run_step(step: Step) -> anyhow::Result<Tally> {
         Step::Clippy => one("clippy", cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         Step::Rust => rust(),
         Step::Conformance => conformance::run(conformance::Scale::Slice),
+        Step::Secrets => secrets::run(),
         Step::Kafka => kafka::run(&kafka::Options::slice()),
     }
 }

@@ -13,6 +13,11 @@ use anyhow::{Context, bail};
 use cairn_gateway::{Limits, Reach, ServerSpec};
 use serde::Deserialize;
 
+use crate::{
+    client_file::{self, ClientServer},
+    faults,
+};
+
 /// Everything that can be configured.
 #[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -103,21 +108,16 @@ pub(crate) struct ServerSection {
     headers: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
-struct ClientFile {
-    #[serde(rename = "mcpServers")]
-    servers: BTreeMap<String, serde_json::Value>,
-}
-
 impl Config {
     /// Reads a file by what is in it: JSON where it begins with a brace, TOML otherwise.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        let mut config = if text.trim_start().starts_with('{') {
+        // A client's file may begin with a comment; in TOML neither a brace nor a slash can.
+        let mut config = if text.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '/']) {
             Self::from_client(&text)
         } else {
-            toml::from_str(&text).map_err(|error| anyhow::anyhow!("{}", toml_words(&error, &text)))
+            toml::from_str(&text).map_err(|error| anyhow::anyhow!("{}", faults::toml_words(&error, &text)))
         }
         .with_context(|| format!("{} is not a configuration that can be used", path.display()))?;
         for (name, server) in &mut config.servers {
@@ -127,21 +127,11 @@ impl Config {
     }
 
     fn from_client(text: &str) -> anyhow::Result<Self> {
-        let file: ClientFile = serde_json::from_str(text).map_err(|error| {
-            anyhow::anyhow!("line {}: a client's configuration has an object mcpServers: {error}", error.line())
-        })?;
-        let mut servers = BTreeMap::new();
-        for (name, value) in file.servers {
-            let known = ["command", "args", "env", "cwd", "type", "url", "headers"];
-            // Clients keep settings of their own beside these; they are not ours to judge.
-            let object = value.as_object().with_context(|| format!("mcpServers.{name} must be an object"))?;
-            let ours = object.iter().filter(|(key, _)| known.contains(&key.as_str()));
-            let ours: serde_json::Map<_, _> = ours.map(|(key, value)| (key.clone(), value.clone())).collect();
-            let section =
-                serde_json::from_value(ours.into()).map_err(|error| anyhow::anyhow!("mcpServers.{name}: {error}"))?;
-            servers.insert(name, section);
-        }
-        Ok(Self { servers, ..Self::default() })
+        let sections = client_file::servers(text)?.into_iter().map(|(name, server)| {
+            let ClientServer { command, args, env, cwd, kind, url, headers } = server;
+            (name, ServerSection { command, args, env, cwd: cwd.map(PathBuf::from), kind, url, headers })
+        });
+        Ok(Self { servers: sections.collect(), ..Self::default() })
     }
 
     /// The servers as the gateway wants them.
@@ -185,7 +175,8 @@ impl Config {
 
 impl ServerSection {
     fn fill(&mut self) -> anyhow::Result<()> {
-        for value in self.env.values_mut().chain(self.headers.values_mut()).chain(self.args.iter_mut()) {
+        let single = self.command.iter_mut().chain(self.url.iter_mut());
+        for value in self.env.values_mut().chain(self.headers.values_mut()).chain(self.args.iter_mut()).chain(single) {
             *value = filled(value)?;
         }
         Ok(())
@@ -199,6 +190,9 @@ impl ServerSection {
             );
         }
         let reach = match (&self.command, &self.url) {
+            (Some(_), None) if self.kind.as_deref().is_some_and(|kind| !matches!(kind, "stdio" | "local")) => {
+                bail!("server {name:?} has a command and another type than \"stdio\": leave the type out")
+            }
             (Some(command), None) => Reach::Stdio {
                 command: command.clone(),
                 args: self.args.clone(),
@@ -207,10 +201,11 @@ impl ServerSection {
                 env_clear: false,
             },
             (None, Some(url)) => {
-                if let Some(kind) =
-                    self.kind.as_deref().filter(|kind| !matches!(*kind, "http" | "streamable-http" | "streamableHttp"))
-                {
-                    bail!("server {name:?} has type {kind:?}: use \"http\" (Streamable HTTP), or a command");
+                let known = ["http", "streamable-http", "streamableHttp", "streamable_http", "sse"];
+                if self.kind.as_deref().is_some_and(|kind| !known.contains(&kind)) {
+                    bail!(
+                        "server {name:?} has a url and another type than \"http\" (Streamable HTTP) or \"sse\": use one of these"
+                    );
                 }
                 Reach::Http { url: url.clone(), headers: self.headers.clone() }
             }
@@ -221,29 +216,40 @@ impl ServerSection {
     }
 }
 
-/// Replaces `${NAME}` by the environment variable of that name.
+/// Replaces `${NAME}` by the environment variable of that name, `${NAME:-else}` with another value where it is not set.
+/// `$${` stands for `${`.
 fn filled(text: &str) -> anyhow::Result<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("${") {
-        let end = rest[start..].find('}').context("a value holds \"${\" without \"}\"")? + start;
+        if let Some(before) = rest[..start].strip_suffix('$') {
+            out.push_str(before);
+            out.push_str("${");
+            rest = &rest[start + 2..];
+            continue;
+        }
+        let end =
+            rest[start..].find('}').context("a value holds \"${\" without \"}\": write \"$${\" where none is meant")?
+                + start;
         let name = &rest[start + 2..end];
-        let value = std::env::var(name).with_context(|| format!("the environment variable {name} is not set"))?;
+        let name = name.strip_prefix("env:").unwrap_or(name);
+        let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
+        if name.starts_with("input:") || name.ends_with("Folder") {
+            bail!("${{{name}}} is filled in by the client: put a value there, or the name of an environment variable");
+        }
+        let value = match (std::env::var(name), default) {
+            (Ok(value), _) => value,
+            (Err(_), Some(default)) => default.to_owned(),
+            (Err(_), None) => {
+                bail!("the environment variable {name} is not set: set it, or write ${{{name}:-a value}}")
+            }
+        };
         out.push_str(&rest[..start]);
         out.push_str(&value);
         rest = &rest[end + 1..];
     }
     out.push_str(rest);
     Ok(out)
-}
-
-/// A TOML error without the line's content, which may be a secret.
-fn toml_words(error: &toml::de::Error, text: &str) -> String {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-    match line {
-        Some(line) => format!("line {line}: {}", error.message()),
-        None => error.message().to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -293,5 +299,93 @@ mod tests {
         );
         let specs = Config::read(&path).and_then(|config| config.server_specs()).expect("a configuration");
         assert_eq!(specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>(), ["fs", "web"]);
+    }
+
+    #[test]
+    fn the_document_is_a_configuration_and_names_every_key() {
+        let document = include_str!("../../../docs/configuration.md");
+        let toml: String = document.split("```toml\n").skip(1).filter_map(|part| part.split("\n```").next()).collect();
+        let (_folder, path) = written(&toml);
+        let config = Config::read(&path).expect("the document is accepted");
+        assert_eq!(config.server_specs().expect("its servers are right").len(), 2);
+        assert_eq!(
+            format!("{:?}", config.limits().expect("limits")),
+            format!("{:?}", Limits::default()),
+            "what it calls defaults"
+        );
+        let mut seen = 0;
+        for section in
+            ["", "[gateway]", "[gateway.limits]", "[kafka]", "[admin]", "[backbone]", "[servers.x]\ncommand = \"y\""]
+        {
+            // An unknown key makes the reader say which ones it knows.
+            let error =
+                toml::from_str::<Config>(&format!("{section}\nno-such-key = 1\n")).err().expect("unknown").to_string();
+            let (_, known) = error.split_once("expected").expect("it says what it knows");
+            for key in known.split('`').skip(1).step_by(2) {
+                let names = [
+                    format!("\n{key} = "),
+                    format!("[{key}]"),
+                    format!("[{key}."),
+                    format!(".{key}]"),
+                    format!("`{key}`"),
+                ];
+                assert!(
+                    names.iter().any(|name| document.contains(name)),
+                    "{section} {key} is not in docs/configuration.md"
+                );
+                seen += 1;
+            }
+        }
+        assert!(seen > 25, "{seen} keys were compared");
+    }
+
+    #[test]
+    fn an_unknown_key_comes_with_the_one_that_was_meant() {
+        assert!(fault("[gateway]\nlisen = \"x\"\n").contains("did you mean `listen`?"));
+        assert!(fault("[gatway]\n").contains("did you mean `gateway`?"));
+        assert!(fault("[servers.a]\ncomand = \"x\"\n").contains("did you mean `command`?"));
+    }
+
+    #[test]
+    fn no_error_shows_a_value() {
+        for text in [
+            "[servers.a]\nheaders = \"s3cret\"\n",
+            "[servers.a]\ncommand = 5\nenv = { K = [\"s3cret\"] }\n",
+            "[servers.a]\nurl = \"http://me:s3cret@host/\"\ntype = \"s3cret\"\n",
+            "[servers.a]\ncommand = \"s3cret\ntype\n",
+            r#"{"mcpServers": {"a": {"command": "x", "env": "s3cret"}}}"#,
+            r#"{"mcpServers": {"a": {"command": "x", "args": ["s3cret", null]}}}"#,
+            r#"{"mcpServers": {"a": {"command": "x", "env": {"K": "s3cret ${NO_SUCH_VARIABLE_HERE}"}}}}"#,
+            r#"{"mcpServers": {"a": "s3cret"}}"#,
+        ] {
+            let words = fault(text);
+            assert!(!words.contains("s3cret"), "{words}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_a_client_is_passed_over() {
+        let (_folder, path) = written(
+            r#"// VS Code
+            { "inputs": [], "theme": "dark",
+              "servers": {
+                "one": { "type": "stdio", "command": "npx", "args": ["-y", 3], "env": { "PORT": 80 }, "alwaysAllow": ["x"],
+                         "autoApprove": [], "timeout": 60, "description": "d", "gallery": true, },
+                "two": { "type": "streamable-http", "url": "https://example.org/mcp", "headers": {} },
+                "off": { "command": "x", "disabled": true },
+              } }"#,
+        );
+        let config = Config::read(&path).expect("a configuration");
+        let names: Vec<_> = config.server_specs().expect("servers").into_iter().map(|spec| spec.name).collect();
+        assert_eq!(names, ["one", "two"]);
+        assert_eq!(config.servers["one"].args, ["-y", "3"]);
+    }
+
+    #[test]
+    fn variables_are_filled_in() {
+        assert_eq!(filled("a${NO_SUCH_VARIABLE_HERE:-b}c").expect("a default"), "abc");
+        assert_eq!(filled("${env:NO_SUCH_VARIABLE_HERE:-}$${x}").expect("a default"), "${x}");
+        assert!(filled("${input:token}").expect_err("the client's").to_string().contains("filled in by the client"));
+        assert!(filled("${PATH").is_err() && !filled("${PATH}").expect("set").is_empty());
     }
 }

@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
-use serde_json::{Map, Value};
+#[cfg(test)]
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Deepest nesting that is read.
 const DEPTH_MAX: usize = 128;
@@ -25,8 +27,8 @@ pub(crate) enum Kind {
     Object(Vec<Member>),
     Array(Vec<Node>),
     String(String),
-    /// A number, `true`, `false`, `null`.
-    Other(Value),
+    /// A number, `true`, `false`, `null`, as written.
+    Other(String),
 }
 
 /// A member of an object.
@@ -72,15 +74,17 @@ impl Node {
     }
 
     /// The value without its places.
+    #[cfg(test)]
     pub(crate) fn value(&self) -> Value {
         match &self.kind {
             Kind::Object(members) => {
                 let members = members.iter().map(|member| (member.key.clone(), member.value.value()));
-                Value::Object(members.collect::<Map<_, _>>())
+                Value::Object(members.collect::<serde_json::Map<_, _>>())
             }
             Kind::Array(items) => items.iter().map(Self::value).collect(),
             Kind::String(text) => Value::from(text.as_str()),
-            Kind::Other(value) => value.clone(),
+            // A number beyond what this reader holds is nothing that a configuration needs.
+            Kind::Other(text) => serde_json::from_str(text).unwrap_or(Value::Null),
         }
     }
 }
@@ -102,7 +106,11 @@ struct Parser<'t> {
 
 impl Parser<'_> {
     fn fault(&self, what: &'static str) -> Fault {
-        Fault { line: self.text.as_bytes()[..self.at].iter().filter(|byte| **byte == b'\n').count() + 1, what }
+        Fault {
+            line: self.text.as_bytes()[..self.at.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count()
+                + 1,
+            what,
+        }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -211,9 +219,10 @@ impl Parser<'_> {
     fn other(&mut self) -> Result<Kind, Fault> {
         let rest = &self.text[self.at..];
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c))).unwrap_or(rest.len());
-        let value = serde_json::from_str(&rest[..end]).map_err(|_| self.fault("a value was expected"))?;
+        let raw: &RawValue = serde_json::from_str(&rest[..end]).map_err(|_| self.fault("a value was expected"))?;
+        let kind = Kind::Other(raw.get().to_owned());
         self.at += end;
-        Ok(Kind::Other(value))
+        Ok(kind)
     }
 }
 

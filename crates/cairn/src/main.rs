@@ -3,13 +3,19 @@
 
 mod adopt;
 mod ask;
+mod client_file;
 mod config;
 mod demo;
+#[cfg(test)]
+mod examples;
+mod faults;
 mod folder;
 mod jsonc;
 mod measures;
+mod path;
 mod read;
 mod say;
+mod since;
 mod token;
 mod up;
 mod wrap;
@@ -56,17 +62,10 @@ enum Command {
     #[command(after_help = "Example: cairn adopt ~/.cursor/mcp.json\nThen: cairn adopt ~/.cursor/mcp.json --undo")]
     Adopt(adopt::AdoptArguments),
     /// Prints events as they come.
-    #[command(after_help = "Example: cairn tail --from-start --json")]
-    Tail {
-        #[command(flatten)]
-        reading: Reading,
-        /// Begin with the oldest event.
-        #[arg(long)]
-        from_start: bool,
-        /// End after this many events.
-        #[arg(long)]
-        count: Option<u64>,
-    },
+    #[command(
+        after_help = "Example: cairn tail --since 10m --server orders --type call.outcome --json\nAll that there is: cairn tail --from-start --no-follow"
+    )]
+    Tail(TailArguments),
     /// One workflow's decision path, or the recent workflows.
     #[command(after_help = "Example: cairn trail 4bf92f3577b34da6a3ce929d0e0e4736")]
     Trail {
@@ -168,6 +167,33 @@ struct Reading {
 }
 
 #[derive(Args)]
+struct TailArguments {
+    #[command(flatten)]
+    reading: Reading,
+    /// Begin with the oldest event instead of the next one.
+    #[arg(long)]
+    from_start: bool,
+    /// Begin at this time: 90s, 10m, 2h or 1d ago, or 2026-11-24T09:00:00Z.
+    #[arg(long, value_name = "TIME", conflicts_with = "from_start", value_parser = since::millis)]
+    since: Option<i64>,
+    /// End with the newest event instead of waiting for more.
+    #[arg(long)]
+    no_follow: bool,
+    /// Only events of this server.
+    #[arg(long)]
+    server: Option<String>,
+    /// Only events of this type, such as call.outcome, or of all that begin so: call.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only events of this workflow.
+    #[arg(long)]
+    workflow: Option<String>,
+    /// End after this many events.
+    #[arg(long)]
+    count: Option<u64>,
+}
+
+#[derive(Args)]
 struct SettleArguments {
     /// The approval; without it, what waits is listed.
     id: Option<String>,
@@ -214,9 +240,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Broker(arguments) => up::run(arguments, false).await,
         Command::Wrap(arguments) => wrap::run(arguments).await,
         Command::Adopt(arguments) => adopt::run(&arguments),
-        Command::Tail { reading, from_start, count } => {
+        Command::Tail(arguments) => {
+            let TailArguments { reading, from_start, since, no_follow, server, kind, workflow, count } = arguments;
             let bootstrap = read::bootstrap(reading.bootstrap, reading.data)?;
-            tokio::task::spawn_blocking(move || read::tail(&bootstrap, from_start, reading.json, count)).await?
+            let (since_ms, follow, json) = (since, !no_follow, reading.json);
+            let wanted = read::Wanted { from_start, since_ms, follow, count, server, kind, workflow, json };
+            tokio::task::spawn_blocking(move || read::tail(&bootstrap, &wanted)).await?
         }
         Command::Trail { id, reading } => {
             let bootstrap = read::bootstrap(reading.bootstrap, reading.data)?;

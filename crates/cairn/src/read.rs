@@ -19,7 +19,7 @@ use rdkafka::{
 };
 use serde_json::{Value, json};
 
-use crate::folder;
+use crate::{folder, path};
 
 /// How long a cluster may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -130,20 +130,34 @@ pub(crate) fn all(bootstrap: &str) -> anyhow::Result<Vec<Placed>> {
     Ok(events)
 }
 
-/// Prints events as they come, until interrupted or `count` are printed.
-pub(crate) fn tail(bootstrap: &str, from_start: bool, as_json: bool, count: Option<u64>) -> anyhow::Result<()> {
+/// Prints events, until interrupted, or the end where that is wanted, or `count` are printed.
+pub(crate) fn tail(bootstrap: &str, wanted: &Wanted) -> anyhow::Result<()> {
     let consumer = consumer(bootstrap, &[])?;
+    let found = partitions(&consumer, bootstrap)?;
+    let mut left: HashMap<(String, i32), i64> = HashMap::new();
     let mut assignment = TopicPartitionList::new();
-    for (topic, partition, low, high) in partitions(&consumer, bootstrap)? {
-        assignment.add_partition_offset(&topic, partition, Offset::Offset(if from_start { low } else { high }))?;
+    let begins = wanted.begins(&consumer, &found)?;
+    for ((topic, partition, _, high), begin) in found.into_iter().zip(begins) {
+        assignment.add_partition_offset(&topic, partition, Offset::Offset(begin))?;
+        if begin < high {
+            left.insert((topic, partition), high);
+        }
     }
     consumer.assign(&assignment)?;
     let mut printed = 0;
     let mut out = std::io::stdout().lock();
-    while count.is_none_or(|count| printed < count) {
+    while wanted.count.is_none_or(|count| printed < count) && (wanted.follow || !left.is_empty()) {
         let Some(message) = consumer.poll(Duration::from_millis(500)) else { continue };
-        let Some(placed) = placed(&message?) else { continue };
-        let line = if as_json { json_of(&placed).to_string() } else { line_of(&placed) };
+        let message = message?;
+        let place = (message.topic().to_owned(), message.partition());
+        let is_past = left.get(&place).is_none_or(|end| message.offset() >= *end);
+        if left.get(&place).is_some_and(|end| message.offset() + 1 >= *end) {
+            left.remove(&place);
+        }
+        let Some(placed) = placed(&message).filter(|placed| (wanted.follow || !is_past) && wanted.takes(placed)) else {
+            continue;
+        };
+        let line = if wanted.json { path::json_of(&placed).to_string() } else { line_of(&placed) };
         // A closed pipe ends the reading, quietly.
         if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
             break;
@@ -153,49 +167,51 @@ pub(crate) fn tail(bootstrap: &str, from_start: bool, as_json: bool, count: Opti
     Ok(())
 }
 
-fn text<'v>(placed: &'v Placed, key: &str) -> Option<&'v str> {
-    placed.event.value.get(key).and_then(Value::as_str)
+/// Which events `cairn tail` prints, and from where on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) from_start: bool,
+    pub(crate) since_ms: Option<i64>,
+    pub(crate) follow: bool,
+    pub(crate) count: Option<u64>,
+    pub(crate) server: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) workflow: Option<String>,
+    pub(crate) json: bool,
 }
 
-fn short_type(placed: &Placed) -> &str {
-    &placed.event.type_name
-}
-
-/// What an event says, in a few words.
-fn words_of(placed: &Placed) -> String {
-    let value = &placed.event.value;
-    let of = |key: &str| text(placed, key).unwrap_or_default();
-    let elapsed = value.get("elapsed_us").and_then(Value::as_u64);
-    let took = elapsed.map(|us| format!(" after {}.{:03} ms", us / 1000, us % 1000)).unwrap_or_default();
-    match short_type(placed) {
-        "call.decision" => {
-            let policies: Vec<_> = value
-                .get("determining_policies")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
-            let by = if policies.is_empty() { String::new() } else { format!(" by {}", policies.join(", ")) };
-            format!("{}{by}, policy {}", of("decision"), of("policy_version"))
+impl Wanted {
+    /// The offset that each partition is read from.
+    fn begins(&self, consumer: &BaseConsumer, found: &[(String, i32, i64, i64)]) -> anyhow::Result<Vec<i64>> {
+        let Some(since_ms) = self.since_ms.filter(|_| !self.from_start) else {
+            let begin = |low: i64, high: i64| if self.from_start { low } else { high };
+            return Ok(found.iter().map(|(_, _, low, high)| begin(*low, *high)).collect());
+        };
+        let mut times = TopicPartitionList::new();
+        for (topic, partition, ..) in found {
+            times.add_partition_offset(topic, *partition, Offset::Offset(since_ms))?;
         }
-        "call.approval" => {
-            let who = text(placed, "approver").map(|who| format!(" by {who}")).unwrap_or_default();
-            format!("{}{who}, {}", of("state"), of("approval_id"))
-        }
-        "call.intent" => {
-            format!("{}, forwarded {}", of("durability"), of("forwarded").chars().take(40).collect::<String>())
-        }
-        "call.outcome" => {
-            let error = text(placed, "error_type").map(|error| format!(", {error}")).unwrap_or_default();
-            format!("{}, effect {}{error}{took}", of("outcome"), of("effect"))
-        }
-        _ => String::new(),
+        let begins = consumer.offsets_for_times(times, ANSWER_MAX).context("cannot ask for the offsets of a time")?;
+        let of = |topic: &str, partition| begins.find_partition(topic, partition).and_then(|at| at.offset().to_raw());
+        // No record is that new: then only what comes from now on.
+        Ok(found
+            .iter()
+            .map(|(topic, partition, _, high)| of(topic, *partition).filter(|at| *at >= 0).unwrap_or(*high))
+            .collect())
     }
-}
 
-fn place_of(placed: &Placed) -> String {
-    format!("{}/{}@{}", placed.topic, placed.partition, placed.offset)
+    fn takes(&self, placed: &Placed) -> bool {
+        let is = |wanted: &Option<String>, key: &str| {
+            wanted.as_deref().is_none_or(|wanted| path::text(placed, key) == Some(wanted))
+        };
+        // A word before the dot stands for all types that begin with it.
+        let name = placed.event.type_name.as_str();
+        let kind = self
+            .kind
+            .as_deref()
+            .is_none_or(|kind| name == kind || name.strip_prefix(kind).is_some_and(|rest| rest.starts_with('.')));
+        kind && is(&self.server, "server") && is(&self.workflow, "workflow_id")
+    }
 }
 
 fn line_of(placed: &Placed) -> String {
@@ -203,19 +219,11 @@ fn line_of(placed: &Placed) -> String {
     format!(
         "{}  {:<17} {:<28} {}  [{}]",
         placed.event.time,
-        short_type(placed),
+        placed.event.type_name,
         subject,
-        words_of(placed),
-        place_of(placed)
+        path::words(placed, None),
+        path::place(placed)
     )
-}
-
-fn json_of(placed: &Placed) -> Value {
-    json!({
-        "topic": placed.topic, "partition": placed.partition, "offset": placed.offset,
-        "type": short_type(placed), "id": placed.event.id.to_string(), "time": placed.event.time,
-        "subject": placed.event.subject, "data": placed.event.value,
-    })
 }
 
 /// The newest workflows, one a line.
@@ -230,7 +238,7 @@ pub(crate) fn workflows(bootstrap: &str, as_json: bool) -> anyhow::Result<String
         if time > entry.0 {
             entry.0 = time;
         }
-        entry.1 += usize::from(short_type(&placed) == "call.outcome");
+        entry.1 += usize::from(placed.event.type_name == "call.outcome");
         entry.2 += 1;
     }
     let mut newest: Vec<_> = found.into_iter().collect();
@@ -249,52 +257,9 @@ pub(crate) fn workflows(bootstrap: &str, as_json: bool) -> anyhow::Result<String
 
 /// One workflow's decision path.
 pub(crate) fn workflow(bootstrap: &str, id: &str, as_json: bool) -> anyhow::Result<String> {
-    let mut events: Vec<_> =
-        all(bootstrap)?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
+    let events: Vec<_> = all(bootstrap)?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
     if events.is_empty() {
         bail!("no event of workflow {id} is in the trail at {bootstrap}: `cairn trail` lists recent workflows");
     }
-    events.sort_by(|a, b| text(a, "hlc").cmp(&text(b, "hlc")));
-    Ok(if as_json { json!({ "workflow_id": id, "calls": calls_json(&events) }).to_string() } else { tree(id, &events) })
-}
-
-/// Events by call, in the order in which the calls began; what belongs to no call stands under none.
-fn by_call(events: &[Placed]) -> Vec<(String, Vec<&Placed>)> {
-    let mut calls: Vec<(String, Vec<&Placed>)> = Vec::new();
-    for placed in events {
-        let call = text(placed, "call_id").unwrap_or_default().to_owned();
-        match calls.iter_mut().find(|(id, _)| *id == call) {
-            Some((_, list)) => list.push(placed),
-            None => calls.push((call, vec![placed])),
-        }
-    }
-    calls
-}
-
-fn calls_json(events: &[Placed]) -> Value {
-    let calls = by_call(events).into_iter().map(
-        |(call_id, list)| json!({ "call_id": call_id, "events": list.into_iter().map(json_of).collect::<Vec<_>>() }),
-    );
-    calls.collect::<Vec<_>>().into()
-}
-
-fn tree(id: &str, events: &[Placed]) -> String {
-    let mut out = format!("workflow {id}\n");
-    for (call, list) in by_call(events) {
-        let first = list[0];
-        let method = text(first, "mcp_method_name").unwrap_or("-");
-        let subject = first.event.subject.as_deref().unwrap_or_default();
-        out.push_str(&format!("├─ {method} {subject}  call {call}\n"));
-        let last = list.len() - 1;
-        for (index, placed) in list.into_iter().enumerate() {
-            let branch = if index == last { "└─" } else { "├─" };
-            out.push_str(&format!(
-                "│  {branch} {:<14} {}  [{}]\n",
-                short_type(placed),
-                words_of(placed),
-                place_of(placed)
-            ));
-        }
-    }
-    out
+    Ok(if as_json { path::json(id, &events).to_string() } else { path::tree(id, &events) })
 }

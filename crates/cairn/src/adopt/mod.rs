@@ -19,6 +19,8 @@ use serde_json::json;
 use crate::{folder, say};
 use rewrite::{State, Wrapper, rewrite};
 
+pub(crate) use rewrite::tables;
+
 /// What `adopt` is told.
 #[derive(Args, Debug)]
 pub(crate) struct AdoptArguments {

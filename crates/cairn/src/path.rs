@@ -1,0 +1,354 @@
+//! One workflow's decision path, from its events: as a tree for people, as JSON for machines.
+//!
+//! A call is one JSON-RPC request with all that became of it. Rounds of one operation stand together under the first;
+//! what a server asks of the client within a call stands under that call. Called by `cairn trail` with events that a Kafka
+//! consumer read; knows no broker.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+};
+
+use serde_json::{Map, Value, json};
+
+use crate::read::Placed;
+
+/// Longest text of an id that the tree shows; the JSON has it whole.
+const SHOWN_MAX: usize = 19;
+
+/// The events of one call, in order.
+#[derive(Debug)]
+struct Call<'e> {
+    id: String,
+    events: Vec<&'e Placed>,
+    /// The calls below it, by index.
+    below: Vec<usize>,
+    /// Whether it stands below another.
+    is_below: bool,
+}
+
+/// A workflow's calls, and the events that belong to none.
+#[derive(Debug)]
+struct Path<'e> {
+    calls: Vec<Call<'e>>,
+    beside: Vec<&'e Placed>,
+}
+
+/// A key of an event, as text.
+pub(crate) fn text<'v>(placed: &'v Placed, key: &str) -> Option<&'v str> {
+    placed.event.value.get(key).and_then(Value::as_str)
+}
+
+fn kind(placed: &Placed) -> &str {
+    &placed.event.type_name
+}
+
+impl<'e> Path<'e> {
+    /// Orders events by the clock that all of a workflow's events share, and gathers them by call.
+    fn of(events: &'e [Placed]) -> Self {
+        let mut ordered: Vec<&Placed> = events.iter().collect();
+        ordered.sort_by(|a, b| a.event.hlc.cmp(&b.event.hlc));
+        let mut path = Self { calls: Vec::new(), beside: Vec::new() };
+        let mut at: HashMap<&str, usize> = HashMap::new();
+        for placed in ordered {
+            let Some(id) = text(placed, "call_id") else {
+                path.beside.push(placed);
+                continue;
+            };
+            let index = *at.entry(id).or_insert_with(|| {
+                path.calls.push(Call { id: id.to_owned(), events: Vec::new(), below: Vec::new(), is_below: false });
+                path.calls.len() - 1
+            });
+            path.calls[index].events.push(placed);
+        }
+        path.nest();
+        path
+    }
+
+    fn nest(&mut self) {
+        let of_event: HashMap<String, usize> = self
+            .calls
+            .iter()
+            .enumerate()
+            .flat_map(|(index, call)| call.events.iter().map(move |placed| (placed.event.id.to_string(), index)))
+            .collect();
+        let mut operations: HashMap<String, usize> = HashMap::new();
+        for index in 0..self.calls.len() {
+            let first = self.calls[index].events[0];
+            let asked_within = text(first, "causation_id").and_then(|cause| of_event.get(cause)).copied();
+            let operation = text(first, "operation_id").map(ToOwned::to_owned);
+            let begun_by = operation.map(|operation| *operations.entry(operation).or_insert(index));
+            // Causes come earlier, so there is no way round in a circle.
+            if let Some(above) = asked_within.or(begun_by).filter(|above| *above < index) {
+                self.calls[above].below.push(index);
+                self.calls[index].is_below = true;
+            }
+        }
+    }
+
+    fn roots(&self) -> impl Iterator<Item = &Call<'e>> {
+        self.calls.iter().filter(|call| !call.is_below)
+    }
+}
+
+impl<'e> Call<'e> {
+    fn last(&self, name: &str) -> Option<&'e Placed> {
+        self.events.iter().rfind(|placed| kind(placed) == name).copied()
+    }
+
+    fn all<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'e Placed> + 's {
+        self.events.iter().copied().filter(move |placed| kind(placed) == name)
+    }
+
+    /// The outcome that counts: the first in the order of the partition.
+    fn outcome(&self) -> Option<&'e Placed> {
+        self.events.iter().find(|placed| kind(placed) == "call.outcome").copied()
+    }
+
+    fn title(&self) -> String {
+        let first = self.events[0];
+        let method = text(first, "mcp_method_name").unwrap_or("-");
+        let subject = first.event.subject.as_deref().unwrap_or_default();
+        let asks = if text(first, "direction") == Some("to_client") { " (the server asks the client)" } else { "" };
+        let round = first.event.value.get("round").and_then(Value::as_u64);
+        let round = round.map(|round| format!(" (round {round})")).unwrap_or_default();
+        let end = match self.outcome() {
+            None => "open: it has no outcome yet".to_owned(),
+            Some(outcome) if text(outcome, "outcome") == Some("in_doubt") => {
+                "IN DOUBT: nobody can know whether the server acted".to_owned()
+            }
+            Some(outcome) => text(outcome, "outcome").unwrap_or_default().to_owned(),
+        };
+        format!("{method} {subject}{asks}{round} · {end}  call {}", self.id)
+    }
+}
+
+/// The tree for people.
+pub(crate) fn tree(workflow: &str, events: &[Placed]) -> String {
+    let path = Path::of(events);
+    let principal = events.iter().find_map(|placed| text(placed, "principal")).unwrap_or("nobody");
+    let calls = path.calls.len();
+    let mut out = format!("workflow {workflow}  {calls} call{} of {principal}\n", if calls == 1 { "" } else { "s" });
+    let roots: Vec<_> = path.roots().collect();
+    for (index, call) in roots.iter().enumerate() {
+        let is_last = index + 1 == roots.len() && path.beside.is_empty();
+        branch(&path, call, "", is_last, &mut out);
+    }
+    for (index, placed) in path.beside.iter().enumerate() {
+        leaf(placed, None, "", index + 1 == path.beside.len(), &mut out);
+    }
+    out
+}
+
+fn branch(path: &Path<'_>, call: &Call<'_>, indent: &str, is_last: bool, out: &mut String) {
+    let _ = writeln!(out, "{indent}{} {}", if is_last { "└─" } else { "├─" }, call.title());
+    let below = format!("{indent}{}", if is_last { "   " } else { "│  " });
+    let mut before = None;
+    for (index, placed) in call.events.iter().enumerate() {
+        leaf(placed, before, &below, index + 1 == call.events.len() && call.below.is_empty(), out);
+        before = Some(*placed);
+    }
+    for (index, child) in call.below.iter().enumerate() {
+        branch(path, &path.calls[*child], &below, index + 1 == call.below.len(), out);
+    }
+}
+
+fn leaf(placed: &Placed, before: Option<&Placed>, indent: &str, is_last: bool, out: &mut String) {
+    let _ = writeln!(
+        out,
+        "{indent}{} {:<10} {}  [{}]",
+        if is_last { "└─" } else { "├─" },
+        kind(placed).strip_prefix("call.").unwrap_or(kind(placed)),
+        words(placed, before),
+        place(placed)
+    );
+}
+
+/// Topic, partition and offset.
+pub(crate) fn place(placed: &Placed) -> String {
+    format!("{}/{}@{}", placed.topic, placed.partition, placed.offset)
+}
+
+fn short(id: &str) -> String {
+    if id.chars().count() <= SHOWN_MAX { id.to_owned() } else { id.chars().take(SHOWN_MAX).chain(['…']).collect() }
+}
+
+fn millis(micros: u64) -> String {
+    format!("{}.{:03} ms", micros / 1_000, micros % 1_000)
+}
+
+/// What an event says, in a few words. `before` is the one before it in its call.
+pub(crate) fn words(placed: &Placed, before: Option<&Placed>) -> String {
+    let value = &placed.event.value;
+    let of = |key: &str| text(placed, key).unwrap_or_default();
+    let took = |key: &str| value.get(key).and_then(Value::as_u64).map(millis);
+    let list = |key: &str| {
+        let items = value.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        items.collect::<Vec<_>>().join(", ")
+    };
+    let with = |before: &str, words: String| if words.is_empty() { words } else { format!("{before}{words}") };
+    match kind(placed) {
+        "call.decision" => format!(
+            "{}{}{}, policy {}{}{}",
+            of("decision"),
+            with(" by ", list("determining_policies")),
+            with(", wants ", list("obligations")),
+            short(of("policy_version")),
+            with(", errors: ", list("errors")),
+            with(", in ", took("elapsed_us").unwrap_or_default())
+        ),
+        "call.approval" => {
+            let waited = before.and_then(|before| clock_us(placed)?.checked_sub(clock_us(before)?)).map(millis);
+            let waited =
+                if of("state") == "requested" { String::new() } else { with(" after ", waited.unwrap_or_default()) };
+            let until =
+                if of("state") == "requested" { with(", until ", of("expires_at").to_owned()) } else { String::new() };
+            let (who, why) = (with(" by ", of("approver").to_owned()), with(": ", of("reason").to_owned()));
+            format!("{}{who}{waited}{why}, {}{until}", of("state"), of("approval_id"))
+        }
+        "call.intent" => format!(
+            "{}, sends {}, policy {}{}",
+            of("durability"),
+            of("forwarded").rsplit(':').next().map(short).unwrap_or_default(),
+            short(of("policy_version")),
+            with(", repeats call ", of("repeats").to_owned())
+        ),
+        "call.outcome" => format!(
+            "{}, effect {}{}{}{}{}",
+            of("outcome"),
+            of("effect"),
+            with(", ", of("error_type").to_owned()),
+            with(", after ", took("elapsed_us").unwrap_or_default()),
+            with(" (server ", took("upstream_elapsed_us").map(|us| format!("{us})")).unwrap_or_default()),
+            if value.get("recovered").and_then(Value::as_bool) == Some(true) {
+                ", closed by a later start"
+            } else {
+                ""
+            }
+        ),
+        "call.answered" => {
+            let written = value.get("written").and_then(Value::as_bool) == Some(true);
+            let words = if written { "the client has its answer" } else { "the client did not get the answer" };
+            format!("{words}{}", with(", after ", took("elapsed_us").unwrap_or_default()))
+        }
+        "call.late" => format!(
+            "an answer came after the outcome{}",
+            with(", server ", took("upstream_elapsed_us").unwrap_or_default())
+        ),
+        "call.settled" => format!("the task ended: {}", of("state")),
+        "session.opened" => with("", format!("{} {}", of("agent_name"), of("mcp_protocol_version"))),
+        "session.closed" => of("reason").to_owned(),
+        "notice.passed" => of("mcp_method_name").to_owned(),
+        "policy.activated" | "policy.loaded" => short(of("version")),
+        "policy.rejected" => list("errors"),
+        "context.read" => of("mcp_resource_uri").to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// When an event was made, in microseconds of its day; enough for how long a person took.
+fn clock_us(placed: &Placed) -> Option<u64> {
+    let (_, time) = placed.event.time.split_once('T')?;
+    let mut parts = time.trim_end_matches('Z').split([':', '.']);
+    let mut next = || parts.next()?.parse::<u64>().ok();
+    let (hours, minutes, seconds, micros) = (next()?, next()?, next()?, next()?);
+    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros)
+}
+
+/// An event with its place, as `cairn tail --json` prints it too.
+pub(crate) fn json_of(placed: &Placed) -> Value {
+    json!({
+        "topic": placed.topic, "partition": placed.partition, "offset": placed.offset,
+        "type": kind(placed), "id": placed.event.id.to_string(), "time": placed.event.time,
+        "subject": placed.event.subject, "data": placed.event.value,
+    })
+}
+
+/// The path for machines: for each call its decisions, approval, intent, outcome and durations, with the place of each.
+pub(crate) fn json(workflow: &str, events: &[Placed]) -> Value {
+    let path = Path::of(events);
+    let calls = path.calls.iter().map(|call| call_json(&path, call)).collect::<Vec<_>>();
+    let mut operations: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for call in &path.calls {
+        if let Some(operation) = text(call.events[0], "operation_id") {
+            operations.entry(operation).or_default().push(&call.id);
+        }
+    }
+    let beside = path.beside.iter().map(|placed| json_of(placed)).collect::<Vec<_>>();
+    json!({ "workflow_id": workflow, "calls": calls, "operations": operations, "events": beside })
+}
+
+fn call_json(path: &Path<'_>, call: &Call<'_>) -> Value {
+    let first = call.events[0];
+    let mut out = Map::new();
+    out.insert("call_id".to_owned(), json!(call.id));
+    for key in ["mcp_method_name", "server", "direction", "principal", "operation_id", "round", "linked_by"] {
+        if let Some(value) = first.event.value.get(key) {
+            out.insert(key.to_owned(), value.clone());
+        }
+    }
+    out.insert("subject".to_owned(), json!(first.event.subject));
+    let one = |placed: Option<&Placed>| placed.map_or(Value::Null, brief);
+    out.insert("decision".to_owned(), one(call.last("call.decision")));
+    out.insert("decisions".to_owned(), call.all("call.decision").map(brief).collect());
+    out.insert("approval".to_owned(), one(call.last("call.approval")));
+    out.insert("intent".to_owned(), one(call.last("call.intent")));
+    out.insert("outcome".to_owned(), one(call.outcome()));
+    out.insert("late".to_owned(), call.all("call.late").map(brief).collect());
+    out.insert("settled".to_owned(), one(call.last("call.settled")));
+    let us = |placed: Option<&Placed>, key: &str| placed.and_then(|placed| placed.event.value.get(key)).cloned();
+    let durations = json!({
+        "decision_us": us(call.last("call.decision"), "elapsed_us"),
+        "upstream_us": us(call.outcome(), "upstream_elapsed_us"),
+        "call_us": us(call.outcome(), "elapsed_us"),
+        "answered_us": us(call.last("call.answered"), "elapsed_us"),
+    });
+    out.insert("durations".to_owned(), durations);
+    out.insert("calls_within".to_owned(), call.below.iter().map(|at| json!(path.calls[*at].id)).collect());
+    out.insert("events".to_owned(), call.events.iter().map(|placed| json_of(placed)).collect());
+    Value::Object(out)
+}
+
+/// An event's own keys with its place; what all events of the call share is said once, above.
+fn brief(placed: &Placed) -> Value {
+    const SHARED: [&str; 23] = [
+        "workflow_id",
+        "call_id",
+        "causation_id",
+        "task",
+        "operation_id",
+        "round",
+        "linked_by",
+        "direction",
+        "trace_id",
+        "span_id",
+        "tenant",
+        "principal",
+        "agent_name",
+        "agent_version",
+        "server",
+        "server_version",
+        "era",
+        "mcp_protocol_version",
+        "network_transport",
+        "mcp_method_name",
+        "mcp_session_id",
+        "jsonrpc_request_id",
+        "contract",
+    ];
+    let mut out = Map::new();
+    for (key, value) in [
+        ("topic", json!(placed.topic)),
+        ("partition", json!(placed.partition)),
+        ("offset", json!(placed.offset)),
+        ("time", json!(placed.event.time)),
+    ] {
+        out.insert(key.to_owned(), value);
+    }
+    for (key, value) in placed.event.value.as_object().into_iter().flatten() {
+        if !SHARED.contains(&key.as_str()) && key != "hlc" && key != "producer" {
+            out.insert(key.clone(), value.clone());
+        }
+    }
+    Value::Object(out)
+}

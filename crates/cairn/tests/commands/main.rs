@@ -1,0 +1,10 @@
+//! The commands as a user runs them: real processes over real folders, held to what the README says of them.
+//!
+//! One binary, because linking is what costs. Each module is one command; `support` starts and ends processes by their own
+//! pid and waits for conditions, never for times.
+
+mod adopt;
+mod demo;
+mod support;
+mod up;
+mod wrap;
