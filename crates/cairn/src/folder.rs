@@ -66,10 +66,6 @@ pub(crate) fn is_held(path: &Path) -> bool {
     File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_err())
 }
 
-fn make_private(path: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
 impl Folder {
     /// Makes the folder where it lacks, and holds it until this value is dropped.
     pub(crate) fn hold(path: &Path) -> anyhow::Result<Self> {
@@ -139,10 +135,28 @@ pub(crate) fn endpoints(data: &Path) -> Option<Endpoints> {
     serde_json::from_slice(&fs::read(data.join("endpoints.json")).ok()?).ok()
 }
 
+/// Makes a folder whose name survives power loss: without it, everything durable inside would be lost with the name.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.exists() {
+        make_private(parent)?;
+    }
+    let made = match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => false,
+        other => other.map(|()| true)?,
+    };
+    // One that is there may have been made a moment before a crash, so its name is synced too.
+    match File::open(parent).and_then(|parent| parent.sync_all()) {
+        Err(error) if !made && error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&fresh, path)
+    fs::rename(&fresh, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }

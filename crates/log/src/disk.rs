@@ -67,11 +67,11 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 
 impl Disk for SystemDisk {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
-            return Ok(());
-        }
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            self.create_folder(parent)?;
+            if !parent.is_dir() {
+                self.create_folder(parent)?;
+            }
+            // One that is there may have been made a moment before a crash, so its name is synced too.
             match fs::create_dir(path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,

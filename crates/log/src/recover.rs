@@ -31,6 +31,8 @@ pub(crate) struct Recovered {
 struct Scanned {
     segment: Segment,
     end: u64,
+    /// From here to the file's end there are zeros only.
+    rest: u64,
     sealed: bool,
 }
 
@@ -63,9 +65,9 @@ pub(crate) fn recover(disk: &dyn Disk, folder: &Path, fresh: Uuid) -> Result<Rec
             let what = format!("the file behind it begins at {:x}", segment.base);
             return Err(OpenError::Damaged { path: before.segment.path.clone(), at: before.segment.bytes, what });
         }
-        let (end, sealed, seen) = scan(&segment, &mut found).map_err(|source| failed(&segment.path, source))?;
+        let (end, rest, sealed, seen) = scan(&segment, &mut found).map_err(|source| failed(&segment.path, source))?;
         synced = synced.max(seen);
-        scanned.push(Scanned { segment, end, sealed });
+        scanned.push(Scanned { segment, end, rest, sealed });
     }
     finish(disk, scanned, synced, &mut found)?;
     for stream in found.state.streams.values() {
@@ -74,21 +76,23 @@ pub(crate) fn recover(disk: &dyn Disk, folder: &Path, fresh: Uuid) -> Result<Rec
     Ok(found)
 }
 
-/// Takes the frames of one file. Returns where they end, whether the file was left on purpose, and the highest synced
-/// position that any whole frame names, those behind a bad one included.
-fn scan(segment: &Segment, found: &mut Recovered) -> std::io::Result<(u64, bool, u64)> {
+/// Takes the frames of one file. Returns where they end, where the zeros behind them begin, whether the file was left on
+/// purpose, and the highest synced position that any whole frame names, those behind a bad one included.
+fn scan(segment: &Segment, found: &mut Recovered) -> std::io::Result<(u64, u64, bool, u64)> {
     let mut bytes = vec![0; usize::try_from(segment.bytes).expect("a file of the log is below 4 GiB")];
     segment.file.read_at(0, &mut bytes)?;
     let (mut at, mut synced) = (HEAD_BYTES, 0);
     while at + HEADER_BYTES <= bytes.len() {
         let Some(header) = frame::check(&bytes[at..], found.log, segment.base + at as u64) else {
-            let later = (at..bytes.len().saturating_sub(HEADER_BYTES)).step_by(8).filter(|at| bytes[*at] != 0);
+            let used = used_up_to(&bytes, at);
+            let later = (at..used.min(bytes.len().saturating_sub(HEADER_BYTES))).step_by(8);
+            let later = later.filter(|at| bytes[*at] != 0);
             for place in later {
                 if let Some(header) = frame::check(&bytes[place..], found.log, segment.base + place as u64) {
                     synced = synced.max(header.synced);
                 }
             }
-            return Ok((segment.base + at as u64, false, synced));
+            return Ok((segment.base + at as u64, segment.base + used as u64, false, synced));
         };
         found.epoch = found.epoch.max(header.epoch);
         synced = synced.max(header.synced);
@@ -99,10 +103,26 @@ fn scan(segment: &Segment, found: &mut Recovered) -> std::io::Result<(u64, bool,
         }
         at += header.frame_bytes();
         if header.body_bytes == 0 {
-            return Ok((segment.base + at as u64, true, synced));
+            return Ok((segment.base + at as u64, segment.base + at as u64, true, synced));
         }
     }
-    Ok((segment.base + at as u64, true, synced))
+    Ok((segment.base + at as u64, segment.base + at as u64, true, synced))
+}
+
+/// One past the last page at or behind `at` that is not all zeros: most of a young file is, and need be neither searched
+/// nor erased.
+fn used_up_to(bytes: &[u8], at: usize) -> usize {
+    const PAGE_BYTES: usize = 4096;
+    let zeros = [0; PAGE_BYTES];
+    let mut end = bytes.len();
+    while end > at {
+        let page = &bytes[end.saturating_sub(PAGE_BYTES).max(at)..end];
+        if page != &zeros[..page.len()] {
+            break;
+        }
+        end -= page.len();
+    }
+    end
 }
 
 /// Applies one entry to what was found.
@@ -148,7 +168,9 @@ fn take(found: &mut Recovered, entry: Entry, body_at: u64) {
 /// Refuses damage, erases a torn tail, and says where the log goes on.
 fn finish(disk: &dyn Disk, scanned: Vec<Scanned>, synced: u64, found: &mut Recovered) -> Result<(), OpenError> {
     let mut torn = false;
-    for Scanned { segment, end, sealed } in scanned {
+    let files = scanned.len();
+    for (place, Scanned { segment, end, rest, sealed }) in scanned.into_iter().enumerate() {
+        let last = place + 1 == files;
         let failed = |source| OpenError::Disk { path: segment.path.clone(), source };
         if torn {
             // Nothing in it was acknowledged: the bad frame before it lies at or past every synced point.
@@ -161,8 +183,13 @@ fn finish(disk: &dyn Disk, scanned: Vec<Scanned>, synced: u64, found: &mut Recov
         }
         if !sealed {
             torn = true;
-            let rest = vec![0; usize::try_from(segment.end() - end).expect("a file of the log is below 4 GiB")];
-            segment.file.write_at(end - segment.base, &rest).map_err(failed)?;
+            let rest = vec![0; usize::try_from(rest - end).expect("a file of the log is below 4 GiB")];
+            if !rest.is_empty() {
+                segment.file.write_at(end - segment.base, &rest).map_err(failed)?;
+            }
+        }
+        if !sealed || last {
+            // A killed process may have written what it never synced: it is read back, so it must be durable by now.
             segment.file.sync().map_err(failed)?;
         }
         found.next = Some(if sealed { segment.end() } else { end });

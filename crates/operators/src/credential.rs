@@ -117,7 +117,9 @@ impl Credential {
         let mut file = fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(text)?;
         file.sync_all()?;
-        fs::rename(&fresh, &self.path)
+        fs::rename(&fresh, &self.path)?;
+        // Else power loss would bring the old token back.
+        fs::File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
     }
 
     /// Whether `token` is the operator's. The file is read each time, so that a new token counts at once.
