@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
 
-use crate::folder;
+use crate::{ending::Ending, folder, say, token};
 
 /// Largest answer of the admin address that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -23,9 +23,12 @@ pub(crate) fn admin(given: Option<String>, data: Option<PathBuf>) -> anyhow::Res
 }
 
 async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-    let token = std::env::var("CAIRN_OPERATOR_TOKEN").context(
-        "set CAIRN_OPERATOR_TOKEN to the token that `cairn up` printed once (or make a new one: `cairn operator new`)",
-    )?;
+    let token = std::env::var(token::VARIABLE).map_err(|_| {
+        anyhow::anyhow!(
+            "set {} to the token that `cairn up` printed once, or make a new one with `cairn operator new`",
+            token::VARIABLE
+        )
+    })?;
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let request = http::Request::builder()
         .method(method)
@@ -34,8 +37,9 @@ async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> any
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
         .context("the operator token or the address cannot stand in a request")?;
-    let response =
-        client.request(request).await.with_context(|| format!("nobody answers at {admin}: is `cairn up` running?"))?;
+    let nobody =
+        |_| Ending::NobodyThere(format!("nobody answers at {admin}: start `cairn up`, or name another with --admin"));
+    let response = client.request(request).await.map_err(nobody)?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
         .collect()
@@ -44,7 +48,11 @@ async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> any
         .to_bytes();
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     if !status.is_success() {
-        bail!("{}", value.get("error").and_then(Value::as_str).unwrap_or("the admin address refused"));
+        let words = value.get("error").and_then(Value::as_str).unwrap_or("the admin address refused");
+        if status == http::StatusCode::NOT_FOUND {
+            return Err(Ending::NoSuch(words.to_owned()).into());
+        }
+        bail!("{words}");
     }
     Ok(value)
 }
@@ -60,7 +68,7 @@ pub(crate) async fn list(admin: &str, as_json: bool) -> anyhow::Result<String> {
         return Ok("nothing waits for approval".to_owned());
     }
     let lines = waiting.iter().map(|hold| {
-        let of = |key: &str| hold.get(key).and_then(Value::as_str).unwrap_or_default();
+        let of = |key: &str| say::plain(hold.get(key).and_then(Value::as_str).unwrap_or_default());
         format!(
             "{}\n  {} asks for {} {}/{}\n  arguments {}\n  workflow {}, policy {}\n  expires {}",
             of("id"),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cairn_policy::PolicyStore;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::{Arguments, client_file, config::Config};
 
@@ -38,4 +38,27 @@ fn the_servers_example_is_a_configuration_with_policies() {
     assert!(config.server_specs().expect("servers").len() >= 4);
     let policies = PolicyStore::open(Some(folder().join("servers/policies"))).expect("they compile");
     assert!(!policies.is_observing());
+}
+
+#[test]
+fn every_command_has_an_example_that_is_one_of_ours() {
+    fn check(command: &clap::Command, words: &[String]) {
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+            let words: Vec<_> = words.iter().cloned().chain([sub.get_name().to_owned()]).collect();
+            if sub.has_subcommands() {
+                check(sub, &words);
+                continue;
+            }
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = help.lines().find_map(|line| line.strip_prefix("Example: "));
+            let example = example.unwrap_or_else(|| panic!("{words:?} has no example in its help"));
+            let plain = example.split_once("cairn ").expect("it begins with the program").1;
+            let given = ["cairn"].into_iter().chain(plain.split(' '));
+            // A reason in quotes is one word to a shell and several here.
+            if !plain.contains('"') {
+                assert!(Arguments::try_parse_from(given).is_ok(), "{example}");
+            }
+        }
+    }
+    check(&Arguments::command(), &["cairn".to_owned()]);
 }

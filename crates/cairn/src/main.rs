@@ -6,6 +6,7 @@ mod ask;
 mod client_file;
 mod config;
 mod demo;
+mod ending;
 #[cfg(test)]
 mod examples;
 mod faults;
@@ -33,7 +34,8 @@ const BACKGROUND_END_MAX: Duration = Duration::from_secs(1);
 #[command(
     name = "cairn",
     version,
-    about = "Stands between AI applications and their MCP servers, decides what may happen, and leaves a durable trail"
+    about = "Stands between AI applications and their MCP servers, decides what may happen, and leaves a durable trail",
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 nobody answers"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -214,7 +216,8 @@ struct SettleArguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -228,7 +231,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cairn: {error:#}");
-            ExitCode::FAILURE
+            ending::code(&error)
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use crate::read::Placed;
+use crate::{read::Placed, say};
 
 /// Longest text of an id that the tree shows; the JSON has it whole.
 const SHOWN_MAX: usize = 19;
@@ -119,7 +119,7 @@ impl<'e> Call<'e> {
             }
             Some(outcome) => text(outcome, "outcome").unwrap_or_default().to_owned(),
         };
-        format!("{method} {subject}{asks}{round} · {end}  call {}", self.id)
+        say::plain(&format!("{method} {subject}{asks}{round} · {end}  call {}", self.id))
     }
 }
 
@@ -128,7 +128,9 @@ pub(crate) fn tree(workflow: &str, events: &[Placed]) -> String {
     let path = Path::of(events);
     let principal = events.iter().find_map(|placed| text(placed, "principal")).unwrap_or("nobody");
     let calls = path.calls.len();
-    let mut out = format!("workflow {workflow}  {calls} call{} of {principal}\n", if calls == 1 { "" } else { "s" });
+    let calls = if calls == 1 { "1 call".to_owned() } else { format!("{calls} calls") };
+    let mut out = say::plain(&format!("workflow {workflow}  {calls} of {principal}"));
+    out.push('\n');
     let roots: Vec<_> = path.roots().collect();
     for (index, call) in roots.iter().enumerate() {
         let is_last = index + 1 == roots.len() && path.beside.is_empty();
@@ -159,7 +161,7 @@ fn leaf(placed: &Placed, before: Option<&Placed>, indent: &str, is_last: bool, o
         "{indent}{} {:<10} {}  [{}]",
         if is_last { "└─" } else { "├─" },
         kind(placed).strip_prefix("call.").unwrap_or(kind(placed)),
-        words(placed, before),
+        say::plain(&words(placed, before)),
         place(placed)
     );
 }
@@ -241,7 +243,14 @@ pub(crate) fn words(placed: &Placed, before: Option<&Placed>) -> String {
         "notice.passed" => of("mcp_method_name").to_owned(),
         "policy.activated" | "policy.loaded" => short(of("version")),
         "policy.rejected" => list("errors"),
-        "context.read" => of("mcp_resource_uri").to_owned(),
+        "catalog.defined" | "catalog.changed" => {
+            format!("{} {}{}", of("kind"), of("name"), with(", alerts: ", list("alerts")))
+        }
+        "context.listed" => {
+            let count = value.get("count").and_then(Value::as_u64).unwrap_or_default();
+            format!("{}: {count}", of("list_kind"))
+        }
+        "context.read" | "context.changed" => of("mcp_resource_uri").to_owned(),
         _ => String::new(),
     }
 }
@@ -351,4 +360,139 @@ fn brief(placed: &Placed) -> Value {
         }
     }
     Value::Object(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use cairn_contract::StoredEvent;
+
+    use super::*;
+
+    /// An event as a consumer reads it; `id` also orders it.
+    fn placed(id: u32, kind: &str, call: u32, more: &Value) -> Placed {
+        let uuid = |number: u32| format!("01920000-0000-7000-8000-{number:012}");
+        let mut value = json!({
+            "workflow_id": "w", "call_id": uuid(call), "principal": "ada", "server": "s", "hlc": format!("{id:020}-00000"),
+            "producer": { "id": uuid(900), "epoch": 1, "sequence": id }, "contract": { "name": kind, "version": 1 },
+        });
+        value.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        if let Some(cause) = value.get("causation_id").and_then(Value::as_u64) {
+            value["causation_id"] = json!(uuid(u32::try_from(cause).expect("small")));
+        }
+        let headers = [
+            ("ce_id", uuid(id)),
+            ("ce_type", format!("io.cairn.{kind}")),
+            ("ce_source", "test".to_owned()),
+            ("ce_time", format!("2026-11-24T09:00:{id:02}.000000Z")),
+            ("ce_subject", "s/t".to_owned()),
+        ];
+        let headers: Vec<_> = headers.into_iter().map(|(key, value)| (key.to_owned(), Bytes::from(value))).collect();
+        let event = StoredEvent::parse(Bytes::from("w"), &headers, value.to_string().as_bytes()).expect("an event");
+        Placed { topic: "mcp.calls".to_owned(), partition: 2, offset: i64::from(id), event }
+    }
+
+    fn workflow() -> Vec<Placed> {
+        let call = |more: Value| {
+            let mut all = json!({ "mcp_method_name": "tools/call", "direction": "to_server" });
+            all.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            all
+        };
+        vec![
+            placed(
+                1,
+                "call.decision",
+                500,
+                &call(
+                    json!({ "decision": "permit", "policy_version": "observe", "operation_id": "o", "round": 1, "elapsed_us": 1500 }),
+                ),
+            ),
+            placed(
+                2,
+                "call.intent",
+                500,
+                &call(json!({ "durability": "strict", "operation_id": "o", "round": 1, "causation_id": 1 })),
+            ),
+            placed(
+                3,
+                "call.decision",
+                501,
+                &json!({ "mcp_method_name": "sampling/createMessage", "direction": "to_client", "causation_id": 2, "decision": "deny", "policy_version": "v2", "determining_policies": ["no-sampling"] }),
+            ),
+            placed(
+                4,
+                "call.outcome",
+                501,
+                &json!({ "mcp_method_name": "sampling/createMessage", "direction": "to_client", "outcome": "denied", "effect": "none" }),
+            ),
+            placed(
+                5,
+                "call.outcome",
+                500,
+                &call(json!({ "outcome": "input_required", "effect": "answered", "operation_id": "o", "round": 1 })),
+            ),
+            placed(
+                6,
+                "call.decision",
+                502,
+                &call(json!({ "decision": "permit", "policy_version": "observe", "operation_id": "o", "round": 2 })),
+            ),
+            placed(
+                7,
+                "call.outcome",
+                502,
+                &call(json!({ "outcome": "timed_out", "effect": "unknown", "operation_id": "o", "round": 2 })),
+            ),
+            placed(
+                8,
+                "call.late",
+                502,
+                &call(json!({ "operation_id": "o", "round": 2, "upstream_elapsed_us": 61_000_000 })),
+            ),
+            placed(
+                9,
+                "call.outcome",
+                503,
+                &call(json!({ "outcome": "in_doubt", "effect": "unknown", "recovered": true })),
+            ),
+            placed(10, "call.decision", 504, &call(json!({ "decision": "permit", "policy_version": "observe" }))),
+        ]
+    }
+
+    #[test]
+    fn rounds_and_what_a_server_asks_stand_below_the_call_that_began_them() {
+        let mut events = workflow();
+        events.reverse(); // partitions of several topics are read in any order
+        let shown = tree("w", &events);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[0], "workflow w  5 calls of ada");
+        assert!(lines[1].starts_with("├─ tools/call s/t (round 1) · input_required"), "{shown}");
+        let asked =
+            lines.iter().find(|line| line.contains("the server asks the client")).expect("the sampling request");
+        assert!(asked.starts_with("│  ├─ sampling/createMessage") && asked.contains("· denied"), "{shown}");
+        let second = lines.iter().find(|line| line.contains("(round 2)")).expect("the second round");
+        assert!(second.starts_with("│  └─ tools/call"), "{shown}");
+        assert!(shown.contains("an answer came after the outcome, server 61000.000 ms"), "{shown}");
+        assert!(shown.contains("IN DOUBT: nobody can know") && shown.contains("closed by a later start"), "{shown}");
+        assert!(shown.contains("open: it has no outcome yet") && shown.contains("[mcp.calls/2@10]"), "{shown}");
+    }
+
+    #[test]
+    fn the_json_gives_each_step_with_its_place() {
+        let value = json("w", &workflow());
+        let calls = value["calls"].as_array().expect("calls");
+        assert_eq!(calls.len(), 5);
+        assert_eq!(calls[0]["decision"]["policy_version"], "observe");
+        assert_eq!(
+            (calls[0]["decision"]["partition"].as_u64(), calls[0]["decision"]["offset"].as_u64()),
+            (Some(2), Some(1))
+        );
+        assert_eq!(calls[0]["durations"]["decision_us"], 1500);
+        assert_eq!(calls[0]["calls_within"].as_array().expect("a list").len(), 2);
+        assert_eq!(calls[1]["direction"], "to_client");
+        assert_eq!(calls[2]["late"][0]["offset"], 8);
+        assert_eq!(calls[3]["outcome"]["outcome"], "in_doubt");
+        assert!(calls[4]["outcome"].is_null());
+        assert_eq!(value["operations"]["o"].as_array().expect("a list").len(), 2);
+    }
 }

@@ -19,7 +19,7 @@ use rdkafka::{
 };
 use serde_json::{Value, json};
 
-use crate::{folder, path};
+use crate::{ending::Ending, folder, path, say};
 
 /// How long a cluster may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -61,9 +61,12 @@ fn consumer(bootstrap: &str, properties: &[(String, String)]) -> anyhow::Result<
 
 /// Every partition of the trail's topics with its first and next offset.
 fn partitions(consumer: &BaseConsumer, bootstrap: &str) -> anyhow::Result<Vec<(String, i32, i64, i64)>> {
-    let metadata = consumer.fetch_metadata(None, ANSWER_MAX).with_context(|| {
-        format!("no Kafka broker answers at {bootstrap}: start `cairn up`, or name another with --bootstrap")
-    })?;
+    let nobody = |error| {
+        Ending::NobodyThere(format!(
+            "no Kafka broker answers at {bootstrap}: start `cairn up`, or name another with --bootstrap ({error})"
+        ))
+    };
+    let metadata = consumer.fetch_metadata(None, ANSWER_MAX).map_err(nobody)?;
     let names: Vec<_> = topics().iter().map(|spec| spec.name.to_owned()).collect();
     let mut found = Vec::new();
     for topic in metadata.topics().iter().filter(|topic| names.iter().any(|name| name == topic.name())) {
@@ -220,8 +223,8 @@ fn line_of(placed: &Placed) -> String {
         "{}  {:<17} {:<28} {}  [{}]",
         placed.event.time,
         placed.event.type_name,
-        subject,
-        path::words(placed, None),
+        say::plain(subject),
+        say::plain(&path::words(placed, None)),
         path::place(placed)
     )
 }
@@ -259,7 +262,9 @@ pub(crate) fn workflows(bootstrap: &str, as_json: bool) -> anyhow::Result<String
 pub(crate) fn workflow(bootstrap: &str, id: &str, as_json: bool) -> anyhow::Result<String> {
     let events: Vec<_> = all(bootstrap)?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
     if events.is_empty() {
-        bail!("no event of workflow {id} is in the trail at {bootstrap}: `cairn trail` lists recent workflows");
+        let words =
+            format!("no event of workflow {id} is in the trail at {bootstrap}: `cairn trail` lists recent workflows");
+        return Err(Ending::NoSuch(words).into());
     }
     Ok(if as_json { path::json(id, &events).to_string() } else { path::tree(id, &events) })
 }

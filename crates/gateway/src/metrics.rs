@@ -65,7 +65,18 @@ impl Default for Metrics {
 impl Metrics {
     /// A call ended.
     pub(crate) fn ended(&self, server: &str, outcome: Outcome) {
-        let outcome = format!("{outcome:?}").to_lowercase();
+        // The same words as in the trail.
+        let outcome = match outcome {
+            Outcome::Completed => "completed",
+            Outcome::Failed => "failed",
+            Outcome::Denied => "denied",
+            Outcome::Cancelled => "cancelled",
+            Outcome::TimedOut => "timed_out",
+            Outcome::InputRequired => "input_required",
+            Outcome::Accepted => "accepted",
+            Outcome::InDoubt => "in_doubt",
+        };
+        let outcome = outcome.to_owned();
         self.calls.get_or_create(&CallLabels { server: server.to_owned(), outcome }).inc();
     }
 

@@ -21,6 +21,7 @@ impl Gateway {
             let body = CallOutcome { recovered: Some(true), ..outcome_of(outcome, effect) };
             let draft = call.draft(self.entropy().uuid_v7(self.clock().now()), Body::CallOutcome(body));
             self.recorder().strict(draft).await?;
+            self.metrics().ended(call.common.server.as_deref().unwrap_or_default(), outcome);
             tracing::info!(call_id = %call.call_id, ?outcome, "closed a call that a predecessor left open");
         }
         Ok(count)

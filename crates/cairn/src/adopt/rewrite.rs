@@ -106,10 +106,10 @@ fn is_ours(server: &Node) -> bool {
 impl Wrapper {
     fn one(&self, text: &str, server: &Member, edits: &mut Vec<Edit>) -> State {
         let node = &server.value;
-        if is_ours(node) {
+        let command = node.member("command");
+        if is_ours(node) || command.and_then(|command| command.value.text()) == Some(&self.program) {
             return State::Already;
         }
-        let command = node.member("command");
         let url = ["url", "serverUrl", "httpUrl"].into_iter().find_map(|key| node.member(key));
         match (command, url) {
             (Some(command), None) => self.stdio(text, server, command, edits),

@@ -6,5 +6,6 @@
 mod adopt;
 mod demo;
 mod support;
+mod trail;
 mod up;
 mod wrap;

@@ -186,15 +186,23 @@ pub(crate) fn http(address: &str, request: &str, headers: &[(&str, &str)], body:
 }
 
 /// An MCP client over HTTP, of 2025-11-25.
+#[derive(Default)]
 pub(crate) struct Agent {
     pub(crate) gateway: String,
     pub(crate) server: String,
     pub(crate) session: String,
+    /// The workflow that it names, if any.
+    pub(crate) workflow: String,
 }
 
 impl Agent {
     pub(crate) fn connect(gateway: &str, server: &str) -> Self {
-        let mut agent = Self { gateway: gateway.to_owned(), server: server.to_owned(), session: String::new() };
+        Self::connect_in("", gateway, server)
+    }
+
+    pub(crate) fn connect_in(workflow: &str, gateway: &str, server: &str) -> Self {
+        let mut agent = Self { gateway: gateway.to_owned(), server: server.to_owned(), ..Self::default() };
+        workflow.clone_into(&mut agent.workflow);
         let client = json!({ "name": "test", "version": "1" });
         let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client });
         let answer =
@@ -207,6 +215,9 @@ impl Agent {
     /// Sends a message and leaves its answer unread.
     pub(crate) fn post(&self, message: &Value) -> TcpStream {
         let mut headers = vec![("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
+        if !self.workflow.is_empty() {
+            headers.push(("cairn-workflow-id", self.workflow.as_str()));
+        }
         if !self.session.is_empty() {
             headers.extend([("mcp-session-id", self.session.as_str()), ("mcp-protocol-version", "2025-11-25")]);
         }

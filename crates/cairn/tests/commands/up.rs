@@ -143,7 +143,7 @@ fn it_ends_in_time_with_streams_long_polls_held_calls_and_servers_that_do_not_wa
     let export = agent.ask("export_orders", &json!({ "seconds": 60 }));
     let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } } });
     let stalled = ["stalled", "stalled-too", "stalled-three"].map(|name| {
-        let nobody = Agent { gateway: up.gateway.clone(), server: name.to_owned(), session: String::new() };
+        let nobody = Agent { gateway: up.gateway.clone(), server: name.to_owned(), ..Agent::default() };
         nobody.post(&hello)
     });
     let consumer: BaseConsumer = ClientConfig::new()
@@ -268,7 +268,7 @@ fn the_operators_token_is_neither_in_a_file_nor_in_an_environment() {
     fs::write(&config, servers.to_string()).expect("written");
     let data = folder.path().join("data");
     let up = Up::start(&data, &["--config", &config.display().to_string()]);
-    let spy = Agent { gateway: up.gateway.clone(), server: "spy".to_owned(), session: String::new() };
+    let spy = Agent { gateway: up.gateway.clone(), server: "spy".to_owned(), ..Agent::default() };
     let asked = spy.post(&json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {} }));
     wait_for("the spy", || fs::read_to_string(folder.path().join("own.txt")).ok().filter(|own| own.contains("PATH=")));
     for file in ["own.txt", "parent.txt"] {

@@ -1,0 +1,32 @@
+//! What an exit code says: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 nobody answers.
+//!
+//! A command gives its errors a kind where a script would want to tell them apart; `main` turns it into the code.
+
+use std::{fmt, process::ExitCode};
+
+/// Why a command did not do what it was asked, where that is worth a code of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// What was named does not exist.
+    NoSuch(String),
+    /// Nobody answers at the address.
+    NobodyThere(String),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::NoSuch(words) | Self::NobodyThere(words)) = self;
+        f.write_str(words)
+    }
+}
+
+impl std::error::Error for Ending {}
+
+/// The code of a command's error.
+pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<Ending>() {
+        Some(Ending::NoSuch(_)) => ExitCode::from(3),
+        Some(Ending::NobodyThere(_)) => ExitCode::from(4),
+        None => ExitCode::FAILURE,
+    }
+}
