@@ -18,6 +18,9 @@ use crate::{
     faults,
 };
 
+/// Fewer bytes than this cannot hold the heads that common clients send.
+const HEADER_BYTES_MIN: usize = 8_192;
+
 /// Everything that can be configured.
 #[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -46,12 +49,18 @@ pub(crate) struct GatewaySection {
 pub(crate) struct LimitsSection {
     message_bytes_max: Option<usize>,
     header_bytes_max: Option<usize>,
+    request_read_ms_max: Option<u64>,
+    bodies_bytes_max: Option<usize>,
+    client_stall_ms_max: Option<u64>,
+    connections_max: Option<usize>,
     nesting_depth_max: Option<usize>,
     calls_per_client_max: Option<usize>,
     calls_max: Option<usize>,
     sessions_max: Option<usize>,
     call_timeout_ms: Option<u64>,
     hold_ms_max: Option<u64>,
+    hold_progress_ms: Option<u64>,
+    keep_alive_ms: Option<u64>,
     client_queue_max: Option<usize>,
     session_idle_ms_max: Option<u64>,
 }
@@ -147,15 +156,20 @@ impl Config {
         let limits = Limits {
             message_bytes_max: set.message_bytes_max.unwrap_or(default.message_bytes_max),
             header_bytes_max: set.header_bytes_max.unwrap_or(default.header_bytes_max),
+            request_read_max: ms(set.request_read_ms_max, default.request_read_max),
+            bodies_bytes_max: set.bodies_bytes_max.unwrap_or(default.bodies_bytes_max),
+            client_stall_max: ms(set.client_stall_ms_max, default.client_stall_max),
+            connections_max: set.connections_max.unwrap_or(default.connections_max),
             nesting_depth_max: set.nesting_depth_max.unwrap_or(default.nesting_depth_max),
             calls_per_client_max: set.calls_per_client_max.unwrap_or(default.calls_per_client_max),
             calls_max: set.calls_max.unwrap_or(default.calls_max),
             sessions_max: set.sessions_max.unwrap_or(default.sessions_max),
             call_timeout: ms(set.call_timeout_ms, default.call_timeout),
             hold_max: ms(set.hold_ms_max, default.hold_max),
+            hold_progress_every: ms(set.hold_progress_ms, default.hold_progress_every),
+            keep_alive_every: ms(set.keep_alive_ms, default.keep_alive_every),
             client_queue_max: set.client_queue_max.unwrap_or(default.client_queue_max),
             session_idle_max: ms(set.session_idle_ms_max, default.session_idle_max),
-            ..default
         };
         for (key, value) in [
             ("message_bytes_max", limits.message_bytes_max),
@@ -164,10 +178,30 @@ impl Config {
             ("calls_max", limits.calls_max),
             ("sessions_max", limits.sessions_max),
             ("client_queue_max", limits.client_queue_max),
+            ("connections_max", limits.connections_max),
         ] {
             if value == 0 {
                 bail!("gateway.limits.{key} is 0, so nothing could pass: set it to at least 1");
             }
+        }
+        for (key, value) in [
+            ("request_read_ms_max", limits.request_read_max),
+            ("client_stall_ms_max", limits.client_stall_max),
+            ("call_timeout_ms", limits.call_timeout),
+            ("hold_ms_max", limits.hold_max),
+            ("hold_progress_ms", limits.hold_progress_every),
+            ("keep_alive_ms", limits.keep_alive_every),
+            ("session_idle_ms_max", limits.session_idle_max),
+        ] {
+            if value.is_zero() {
+                bail!("gateway.limits.{key} is 0, so nothing could pass: set it to at least 1");
+            }
+        }
+        if limits.header_bytes_max < HEADER_BYTES_MIN {
+            bail!("gateway.limits.header_bytes_max is {}: set it to at least {HEADER_BYTES_MIN}", limits.header_bytes_max);
+        }
+        if limits.bodies_bytes_max < limits.message_bytes_max {
+            bail!("gateway.limits.bodies_bytes_max is less than message_bytes_max: one message must fit into it");
         }
         Ok(limits)
     }

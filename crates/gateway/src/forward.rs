@@ -5,11 +5,19 @@
 
 use bytes::Bytes;
 use cairn_backbone::OutcomeRoom;
-use cairn_mcp::{Canceller, Content, Exchange, Frame, Kind, LinkError, Message, Prepared, Reach};
+use cairn_mcp::{Canceller, Content, Exchange, Frame, LinkError, LinkFault, Message, Prepared, Reach};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Gateway, call::Call, reply::Reply, session::Door, stage::Armed, steps::Step};
+use crate::{
+    Gateway,
+    call::Call,
+    reply::Reply,
+    resume::{Interrupted, Waiting, is_answer},
+    session::Door,
+    stage::Armed,
+    steps::Step,
+};
 
 /// How a forwarded call ended.
 #[derive(Debug)]
@@ -72,7 +80,10 @@ impl Gateway {
         let Exchange { status, session_id, content, canceller: handle, .. } = exchange;
         *canceller = handle;
         match content {
-            Content::Json(message) => Ending::Final { status, session_id, event_id: None, message },
+            Content::Json(message) if answers(&message, call) => {
+                Ending::Final { status, session_id, event_id: None, message }
+            }
+            Content::Json(_) => Ending::Lost { reason: "the server answered something else than this request".to_owned() },
             Content::Empty => Ending::Other { status, content_type: None, body: Bytes::new() },
             Content::Other { content_type, body } => Ending::Other { status, content_type, body },
             Content::Stream(frames) => self.stream(call, frames, reply, session_id).await,
@@ -92,6 +103,11 @@ impl Gateway {
             return Ending::Cancelled;
         }
         let mut beside = call.session.listen_beside(call, reply.can_stream());
+        let resumable = self.is_resumable(call);
+        // Only a client that takes events over HTTP can resume; for any other the gateway does.
+        let resumes = resumable && call.session.door == Door::Http && reply.can_stream();
+        let mut waiting = resumes.then(|| call.session.await_resumed(&call.id));
+        let (mut interrupted, mut open) = (Interrupted::default(), true);
         loop {
             let frame = tokio::select! {
                 biased;
@@ -102,15 +118,46 @@ impl Gateway {
                     }
                     continue;
                 }
-                frame = frames.recv() => frame,
+                resumed = resumed(&mut waiting) => {
+                    reply.resume_onto(resumed.parts);
+                    let Frame { event_id, message, .. } = resumed.frame;
+                    let message = message.expect("a frame is joined to a call by its message");
+                    return Ending::Final { status: 200, session_id: None, event_id, message };
+                }
+                frame = frames.recv(), if open => frame,
             };
             let frame = match frame {
                 Some(Ok(frame)) => frame,
+                // The server closed the stream, and said how to ask for the rest of it.
+                Some(Err(error)) if resumable && interrupted.last_event_id.is_some() && has_ended(&error) => {
+                    if waiting.is_some() {
+                        open = false;
+                        reply.interrupt().await;
+                        continue;
+                    }
+                    match self.resume(&call.session, &interrupted).await {
+                        Ok(rest) => frames = rest,
+                        Err(_) => return broken(&error),
+                    }
+                    continue;
+                }
+                // A resumed stream has no end of its own, so it can only end early.
+                None if resumable && interrupted.last_event_id.is_some() && waiting.is_none() => {
+                    match self.resume(&call.session, &interrupted).await {
+                        Ok(rest) => frames = rest,
+                        Err(error) => return broken(&LinkError::lost(error.cause().clone())),
+                    }
+                    continue;
+                }
                 Some(Err(error)) => return broken(&error),
                 None => return Ending::Lost { reason: "the stream ended before the final response".to_owned() },
             };
-            let is_final = frame.message.as_ref().is_some_and(|m| matches!(m.kind(), Kind::Response | Kind::Error));
-            if is_final {
+            interrupted.note(&frame);
+            // A resumed stream may replay the answers of other calls, and a faulty server may give any.
+            if is_answer(&frame) && !frame.message.as_ref().is_some_and(|message| answers(message, call)) {
+                continue;
+            }
+            if is_answer(&frame) {
                 call.session.settle().await;
                 while let Some(frame) = beside.at_once() {
                     if reply.frame(frame).await.is_err() {
@@ -144,6 +191,24 @@ impl Gateway {
         call.session.in_flight.lock().insert(call.id.clone(), token.clone());
         token
     }
+}
+
+/// Whether a message is the answer to this call; an error without an id is, as nothing else waits for it.
+fn answers(message: &Message, call: &Call) -> bool {
+    let is_its = message.id().is_none_or(|id| id.is_null() || *id == call.id);
+    is_its && message.method().is_none()
+}
+
+/// The answer to a call on another stream than its own; never where none can come.
+async fn resumed(waiting: &mut Option<Waiting>) -> crate::resume::Resumed {
+    match waiting {
+        Some(waiting) => waiting.answer().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn has_ended(error: &LinkError) -> bool {
+    matches!(error.cause(), LinkFault::StreamEnded)
 }
 
 async fn expired(limit: Option<std::time::Duration>) {

@@ -23,6 +23,7 @@ mod pump;
 mod recovery;
 mod refusal;
 mod reply;
+mod resume;
 mod session;
 mod sessions;
 mod shared_workflow;
@@ -104,6 +105,8 @@ struct Inner {
     sessions: Sessions,
     holds: Holds,
     places: Arc<Semaphore>,
+    session_places: Arc<Semaphore>,
+    body_bytes: Arc<Semaphore>,
     parts: Parts,
     pipes: TaskTracker,
     stop: CancellationToken,
@@ -136,6 +139,8 @@ impl Gateway {
         }
         let origins = OriginPolicy::new(options.origins.clone(), options.hosts.clone());
         let places = Arc::new(Semaphore::new(options.limits.calls_max));
+        let session_places = Arc::new(Semaphore::new(options.limits.sessions_max));
+        let body_bytes = Arc::new(Semaphore::new(options.limits.bodies_bytes_max.min(Semaphore::MAX_PERMITS)));
         Ok(Self(Arc::new(Inner {
             options,
             wire_limits,
@@ -143,6 +148,8 @@ impl Gateway {
             client,
             servers,
             places,
+            session_places,
+            body_bytes,
             parts,
             sessions: Sessions::default(),
             holds: Holds::default(),
@@ -262,6 +269,18 @@ impl Gateway {
 
     pub(crate) fn reached(&self, step: Step, call: &Call) {
         self.0.parts.witness.reached(step, &call.method);
+    }
+
+    /// A place for one more legacy session over HTTP; given back when the session is gone.
+    pub(crate) fn admit_session(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let limit = self.limits().sessions_max as u64;
+        let place = self.0.session_places.clone().try_acquire_owned();
+        place.map_err(|_| Refusal::Busy { setting: "sessions_max", limit })
+    }
+
+    /// What request bodies that are still being read may hold in all.
+    pub(crate) fn body_bytes(&self) -> &Arc<Semaphore> {
+        &self.0.body_bytes
     }
 
     /// Places for one more call: one in all, one of the client's.

@@ -68,6 +68,13 @@ impl Gateway {
         drop(client);
         session.in_flight.lock().remove(&call.id);
         self.answer(&mut call, reply, answer).await;
+        // A handshake that opened nothing leaves nothing behind: no child, no place among the sessions.
+        if call.method == "initialize" && session.door == Door::Http && !call.message.is_modern() {
+            let opened = session.secret.lock().is_some();
+            if !opened && !session.server.is_http() {
+                self.end_session(&session, "the handshake failed").await;
+            }
+        }
     }
 
     /// Steps 5 to 9. Every path ends in exactly one recorded outcome.
@@ -153,6 +160,9 @@ impl Gateway {
         self.reached(Step::AfterOutcome, call);
         match recorded {
             Ok(()) => {
+                if self.is_resumable(call) {
+                    call.session.note_answered(&call.id);
+                }
                 self.observe(call, &mut answer);
                 answer
             }
@@ -183,6 +193,9 @@ impl Gateway {
         match ending {
             Ending::Final { status, session_id, event_id, message } => {
                 let record = self.read_outcome(&message, status);
+                // In front of a child it is the gateway that gives HTTP its status.
+                let is_http = call.session.server.is_http();
+                let status = if is_http { status } else { cairn_mcp::headers::status(&call.message, &message) };
                 (record, Answer::Message { status, session_id, event_id, message })
             }
             Ending::Other { status, content_type, body } => {

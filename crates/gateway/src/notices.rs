@@ -17,7 +17,7 @@ use crate::{
     Gateway, Refusal,
     arrival::Arrival,
     call::{Call, outcome_of},
-    session::{Asked, Session},
+    session::{Asked, Door, Session},
 };
 
 impl Gateway {
@@ -55,7 +55,12 @@ impl Gateway {
             .link
             .notify(&message, &arrival.forward(negotiated))
             .await
-            .map_err(|error| Refusal::Unavailable { reason: error.to_string() })
+            .map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
+        let listens = session.door == Door::Pipe && session.server.is_http();
+        if listens && message.method() == Some("notifications/initialized") {
+            self.listen_for_pipe(session);
+        }
+        Ok(())
     }
 
     /// A message of the server that is no final response. Returns what the client gets.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cairn_contract::{Body, SessionClosed};
 use cairn_mcp::{Content, LinkError, Message, headers};
 use http::HeaderMap;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
     Gateway, Refusal, SharedWorkflow,
@@ -16,6 +16,7 @@ use crate::{
     call::Call,
     door::http::{Early, session_header},
     reply::{Part, Reply},
+    resume::is_answer,
     session::{Caller, Door, Session, SessionStart},
     upstream::Server,
 };
@@ -50,7 +51,7 @@ impl Gateway {
         let caller = self.local();
         if message.is_modern() {
             let (link, places) = server.shared_link(&caller, self.entropy()).await.map_err(unavailable)?;
-            let session = self.new_session(server, caller, Door::Http, link, None, places);
+            let session = self.new_session(server, caller, Door::Http, link, None, places, None);
             self.pump(&session);
             return Ok(session);
         }
@@ -62,8 +63,9 @@ impl Gateway {
                 return Err(Early::NoSession("no such session: it ended or never was; send initialize again"));
             }
             // The server keeps the session, not we: it outlives a restart of the gateway.
+            let place = self.admit_session().map_err(Early::Refused)?;
             let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
-            let session = self.new_session(server, caller, Door::Http, link, None, self.client_places());
+            let session = self.new_session(server, caller, Door::Http, link, None, self.client_places(), Some(place));
             *session.secret.lock() = Some(id.to_owned());
             self.sessions().keep(&session, id);
             return Ok(session);
@@ -73,12 +75,9 @@ impl Gateway {
                 "a legacy request names its session in Mcp-Session-Id; send initialize first",
             ));
         }
-        if self.sessions().len() >= self.limits().sessions_max {
-            let limit = self.limits().sessions_max as u64;
-            return Err(Early::Refused(Refusal::Busy { setting: "sessions_max", limit }));
-        }
+        let place = self.admit_session().map_err(Early::Refused)?;
         let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
-        let session = self.new_session(server, caller, Door::Http, link, None, self.client_places());
+        let session = self.new_session(server, caller, Door::Http, link, None, self.client_places(), Some(place));
         self.pump(&session);
         Ok(session)
     }
@@ -87,6 +86,7 @@ impl Gateway {
         Arc::new(Semaphore::new(self.limits().calls_per_client_max))
     }
 
+    #[allow(clippy::too_many_arguments)] // each is one thing that a session is made of
     pub(crate) fn new_session(
         &self,
         server: &Arc<Server>,
@@ -95,6 +95,7 @@ impl Gateway {
         link: Arc<dyn cairn_mcp::Link>,
         shared_workflow: Option<SharedWorkflow>,
         places: Arc<Semaphore>,
+        place: Option<OwnedSemaphorePermit>,
     ) -> Arc<Session> {
         Session::new(SessionStart {
             server: server.clone(),
@@ -105,6 +106,7 @@ impl Gateway {
             shared_workflow,
             queue: self.limits().client_queue_max,
             places,
+            place,
             now: self.clock().now(),
             ended: self.calls_end().child_token(),
         })
@@ -147,6 +149,7 @@ impl Gateway {
         let exchange = session.link.listen(&headers).await.map_err(unavailable)?;
         let Content::Stream(mut frames) = exchange.content else { return Err(Early::Status(exchange.status)) };
         let (gateway, session) = (self.clone(), session.clone());
+        let onward = reply.watch();
         tokio::spawn(async move {
             if reply.stream(None).await.is_err() {
                 return;
@@ -159,7 +162,12 @@ impl Gateway {
                     () = gateway.stop().cancelled() => None,
                 };
                 let Some(Ok(frame)) = frame else { break };
-                let Some(frame) = gateway.from_server(&session, frame, None).await else { continue };
+                let frame = match frame {
+                    // A resumed stream carries the answers of calls whose own stream ended early.
+                    frame if is_answer(&frame) => session.join(frame, &onward),
+                    frame => gateway.from_server(&session, frame, None).await,
+                };
+                let Some(frame) = frame else { continue };
                 if reply.frame(frame).await.is_err() {
                     break;
                 }

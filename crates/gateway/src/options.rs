@@ -55,6 +55,14 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Largest HTTP request head, in bytes.
     pub header_bytes_max: usize,
+    /// How long a client may take to send a request's head, and as long again for its body.
+    pub request_read_max: Duration,
+    /// What request bodies that are still being read may hold in all, in bytes.
+    pub bodies_bytes_max: usize,
+    /// How long a client may leave what it was sent untaken before its connection is closed.
+    pub client_stall_max: Duration,
+    /// Connections open at once; one more waits in the listener's queue.
+    pub connections_max: usize,
     /// Deepest nesting of a message.
     pub nesting_depth_max: usize,
     /// Calls in flight for one client session, or one principal where there are no sessions.
@@ -82,6 +90,10 @@ impl Default for Limits {
         Self {
             message_bytes_max: 4 << 20,
             header_bytes_max: 64 << 10,
+            request_read_max: Duration::from_secs(30),
+            bodies_bytes_max: 256 << 20,
+            client_stall_max: Duration::from_secs(60),
+            connections_max: 2_048,
             nesting_depth_max: 128,
             calls_per_client_max: 64,
             calls_max: 1024,

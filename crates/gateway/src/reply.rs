@@ -18,6 +18,8 @@ pub(crate) enum Part {
     },
     /// An event of the stream.
     Frame(Frame),
+    /// The server closed its stream before the answer; the client may resume it, and the answer comes there.
+    Interrupted,
     /// The final JSON-RPC message.
     Final {
         /// HTTP status of an answer that is not a stream.
@@ -108,6 +110,17 @@ impl Reply {
     /// Ends with something that is not JSON-RPC.
     pub(crate) async fn other(self, status: u16, content_type: Option<String>, body: Bytes) -> Result<(), Gone> {
         self.parts.send(Part::Other { status, content_type, body }).await.map_err(|_| Gone)
+    }
+
+    /// Ends the stream without an answer; the call goes on.
+    pub(crate) async fn interrupt(&mut self) {
+        // A client that has gone needs no word of it.
+        let _ = self.parts.send(Part::Interrupted).await;
+    }
+
+    /// Goes on with the stream that the client opened to resume this one.
+    pub(crate) fn resume_onto(&mut self, parts: mpsc::Sender<Part>) {
+        *self = Self::onto(parts);
     }
 
     /// Resolves when the client has gone. Does not resolve while the transport still reads.

@@ -15,10 +15,10 @@ use std::{
 use cairn_clock::Timestamp;
 use cairn_mcp::{Frame, Link, RawId};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{SharedWorkflow, pump::Listener, upstream::Server};
+use crate::{SharedWorkflow, pump::Listener, resume::Resumption, upstream::Server};
 
 /// The door that a client came through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +69,10 @@ pub(crate) struct Session {
     pub(crate) in_flight: Mutex<HashMap<RawId, CancellationToken>>,
     /// Requests of the server that wait for the client.
     pub(crate) asked: Mutex<HashMap<RawId, Asked>>,
+    /// Where the answers of a legacy HTTP server find their calls when they come on a resumed stream.
+    pub(crate) resumption: Resumption,
+    /// A legacy session's place among all, given back when the session is dropped.
+    pub(crate) _place: Option<OwnedSemaphorePermit>,
     /// Messages that belong to no request: the pipe's output, or the legacy GET stream.
     pub(crate) outward: mpsc::Sender<Frame>,
     pub(crate) outward_reader: Mutex<Option<mpsc::Receiver<Frame>>>,
@@ -95,6 +99,7 @@ pub(crate) struct SessionStart {
     pub(crate) shared_workflow: Option<SharedWorkflow>,
     pub(crate) queue: usize,
     pub(crate) places: Arc<Semaphore>,
+    pub(crate) place: Option<OwnedSemaphorePermit>,
     pub(crate) now: Timestamp,
     /// Fires when the session ends, and when the gateway does.
     pub(crate) ended: CancellationToken,
@@ -120,6 +125,8 @@ impl Session {
             claims: Mutex::default(),
             in_flight: Mutex::default(),
             asked: Mutex::default(),
+            resumption: Resumption::default(),
+            _place: start.place,
             outward,
             outward_reader: Mutex::new(Some(reader)),
             places: start.places,

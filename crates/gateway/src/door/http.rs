@@ -8,7 +8,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame as BodyFrame, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
@@ -18,20 +18,18 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use cairn_mcp::{Kind, Message, RawId, is_batch, parse_batch, sse};
+use cairn_mcp::{Kind, Message, RawId, era, is_batch, parse_batch, sse};
 
 use crate::{
-    Gateway, Refusal,
+    Gateway, Limits, Refusal,
     arrival::Arrival,
     reply::{Part, Reply},
     session::Session,
     upstream::Server,
 };
 
-/// Connections open at once; one more waits in the listener's queue.
-const CONNECTIONS_MAX: usize = 2_048;
-/// How long a client may take to send a request head.
-const HEAD_READ_MAX: Duration = Duration::from_secs(30);
+/// A connection on which nothing comes is asked after so long whether its other end is still there.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
 
 /// How long an answer that is being written may take to end when the door closes.
 const CONNECTION_END_MAX: Duration = Duration::from_secs(3);
@@ -44,7 +42,7 @@ impl Gateway {
     /// # Errors
     /// Where the listener fails for good.
     pub async fn serve_http(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Arc::new(Semaphore::new(self.limits().connections_max));
         let connections = TaskTracker::new();
         connections.close();
         loop {
@@ -65,11 +63,13 @@ impl Gateway {
                 },
             };
             let _ = stream.set_nodelay(true);
+            bound_silence(&stream, self.limits().client_stall_max);
             let gateway = self.clone();
             let stop = stop.clone();
             connections.spawn(async move {
                 let _place = place;
-                let head_max = gateway.limits().header_bytes_max.max(8_192);
+                let gateway_limits = gateway.limits().clone();
+                let head_max = gateway_limits.header_bytes_max;
                 let name: Arc<str> = gateway.entropy().uuid_v7(gateway.clock().now()).to_string().into();
                 let service = hyper::service::service_fn(move |request| {
                     let (gateway, name) = (gateway.clone(), name.clone());
@@ -77,7 +77,7 @@ impl Gateway {
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_READ_MAX)
+                    .header_read_timeout(gateway_limits.request_read_max)
                     .max_buf_size(head_max)
                     .serve_connection(TokioIo::new(stream), service);
                 tokio::pin!(connection);
@@ -129,18 +129,18 @@ async fn post(
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let arrival = || Arrival::http(&head.headers).over(connection);
-    let bytes = match Limited::new(body, gateway.limits().message_bytes_max).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let limit = gateway.limits().message_bytes_max;
-            let reason =
-                format!("the message is longer than {limit} bytes (message_bytes_max); send less or raise the setting");
-            let refusal = Refusal::TooLarge { reason };
-            gateway.metrics().refused(refusal.word());
-            return refused(None, &refusal);
+    let limit = gateway.limits().request_read_max;
+    let (bytes, room) = match tokio::time::timeout(limit, read_body(gateway, body)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(response)) => return response,
+        Err(_) => {
+            let words = format!("the request body did not come within {} ms (request_read_ms_max)", limit.as_millis());
+            let mut response = text(StatusCode::REQUEST_TIMEOUT, &words);
+            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+            return response;
         }
-        Err(error) => return text(StatusCode::BAD_REQUEST, &format!("the request body could not be read: {error}")),
     };
+    drop(room);
     if is_batch(&bytes) {
         return batch(gateway, &server, &head.headers, arrival, &bytes).await;
     }
@@ -148,10 +148,11 @@ async fn post(
         Ok(message) => message,
         Err(refusal) => return unparsed(&refusal),
     };
-    if message.is_modern() {
-        if let Err(mismatch) = gateway.agree(&server, &head.headers, &message) {
-            return error(StatusCode::BAD_REQUEST, message.id(), mismatch.code(), &mismatch.to_string(), None);
-        }
+    if let Err(mismatch) = gateway.agree(&server, &head.headers, &message) {
+        return error(StatusCode::BAD_REQUEST, message.id(), mismatch.code(), &mismatch.to_string(), None);
+    }
+    if let Some(response) = unsupported(&server, &head.headers, &message) {
+        return response;
     }
     let session = match gateway.session_for(&server, &head.headers, &message).await {
         Ok(session) => session,
@@ -170,7 +171,77 @@ async fn post(
     }
     let (reply, parts) = Reply::channel(gateway.limits().client_queue_max, takes_events(&head.headers));
     gateway.start(session, message, arrival(), reply);
-    written(parts, gateway.limits().keep_alive_every).await
+    written(parts, gateway.limits()).await
+}
+
+/// The whole body, within bounds of its own and of all bodies together. What is given back with it is its part of those.
+async fn read_body(
+    gateway: &Gateway,
+    mut body: Incoming,
+) -> Result<(Bytes, Vec<tokio::sync::OwnedSemaphorePermit>), Response<Body>> {
+    let limit = gateway.limits().message_bytes_max;
+    let too_large = || {
+        let reason =
+            format!("the message is longer than {limit} bytes (message_bytes_max); send less or raise the setting");
+        let refusal = Refusal::TooLarge { reason };
+        gateway.metrics().refused(refusal.word());
+        refused(None, &refusal)
+    };
+    let announced = hyper::body::Body::size_hint(&body).lower();
+    if announced > limit as u64 {
+        return Err(too_large());
+    }
+    let (mut whole, mut room) = (bytes::BytesMut::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| text(StatusCode::BAD_REQUEST, &format!("the request body could not be read: {error}")))?;
+        let Ok(chunk) = frame.into_data() else { continue };
+        if whole.len() + chunk.len() > limit {
+            return Err(too_large());
+        }
+        let bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        let part = gateway.body_bytes().clone().acquire_many_owned(bytes).await;
+        room.push(part.expect("nobody closes this semaphore"));
+        // Most bodies are one chunk, which need not be copied.
+        if whole.is_empty() && hyper::body::Body::is_end_stream(&body) {
+            return Ok((chunk, room));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok((whole.freeze(), room))
+}
+
+/// The refusal of a protocol version that nobody here speaks. An HTTP server judges that itself; in front of a child the
+/// gateway must, because a child was asked for its version once and not with each request.
+fn unsupported(server: &Server, head: &HeaderMap, message: &Message) -> Option<Response<Body>> {
+    if server.is_http() || message.kind() != Kind::Request {
+        return None;
+    }
+    let (requested, supported) = if message.is_modern() {
+        (message.protocol_version().unwrap_or_default(), era::MODERN)
+    } else {
+        (head.get("mcp-protocol-version")?.to_str().unwrap_or_default().to_owned(), era::LEGACY)
+    };
+    if supported.contains(&requested.as_str()) {
+        return None;
+    }
+    let shown: String = requested.chars().take(64).collect();
+    let data = json!({ "supported": supported, "requested": shown }).to_string();
+    let code = cairn_mcp::code::UNSUPPORTED_PROTOCOL_VERSION;
+    let words = format!("unsupported protocol version {shown:?}: this server is served in {}", supported.join(", "));
+    Some(error(StatusCode::BAD_REQUEST, message.id(), code, &words, Some(data.as_bytes())))
+}
+
+/// Lets the system give up a connection whose other end is gone, or takes nothing, though it never says so.
+fn bound_silence(stream: &tokio::net::TcpStream, stall: Duration) {
+    use rustix::net::sockopt;
+    let stall_ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
+    let set = sockopt::set_socket_keepalive(stream, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_AFTER))
+        .and_then(|()| sockopt::set_tcp_user_timeout(stream, stall_ms));
+    if let Err(error) = set {
+        tracing::debug!(%error, "a connection cannot be bound in its silence");
+    }
 }
 
 /// A batch of 2025-03-26: each member lives its own call, the answers come back as one array.
@@ -235,7 +306,7 @@ async fn listen(gateway: &Gateway, server: &Arc<Server>, head: &HeaderMap) -> Re
         return text(StatusCode::METHOD_NOT_ALLOWED, "an event stream needs the Mcp-Session-Id of a legacy session");
     };
     match gateway.open_stream(&session, head).await {
-        Ok(parts) => written(parts, gateway.limits().keep_alive_every).await,
+        Ok(parts) => written(parts, gateway.limits()).await,
         Err(response) => response.into_http(None),
     }
 }
@@ -249,7 +320,8 @@ async fn delete(gateway: &Gateway, server: &Arc<Server>, head: &HeaderMap) -> Re
 }
 
 /// Turns the parts of a reply into an HTTP answer. The first part decides its kind.
-async fn written(mut parts: mpsc::Receiver<Part>, keep_alive: Duration) -> Response<Body> {
+async fn written(mut parts: mpsc::Receiver<Part>, limits: &Limits) -> Response<Body> {
+    let (keep_alive, stall) = (limits.keep_alive_every, limits.client_stall_max);
     match parts.recv().await {
         Some(Part::Final { status, session_id, message, written, .. }) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
@@ -267,17 +339,22 @@ async fn written(mut parts: mpsc::Receiver<Part>, keep_alive: Duration) -> Respo
             response
         }
         Some(Part::Streaming { session_id }) => {
-            let mut response = events(parts, keep_alive, None);
+            let mut response = events(parts, keep_alive, stall, None);
             set_session(&mut response, session_id.as_deref());
             response
         }
-        Some(Part::Frame(frame)) => events(parts, keep_alive, Some(frame)),
+        Some(Part::Frame(frame)) => events(parts, keep_alive, stall, Some(frame)),
         // The call ended without an answer: it was cancelled.
-        None => empty(StatusCode::NO_CONTENT),
+        Some(Part::Interrupted) | None => empty(StatusCode::NO_CONTENT),
     }
 }
 
-fn events(mut parts: mpsc::Receiver<Part>, keep_alive: Duration, first: Option<cairn_mcp::Frame>) -> Response<Body> {
+fn events(
+    mut parts: mpsc::Receiver<Part>,
+    keep_alive: Duration,
+    stall: Duration,
+    first: Option<cairn_mcp::Frame>,
+) -> Response<Body> {
     let (wire, reader) = mpsc::channel::<Result<BodyFrame<Bytes>, Infallible>>(1);
     tokio::spawn(async move {
         if let Some(frame) = first {
@@ -292,7 +369,7 @@ fn events(mut parts: mpsc::Receiver<Part>, keep_alive: Duration, first: Option<c
             };
             let (bytes, done) = match part {
                 Err(_) => (Bytes::from_static(b": keep-alive\n\n"), None),
-                Ok(None) => return,
+                Ok(None | Some(Part::Interrupted)) => return,
                 Ok(Some(Part::Frame(frame))) => (encode(&frame), None),
                 Ok(Some(Part::Final { message, event_id, written, .. })) => {
                     let frame = cairn_mcp::Frame { event_id, retry_ms: None, message: Some(message) };
@@ -300,7 +377,9 @@ fn events(mut parts: mpsc::Receiver<Part>, keep_alive: Duration, first: Option<c
                 }
                 Ok(Some(Part::Streaming { .. } | Part::Other { .. })) => continue,
             };
-            if wire.send(Ok(BodyFrame::data(bytes))).await.is_err() {
+            // A client that takes nothing for so long is as good as gone: what waits for it must not wait for ever.
+            let sent = tokio::time::timeout(stall, wire.send(Ok(BodyFrame::data(bytes)))).await;
+            if !matches!(sent, Ok(Ok(()))) {
                 return;
             }
             if let Some(written) = done {
@@ -321,6 +400,8 @@ fn events(mut parts: mpsc::Receiver<Part>, keep_alive: Duration, first: Option<c
 
 fn encode(frame: &cairn_mcp::Frame) -> Bytes {
     let data = frame.message.as_ref().map(|message| message.bytes().clone());
+    // An event that only names a place to resume from has empty data, or clients would not see it (MCP 2025-11-25).
+    let data = data.or_else(|| frame.event_id.is_some().then(Bytes::new));
     sse::Event { id: frame.event_id.clone(), event: None, retry_ms: frame.retry_ms, data }.encode()
 }
 

@@ -70,7 +70,7 @@ impl Gateway {
             }
         };
         let caller = Caller { principal: client.principal.unwrap_or_else(|| self.local().principal), ..self.local() };
-        let session = self.new_session(&server, caller, Door::Pipe, link, client.workflow, self.client_places());
+        let session = self.new_session(&server, caller, Door::Pipe, link, client.workflow, self.client_places(), None);
         self.pump(&session);
         let (parts, parts_reader) = mpsc::channel(self.limits().client_queue_max);
         let outward = session.outward_reader.lock().take().expect("a new session's reader is there");
@@ -157,7 +157,7 @@ async fn write_out<W: AsyncWrite + Unpin>(
                 None => return,
                 Some(Part::Frame(frame)) => (frame.message, None),
                 Some(Part::Final { message, written, .. }) => (Some(message), Some(written)),
-                Some(Part::Other { .. } | Part::Streaming { .. }) => (None, None),
+                Some(Part::Other { .. } | Part::Streaming { .. } | Part::Interrupted) => (None, None),
             },
         };
         let Some(message) = message else { continue };

@@ -8,11 +8,13 @@
 mod agreement;
 mod annotation;
 mod origin;
+mod status;
 mod value;
 
 pub use agreement::{HeaderFault, check, compute};
 pub use annotation::{AnnotationFault, ParamAnnotation, annotations};
 pub use origin::{OriginFault, OriginPolicy};
+pub use status::status;
 pub use value::{decode, encode};
 
 use http::HeaderName;
