@@ -1,14 +1,16 @@
 // An MCP client for the conformance suite's client scenarios, on the official TypeScript SDK.
 //
-// The suite starts it as `node client.mjs [--cairn PROGRAM] URL` with the scenario's name in the environment. With
-// --cairn it starts a Cairn in front of URL and talks to that instead, so that the suite's server sees what Cairn
-// forwards. It does what every scenario wants of a client: connect, list, call each tool, read and get what is there.
+// The suite starts it as `node client.mjs [--cairn PROGRAM [--wrap]] URL` with the scenario's name in the environment.
+// With --cairn it starts a Cairn in front of URL and talks to that instead, by HTTP or, with --wrap, by the standard
+// streams of `cairn wrap --url URL`, so that the suite's server sees what Cairn forwards. It does what every scenario
+// wants of a client: connect, list, call each tool, read and get what is there.
 
 import { parseArgs } from 'node:util';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { start } from './cairn.mjs';
 
-const { values: options, positionals } = parseArgs({ options: { cairn: { type: 'string' } }, allowPositionals: true });
+const { values: options, positionals } = parseArgs({ options: { cairn: { type: 'string' }, wrap: { type: 'boolean' } }, allowPositionals: true });
 const scenario = process.env.MCP_CONFORMANCE_SCENARIO ?? '';
 const isModern = (process.env.MCP_CONFORMANCE_PROTOCOL_VERSION ?? '') >= '2026';
 const { toolCalls = [] } = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? '{}');
@@ -24,14 +26,41 @@ const onlyLists = ['initialize', 'request-metadata', 'json-schema-ref-no-deref']
 /** Scenarios whose server speaks the modern revision without answering `server/discover`. */
 const withoutDiscover = ['http-standard-headers', 'http-custom-headers', 'http-invalid-tool-headers', 'sep-2322-client-request-state'];
 
-/** Answers `server/discover` where the suite's server has none. */
+/** What `server/discover` would have said where the suite's server has none. */
+const discovered = (message) => message.method !== 'server/discover' ? undefined : { jsonrpc: '2.0', id: message.id, result: {
+  resultType: 'complete', supportedVersions: ['2026-07-28'], capabilities: { tools: {}, resources: {}, prompts: {} },
+  ttlMs: 0, cacheScope: 'private', _meta: { 'io.modelcontextprotocol/serverInfo': clientInfo },
+} };
+
 async function fetchWithDiscover(input, init) {
-  const message = typeof init?.body === 'string' ? JSON.parse(init.body) : {};
-  if (message.method !== 'server/discover') return fetch(input, init);
-  return Response.json({ jsonrpc: '2.0', id: message.id, result: {
-    resultType: 'complete', supportedVersions: ['2026-07-28'], capabilities: { tools: {}, resources: {}, prompts: {} },
-    ttlMs: 0, cacheScope: 'private', _meta: { 'io.modelcontextprotocol/serverInfo': clientInfo },
-  } });
+  const answer = discovered(typeof init?.body === 'string' ? JSON.parse(init.body) : {});
+  return answer ? Response.json(answer) : fetch(input, init);
+}
+
+/** A transport around another that answers `server/discover` by itself. */
+function withDiscover(inner) {
+  const outer = {
+    start: () => {
+      inner.onmessage = (...said) => outer.onmessage?.(...said);
+      inner.onclose = () => outer.onclose?.();
+      inner.onerror = (error) => outer.onerror?.(error);
+      return inner.start();
+    },
+    send: async (message, ...rest) => {
+      const answer = discovered(message);
+      return answer ? outer.onmessage?.(answer) : inner.send(message, ...rest);
+    },
+    close: () => inner.close(),
+  };
+  return outer;
+}
+
+function transport() {
+  const url = new URL(cairn && !options.wrap ? cairn.url('suite') : upstream);
+  if (!options.wrap) return new StreamableHTTPClientTransport(url, withoutDiscover.includes(scenario) ? { fetch: fetchWithDiscover } : {});
+  const args = ['wrap', '--data', cairn.data, '--name', 'suite', '--url', url.href];
+  const pipe = new StdioClientTransport({ command: options.cairn, args, stderr: 'inherit' });
+  return withoutDiscover.includes(scenario) ? withDiscover(pipe) : pipe;
 }
 
 /** Values for what a tool of the suite asks for. */
@@ -44,6 +73,10 @@ function argumentsFor(tool) {
 async function exercise(client) {
   const { tools } = await client.listTools();
   if (onlyLists) return;
+  if (scenario === 'json-schema-2020-12-preservation') {
+    const schema = tools.find(({ name }) => name === 'json_schema_2020_12_tool').inputSchema;
+    return client.callTool({ name: 'json_schema_echo', arguments: { schema } });
+  }
   const calls = toolCalls.length > 0 ? toolCalls : tools.map((tool) => ({ name: tool.name, arguments: argumentsFor(tool) }));
   for (const call of calls) {
     // A refusal is an answer too: the suite's server judges what it saw.
@@ -62,8 +95,7 @@ try {
     const content = scenario === 'sep-2322-client-request-state' ? { confirmed: true } : {};
     client.setRequestHandler('elicitation/create', () => ({ action: 'accept', content }));
   }
-  const fetch_ = withoutDiscover.includes(scenario) ? { fetch: fetchWithDiscover } : {};
-  await client.connect(new StreamableHTTPClientTransport(new URL(cairn ? cairn.url('suite') : upstream), fetch_));
+  await client.connect(transport());
   await exercise(client);
   await client.close();
 } finally {
