@@ -9,6 +9,7 @@ mod report;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -25,7 +26,16 @@ use crate::{places, process};
 const REVISIONS: [&str; 2] = ["2025-11-25", "2026-07-28"];
 /// The suite's client scenarios that are not about authorization, by revision.
 const CLIENT_SCENARIOS: [(&str, &[&str]); 2] = [
-    ("2025-11-25", &["initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry"]),
+    (
+        "2025-11-25",
+        &[
+            "initialize",
+            "tools_call",
+            "elicitation-sep1034-client-defaults",
+            "sse-retry",
+            "json-schema-2020-12-preservation",
+        ],
+    ),
     (
         "2026-07-28",
         &[
@@ -36,6 +46,7 @@ const CLIENT_SCENARIOS: [(&str, &[&str]); 2] = [
             "http-custom-headers",
             "http-invalid-tool-headers",
             "json-schema-ref-no-deref",
+            "json-schema-2020-12-preservation",
         ],
     ),
 ];
@@ -43,6 +54,8 @@ const CLIENT_SCENARIOS: [(&str, &[&str]); 2] = [
 const SUITE_LIMIT: Duration = Duration::from_secs(600);
 /// How long one client scenario may take, with a Cairn of its own.
 const CLIENT_LIMIT: Duration = Duration::from_secs(90);
+/// How many of them run at once.
+const CLIENTS_AT_ONCE: usize = 4;
 /// How long a server may take until it listens.
 const LISTEN_LIMIT: Duration = Duration::from_secs(30);
 /// How long the second fixture may take to build from nothing.
@@ -71,7 +84,7 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Tally> {
     let rmcp = build_rmcp()?;
     let mut report = Report::new(suite_version(&node)?);
     server_legs(&node, &rmcp, &program, &mut report, &mut tally)?;
-    client_leg(&node, &program, &mut report, &mut tally);
+    client_leg(&node, &program, &mut report, &mut tally)?;
     compare(&node, &program, &mut report, &mut tally)?;
     if scale == Scale::Full {
         let path = places::root().join("docs/mcp-conformance.md");
@@ -112,11 +125,12 @@ fn server_legs(node: &Node, rmcp: &Path, program: &Path, report: &mut Report, ta
     let mut journaled = node.script("mcp/conformance-ts/server.mjs");
     let (_journaled, journaled_url) = listen(journaled.args(["--port", "0", "--journal"]).arg(&journal))?;
     let (_rs, rs_url) = listen(Command::new(rmcp).args(["--port", "0"]))?;
+    let (_rs_behind, rs_behind_url) = listen(Command::new(rmcp).args(["--port", "0"]))?;
     let script = node.folder.join("mcp/conformance-ts/server.mjs");
     let servers = json!({ "mcpServers": {
         "ts-http": { "type": "http", "url": journaled_url },
         "ts-stdio": { "command": node.program, "args": [script, "--stdio"] },
-        "rmcp-http": { "type": "http", "url": rs_url },
+        "rmcp-http": { "type": "http", "url": rs_behind_url },
         "rmcp-stdio": { "command": rmcp, "args": ["--stdio"] },
     } });
     let mut cairn = Cairn::new(program, "conformance", Some(&servers))?;
@@ -128,20 +142,30 @@ fn server_legs(node: &Node, rmcp: &Path, program: &Path, report: &mut Report, ta
         Fixture { name: "rmcp, stdio", key: "rmcp-stdio", direct: None },
     ];
     for revision in REVISIONS {
+        let mut runs = Vec::new();
         for fixture in &fixtures {
             if let Some(direct) = &fixture.direct {
-                let rows = suite(node, direct, revision)?;
-                judge(&format!("conformance {revision}: {}, directly", fixture.name), &rows, tally);
-                report.server(revision, fixture.name, "direct", rows);
+                runs.push((fixture.name, "direct", direct.clone()));
             }
-            let name = format!("conformance {revision}: {}, through Cairn", fixture.name);
-            if let Err(error) = &started {
-                tally.fail(&name, &format!("{error:#}"));
-                continue;
+            match &started {
+                Ok(()) => runs.push((fixture.name, "Cairn", format!("http://{}/mcp/{}", cairn.gateway, fixture.key))),
+                Err(error) => {
+                    tally.fail(
+                        &format!("conformance {revision}: {}, through Cairn", fixture.name),
+                        &format!("{error:#}"),
+                    );
+                }
             }
-            let rows = suite(node, &format!("http://{}/mcp/{}", cairn.gateway, fixture.key), revision)?;
-            judge(&name, &rows, tally);
-            report.server(revision, fixture.name, "Cairn", rows);
+        }
+        // Each run has a server of its own, or a session, and mostly waits: they run side by side.
+        let ran: Vec<_> = std::thread::scope(|scope| {
+            let begun: Vec<_> = runs.iter().map(|(_, _, url)| scope.spawn(|| suite(node, url, revision))).collect();
+            begun.into_iter().map(|run| run.join().expect("a run does not panic")).collect()
+        });
+        for ((fixture, way, _), rows) in runs.into_iter().zip(ran) {
+            let rows = rows?;
+            judge(&format!("conformance {revision}: {fixture}, {way}"), &rows, tally);
+            report.server(revision, fixture, way, rows);
         }
     }
     if started.is_ok() {
@@ -176,7 +200,9 @@ fn listen(command: &mut Command) -> anyhow::Result<(Running, String)> {
 /// Runs all scenarios of a revision against a URL and reads the suite's summary.
 fn suite(node: &Node, url: &str, revision: &str) -> anyhow::Result<BTreeMap<String, Row>> {
     let mut command = Command::new(&node.program);
-    let results = places::cache("run")?.join(format!("conformance-checks-{}", std::process::id()));
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    let results = places::cache("run")?.join(format!("conformance-checks-{}-{run}", std::process::id()));
     let _ = std::fs::remove_dir_all(&results);
     command.arg(conformance_program(node)).args(["server", "--url", url, "--requirements", revision, "-o"]);
     let ended =
@@ -220,19 +246,32 @@ fn judge(name: &str, rows: &BTreeMap<String, Row>, tally: &mut Tally) {
     println!("  {} of {scored} scored  {name}", scored - failed.len());
 }
 
-fn client_leg(node: &Node, program: &Path, report: &mut Report, tally: &mut Tally) {
+/// Runs the client scenarios, a few at a time: directly, through Cairn by HTTP, and through `cairn wrap`.
+fn client_leg(node: &Node, program: &Path, report: &mut Report, tally: &mut Tally) -> anyhow::Result<()> {
     let client = node.folder.join("mcp/conformance-ts/client.mjs");
     let direct = format!("{} {}", node.program.display(), client.display());
     let through = format!("{direct} --cairn {}", program.display());
+    let ways = [("direct", direct), ("Cairn, HTTP", through.clone()), ("cairn wrap", format!("{through} --wrap"))];
+    let mut runs = Vec::new();
     for (revision, scenarios) in CLIENT_SCENARIOS {
         for scenario in scenarios {
-            for (way, command) in [("direct", &direct), ("Cairn", &through)] {
-                let result = client_scenario(node, command, scenario, revision);
-                report.client(revision, scenario, way, result.is_ok());
-                tally.check(&format!("conformance {revision}: client {scenario}, {way}"), result);
-            }
+            runs.extend(ways.iter().map(|(way, command)| (revision, *scenario, *way, command)));
         }
     }
+    for some in runs.chunks(CLIENTS_AT_ONCE) {
+        let ended: Vec<_> = std::thread::scope(|scope| {
+            let run = |(revision, scenario, _, command): &(&'static str, &'static str, &'static str, &String)| {
+                client_scenario(node, command, scenario, revision)
+            };
+            let begun: Vec<_> = some.iter().map(|one| scope.spawn(move || run(one))).collect();
+            begun.into_iter().map(|run| run.join().expect("a run does not panic")).collect()
+        });
+        for ((revision, scenario, way, _), result) in some.iter().zip(ended) {
+            report.client(revision, scenario, way, result.is_ok());
+            tally.check(&format!("conformance {revision}: client {scenario}, {way}"), result);
+        }
+    }
+    Ok(())
 }
 
 fn client_scenario(node: &Node, client: &str, scenario: &str, revision: &str) -> anyhow::Result<()> {

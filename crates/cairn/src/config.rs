@@ -198,7 +198,10 @@ impl Config {
             }
         }
         if limits.header_bytes_max < HEADER_BYTES_MIN {
-            bail!("gateway.limits.header_bytes_max is {}: set it to at least {HEADER_BYTES_MIN}", limits.header_bytes_max);
+            bail!(
+                "gateway.limits.header_bytes_max is {}: set it to at least {HEADER_BYTES_MIN}",
+                limits.header_bytes_max
+            );
         }
         if limits.bodies_bytes_max < limits.message_bytes_max {
             bail!("gateway.limits.bodies_bytes_max is less than message_bytes_max: one message must fit into it");

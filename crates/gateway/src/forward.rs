@@ -83,7 +83,9 @@ impl Gateway {
             Content::Json(message) if answers(&message, call) => {
                 Ending::Final { status, session_id, event_id: None, message }
             }
-            Content::Json(_) => Ending::Lost { reason: "the server answered something else than this request".to_owned() },
+            Content::Json(_) => {
+                Ending::Lost { reason: "the server answered something else than this request".to_owned() }
+            }
             Content::Empty => Ending::Other { status, content_type: None, body: Bytes::new() },
             Content::Other { content_type, body } => Ending::Other { status, content_type, body },
             Content::Stream(frames) => self.stream(call, frames, reply, session_id).await,

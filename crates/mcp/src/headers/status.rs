@@ -54,7 +54,8 @@ mod tests {
     #[test]
     fn errors_that_concern_the_transport_have_its_status() {
         let whole = request(r#","io.modelcontextprotocol/clientCapabilities":{}"#);
-        for (code, wanted) in [(-32601, 404), (-32602, 200), (-32020, 400), (-32021, 400), (-32022, 400), (-32603, 200)] {
+        for (code, wanted) in [(-32601, 404), (-32602, 200), (-32020, 400), (-32021, 400), (-32022, 400), (-32603, 200)]
+        {
             assert_eq!(status(&whole, &error(code)), wanted, "{code}");
         }
         assert_eq!(status(&request(""), &error(-32602)), 400, "it does not say what the client can do");
