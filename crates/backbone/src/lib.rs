@@ -18,5 +18,6 @@ pub use identity::{IdentityError, gateway_id, next_epoch};
 pub use kafka::{KafkaBackbone, KafkaOptions};
 pub use recorder::{
     OpenCall, OutcomeRoom, Planned, RecordError, Recorded, Recorder, RecorderError, RecorderOptions, RecorderStats,
+    Submitted,
 };
 pub use seam::{AppendError, Appended, Backbone, BackboneStats, Bounds, ReadError, Slice, TopicError};

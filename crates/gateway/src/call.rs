@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_backbone::Planned;
+use cairn_backbone::{OutcomeRoom, Planned};
 use cairn_contract::{
     Body, CallOutcome, Claimed, Common, Direction, Draft, Durability, Effect, Era, Invocation, Outcome, Reference,
     Target, Transport, given_workflow_id,
@@ -48,6 +48,17 @@ pub(crate) fn durability(method: &str) -> Durability {
     if RELAXED.binary_search(&method).is_ok() { Durability::Relaxed } else { Durability::Strict }
 }
 
+/// How much of a call's story will be in the trail, sooner or later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Accepted {
+    /// Nothing, so nothing more need follow.
+    Nothing,
+    /// Its beginning: an outcome must follow, whether recording works at the moment or not.
+    Beginning,
+    /// All of it, the outcome included.
+    Outcome,
+}
+
 /// A request and everything that its events have in common.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -69,6 +80,10 @@ pub(crate) struct Call {
     pub(crate) cause: Option<Uuid>,
     /// Drafts that must be recorded before, and in one go with, the next one.
     pub(crate) backlog: Vec<Planned>,
+    /// Room for the outcome of a strict call, from before its first event is recorded until it is armed.
+    pub(crate) room: Option<OutcomeRoom>,
+    /// What the recorder has accepted of it.
+    pub(crate) accepted_by_recorder: Accepted,
 }
 
 impl Call {
@@ -117,6 +132,8 @@ impl Call {
             accepted,
             cause: None,
             backlog: Vec::new(),
+            room: None,
+            accepted_by_recorder: Accepted::Nothing,
         })
     }
 

@@ -285,6 +285,9 @@ impl Gateway {
 
     /// Places for one more call: one in all, one of the client's.
     pub(crate) fn admit(&self, session: &Session) -> Result<Places, Refusal> {
+        if self.stop().is_cancelled() {
+            return Err(Refusal::NotRecorded { reason: "the gateway is stopping".to_owned() });
+        }
         let limits = self.limits();
         let busy = |setting, limit: usize| Refusal::Busy { setting, limit: limit as u64 };
         let of_client = session

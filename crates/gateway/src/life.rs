@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Gateway, Refusal,
     arrival::Arrival,
-    call::{Call, outcome_of},
+    call::{Accepted, Call, outcome_of},
     forward::{Answered, Ending},
     reply::Reply,
     session::{Door, Session},
@@ -110,6 +110,9 @@ impl Gateway {
         self.reached(Step::Replied, call);
         let elapsed_us = call.accepted.elapsed().as_micros() as u64;
         self.metrics().call_seconds.observe(elapsed_us as f64 / 1e6);
+        if call.accepted_by_recorder != Accepted::Outcome {
+            return; // the trail knows nothing of this call, and must not begin with its end
+        }
         let draft = call
             .draft(self, Body::CallAnswered(CallAnswered { written, error_type: None, elapsed_us: Some(elapsed_us) }));
         self.recorder().relaxed(draft);
@@ -129,7 +132,7 @@ impl Gateway {
             }),
         );
         // Nothing was forwarded, so the client may hear of it even where the record has to wait.
-        if let Err(error) = self.record(call, draft).await {
+        if let Err(error) = self.record_end(call, draft).await {
             tracing::warn!(%error, call_id = %call.call_id, "the outcome of a call that was not forwarded is not recorded");
         }
         // A client that took the call back expects no answer; one that is cut off by our own end does.
@@ -150,6 +153,7 @@ impl Gateway {
         self.count(call, outcome.outcome);
         let body = Body::CallOutcome(outcome);
         let draft = call.draft(self, body);
+        call.accepted_by_recorder = Accepted::Outcome;
         let recorded = match (call.durability, room) {
             (Durability::Strict, Some(room)) => self.recorder().outcome(room, draft).await.map(|_| ()),
             _ => {

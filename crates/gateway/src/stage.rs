@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Gateway, Refusal,
-    call::{Call, invocation},
+    call::{Accepted, Call, invocation},
     holds::{HoldView, SettleError},
     reply::Reply,
     steps::Step,
@@ -99,6 +99,7 @@ impl Gateway {
             })
         };
         let not_recorded = |error: RecordError| (Outcome::Failed, Refusal::NotRecorded { reason: error.to_string() });
+        self.make_room(call).await.map_err(not_recorded)?;
         let draft = call.draft(self, approval(ApprovalState::Requested, None, None));
         self.record_strict(call, draft).await.map_err(not_recorded)?;
         let Some(mut held) = self.holds().place(view.clone()) else {
@@ -206,7 +207,9 @@ impl Gateway {
             .link
             .prepare(&message, &headers)
             .map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
-        let room = if call.is_strict() { Some(self.recorder().reserve().await.map_err(not_recorded)?) } else { None };
+        if call.is_strict() {
+            self.make_room(call).await.map_err(not_recorded)?;
+        }
         let body = Body::CallIntent(CallIntent {
             target: call.target.clone(),
             arguments: call.arguments.clone(),
@@ -225,7 +228,15 @@ impl Gateway {
         self.record(call, draft).await.map_err(not_recorded)?;
         self.metrics().intent_seconds.observe(started.elapsed().as_secs_f64());
         self.reached(Step::AfterIntent, call);
-        Ok(Armed { permit, prepared, room })
+        Ok(Armed { permit, prepared, room: call.room.take() })
+    }
+
+    /// Takes room for the outcome, unless the call has it already: what is begun in the trail can then always be ended.
+    async fn make_room(&self, call: &mut Call) -> Result<(), RecordError> {
+        if call.room.is_none() {
+            call.room = Some(self.recorder().reserve().await?);
+        }
+        Ok(())
     }
 
     /// Records the backlog and `draft` as durably as the call demands.
@@ -237,6 +248,7 @@ impl Gateway {
             self.recorder().relaxed(earlier);
         }
         self.recorder().relaxed(draft);
+        call.accepted_by_recorder = Accepted::Beginning;
         Ok(())
     }
 
@@ -244,6 +256,32 @@ impl Gateway {
     pub(crate) async fn record_strict(&self, call: &mut Call, draft: Planned) -> Result<(), RecordError> {
         let mut drafts = std::mem::take(&mut call.backlog);
         drafts.push(draft);
-        self.recorder().strict_all(drafts).await.map(|_| ())
+        let submitted = self.recorder().submit(drafts).await?;
+        call.accepted_by_recorder = Accepted::Beginning;
+        submitted.durable().await.map(|_| ())
+    }
+
+    /// Records the outcome of a call that was not forwarded. Where its beginning is on the way into the trail, the outcome
+    /// goes after it whether recording works now or not: else the trail would show a call without an end.
+    pub(crate) async fn record_end(&self, call: &mut Call, draft: Planned) -> Result<(), RecordError> {
+        let room = call.room.take();
+        match room {
+            Some(room) if call.accepted_by_recorder == Accepted::Beginning => {
+                let backlog = std::mem::take(&mut call.backlog);
+                if !backlog.is_empty() {
+                    // Without them the trail says less of why; the outcome says how it ended.
+                    let _ = self.recorder().submit(backlog).await;
+                }
+                call.accepted_by_recorder = Accepted::Outcome;
+                self.recorder().outcome(room, draft).await.map(|_| ())
+            }
+            _ => {
+                let recorded = self.record(call, draft).await;
+                if call.accepted_by_recorder == Accepted::Beginning {
+                    call.accepted_by_recorder = Accepted::Outcome;
+                }
+                recorded
+            }
+        }
     }
 }

@@ -111,6 +111,24 @@ pub struct Recorded {
 #[derive(Debug)]
 pub struct OutcomeRoom(OwnedSemaphorePermit);
 
+/// Events that were accepted and are on their way.
+#[derive(Debug)]
+pub struct Submitted(Vec<tokio::sync::oneshot::Receiver<Result<Recorded, RecordError>>>);
+
+impl Submitted {
+    /// Waits until all of them are durable.
+    ///
+    /// # Errors
+    /// As soon as recording stops working; they are retried all the same.
+    pub async fn durable(self) -> Result<Vec<Recorded>, RecordError> {
+        let mut recorded = Vec::with_capacity(self.0.len());
+        for wait in self.0 {
+            recorded.push(wait.await.map_err(|_| RecordError::Closed)??);
+        }
+        Ok(recorded)
+    }
+}
+
 /// Why an event is not recorded, or not known to be.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RecordError {
@@ -289,6 +307,15 @@ impl Recorder {
     /// At once where recording does not work or has no room; else as soon as it stops working. In that second case the
     /// events stay accepted and are retried: an intent may then be durable although its caller must not forward.
     pub async fn strict_all(&self, planned: Vec<Planned>) -> Result<Vec<Recorded>, RecordError> {
+        self.submit(planned).await?.durable().await
+    }
+
+    /// Accepts events in order, all of them or none. Whoever submits what begins a call must see to its outcome, whatever
+    /// [`Submitted::durable`] says: they are retried until they are recorded.
+    ///
+    /// # Errors
+    /// Where recording does not work or has no room: none of them will be recorded.
+    pub async fn submit(&self, planned: Vec<Planned>) -> Result<Submitted, RecordError> {
         let inner = &self.0;
         inner.may_record(planned.len()).inspect_err(|_| {
             inner.counters.refused.fetch_add(planned.len() as u64, Ordering::Relaxed);
@@ -306,11 +333,7 @@ impl Recorder {
             let permit = permits.split(1).expect("as many permits were acquired as there are events");
             waits.push(inner.enqueue_waiting(planned, permit)?);
         }
-        let mut recorded = Vec::with_capacity(waits.len());
-        for wait in waits {
-            recorded.push(wait.await.map_err(|_| RecordError::Closed)??);
-        }
-        Ok(recorded)
+        Ok(Submitted(waits))
     }
 
     /// Queues an event that may lag behind, and returns its id. Never blocks; without room the event is dropped, counted,

@@ -1,9 +1,10 @@
-//! Clients over HTTP: each asks one thing after another until Cairn is gone, and keeps book of what it saw.
+//! Clients, over HTTP and over a pipe: each asks one thing after another until Cairn is gone, and keeps book of what it
+//! saw.
 //!
 //! Called by the rounds. An agent sends each request once, and its HTTP client repeats none. It must never go on
 //! after an answer did not come: the rest of its workflow would not be in order.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use cairn_clock::Entropy;
@@ -15,7 +16,10 @@ use hyper_util::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::book::{Book, Kind, Saw};
+use crate::{
+    book::{Book, Kind, Saw},
+    pipe::{Behind, Pipe},
+};
 
 /// Which life cycle a client speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,26 +28,39 @@ pub(crate) enum Era {
     Modern,
 }
 
+/// Where a client comes in.
+#[derive(Clone, Debug)]
+pub(crate) enum Door {
+    /// Over HTTP, at this address.
+    Http(String),
+    /// By a wrap of this data folder.
+    Pipe(PathBuf, Behind),
+}
+
+/// What a client does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Habit {
+    /// A bit of everything, of so many requests one that is held (0 for none).
+    Mixed(u64),
+    /// Side effects only, each of which takes the server so many milliseconds.
+    Act(u64),
+}
+
 /// One client.
 pub(crate) struct Agent {
-    pub(crate) url: String,
+    pub(crate) door: Door,
     pub(crate) era: Era,
     /// The workflow of everything that it asks; also the beginning of its ids.
     pub(crate) workflow: String,
     pub(crate) book: Arc<Book>,
     pub(crate) entropy: Entropy,
-    /// Of how many requests one is held, of each kind; 0 for none.
-    pub(crate) held_every: u64,
+    pub(crate) habit: Habit,
     pub(crate) stop: CancellationToken,
 }
 
 impl Agent {
     /// Asks until it is stopped or no answer comes.
-    pub(crate) async fn run(self) {
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder.retry_canceled_requests(false);
-        let http = Http { client: builder.build_http(), url: self.url.clone(), era: self.era, session: None };
-        let Some(http) = self.open(http).await else { return };
+    pub(crate) async fn run(self, mut wire: Wire) {
         for number in 0_u64.. {
             if self.stop.is_cancelled() {
                 return;
@@ -52,31 +69,52 @@ impl Agent {
             let kind = self.choose();
             let body = self.request(&id, kind);
             let place = self.book.ask(&id, &self.workflow, kind);
-            let saw = match http.send(&body, kind.tool()).await {
-                Some(answer) => saw(&answer),
+            match wire.send(&body, kind.tool()).await {
+                Some(answer) => self.book.saw(place, saw(&answer)),
                 None => return,
-            };
-            self.book.saw(place, saw);
+            }
         }
     }
 
-    async fn open(&self, mut http: Http) -> Option<Http> {
+    /// Comes in, and is answered once: a wrap that finds nobody would start an `up` of its own.
+    pub(crate) async fn open(&self) -> Option<Wire> {
+        let mut wire = match &self.door {
+            Door::Http(url) => {
+                let mut builder = Client::builder(TokioExecutor::new());
+                builder.retry_canceled_requests(false);
+                let http = Http { client: builder.build_http(), url: url.clone(), era: self.era, session: None };
+                Wire::Http(Box::new(http))
+            }
+            Door::Pipe(data, behind) => Wire::Pipe(Box::new(Pipe::start(data, behind))),
+        };
         if self.era == Era::Modern {
-            return Some(http);
+            let mut probe = self.request(&format!("{}.hello", self.workflow), Kind::Read);
+            probe["method"] = json!("tools/list");
+            probe["params"].as_object_mut().expect("an object").remove("uri");
+            wire.send(&probe, "").await?;
+            return Some(wire);
         }
         let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {},
             "clientInfo": { "name": "crash-agent", "version": "1" } });
         let hello = json!({ "jsonrpc": "2.0", "id": format!("{}.hello", self.workflow), "method": "initialize",
             "params": params });
-        http.send_keeping(&hello).await?;
-        http.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }), "").await?;
-        Some(http)
+        wire.send(&hello, "").await?.get("result")?;
+        wire.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }), "").await?;
+        Some(wire)
+    }
+
+    fn is_sample(&self) -> bool {
+        matches!(self.door, Door::Pipe(_, Behind::Sample(_)))
     }
 
     fn choose(&self) -> Kind {
         let dice = self.entropy.next_u64();
-        if self.held_every > 0 && dice % self.held_every == 0 {
-            return Kind::Held;
+        match self.habit {
+            Habit::Act(_) => return Kind::Act,
+            // The sample server has nothing to read, and policy says nothing of its tools.
+            Habit::Mixed(_) if self.is_sample() => return Kind::Act,
+            Habit::Mixed(every) if every > 0 && dice % every == 0 => return Kind::Held,
+            Habit::Mixed(_) => {}
         }
         match (dice >> 32) % 10 {
             0 => Kind::Forbidden,
@@ -94,8 +132,9 @@ impl Agent {
         }
         let (method, mut params) = match kind {
             Kind::Read => ("resources/read", json!({ "uri": format!("test://{id}") })),
+            _ if self.is_sample() => ("tools/call", json!({ "name": "create_ticket", "arguments": { "title": id } })),
             _ => {
-                let ms = self.entropy.next_u64() % 4;
+                let ms = if let Habit::Act(ms) = self.habit { ms } else { self.entropy.next_u64() % 4 };
                 ("tools/call", json!({ "name": kind.tool(), "arguments": { "id": id, "ms": ms } }))
             }
         };
@@ -115,7 +154,22 @@ pub(crate) fn saw(answer: &Value) -> Saw {
     }
 }
 
-struct Http {
+/// How messages travel.
+pub(crate) enum Wire {
+    Http(Box<Http>),
+    Pipe(Box<Pipe>),
+}
+
+impl Wire {
+    async fn send(&mut self, message: &Value, tool: &str) -> Option<Value> {
+        match self {
+            Self::Http(http) => http.send(message, tool).await,
+            Self::Pipe(pipe) => pipe.send(message).await,
+        }
+    }
+}
+
+pub(crate) struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
     url: String,
     era: Era,
@@ -123,15 +177,11 @@ struct Http {
 }
 
 impl Http {
-    async fn send_keeping(&mut self, message: &Value) -> Option<Value> {
-        let (value, session) = self.exchange(message, "").await?;
-        self.session = session;
+    /// The answer, whole; `None` where none came. A session that it opens is kept.
+    async fn send(&mut self, message: &Value, tool: &str) -> Option<Value> {
+        let (value, session) = self.exchange(message, tool).await?;
+        self.session = session.or(self.session.take());
         Some(value)
-    }
-
-    /// The answer, whole; `None` where none came.
-    async fn send(&self, message: &Value, tool: &str) -> Option<Value> {
-        self.exchange(message, tool).await.map(|(value, _)| value)
     }
 
     async fn exchange(&self, message: &Value, tool: &str) -> Option<(Value, Option<String>)> {
@@ -142,10 +192,10 @@ impl Http {
             Era::Modern => {
                 let method = message["method"].as_str().unwrap_or_default();
                 let name = message["params"]["uri"].as_str().unwrap_or(tool);
-                request = request
-                    .header("mcp-protocol-version", "2026-07-28")
-                    .header("mcp-method", method)
-                    .header("mcp-name", name);
+                request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
+                if !name.is_empty() {
+                    request = request.header("mcp-name", name);
+                }
             }
             Era::Legacy => {
                 if let Some(session) = &self.session {

@@ -43,6 +43,8 @@ pub(crate) struct How {
     pub(crate) crash_at: Option<String>,
     /// More variables: those of a layer below.
     pub(crate) env: Vec<(&'static str, String)>,
+    /// Where Kafka's protocol and the admin address are, for who must know before `ready`; free ports where absent.
+    pub(crate) addresses: Option<(String, String)>,
 }
 
 /// What became of a start.
@@ -98,9 +100,11 @@ impl Site {
 
     /// Starts and waits for `ready`.
     pub(crate) async fn start(&self, how: &How) -> Started {
+        let any = || "127.0.0.1:0".to_owned();
+        let (kafka, admin) = how.addresses.clone().unwrap_or_else(|| (any(), any()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
         command
-            .args(["up", "--kafka", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["up", "--kafka", &kafka, "--gateway", "127.0.0.1:0", "--admin", &admin])
             .arg("--data")
             .arg(self.data())
             .arg("--config")

@@ -84,7 +84,6 @@ __attribute__((constructor)) static void begin(void) {
     snprintf(path, sizeof path, "%s/journal", place);
     journal = real_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (journal < 0) { fprintf(stderr, "forgetful: no journal at %s\n", path); abort(); }
-    graves = (unsigned long)getpid() * 100000UL;
 }
 
 static int is_below(const char *path) {
@@ -307,8 +306,12 @@ static void bury(const char *path, char *grave) {
     struct stat st;
     grave[0] = 0;
     if (lstat(path, &st) != 0 || !S_ISREG(st.st_mode)) return;
-    snprintf(grave, PATH_MAX + 64, "%s/grave/%lu", place, ++graves);
-    if (link(path, grave) != 0) { fprintf(stderr, "forgetful: cannot keep %s: %s\n", path, strerror(errno)); abort(); }
+    int kept;
+    do {
+        snprintf(grave, PATH_MAX + 64, "%s/grave/%lu", place, ++graves);
+        kept = link(path, grave);
+    } while (kept != 0 && errno == EEXIST);
+    if (kept != 0) { fprintf(stderr, "forgetful: cannot keep %s: %s\n", path, strerror(errno)); abort(); }
 }
 int rename(const char *from, const char *to) {
     REAL(rename);

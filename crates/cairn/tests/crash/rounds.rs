@@ -3,18 +3,23 @@
 //! One site lives through many rounds, so that chains, epochs and recoveries pile up as they do in life. The start that
 //! closes one round opens the next. Every round's plan comes from a seed that a failure names.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use cairn_clock::Entropy;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::{Agent, Era},
+    agent::{Agent, Door, Era, Habit},
     book::Book,
     cairn::{How, PATIENCE, Site, Started, Up, approve_all},
     forgetful::{Forgetful, Loss},
+    pipe::Behind,
     trail::{Follower, Trail},
-    upstream::Upstream,
+    upstream::{Upstream, lines},
     verdict::{Counts, judge},
 };
 
@@ -39,6 +44,16 @@ pub(crate) struct Plan {
     pub(crate) agents: u64,
     /// Whether each kill also takes the power away.
     pub(crate) power: Power,
+    pub(crate) through: Through,
+}
+
+/// The way that the agents take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Through {
+    /// HTTP to an upstream over HTTP, both eras.
+    Http,
+    /// `cairn wrap`, half of them before a child that `up` runs, half before an upstream over HTTP.
+    Wraps,
 }
 
 /// What the disk does at a kill.
@@ -81,6 +96,7 @@ pub(crate) async fn live(plan: &Plan) -> Tally {
     let outside = tempfile::tempdir().expect("a folder");
     let upstream = Upstream::start(outside.path()).await;
     let mut site = Site::new(&upstream.url);
+    let sample = outside.path().join("sample-journal.txt");
     let layer = Forgetful::new(&site.data(), &outside_of(&site));
     let (book, mut trail, mut tally) = (Arc::new(Book::default()), Trail::default(), Tally::default());
     for (round, stop) in plan.stops.iter().enumerate() {
@@ -99,9 +115,9 @@ pub(crate) async fn live(plan: &Plan) -> Tally {
         };
         // A process that the layer kills early may be gone before it was looked at; then its successor is.
         if !matches!(stop, Stop::Disk(..) | Stop::Starting) {
-            check(&up, &mut trail, &upstream, &book, &mut tally, &mut site, plan, round).await;
+            check(&up, &mut trail, &reached(&upstream, &sample), &book, &mut tally, &mut site, plan, round).await;
         }
-        let seen = load(&mut up, stop, plan, round, &book, &entropy).await;
+        let seen = load(&mut up, stop, plan, round, &book, &entropy, &doors(&site, &upstream, &sample)).await;
         let mut findings = Vec::new();
         match seen {
             Ok(seen) => trail.merge(seen, &mut findings),
@@ -111,12 +127,30 @@ pub(crate) async fn live(plan: &Plan) -> Tally {
         lose(plan, &layer, round);
     }
     let mut up = site.up(&How::default()).await;
-    check(&up, &mut trail, &upstream, &book, &mut tally, &mut site, plan, plan.stops.len()).await;
+    check(&up, &mut trail, &reached(&upstream, &sample), &book, &mut tally, &mut site, plan, plan.stops.len()).await;
     up.terminate();
     let status = up.ended(PATIENCE).await;
     assert!(status.is_some_and(|status| status.success()), "a clean end, not {status:?}");
     tally.records = trail.len();
     tally
+}
+
+/// Both journals: the sample server notes its tool before the id.
+fn reached(upstream: &Upstream, sample: &Path) -> Vec<String> {
+    let tickets = lines(sample).into_iter().map(|line| line.trim_start_matches("create_ticket ").to_owned());
+    upstream.reached().into_iter().chain(tickets).collect()
+}
+
+/// Gives each agent its door.
+fn doors(site: &Site, upstream: &Upstream, sample: &Path) -> impl Fn(&Up, Through, u64) -> (Door, Era) {
+    let (data, url, sample) = (site.data(), upstream.url.clone(), sample.to_owned());
+    move |up, through, number| match (through, number % 4) {
+        (Through::Http, 0 | 2) => (Door::Http(up.url()), Era::Legacy),
+        (Through::Http, _) => (Door::Http(up.url()), Era::Modern),
+        (Through::Wraps, 0 | 2) => (Door::Pipe(data.clone(), Behind::Sample(sample.clone())), Era::Legacy),
+        (Through::Wraps, 1) => (Door::Pipe(data.clone(), Behind::Url(url.clone())), Era::Legacy),
+        (Through::Wraps, _) => (Door::Pipe(data.clone(), Behind::Url(url.clone())), Era::Modern),
+    }
 }
 
 /// Where a site's layer keeps its journal: on the same file system, and not below the data folder.
@@ -142,7 +176,7 @@ fn how(stop: &Stop, plan: &Plan, layer: &Forgetful, entropy: &Entropy) -> How {
             None
         }
     };
-    How { crash_at, env }
+    How { crash_at, env, ..How::default() }
 }
 
 fn lose(plan: &Plan, layer: &Forgetful, round: usize) {
@@ -156,7 +190,7 @@ fn lose(plan: &Plan, layer: &Forgetful, round: usize) {
 async fn check(
     up: &Up,
     trail: &mut Trail,
-    upstream: &Upstream,
+    reached: &[String],
     book: &Book,
     tally: &mut Tally,
     site: &mut Site,
@@ -167,7 +201,7 @@ async fn check(
     if up.admin_get("/healthz").await.map(|(status, _)| status) != Some(200) {
         findings.push("it said ready, and /healthz does not say 200".to_owned());
     }
-    let (counts, found) = judge(trail, &upstream.reached(), &book.entries());
+    let (counts, found) = judge(trail, reached, &book.entries());
     findings.extend(found);
     tally.counts = counts;
     if !findings.is_empty() {
@@ -175,6 +209,13 @@ async fn check(
         findings.truncate(12);
         panic!("seed {}, after round {round} ({:?}), folder {kept}: {findings:#?}", plan.seed, plan.stops);
     }
+}
+
+/// Lets all of them come in, then all of them ask.
+pub(crate) async fn begin(agents: Vec<Agent>) -> Vec<tokio::task::JoinHandle<()>> {
+    let opening = agents.into_iter().map(|agent| async move { agent.open().await.map(|wire| (agent, wire)) });
+    let opened = futures::future::join_all(opening).await;
+    opened.into_iter().flatten().map(|(agent, wire)| tokio::spawn(agent.run(wire))).collect()
 }
 
 /// Agents ask until the process is dead. Gives what a consumer saw meanwhile.
@@ -185,28 +226,34 @@ async fn load(
     round: usize,
     book: &Arc<Book>,
     entropy: &Entropy,
+    doors: &impl Fn(&Up, Through, u64) -> (Door, Era),
 ) -> Result<Trail, String> {
     let follower = Follower::start(&up.kafka);
     let quiet = CancellationToken::new();
     let held_every = if matches!(stop, Stop::Step("held")) { 4 } else { 40 };
     let agents: Vec<_> = (0..plan.agents)
         .map(|number| {
-            let agent = Agent {
-                url: up.url(),
-                era: if number % 2 == 0 { Era::Legacy } else { Era::Modern },
+            let (door, era) = doors(up, plan.through, number);
+            Agent {
+                door,
+                era,
                 workflow: format!("w{}-{round}-{number}", plan.seed),
                 book: book.clone(),
                 entropy: Entropy::seeded(entropy.next_u64()),
-                held_every,
+                habit: Habit::Mixed(held_every),
                 stop: quiet.clone(),
-            };
-            tokio::spawn(agent.run())
+            }
         })
         .collect();
+    let agents = begin(agents).await;
     let approver = tokio::spawn(approve_all(up.admin.clone()));
     match stop {
         Stop::AnyMoment => {
-            tokio::time::sleep(Duration::from_millis(20 + entropy.next_u64() % 400)).await;
+            // Wherever a clock and a loaded machine put it: the place is not what this stop is about.
+            let asked = book.entries().len() + 1 + (entropy.next_u64() % 40) as usize;
+            while book.entries().len() < asked {
+                tokio::time::sleep(Duration::from_millis(1 + entropy.next_u64() % 10)).await;
+            }
             up.kill().await;
         }
         Stop::Step(_) | Stop::Disk(..) | Stop::Starting => {

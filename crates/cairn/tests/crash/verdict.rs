@@ -149,13 +149,18 @@ fn one(entry: &Entry, life: Option<&Life>, reached: bool) -> Vec<String> {
         if *kind == Kind::Forbidden && !outcome.is_empty() && outcome != "denied" && *saw != Saw::Nothing {
             find(format!("I9: {id} is forbidden and ended {outcome}"));
         }
-    } else if kind.is_strict() && *saw != Saw::Nothing {
+    } else if kind.is_strict() && *saw != Saw::Nothing && !is_turned_away(saw) {
         find(format!("I3: the client has an answer to {id}, and the trail knows nothing of it"));
     }
     if *kind == Kind::Forbidden && *saw == Saw::Result {
         find(format!("I9: {id} is forbidden and the client has a result"));
     }
     findings
+}
+
+/// Whether the client was told that nothing was recorded, or that the call was not even taken: then nothing need be.
+fn is_turned_away(saw: &Saw) -> bool {
+    matches!(saw, Saw::Error { code: -31_004 | -31_005, .. })
 }
 
 /// I5: what one client did one after another stands in that order, without a hole.
@@ -170,7 +175,8 @@ fn order(book: &[Entry], lives: &BTreeMap<String, Life>, findings: &mut Vec<Stri
         for entry in entries {
             let life = lives.get(&entry.id).filter(|life| life.decided_at.is_some());
             let Some(life) = life else {
-                hole = hole.or((entry.saw != Saw::Nothing).then_some(entry.id.as_str()));
+                let is_hole = entry.saw != Saw::Nothing && !is_turned_away(&entry.saw);
+                hole = hole.or(is_hole.then_some(entry.id.as_str()));
                 continue;
             };
             if let Some(hole) = hole {
