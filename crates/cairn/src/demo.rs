@@ -23,7 +23,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{folder, read};
+use crate::{folder, read, say};
 
 const POLICIES: &str = r#"@id("agents-may-look-and-work")
 permit(principal, action, resource);
@@ -75,31 +75,37 @@ struct Story {
 
 impl Story {
     async fn play(&self) -> anyhow::Result<()> {
-        println!("1/6  starting cairn up in {}", self.data.display());
+        say::line(format_args!("1/6  starting cairn up in {}", self.data.display()));
         let mut up = self.start().await?;
         let mut agent = Agent::connect(&self.data, &self.workflow).await?;
-        println!("2/6  the agent looks up an order: policy allows it");
+        say::line(format_args!("2/6  the agent looks up an order: policy allows it"));
         agent.call("get_order", json!({ "order_id": "order-1" })).await?;
-        println!("3/6  the agent wants to refund one: policy wants a person, and we approve it");
+        say::line(format_args!("3/6  the agent wants to refund one: policy wants a person, and we approve it"));
         self.refund(&mut agent).await?;
-        println!("4/6  the agent wants to delete one: policy forbids it");
+        say::line(format_args!("4/6  the agent wants to delete one: policy forbids it"));
         agent.call("delete_order", json!({ "order_id": "order-2" })).await?;
-        println!("5/6  the agent starts an export, and in the middle of it the gateway is killed with kill -9");
+        say::line(format_args!(
+            "5/6  the agent starts an export, and in the middle of it the gateway is killed with kill -9"
+        ));
         self.crash(&mut agent, &mut up).await?;
-        println!("     starting cairn up again: it closes what the dead one left open before it serves");
+        say::line(format_args!("     starting cairn up again: it closes what the dead one left open before it serves"));
         let mut up = self.start().await?;
-        println!("6/6  reading the trail back from the Kafka port");
+        say::line(format_args!("6/6  reading the trail back from the Kafka port"));
         let endpoints = folder::endpoints(&self.data).context("cairn up announces where it listens")?;
         let (bootstrap, workflow) = (endpoints.kafka.clone(), self.workflow.clone());
         let tree = tokio::task::spawn_blocking(move || read::workflow(&bootstrap, &workflow, false)).await??;
-        println!("\n{tree}");
+        say::line(format_args!("\n{tree}"));
         terminate(&mut up).await?;
-        let data = self.data.display();
-        println!("The folder stays. Look at it again with:");
-        println!("  {} up --data {data} --config {data}/demo.json --kafka 127.0.0.1:9092", self.me.display());
-        println!("  {} trail {} --bootstrap 127.0.0.1:9092", self.me.display(), self.workflow);
-        println!("  {} tail --from-start --count 20 --bootstrap 127.0.0.1:9092", self.me.display());
-        println!("  kcat -b 127.0.0.1:9092 -t mcp.calls -C -e -f '%t/%p@%o %k %s\\n'");
+        let (me, data) = (quoted(&self.me), quoted(&self.data));
+        let config = quoted(&self.data.join("demo.json"));
+        let workflow = &self.workflow;
+        say::line(format_args!("The folder stays. Look at it again with:"));
+        say::line(format_args!("  {me} up --data {data} --config {config} --kafka 127.0.0.1:9092"));
+        say::line(format_args!("and beside it:"));
+        say::line(format_args!("  {me} trail {workflow} --data {data}"));
+        say::line(format_args!("  {me} tail --from-start --no-follow --data {data}"));
+        say::line(format_args!("  kcat -b 127.0.0.1:9092 -t mcp.calls -C -e -f '%t/%p@%o %k %s\\n'"));
+        say::line(format_args!("  {me} operator new --data {data}    # a token of your own, for approve and deny"));
         Ok(())
     }
 
@@ -182,6 +188,13 @@ async fn approve(me: &Path, admin: &str, token: &str, data: &Path) -> anyhow::Re
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     bail!("no call came to wait for approval")
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 async fn terminate(up: &mut Child) -> anyhow::Result<()> {

@@ -43,7 +43,7 @@ pub(crate) struct Folder {
 
 /// `$CAIRN_DATA`, else `~/.local/share/cairn`.
 pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
-    if let Some(data) = std::env::var_os("CAIRN_DATA") {
+    if let Some(data) = std::env::var_os("CAIRN_DATA").filter(|data| !data.is_empty()) {
         return Ok(data.into());
     }
     let home = std::env::var_os("HOME").context("neither CAIRN_DATA nor HOME is set: name a folder with --data")?;

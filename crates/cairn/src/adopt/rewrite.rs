@@ -86,12 +86,13 @@ pub(crate) fn tables(root: &Node) -> Vec<&Node> {
 }
 
 /// Whether a server's command is Cairn's own.
-fn is_ours(server: &Node) -> bool {
+fn is_ours(server: &Node, own: &str) -> bool {
     let text = |key: &str| server.member(key).and_then(|member| member.value.text());
-    let program = text("command").and_then(|command| command.rsplit(['/', '\\']).next()).unwrap_or_default();
+    let command = text("command").unwrap_or_default();
+    let program = command.rsplit(['/', '\\']).next().unwrap_or_default();
     let args = server.member("args").and_then(|args| args.value.items()).unwrap_or_default();
     let first = args.first().and_then(Node::text);
-    if matches!(program, "cairn" | "cairn.exe") && first == Some("wrap") {
+    if (command == own || matches!(program, "cairn" | "cairn.exe")) && first == Some("wrap") {
         return true;
     }
     // Its URL may be the gateway's, on this machine.
@@ -107,7 +108,7 @@ impl Wrapper {
     fn one(&self, text: &str, server: &Member, edits: &mut Vec<Edit>) -> State {
         let node = &server.value;
         let command = node.member("command");
-        if is_ours(node) || command.and_then(|command| command.value.text()) == Some(&self.program) {
+        if is_ours(node, &self.program) {
             return State::Already;
         }
         let url = ["url", "serverUrl", "httpUrl"].into_iter().find_map(|key| node.member(key));

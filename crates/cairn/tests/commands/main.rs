@@ -4,6 +4,7 @@
 //! pid and waits for conditions, never for times.
 
 mod adopt;
+mod approve;
 mod demo;
 mod support;
 mod trail;

@@ -254,3 +254,43 @@ fn an_up_of_wraps_takes_policies_from_its_data_folder() {
     client.close();
     up.signal("-TERM");
 }
+
+#[test]
+fn what_adopt_wrote_works_as_a_client_starts_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // The HTTP server that is wrapped is itself a Cairn: its trail shows which headers came.
+    let far_data = folder.path().join("far");
+    let far = Up::start(&far_data, &["--config", &crate::support::orders(folder.path()).display().to_string()]);
+    let near_data = folder.path().join("near");
+    let near = Up::start(&near_data, &[]);
+    let local = sample(&folder.path().join("local.txt"));
+    let servers = json!({ "mcpServers": {
+        "local": { "command": local[0], "args": local[1..], "env": { "FOR_THE_SERVER": "1" } },
+        "far": { "type": "http", "url": format!("http://{}/mcp/orders", far.gateway), "headers": { "Cairn-Workflow-Id": "by-a-header" } },
+    } });
+    let file = folder.path().join("client.json");
+    fs::write(&file, servers.to_string()).expect("written");
+    let adopted = crate::support::run(cairn().args(["adopt", "--yes", "--data"]).arg(&near_data).arg(&file));
+    assert!(adopted.status.success(), "{}", text(&adopted.stderr));
+    let written: Value = serde_json::from_slice(&fs::read(&file).expect("there")).expect("JSON");
+    for name in ["local", "far"] {
+        let server = &written["mcpServers"][name];
+        let mut command = std::process::Command::new(server["command"].as_str().expect("a command"));
+        command.args(server["args"].as_array().expect("args").iter().filter_map(Value::as_str));
+        for (key, value) in server["env"].as_object().expect("variables") {
+            command.env(key, value.as_str().expect("text"));
+        }
+        let mut client = Client::start(&mut command);
+        client.initialize();
+        let answer = client.call("get_order", json!({ "order_id": "order-1" }));
+        assert!(answer.get("result").is_some(), "{name}: {answer}");
+        client.close();
+    }
+    let near_events = events(&near_data);
+    let of =
+        |name: &str| near_events.iter().filter(|e| e["type"] == "call.outcome" && e["data"]["server"] == name).count();
+    assert_eq!((of("local"), of("far")), (2, 2), "both went through");
+    assert_eq!(workflows(&far_data), ["by-a-header"], "the headers arrived");
+    near.end();
+    far.end();
+}
