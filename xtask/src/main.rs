@@ -45,7 +45,11 @@ enum Recipe {
     /// Runs the Kafka clients of other people against a Cairn that is killed in between.
     Kafka(kafka::Options),
     /// Runs the long version of every suite and writes docs/proof.md.
-    Proof,
+    Proof {
+        /// Only suites whose name contains one of these; the others are listed as not run.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+    },
     /// Breaks a copy of the code in named ways and says which test noticed.
     Mutants {
         /// Only mutants whose name contains this.
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
         Recipe::Tidy => tidy::run(),
         Recipe::Conformance => conformance::run(conformance::Scale::Full),
         Recipe::Kafka(options) => kafka::run(&options),
-        Recipe::Proof => proof::run(),
+        Recipe::Proof { only } => proof::run(&only),
         Recipe::Mutants { only } => mutants::run(&only),
     };
     match result {

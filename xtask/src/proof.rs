@@ -1,7 +1,8 @@
 //! `cargo xtask proof`: the long version of every suite, and what it came to, in docs/proof.md.
 //!
 //! Who calls it: people, before a release. It guarantees that every failure, skip and exclusion is in the file, with
-//! its reason. Long tests are marked `#[ignore = "long: …"]`, or read `CAIRN_PROOF=1` and do more.
+//! its reason. Long tests are marked `#[ignore = "long: …"]`, or read `CAIRN_PROOF` and do more; what they count they
+//! print in lines that begin with `proof: `.
 
 use std::fmt::Write;
 use std::process::Command;
@@ -13,6 +14,8 @@ use crate::process::{quiet, shown};
 use crate::tally::Tally;
 use crate::{conformance, kafka, mutants, places, tidy};
 
+/// How long the rounds of crashes may take.
+const CRASH_LIMIT: Duration = Duration::from_secs(12 * 3600);
 /// How long the workspace's long tests may take.
 const RUST_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// What no suite here covers, and why.
@@ -22,17 +25,26 @@ const EXCLUSIONS: &[(&str, &str)] = &[
         "Cairn forwards to servers with the headers it is given; it obtains no tokens yet",
     ),
     ("the suite's extension scenarios (tasks, DPoP, enterprise-managed authorization)", "the suite runs them unscored"),
+    (
+        "power loss of the machine itself",
+        "a layer below the process stands for it: it forgets what no fsync covered, and cannot show a disk that lies to the kernel",
+    ),
+    (
+        "kills at each operation on the disk through `cairn wrap`",
+        "what is recorded does not depend on the door; the steps of a call are killed through both doors",
+    ),
     ("header and committed offset with kcat", "its output is lines, and it shows no committed offsets"),
 ];
 
 /// One suite of the proof.
 type Suite = (&'static str, fn() -> anyhow::Result<Tally>);
 
-/// Runs everything and writes the file.
-pub(crate) fn run() -> anyhow::Result<Tally> {
-    let suites: [Suite; 5] = [
+/// Runs everything, or what is named, and writes the file.
+pub(crate) fn run(only: &[String]) -> anyhow::Result<Tally> {
+    let suites: [Suite; 6] = [
         ("tidy", tidy::run),
         ("Rust tests, long ones included", rust),
+        ("crash and power loss, long rounds", crash),
         ("MCP conformance", || conformance::run(conformance::Scale::Full)),
         ("Kafka clients, 100,000 records each", || kafka::run(&kafka::Options::proof())),
         ("mutants", || mutants::run("")),
@@ -40,6 +52,10 @@ pub(crate) fn run() -> anyhow::Result<Tally> {
     let mut rows = String::new();
     let mut tally = Tally::default();
     for (name, suite) in suites {
+        if !only.is_empty() && !only.iter().any(|part| name.contains(part.as_str())) {
+            writeln!(rows, "| {name} | | | | not run this time |")?;
+            continue;
+        }
         let started = Instant::now();
         let counted = suite().unwrap_or_else(|error| {
             let mut failed = Tally::default();
@@ -65,6 +81,13 @@ fn document(rows: &str, tally: &Tally) -> anyhow::Result<String> {
     let clean = if changed.is_empty() { "" } else { ", with changes that are not committed" };
     writeln!(text, "Commit {}{clean}, on {}.\n", commit.trim(), date.trim())?;
     writeln!(text, "| suite | passed | failed | skipped | took |\n| --- | --- | --- | --- | --- |\n{rows}")?;
+    if !tally.counts.is_empty() {
+        writeln!(text, "## Counts\n")?;
+        for count in &tally.counts {
+            writeln!(text, "- {count}")?;
+        }
+        writeln!(text)?;
+    }
     writeln!(text, "## Failures and skips\n")?;
     if tally.remarks.is_empty() {
         writeln!(text, "None.")?;
@@ -80,10 +103,19 @@ fn document(rows: &str, tally: &Tally) -> anyhow::Result<String> {
 }
 
 fn rust() -> anyhow::Result<Tally> {
+    let arguments = ["test", "--workspace", "--no-fail-fast", "--", "--include-ignored", "--show-output"];
+    cargo(&arguments, "1", RUST_LIMIT)
+}
+
+fn crash() -> anyhow::Result<Tally> {
+    // One after another: they share the machine's disk, and each brings its own load.
+    cargo(&["test", "-p", "cairn", "--test", "crash", "--", "--test-threads=1", "--nocapture"], "crash", CRASH_LIMIT)
+}
+
+fn cargo(arguments: &[&str], proof: &str, limit: Duration) -> anyhow::Result<Tally> {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-    command.args(["test", "--workspace", "--no-fail-fast", "--", "--include-ignored"]);
-    command.current_dir(places::root()).env("CAIRN_PROOF", "1").env("CARGO_TERM_COLOR", "never");
-    let ended = shown(&mut command, RUST_LIMIT)?;
+    command.args(arguments).current_dir(places::root()).env("CAIRN_PROOF", proof).env("CARGO_TERM_COLOR", "never");
+    let ended = shown(&mut command, limit)?;
     let mut tally = Tally::default();
     tally.add_cargo_output(&ended.output);
     if !ended.success && tally.failed == 0 {

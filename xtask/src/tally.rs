@@ -14,6 +14,8 @@ pub(crate) struct Tally {
     pub(crate) skipped: u64,
     /// One line for each failure and each skip, for the end of the run.
     pub(crate) remarks: Vec<String>,
+    /// What suites counted besides, one line each (`proof: …` in a test's output).
+    pub(crate) counts: Vec<String>,
 }
 
 impl Tally {
@@ -51,6 +53,7 @@ impl Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.remarks.extend(other.remarks);
+        self.counts.extend(other.counts);
     }
 
     /// Whether something ran and nothing failed.
@@ -69,6 +72,8 @@ impl Tally {
             self.failed += count(" failed;");
             self.skipped += count(" ignored;");
         }
+        self.counts
+            .extend(output.lines().filter_map(|line| line.split_once("proof: ")).map(|(_, count)| count.to_owned()));
         let failures = output.lines().filter(|line| line.starts_with("test ") && line.ends_with("... FAILED"));
         self.remarks.extend(failures.map(|line| format!("FAILED  {line}")));
     }

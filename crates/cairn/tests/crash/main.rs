@@ -1,7 +1,8 @@
 //! The write-ahead guarantees, proven by breaking the process: the real `cairn up` is stopped everywhere, started again,
 //! and its trail is compared with what reached an upstream that outlived it and with what its clients saw.
 //!
-//! One test binary; a bounded slice of each suite runs by default, all of it with `CAIRN_PROOF=1` (`cargo xtask proof`).
+//! One test binary; a bounded slice of each suite runs by default, all of it with
+//! `CAIRN_PROOF=crash` (`cargo xtask proof`; fewer with `CAIRN_PROOF_SITES=N`).
 //! To add a place to crash at, add a [`rounds::Stop`]; to add something that must hold, add it to [`verdict`].
 #![allow(clippy::print_stdout, reason = "the counts of a proof are printed where somebody asks for them")]
 
@@ -16,7 +17,7 @@ mod trail;
 mod upstream;
 mod verdict;
 
-use rounds::{Plan, Power, Stop, Tally, Through, is_proof, live};
+use rounds::{Plan, Power, Stop, Tally, Through, live, proof_sites};
 
 /// Every step of the life of a call, as `CAIRN_CRASH_AT` names them.
 const STEPS: [&str; 9] = [
@@ -55,9 +56,9 @@ fn every_step() -> Vec<Stop> {
 }
 
 /// Lives through the stops once for each seed: one in the default run, many in a proof.
-async fn suite(name: &str, stops: fn() -> Vec<Stop>, power: Power, through: Through, proof_sites: u64) {
+async fn suite(name: &str, stops: fn() -> Vec<Stop>, power: Power, through: Through) {
     let mut all = Tally::default();
-    for seed in 0..if is_proof() { proof_sites } else { 1 } {
+    for seed in 0..proof_sites().unwrap_or(1) {
         all.add(&live(&Plan { seed, stops: stops(), agents: 8, power, through }).await);
     }
     report(name, &all);
@@ -65,31 +66,30 @@ async fn suite(name: &str, stops: fn() -> Vec<Stop>, power: Power, through: Thro
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_step_of_a_call_leaves_one_story_over_http() {
-    suite("kill -9 at each step of a call, HTTP", every_step, Power::Stays, Through::Http, 25).await;
+    suite("kill -9 at each step of a call, HTTP", every_step, Power::Stays, Through::Http).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_step_of_a_call_leaves_one_story_over_wraps() {
     let some = || ["after-intent", "forwarded", "answered"].map(Stop::Step).into();
     let all = || STEPS.iter().filter(|step| **step != "held").map(|step| Stop::Step(step)).collect();
-    let stops = if is_proof() { all } else { some as fn() -> Vec<Stop> };
-    suite("kill -9 at each step of a call, cairn wrap", stops, Power::Stays, Through::Wraps, 25).await;
+    let stops = if proof_sites().is_some() { all } else { some as fn() -> Vec<Stop> };
+    suite("kill -9 at each step of a call, cairn wrap", stops, Power::Stays, Through::Wraps).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_within_recording_or_recovery_leaves_one_story() {
     let stops = || DISK.into_iter().flat_map(|stop| [stop, Stop::Starting]).collect();
-    suite("kill -9 around each operation on the disk, in recovery too", stops, Power::Stays, Through::Http, 25).await;
+    suite("kill -9 around each operation on the disk, in recovery too", stops, Power::Stays, Through::Http).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn power_loss_at_any_step_of_a_call_leaves_one_story() {
-    suite("power loss at each step of a call", every_step, Power::Fails, Through::Http, 25).await;
+    suite("power loss at each step of a call", every_step, Power::Fails, Through::Http).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn power_loss_within_recording_or_recovery_leaves_one_story() {
     let stops = || DISK.into_iter().flat_map(|stop| [stop, Stop::Starting]).collect();
-    suite("power loss around each operation on the disk, in recovery too", stops, Power::Fails, Through::Http, 25)
-        .await;
+    suite("power loss around each operation on the disk, in recovery too", stops, Power::Fails, Through::Http).await;
 }

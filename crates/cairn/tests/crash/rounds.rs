@@ -85,9 +85,14 @@ impl Tally {
     }
 }
 
-/// Whether the long version runs.
-pub(crate) fn is_proof() -> bool {
-    std::env::var("CAIRN_PROOF").is_ok_and(|value| value == "1")
+/// Sites of each suite where `CAIRN_PROOF=crash` asks for the long version and `CAIRN_PROOF_SITES` for no other number.
+const PROOF_SITES: u64 = 200;
+
+/// How many sites of each suite the long version has; `None` in the default run.
+pub(crate) fn proof_sites() -> Option<u64> {
+    std::env::var("CAIRN_PROOF").ok().filter(|value| value == "crash")?;
+    let sites = std::env::var("CAIRN_PROOF_SITES").ok();
+    Some(sites.map_or(PROOF_SITES, |sites| sites.parse().expect("CAIRN_PROOF_SITES is a number")))
 }
 
 /// Lives through a plan; panics with everything that does not agree.

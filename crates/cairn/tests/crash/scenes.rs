@@ -14,7 +14,7 @@ use crate::{
     cairn::{How, PATIENCE, Site, Up, admin_request},
     forgetful::{Forgetful, Loss},
     rounds::begin,
-    trail::Trail,
+    trail::{Follower, Trail},
     upstream::Upstream,
     verdict::{Counts, judge},
 };
@@ -129,6 +129,33 @@ async fn a_disk_that_lies_about_syncs_is_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_shown_forwarded_or_answered_before_it_is_durable() {
+    let mut stage = Stage::new().await;
+    let entropy = Entropy::seeded(7);
+    let mut up = stage.site.up(&stage.layered(&[])).await;
+    for round in 0..4 {
+        up.kill().await;
+        stage.layer.lose(Loss::All);
+        // Each sync takes its time, so that whatever does not wait for it is far ahead of it when the power goes.
+        up = stage.site.up(&stage.layered(&[("FORGETFUL_SYNC_MS", "80")])).await;
+        stage.is_one_story(&up.kafka).await;
+        let follower = Follower::start(&up.kafka);
+        let before = stage.book.entries().iter().filter(|entry| entry.saw == Saw::Result).count();
+        let agents = stage.agents(&up, &format!("slow-{round}"), 4, Habit::Mixed(0)).await;
+        stage.saw("results", before + 6, |saw| *saw == Saw::Result).await;
+        tokio::time::sleep(Duration::from_millis(entropy.next_u64() % 200)).await;
+        up.kill().await;
+        all(agents).await;
+        let (seen, mut findings) = (follower.end().await.expect("a trail"), Vec::new());
+        stage.trail.merge(seen, &mut findings);
+        assert!(findings.is_empty(), "{findings:#?}");
+    }
+    stage.layer.lose(Loss::All);
+    let up = stage.site.up(&stage.layered(&[])).await;
+    stage.is_one_story(&up.kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_process_left_open_is_closed_before_its_successor_says_that_it_serves() {
     const OPEN: usize = 10;
     let mut stage = Stage::new().await;
@@ -174,10 +201,12 @@ async fn a_disk_that_stalls_stops_strict_calls_and_nothing_is_forwarded_until_it
     // Some calls are at the server when the disk stalls: they have been executed, and cannot be recorded.
     let executed = stage.agents(&up, "executed", 2, Habit::Act(3_000)).await;
     stage.reached(2).await;
+    // Others are anywhere, some with an intent that is accepted and will not become durable in time.
+    let refused = stage.agents(&up, "refused", 4, Habit::Act(0)).await;
+    stage.saw("results", 8, |saw| *saw == Saw::Result).await;
     stage.layer.fault("stall", true);
     stage.saw("executed, not recorded", 2, |saw| is_refusal(saw, EXECUTED_NOT_RECORDED)).await;
     let reached = stage.upstream.reached().len();
-    let refused = stage.agents(&up, "refused", 2, Habit::Act(0)).await;
     stage.saw("not recorded", 8, |saw| is_refusal(saw, NOT_RECORDED)).await;
     assert_eq!(stage.upstream.reached().len(), reached, "nothing is forwarded while nothing can be recorded");
     stage.layer.fault("stall", false);
