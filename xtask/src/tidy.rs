@@ -26,6 +26,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("gateway", &["clock", "contract", "mcp", "policy", "vault", "backbone"]),
     ("operators", &["clock", "gateway"]),
     ("sample", &[]),
+    // What is measured is reached from outside, as users reach it.
+    ("bench", &[]),
 ];
 /// The crate that wires everything.
 const WIRING: &str = "cairn";

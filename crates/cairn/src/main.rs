@@ -82,6 +82,15 @@ enum Command {
     /// Denies a held call; without an id lists what waits.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn deny ap-0192… --reason \"not today\"")]
     Deny(SettleArguments),
+    /// Measures load and latency of gateway and log, as ratios to baselines of the same run.
+    #[command(after_help = "Example: cairn bench --quick\nExample: cairn bench gateway --seconds 30 --json")]
+    Bench(cairn_bench::Options),
+    /// A process that `bench` runs beside Cairn.
+    #[command(hide = true)]
+    BenchPart {
+        #[command(subcommand)]
+        part: cairn_bench::Part,
+    },
     /// The operator's credential.
     Operator {
         #[command(subcommand)]
@@ -261,6 +270,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Approve(arguments) => settle(arguments, true).await,
         Command::Deny(arguments) => settle(arguments, false).await,
+        Command::Bench(options) => cairn_bench::run(options).await,
+        Command::BenchPart { part } => part.run().await,
         Command::Operator { what: OperatorCommand::New { data } } => {
             let data = data.map_or_else(folder::default_path, Ok)?;
             std::fs::create_dir_all(&data)?;
