@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a recipe talks to the person who started it")]
 #![allow(clippy::disallowed_methods, reason = "a recipe runs real processes in real time, and is never simulated")]
 
+mod bench;
 mod cairn;
 mod conformance;
 mod kafka;
@@ -50,6 +51,9 @@ enum Recipe {
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
+    /// Measures Cairn with Apache Kafka, and where asked other gateways, beside it in the same run.
+    #[command(after_help = "Example: cargo xtask bench --peers -- gateway --seconds 20")]
+    Bench(bench::Options),
     /// Breaks a copy of the code in named ways and says which test noticed.
     Mutants {
         /// Only mutants whose name contains this.
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Recipe::Conformance => conformance::run(conformance::Scale::Full),
         Recipe::Kafka(options) => kafka::run(&options),
         Recipe::Proof { only } => proof::run(&only),
+        Recipe::Bench(options) => bench::run(&options),
         Recipe::Mutants { only } => mutants::run(&only),
     };
     match result {

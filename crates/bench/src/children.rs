@@ -111,7 +111,11 @@ impl Stage {
         let to = upstream_at.to_string();
         let (relay, relay_at) = Process::start(&words(&["bench-part", "relay", "--to", &to]), address).await?;
         let config = folder.path().join("mcp.json");
-        let servers = serde_json::json!({ "canned": { "type": "http", "url": format!("http://{upstream_at}/mcp") } });
+        let program = std::env::current_exe().context("find the program that runs")?;
+        let servers = serde_json::json!({
+            "canned": { "type": "http", "url": format!("http://{upstream_at}/mcp") },
+            "child": { "command": program, "args": ["bench-part", "stdio"] },
+        });
         std::fs::write(&config, serde_json::json!({ "mcpServers": servers }).to_string())?;
         std::fs::create_dir(folder.path().join("policies"))?;
         std::fs::write(folder.path().join("policies/bench.cedar"), POLICIES)?;

@@ -22,6 +22,8 @@ use crate::{
 
 const RELAXED: &str = "Gateway, relaxed call (resources/read)";
 const STRICT: &str = "Gateway, strict call (tools/call)";
+/// Cairn before a server that is a child, for peers that know no other.
+const OVER_STDIO: &str = "Cairn, stdio server";
 const MANY: usize = 32;
 /// Of the byte relay's calls, at 32 clients.
 const RELAXED_RATIO_MIN: f64 = 0.6;
@@ -69,7 +71,11 @@ pub(crate) async fn measure(
         Target::new("byte relay", stage.relay_at, "/mcp"),
         Target::new("Cairn", stage.gateway_at, "/mcp/canned"),
     ];
-    targets.extend_from_slice(peers);
+    if !peers.is_empty() {
+        // Peers that only start servers as children are to be held to the same.
+        targets.push(Target::new(OVER_STDIO, stage.gateway_at, "/mcp/child"));
+        targets.extend_from_slice(peers);
+    }
     for clients in [1, MANY] {
         let turns = take_turns(stage, &targets, Method::Read, clients, effort).await?;
         relaxed(&turns, clients, report);
@@ -145,7 +151,7 @@ fn clients_word(clients: usize) -> String {
 fn common(section: &'static str, turns: &Turns, clients: usize, report: &mut Report) {
     let who = clients_word(clients);
     for name in &turns.names {
-        let is_peer = !matches!(name.as_str(), "direct" | "byte relay" | "Cairn");
+        let is_peer = !matches!(name.as_str(), "direct" | "byte relay" | "Cairn" | OVER_STDIO);
         let noted = |row: Row| if is_peer { row.note(PEER_NOTE) } else { row };
         let mut row = noted(Row::new(section, format!("{who}: {name}"), turns.calls(name), "calls/s"));
         if name != "byte relay" {

@@ -93,6 +93,8 @@ pub enum Part {
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: SocketAddr,
     },
+    /// The same server on standard input and output.
+    Stdio,
     /// The relay that only copies bytes.
     Relay {
         /// Where it listens.
@@ -112,6 +114,7 @@ impl Part {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Upstream { listen } => upstream::serve(listen).await,
+            Self::Stdio => upstream::serve_stdio().await,
             Self::Relay { listen, to } => relay::serve(listen, to).await,
         }
     }

@@ -1,4 +1,4 @@
-//! A canned MCP server over Streamable HTTP: it answers at once, so that what stands before it is what is measured.
+//! A canned MCP server over Streamable HTTP, or standard input and output: it answers at once, so that what stands before it is what is measured.
 //!
 //! It speaks enough of 2025-11-25 and older for a handshake, one resource and one tool; it remembers nothing. Its
 //! answers are prepared, but for the id.
@@ -17,7 +17,10 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+};
 
 /// Characters of the text that the resource and the tool give.
 const TEXT_CHARS: usize = 1_000;
@@ -64,6 +67,16 @@ impl Answers {
             resources: json!({ "resources": [resource] }).to_string(),
             resource: json!({ "contents": contents }).to_string(),
             sessions: AtomicU64::new(0),
+        }
+    }
+
+    /// The whole message that answers a request.
+    fn text(&self, id: &RawValue, envelope: &Envelope<'_>) -> String {
+        match self.answer(envelope) {
+            Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.get()),
+            Err(words) => {
+                format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32601,"message":"{words}"}}}}"#, id.get())
+            }
         }
     }
 
@@ -114,6 +127,22 @@ pub async fn canned(listener: TcpListener) -> anyhow::Result<()> {
     }
 }
 
+/// Serves the same answers on standard input and output, line by line, until the input ends.
+pub(crate) async fn serve_stdio() -> anyhow::Result<()> {
+    let answers = Answers::prepared();
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut out = tokio::io::stdout();
+    while let Some(line) = lines.next_line().await? {
+        let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(&line) else { continue };
+        let Some(id) = envelope.id else { continue };
+        let mut text = answers.text(id, &envelope);
+        text.push('\n');
+        out.write_all(text.as_bytes()).await?;
+        out.flush().await?;
+    }
+    Ok(())
+}
+
 async fn respond(answers: &'static Answers, request: Request<Incoming>) -> Response<Full<Bytes>> {
     match *request.method() {
         Method::POST => {}
@@ -124,13 +153,7 @@ async fn respond(answers: &'static Answers, request: Request<Incoming>) -> Respo
     let body = body.to_bytes();
     let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(&body) else { return empty(StatusCode::BAD_REQUEST) };
     let Some(id) = envelope.id else { return empty(StatusCode::ACCEPTED) };
-    let text = match answers.answer(&envelope) {
-        Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.get()),
-        Err(words) => {
-            format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32601,"message":"{words}"}}}}"#, id.get())
-        }
-    };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(Full::new(Bytes::from(answers.text(id, &envelope))));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if envelope.method == "initialize" {
         let session = format!("canned-{}", answers.sessions.fetch_add(1, Ordering::Relaxed));
