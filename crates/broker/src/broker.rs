@@ -300,6 +300,11 @@ impl Broker {
     /// Deletes a topic and all it holds, as DeleteTopics does.
     pub async fn delete_topic(&self, who: &Principal, name: &str) -> Result<(), TopicError> {
         self.may_change(who, name)?;
+        let prefix = &self.inner.options.protected_prefix;
+        // Whoever may write the trail need not be able to throw it away.
+        if *who != Principal::Internal && !prefix.is_empty() && name.starts_with(prefix) {
+            return Err(TopicError::Denied { prefix: prefix.clone() });
+        }
         let topic = self.inner.topics.get(name).ok_or_else(|| TopicError::Unknown { name: name.to_owned() })?;
         if topic.is_internal() {
             return Err(TopicError::Denied { prefix: OFFSETS_TOPIC.to_owned() });
@@ -487,7 +492,7 @@ impl Broker {
         match who {
             Principal::Internal => true,
             _ if options.protected_prefix.is_empty() || !topic.starts_with(&options.protected_prefix) => true,
-            Principal::User(user) => options.writers.contains(user),
+            Principal::User(user) => options.users.writes_protected(user),
             Principal::Anonymous => false,
         }
     }

@@ -20,4 +20,4 @@ pub use broker::{
     Broker, BrokerStats, FetchError, Fetched, OpenError, ProduceError, TopicDescription, TopicError, TopicSpec,
 };
 pub use options::{BrokerLimits, BrokerOptions, HostPort};
-pub use principal::{Principal, SecretHash};
+pub use principal::{Principal, SALT_BYTES, SecretHash, User, Users};

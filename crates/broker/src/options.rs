@@ -1,13 +1,8 @@
 //! What a broker can be told. Made by the wiring; every field has a safe default.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, str::FromStr, time::Duration};
 
-use crate::principal::SecretHash;
+use crate::principal::Users;
 
 /// A host name or address and a port, as clients are told to use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +43,7 @@ pub struct BrokerOptions {
     /// This broker's node id.
     pub node_id: i32,
     /// Topics with this prefix are written, created and deleted by [`Principal::Internal`](crate::Principal::Internal)
-    /// and `writers` only.
+    /// and `users` that are allowed to only; none of these but the first deletes them.
     pub protected_prefix: String,
     /// Whether Metadata may create a topic that a client asks for.
     pub auto_create_topics: bool,
@@ -56,10 +51,8 @@ pub struct BrokerOptions {
     pub default_partitions: u32,
     /// Partitions of `__consumer_offsets`, when it is first created.
     pub offsets_partitions: u32,
-    /// Users that may log in by SASL PLAIN, with the hash of their secret.
-    pub users: BTreeMap<String, SecretHash>,
-    /// Users that may write protected topics.
-    pub writers: BTreeSet<String>,
+    /// Users that may log in by SASL PLAIN, and which of them may write protected topics.
+    pub users: Users,
     /// Bounds.
     pub limits: BrokerLimits,
 }
@@ -73,8 +66,7 @@ impl Default for BrokerOptions {
             auto_create_topics: true,
             default_partitions: 4,
             offsets_partitions: 8,
-            users: BTreeMap::new(),
-            writers: BTreeSet::new(),
+            users: Users::default(),
             limits: BrokerLimits::default(),
         }
     }

@@ -207,9 +207,10 @@ async fn committed_offsets_and_their_metadata_survive_a_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outsider_cannot_write_what_is_protected_and_a_named_writer_can() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = quick();
-    options.users.insert("gateway".into(), cairn_broker::SecretHash::of(b"s3cret"));
-    options.writers.insert("gateway".into());
+    let options = quick();
+    let secret = cairn_broker::SecretHash::of([1; 16], b"s3cret");
+    let users = options.users.clone();
+    users.replace([("gateway".to_owned(), cairn_broker::User { secret, writes_protected: true })].into());
     let served = Served::start(folder.path(), options).await;
     let outsider: FutureProducer = config(&served).set("message.timeout.ms", "20000").create().unwrap();
     let record = || FutureRecord::<(), _>::to("mcp.calls").payload("v");
@@ -227,6 +228,10 @@ async fn an_outsider_cannot_write_what_is_protected_and_a_named_writer_can() {
         .unwrap();
     gateway.send(record(), PATIENCE).await.unwrap();
     let (error, _) = outsider.send(record(), PATIENCE).await.unwrap_err();
+    assert!(denied(&error), "{error}");
+    // Taken back, the right ends for the connection that is open.
+    users.replace(std::collections::BTreeMap::new());
+    let (error, _) = gateway.send(record(), PATIENCE).await.unwrap_err();
     assert!(denied(&error), "{error}");
     served.end().await;
 }

@@ -80,6 +80,5 @@ fn user(broker: &Broker, token: &[u8]) -> Option<String> {
     let (acts_for, user, secret) = (parts.next()?, parts.next()?, parts.next()?);
     let user = std::str::from_utf8(user).ok()?;
     let right_form = parts.next().is_none() && (acts_for.is_empty() || acts_for == user.as_bytes());
-    let known = broker.inner.options.users.get(user)?;
-    (right_form && known.matches(secret)).then(|| user.to_owned())
+    (broker.inner.options.users.admit(user, secret) && right_form).then(|| user.to_owned())
 }
