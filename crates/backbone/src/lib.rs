@@ -20,4 +20,4 @@ pub use recorder::{
     OpenCall, OutcomeRoom, Planned, RecordError, Recorded, Recorder, RecorderError, RecorderOptions, RecorderStats,
     Submitted,
 };
-pub use seam::{AppendError, Appended, Backbone, BackboneStats, Bounds, ReadError, Slice, TopicError};
+pub use seam::{AppendError, Appended, Backbone, BackboneStats, Bounds, Kept, ReadError, Slice, TopicError};

@@ -41,6 +41,13 @@ pub trait Backbone: Debug + Send + Sync {
         false
     }
 
+    /// What a start needs to go on, where the log itself cannot be read at the moment: each partition's last event of this
+    /// gateway and all those of calls without outcome, each partition's in order. `None` where the log can be read, which is
+    /// then the truth.
+    fn kept(&self) -> Option<Vec<Kept>> {
+        None
+    }
+
     /// Depths, for metrics.
     fn stats(&self) -> BackboneStats {
         BackboneStats::default()
@@ -57,6 +64,19 @@ pub struct Appended {
     pub offset: Option<u64>,
     /// No record of the append lies, or will lie, before this offset.
     pub floor: u64,
+}
+
+/// An event that was kept beside the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// Its topic.
+    pub topic: Topic,
+    /// Its partition.
+    pub partition: u32,
+    /// It does not lie before this offset.
+    pub floor: u64,
+    /// The event's record.
+    pub record: EventRecord,
 }
 
 /// Records of one partition.
@@ -90,7 +110,7 @@ pub struct BackboneStats {
     pub spool_bytes: u64,
     /// The spool's bound; 0 without a spool.
     pub spool_bytes_max: u64,
-    /// Whether the cluster answers; always true for the embedded log.
+    /// Whether the cluster is away: events cannot be delivered at the moment. Never for the embedded log.
     pub away: bool,
 }
 
@@ -175,6 +195,14 @@ pub enum TopicError {
     /// It does not exist.
     #[error("there is no topic {topic}: create it as `cairn topics plan` prints it")]
     Unknown {
+        /// The topic.
+        topic: &'static str,
+    },
+    /// This principal may not see or create it.
+    #[error(
+        "the cluster does not let Cairn see or create the topic {topic}: an administrator grants that, or creates it as `cairn topics plan` prints it"
+    )]
+    Denied {
         /// The topic.
         topic: &'static str,
     },

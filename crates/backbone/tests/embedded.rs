@@ -3,11 +3,11 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use cairn_backbone::{
-    EmbeddedBackbone, Planned, Recorder, RecorderOptions, next_epoch,
+    Backbone, EmbeddedBackbone, KafkaBackbone, KafkaOptions, Planned, Recorder, RecorderOptions, next_epoch,
     reader::{From, Reader, ReaderOptions},
     testing::conformance,
 };
-use cairn_broker::{Broker, BrokerOptions, batch};
+use cairn_broker::{Broker, BrokerOptions, SecretHash, User, batch};
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{
     Body, CallLate, Common, Draft, Era, StoredEvent,
@@ -16,6 +16,8 @@ use cairn_contract::{
 use cairn_log::{Log, LogOptions};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+const SECRET: &str = "a secret of a gateway elsewhere";
 
 async fn broker(folder: &Path) -> (Log, Broker) {
     let options = LogOptions::new(folder.join("log"), batch::stamp);
@@ -29,7 +31,9 @@ async fn broker(folder: &Path) -> (Log, Broker) {
         tries += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let broker = Broker::open(BrokerOptions::default(), log.clone(), Clock::system(), Entropy::system()).await;
+    let user = User { secret: SecretHash::of([7; 16], SECRET.as_bytes()), writes_protected: true };
+    let options = BrokerOptions { users: [("gateway", user)].into_iter().collect(), ..BrokerOptions::default() };
+    let broker = Broker::open(options, log.clone(), Clock::system(), Entropy::system()).await;
     (log, broker.expect("a broker"))
 }
 
@@ -111,4 +115,43 @@ async fn a_restart_joins_the_chain_and_kafka_readers_see_it() {
     reader.close().await;
     stop.cancel();
     let _ = serving.await.expect("serving does not panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_log_of_another_process_is_a_backbone_for_a_named_writer_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, broker) = broker(folder.path()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let bootstrap = listener.local_addr().expect("bound").to_string();
+    let stop = CancellationToken::new();
+    let served = tokio::spawn({
+        let (broker, stop) = (broker.clone(), stop.clone());
+        async move { broker.serve(listener, stop).await }
+    });
+    let options = |name: &str, secret: Option<&str>| {
+        let mut options = KafkaOptions::new(&bootstrap, folder.path().join(name));
+        if let Some(secret) = secret {
+            for (property, value) in [
+                ("security.protocol", "sasl_plaintext"),
+                ("sasl.mechanism", "PLAIN"),
+                ("sasl.username", "gateway"),
+                ("sasl.password", secret),
+            ] {
+                options.properties.insert(property.to_owned(), value.to_owned());
+            }
+        }
+        options.ready_within = Duration::from_secs(5);
+        options
+    };
+    let outsider = KafkaBackbone::open(options("outsider", None)).await.expect("anybody may connect");
+    let refused = outsider.ensure_topics(&cairn_contract::topics()).await.expect_err("but not make topics").to_string();
+    assert!(refused.contains("does not let Cairn") && refused.contains("topics plan"), "{refused}");
+    let wrong = KafkaBackbone::open(options("wrong", Some("a wrong secret of a gateway"))).await;
+    let refused = wrong.expect_err("the secret is wrong").to_string();
+    assert!(refused.contains("user or secret is wrong") && !refused.contains("wrong secret of"), "{refused}");
+    let gateway = KafkaBackbone::open(options("gateway", Some(SECRET))).await.expect("a named writer");
+    conformance::run(Arc::new(gateway)).await;
+    stop.cancel();
+    served.await.expect("ended").expect("served");
+    drop(log);
 }

@@ -1,8 +1,8 @@
 //! Delivery: carries spooled frames to the cluster, in order, each event once.
 //!
 //! One task. It begins by reading back what of the spool the topics already hold, waiting until their ends stand still, and
-//! sends only the rest; it does so again whenever the producer had to be made anew. It must never send past an event that was
-//! not acknowledged, and never forget one.
+//! sends only the rest; it does so again whenever the producer had to be made anew. Topics that this run has not seen yet are
+//! checked first. It must never send past an event that was not acknowledged, and never forget one.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -12,26 +12,34 @@ use std::{
 
 use cairn_contract::{EventRecord, Link, Topic, link};
 use rdkafka::{
+    config::FromClientConfigAndContext,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
     producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, future_producer::Delivery},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Shared,
+    cluster::Watch,
+    frame::Frame,
     spool::{self, Position},
 };
-use crate::ReadError;
+use crate::{ReadError, TopicError};
 
 /// Frames' bytes that are under way at once.
 const WINDOW_BYTES: usize = 4 << 20;
 /// Events under way at once.
 const WINDOW_EVENTS: usize = 2_000;
-const READ_BYTES: usize = 4 << 20;
 /// How long a partition's end must stand still before it is believed.
-const STILL: Duration = Duration::from_millis(750);
+const STILL: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// After so long without an acknowledgement the cluster counts as away.
+const AWAY_AFTER: Duration = Duration::from_secs(2);
+/// How often a cluster that is away is asked whether it is back, while nothing waits for delivery.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+type Sender = FutureProducer<Watch>;
 
 /// Why delivery stopped for now.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +48,8 @@ enum DeliveryError {
     Spool(#[from] spool::SpoolError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Topics(#[from] TopicError),
     #[error("the cluster refused an event: {0}")]
     Kafka(#[from] KafkaError),
     #[error("the cluster dropped an answer")]
@@ -57,6 +67,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         };
         let Err(error) = ended else { return };
         shared.away.store(true, Ordering::Relaxed);
+        *shared.stopped.lock() = Some(error.to_string());
         tracing::warn!(%error, "delivery to the cluster stopped; events stay in the spool and delivery begins again");
         if shared.delivered() > before {
             backoff = Duration::from_millis(100);
@@ -71,6 +82,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// One producer's life: settle, then send what the topics lack.
 async fn session(shared: &Arc<Shared>) -> Result<(), DeliveryError> {
+    if !shared.topics_checked.load(Ordering::Relaxed)
+        && (shared.kept.is_some() || shared.delivered() < *shared.grown.borrow())
+    {
+        shared.check_topics().await?;
+    }
     let mut already = settle(shared).await?;
     shared.away.store(false, Ordering::Relaxed);
     let mut config = shared.config.clone();
@@ -83,8 +99,9 @@ async fn session(shared: &Arc<Shared>) -> Result<(), DeliveryError> {
     if config.get("linger.ms").is_none() {
         config.set("linger.ms", "1");
     }
-    let producer: FutureProducer = config.create()?;
-    let mut window = Window::default();
+    let watch = Watch::default();
+    let producer = Sender::from_config_and_context(&config, watch.clone())?;
+    let mut window = Window::new();
     let mut sent = shared.delivered();
     let mut grown = shared.grown.subscribe();
     loop {
@@ -95,36 +112,37 @@ async fn session(shared: &Arc<Shared>) -> Result<(), DeliveryError> {
                 sent = end; // a new file was begun, and nothing is in it yet
             }
             for (frame, after) in frames {
-                window.send(&producer, &frame, after, &mut already)?;
+                window.send(&producer, frame, after, &mut already)?;
                 sent = after;
                 while !window.has_room() {
-                    window.settle_first(shared).await?;
+                    window.settle_first_or_notice(shared, &watch).await?;
                 }
             }
             continue;
         }
         if window.frames.is_empty() {
             shared.advance(sent);
-            shared.away.store(false, Ordering::Relaxed);
-            if grown.changed().await.is_err() {
-                return Ok(());
+            if watch.took_down() {
+                shared.away.store(true, Ordering::Relaxed);
+            }
+            tokio::select! {
+                changed = grown.changed() => if changed.is_err() { return Ok(()) },
+                () = sleep(PROBE_EVERY) => if shared.away.load(Ordering::Relaxed) && shared.answers(PROBE_EVERY).await {
+                    shared.away.store(false, Ordering::Relaxed);
+                },
             }
         } else {
             tokio::select! {
-                settled = window.settle_first(shared) => settled?,
+                settled = window.settle_first_or_notice(shared, &watch) => settled?,
                 changed = grown.changed(), if window.has_room() => if changed.is_err() { return Ok(()) },
             }
         }
     }
 }
 
-async fn read(
-    shared: &Arc<Shared>,
-    from: Position,
-    end: Position,
-) -> Result<Vec<(super::frame::Frame, Position)>, DeliveryError> {
+async fn read(shared: &Arc<Shared>, from: Position, end: Position) -> Result<Vec<(Frame, Position)>, DeliveryError> {
     let folder = shared.folder.clone();
-    let frames = tokio::task::spawn_blocking(move || spool::read(&folder, from, end, WINDOW_BYTES));
+    let frames = tokio::task::spawn_blocking(move || spool::read(&folder, from, end, spool::READ_BYTES));
     Ok(frames.await.map_err(|_| DeliveryError::Lost)??)
 }
 
@@ -143,21 +161,25 @@ async fn settle(shared: &Arc<Shared>) -> Result<HashSet<Link>, DeliveryError> {
         }
     }
     let mut already = HashSet::new();
-    for ((topic, partition), floor) in floors {
-        let mut at = floor;
-        let mut still = None;
-        loop {
-            let slice = shared.read(topic, partition, at, READ_BYTES).await?;
-            already.extend(slice.records.iter().map(|(_, record)| link(record)).filter(|link| spooled.contains(link)));
-            at = slice.next;
-            if at < slice.end {
-                continue;
+    let mut places: Vec<_> = floors.into_iter().map(|(place, floor)| (place, floor, None)).collect();
+    let mut moved = !places.is_empty();
+    // A request of a producer that died may still land: the ends must stand still before they are believed.
+    while moved {
+        moved = false;
+        for ((topic, partition), at, still) in &mut places {
+            loop {
+                let slice = shared.read(*topic, *partition, *at, spool::READ_BYTES).await?;
+                let links = slice.records.iter().map(|(_, record)| link(record));
+                already.extend(links.filter(|link| spooled.contains(link)));
+                *at = slice.next;
+                if *at >= slice.end {
+                    moved |= *still != Some(slice.end);
+                    *still = Some(slice.end);
+                    break;
+                }
             }
-            // A request of a producer that died may still land: its end must stand still first.
-            if still == Some(slice.end) {
-                break;
-            }
-            still = Some(slice.end);
+        }
+        if moved {
             sleep(STILL).await;
         }
     }
@@ -168,30 +190,34 @@ async fn settle(shared: &Arc<Shared>) -> Result<HashSet<Link>, DeliveryError> {
 }
 
 /// What is under way, in order.
-#[derive(Default)]
 struct Window {
     frames: VecDeque<UnderWay>,
     events: usize,
     bytes: usize,
+    /// When something was acknowledged last, or the first was sent.
+    moved: Instant,
 }
 
 struct UnderWay {
-    topic: Topic,
+    frame: Frame,
     after: Position,
     bytes: usize,
-    events: u64,
     answers: VecDeque<DeliveryFuture>,
 }
 
 impl Window {
+    fn new() -> Self {
+        Self { frames: VecDeque::new(), events: 0, bytes: 0, moved: Instant::now() }
+    }
+
     fn has_room(&self) -> bool {
         self.events < WINDOW_EVENTS && self.bytes < WINDOW_BYTES
     }
 
     fn send(
         &mut self,
-        producer: &FutureProducer,
-        frame: &super::frame::Frame,
+        producer: &Sender,
+        frame: Frame,
         after: Position,
         already: &mut HashSet<Link>,
     ) -> Result<(), DeliveryError> {
@@ -205,13 +231,10 @@ impl Window {
         }
         self.events += answers.len();
         self.bytes += bytes;
-        self.frames.push_back(UnderWay {
-            topic: frame.topic,
-            after,
-            bytes,
-            events: frame.records.len() as u64,
-            answers,
-        });
+        if self.frames.is_empty() {
+            self.moved = Instant::now();
+        }
+        self.frames.push_back(UnderWay { frame, after, bytes, answers });
         Ok(())
     }
 
@@ -224,17 +247,37 @@ impl Window {
             self.events -= 1;
             let Delivery { partition, offset, .. } =
                 answer.map_err(|_| DeliveryError::Lost)?.map_err(|(error, _)| DeliveryError::Kafka(error))?;
-            shared.reached(first.topic, partition as u32, offset as u64 + 1);
+            shared.reached(first.frame.topic, partition as u32, offset as u64 + 1);
+            self.moved = Instant::now();
+            shared.away.store(false, Ordering::Relaxed);
         }
         self.bytes -= first.bytes;
-        shared.waiting_events.fetch_sub(first.events, Ordering::Relaxed);
-        shared.advance(first.after);
+        shared.waiting_events.fetch_sub(first.frame.records.len() as u64, Ordering::Relaxed);
+        shared.history.lock().fold(&first.frame);
+        let after = first.after;
         self.frames.pop_front();
+        shared.advance(after);
         Ok(())
+    }
+
+    /// The same, and says that the cluster is away where nothing comes for long. Safe to drop and call again.
+    async fn settle_first_or_notice(&mut self, shared: &Shared, watch: &Watch) -> Result<(), DeliveryError> {
+        let late = self.moved + AWAY_AFTER;
+        if !shared.away.load(Ordering::Relaxed) {
+            tokio::select! {
+                settled = self.settle_first(shared) => return settled,
+                () = sleep_until(late) => {
+                    shared.away.store(true, Ordering::Relaxed);
+                    let reason = watch.said().unwrap_or_else(|| "no acknowledgement comes".to_owned());
+                    tracing::warn!(reason, "the cluster is away; events stay in the spool until it is back");
+                }
+            }
+        }
+        self.settle_first(shared).await
     }
 }
 
-fn send(producer: &FutureProducer, partition: u32, record: &EventRecord) -> Result<DeliveryFuture, DeliveryError> {
+fn send(producer: &Sender, partition: u32, record: &EventRecord) -> Result<DeliveryFuture, DeliveryError> {
     let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
     for (key, value) in &record.headers {
         headers = headers.insert(Header { key, value: Some(value.as_ref()) });

@@ -21,12 +21,12 @@ pub(super) const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 
 /// The records of one append.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Frame {
-    pub(super) topic: Topic,
-    pub(super) partition: u32,
+pub(crate) struct Frame {
+    pub(crate) topic: Topic,
+    pub(crate) partition: u32,
     /// None of the records lies before this offset in its topic.
-    pub(super) floor: u64,
-    pub(super) records: Vec<EventRecord>,
+    pub(crate) floor: u64,
+    pub(crate) records: Vec<EventRecord>,
 }
 
 /// What the next bytes are.

@@ -1,13 +1,16 @@
 //! A Kafka cluster as backbone: whatever is appended is durable in a local spool first, then delivered.
 //!
 //! The wiring opens one for `backbone.kind = "kafka"`. An append is acknowledged when the spool has synced it, so that a
-//! cluster that is away stops nothing before the spool is full. Opening needs the cluster: a gateway must read its own events
-//! back before it writes more, and what an earlier run left in the spool is delivered first, each event once.
-//! It must never reorder what one caller appended to a partition.
+//! cluster that is away stops nothing before the spool is full. Where the cluster answers at the start, what an earlier run
+//! left in the spool is delivered first, each event once, and the topics are the truth that the recorder reads back. Where it
+//! does not, and this folder's topics were checked once before, the spool and its [`history`] stand in, and delivery checks
+//! the topics before it sends. It must never reorder what one caller appended to a partition.
 
+mod checked;
 mod cluster;
 mod deliver;
-mod frame;
+pub(crate) mod frame;
+pub(crate) mod history;
 mod options;
 mod plan;
 mod spool;
@@ -29,25 +32,35 @@ use bytes::Bytes;
 use cairn_contract::{EventRecord, Topic, TopicSpec, topics};
 use parking_lot::Mutex;
 use rdkafka::{ClientConfig, error::KafkaError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    checked::Checked,
     cluster::Cluster,
     frame::{Frame, PAYLOAD_BYTES_MAX},
+    history::History,
     spool::{Position, Spool},
 };
-use crate::{AppendError, Appended, Backbone, BackboneStats, Bounds, ReadError, Slice, TopicError};
+use crate::{AppendError, Appended, Backbone, BackboneStats, Bounds, Kept, ReadError, Slice, TopicError};
 
+pub use cluster::Silence;
 pub(crate) use cluster::reading;
 pub use options::{KafkaOptions, PropertyError, client_config};
-pub use plan::plan;
+pub use plan::{Plan, plan};
 pub use spool::SpoolError;
 
 /// Appends that wait for the spool's writer.
 const APPENDS_WAITING_MAX: usize = 1_024;
 /// Appends that share one sync.
 const GROUP_MAX: usize = 256;
+/// How long a start waits for a cluster that it can do without.
+const KNOWN_WITHIN_MAX: Duration = Duration::from_secs(5);
+/// How long closing waits for delivery.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a cluster does not serve as backbone.
 #[derive(Debug, thiserror::Error)]
@@ -55,28 +68,40 @@ pub enum OpenError {
     /// A property is wrong.
     #[error(transparent)]
     Property(#[from] PropertyError),
-    /// librdkafka refused the configuration, or the cluster did not answer.
-    #[error(
-        "the cluster at {bootstrap} cannot be used: {source}; check backbone.bootstrap and its properties, and that the cluster runs"
-    )]
-    Cluster {
+    /// librdkafka refused the configuration.
+    #[error("the cluster at {bootstrap} cannot be used: {source}; check backbone.properties")]
+    Client {
         /// Where.
         bootstrap: String,
         /// What librdkafka said.
         source: KafkaError,
+    },
+    /// The cluster did not answer, and nothing stands in for it.
+    #[error(
+        "the cluster at {bootstrap} does not answer: {source}; {why}: check backbone.bootstrap and its properties, and that the cluster runs"
+    )]
+    Away {
+        /// Where.
+        bootstrap: String,
+        /// What librdkafka said last.
+        source: Silence,
+        /// Why the spool cannot stand in.
+        why: &'static str,
     },
     /// The spool does not open.
     #[error(transparent)]
     Spool(#[from] SpoolError),
     /// What an earlier run left could not be delivered.
     #[error(
-        "{bytes} bytes of an earlier run could not be delivered within {within:?}: start again when the cluster takes them"
+        "{events} events of an earlier run wait in the spool and none was delivered within {within:?}{why}: start again when the cluster takes them"
     )]
     Undelivered {
-        /// What is left.
-        bytes: u64,
-        /// How long was waited.
+        /// How many are left.
+        events: u64,
+        /// How long was waited without any progress.
         within: Duration,
+        /// What delivery said last, where it said something.
+        why: String,
     },
 }
 
@@ -111,29 +136,38 @@ pub(crate) struct Shared {
     /// For each partition, an offset that no later event lies before.
     reached: Mutex<HashMap<(Topic, u32), u64>>,
     away: AtomicBool,
+    /// Whether this run has seen that the topics are as they must be.
+    topics_checked: AtomicBool,
+    /// Why delivery stopped last.
+    stopped: Mutex<Option<String>>,
+    bootstrap: String,
+    /// What was delivered and is needed by a start without the cluster.
+    history: Mutex<History>,
+    /// What stands in for the topics where the cluster was away at the start.
+    kept: Option<Vec<Kept>>,
     /// Events in the spool that the cluster has not acknowledged.
     waiting_events: AtomicU64,
     closed: CancellationToken,
 }
 
 impl KafkaBackbone {
-    /// Reaches the cluster, opens the spool, and delivers what an earlier run left in it.
+    /// Opens the spool and reaches the cluster. Where it answers, what an earlier run left in the spool is delivered before
+    /// this returns; where it does not, and the spool can stand in, this returns all the same.
     ///
     /// # Errors
-    /// Wrong properties, a cluster that does not answer in time, a damaged spool, or one that cannot be delivered in time.
+    /// Wrong properties, a cluster that does not answer and cannot be done without, a damaged spool, or one that is not taken.
     pub async fn open(options: KafkaOptions) -> Result<Self, OpenError> {
         let config = options.config()?;
-        let (setup, within) = (options.clone(), options.ready_within);
-        let bootstrap = options.bootstrap.clone();
-        let cluster_config = config.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            let of = |source| OpenError::Cluster { bootstrap: bootstrap.clone(), source };
-            let cluster = Cluster::new(&cluster_config, &setup).map_err(of)?;
-            cluster.wait(setup.ready_within).map_err(of)?;
-            Ok::<_, OpenError>((cluster, Spool::open(&setup.spool, setup.spool_bytes_max)?))
-        });
-        let (cluster, spool) = opened.await.expect("opening does not panic")?;
+        let (setup, client) = (options.clone(), config.clone());
+        let opened = tokio::task::spawn_blocking(move || Opened::new(&setup, &client));
+        let Opened { cluster, spool, history, kept, partitions } = opened.await.expect("opening does not panic")?;
         let (start, end) = (spool.start(), spool.end());
+        let is_away = kept.is_some();
+        let reached = partitions.iter().flat_map(|(topic, count)| (0..*count).map(|partition| (*topic, partition)));
+        let reached = match &kept {
+            Some(kept) => reached.map(|place| (place, floor_of(kept, place))).collect(),
+            None => HashMap::new(),
+        };
         let shared = Arc::new(Shared {
             config,
             folder: spool.folder(),
@@ -143,9 +177,14 @@ impl KafkaBackbone {
             waiting_events: AtomicU64::new(spool.events_at_open()),
             spool: Mutex::new(spool),
             cluster: Arc::new(Mutex::new(cluster)),
-            partitions: Mutex::default(),
-            reached: Mutex::default(),
-            away: AtomicBool::new(false),
+            partitions: Mutex::new(if is_away { partitions } else { HashMap::new() }),
+            reached: Mutex::new(reached),
+            away: AtomicBool::new(is_away),
+            topics_checked: AtomicBool::new(false),
+            stopped: Mutex::default(),
+            bootstrap: options.bootstrap.clone(),
+            history: Mutex::new(history),
+            kept,
             closed: CancellationToken::new(),
         });
         let (appends, waiting) = mpsc::channel(APPENDS_WAITING_MAX);
@@ -153,23 +192,94 @@ impl KafkaBackbone {
         tokio::task::spawn_blocking(move || write(&writer, waiting));
         tokio::spawn(deliver::run(shared.clone()));
         let backbone = Self { shared, appends };
-        backbone.drained(within).await?;
+        if !is_away {
+            backbone.drained(options.ready_within).await?;
+        }
         Ok(backbone)
+    }
+
+    /// Whether the cluster was away when this was opened, so that the spool stands in for it.
+    #[must_use]
+    pub fn opened_without_cluster(&self) -> bool {
+        self.shared.kept.is_some()
     }
 
     /// Waits until everything that is durable in the spool is in its topics.
     ///
     /// # Errors
-    /// [`OpenError::Undelivered`] where that takes longer.
+    /// [`OpenError::Undelivered`] where nothing more was delivered for so long.
     pub async fn drained(&self, within: Duration) -> Result<(), OpenError> {
-        let all = async {
-            while self.shared.delivered() < *self.shared.grown.borrow() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+        let mut seen = self.shared.delivered();
+        let mut since = Instant::now();
+        while self.shared.delivered() < *self.shared.grown.borrow() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let delivered = self.shared.delivered();
+            if delivered > seen {
+                (seen, since) = (delivered, Instant::now());
+            } else if since.elapsed() >= within {
+                let events = self.shared.waiting_events.load(Ordering::Relaxed);
+                let why = self.shared.stopped.lock().as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                return Err(OpenError::Undelivered { events, within, why });
             }
-        };
-        let bytes = || self.shared.spool.lock().used();
-        tokio::time::timeout(within, all).await.map_err(|_| OpenError::Undelivered { bytes: bytes(), within })
+        }
+        Ok(())
     }
+}
+
+/// What opening finds on disk and on the network.
+struct Opened {
+    cluster: Cluster,
+    spool: Spool,
+    history: History,
+    kept: Option<Vec<Kept>>,
+    partitions: HashMap<Topic, u32>,
+}
+
+impl Opened {
+    /// Blocks until the cluster answers or has been waited for.
+    fn new(options: &KafkaOptions, config: &ClientConfig) -> Result<Self, OpenError> {
+        let bootstrap = options.bootstrap.clone();
+        let client = |source| OpenError::Client { bootstrap: bootstrap.clone(), source };
+        let cluster = Cluster::new(config, options).map_err(client)?;
+        let spool = Spool::open(&options.spool, options.spool_bytes_max)?;
+        let history = History::load(&options.spool)?;
+        let checked = Checked::load(&options.spool);
+        let stand_in = match &checked {
+            None => Err("this data folder has not seen its topics yet, so nothing stands in for it"),
+            Some(checked) if checked.bootstrap != options.bootstrap => {
+                Err("this data folder knows another cluster only, so nothing stands in for this one")
+            }
+            Some(_) if history.is_none() && spool.was_trimmed() => {
+                Err("the spool's history is missing, so the own events must be read from it")
+            }
+            Some(checked) => Ok(checked.partitions()),
+        };
+        let history = history.unwrap_or_default();
+        let within = match &stand_in {
+            Ok(_) => options.ready_within.min(KNOWN_WITHIN_MAX),
+            Err(_) => options.ready_within,
+        };
+        let Err(source) = cluster.wait(within) else {
+            return Ok(Self { cluster, spool, history, kept: None, partitions: HashMap::new() });
+        };
+        let partitions = stand_in.map_err(|why| OpenError::Away { bootstrap, source: source.clone(), why })?;
+        let mut whole = history.clone();
+        let (mut at, end) = (spool.start(), spool.end());
+        while at < end {
+            let frames = spool::read(&spool.folder(), at, end, spool::READ_BYTES)?;
+            let Some((_, after)) = frames.last() else { break };
+            at = *after;
+            frames.iter().for_each(|(frame, _)| whole.fold(frame));
+        }
+        tracing::warn!(bootstrap = options.bootstrap, reason = %source, "the cluster is away: strict calls go to the spool");
+        Ok(Self { cluster, spool, history, kept: Some(whole.kept()), partitions })
+    }
+}
+
+/// The offset that nothing appended from now on lies before.
+fn floor_of(kept: &[Kept], (topic, partition): (Topic, u32)) -> u64 {
+    let of_partition = kept.iter().filter(|kept| kept.topic == topic && kept.partition == partition);
+    of_partition.map(|kept| kept.floor).max().unwrap_or(0)
 }
 
 /// The spool's one writer: gathers, writes, syncs once, answers. Ends when the backbone is dropped.
@@ -230,6 +340,12 @@ impl Shared {
         }
         *delivered = to;
         drop(delivered);
+        let trims = self.spool.lock().trims(to);
+        // The history is durable before what it stands for is removed.
+        if trims && let Err(error) = self.history.lock().save(&self.folder) {
+            tracing::warn!(%error, "a delivered part of the spool is kept because its history could not be written");
+            return;
+        }
         let mut spool = self.spool.lock();
         match spool.trim(to) {
             Ok(()) => {
@@ -251,6 +367,49 @@ impl Shared {
         *at = offset.max(*at);
     }
 
+    /// Topics that cannot be looked at now are believed to be as they were.
+    fn were_checked(&self, specs: &[TopicSpec]) -> Result<(), TopicError> {
+        let known = self.partitions.lock();
+        for spec in specs {
+            match known.get(&spec.topic) {
+                Some(found) if *found == spec.partitions => {}
+                Some(found) => {
+                    let (topic, found, needed) = (spec.name, *found, spec.partitions);
+                    return Err(TopicError::Partitions { topic, found, needed });
+                }
+                None => {
+                    let reason = "the cluster is away, and it was not checked before".to_owned();
+                    return Err(TopicError::Failed { topic: spec.name, reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the topics are as they must be, so that a later start can do without the cluster.
+    fn remember_checked(&self) {
+        self.topics_checked.store(true, Ordering::Relaxed);
+        let checked = Checked::new(&self.bootstrap, &self.partitions.lock());
+        if let Err(error) = checked.save(&self.folder) {
+            tracing::warn!(%error, "a later start will need the cluster: the note that its topics are right was not written");
+        }
+    }
+
+    /// Creates or checks the topics before anything is sent, where the start could not.
+    async fn check_topics(&self) -> Result<(), TopicError> {
+        self.ask(|cluster| cluster.ensure(&topics())).await?;
+        let mut partitions = self.partitions.lock();
+        partitions.extend(topics().iter().map(|spec| (spec.topic, spec.partitions)));
+        drop(partitions);
+        self.remember_checked();
+        Ok(())
+    }
+
+    /// Whether the cluster answers within that time.
+    async fn answers(&self, within: Duration) -> bool {
+        self.ask(move |cluster| cluster.wait(within)).await.is_ok()
+    }
+
     async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Cluster) -> T + Send + 'static) -> T {
         let cluster = self.cluster.clone();
         tokio::task::spawn_blocking(move || question(&mut cluster.lock()))
@@ -267,6 +426,9 @@ impl Shared {
 impl Backbone for KafkaBackbone {
     async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<(), TopicError> {
         let wanted = specs.to_vec();
+        if self.opened_without_cluster() && !self.shared.topics_checked.load(Ordering::Relaxed) {
+            return self.shared.were_checked(specs);
+        }
         self.shared.ask(move |cluster| cluster.ensure(&wanted)).await?;
         self.shared.partitions.lock().extend(specs.iter().map(|spec| (spec.topic, spec.partitions)));
         // From here on, each partition's end is a floor for what this process appends.
@@ -274,11 +436,15 @@ impl Backbone for KafkaBackbone {
             for partition in 0..spec.partitions {
                 let topic = spec.topic;
                 let end = self.shared.ask(move |cluster| cluster.bounds(topic, partition)).await;
-                if let Ok(Bounds { end, .. }) = end {
+                if let Ok(Bounds { start, end }) = end {
                     self.shared.reached(topic, partition, end);
+                    if start == end {
+                        self.shared.history.lock().forget(topic, partition);
+                    }
                 }
             }
         }
+        self.shared.remember_checked();
         Ok(())
     }
 
@@ -325,6 +491,10 @@ impl Backbone for KafkaBackbone {
         true
     }
 
+    fn kept(&self) -> Option<Vec<Kept>> {
+        self.shared.kept.clone()
+    }
+
     fn stats(&self) -> BackboneStats {
         let used = self.shared.spool.lock().used();
         BackboneStats {
@@ -336,7 +506,10 @@ impl Backbone for KafkaBackbone {
     }
 
     async fn close(&self) {
-        let _ = self.drained(Duration::from_secs(5)).await; // what is left is delivered at the next start
+        if !self.shared.away.load(Ordering::Relaxed) {
+            // What is left is delivered at the next start.
+            let _ = tokio::time::timeout(CLOSE_WITHIN, self.drained(CLOSE_WITHIN)).await;
+        }
         self.shared.closed.cancel();
     }
 }

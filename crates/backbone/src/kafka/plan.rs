@@ -1,43 +1,114 @@
 //! What an administrator must create where Cairn may not: topics with their settings, and the access that it needs.
+//!
+//! `cairn topics plan` prints it, as command lines of Apache Kafka's own tools or as JSON. It holds no secret.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt};
 
 use cairn_contract::topics;
+use serde::Serialize;
 
 use super::{KafkaOptions, cluster::settings};
 
-/// The commands for topics and ACLs, for Apache Kafka's own tools. Prints no secret.
+/// Topics and access.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// Where.
+    bootstrap: String,
+    topics: Vec<PlannedTopic>,
+    acls: Vec<PlannedAcl>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PlannedTopic {
+    name: &'static str,
+    partitions: u32,
+    /// Absent is the cluster's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replication_factor: Option<i32>,
+    key: &'static str,
+    configs: BTreeMap<&'static str, String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PlannedAcl {
+    principal: String,
+    resource: &'static str,
+    name: &'static str,
+    operations: Vec<&'static str>,
+}
+
+/// What Cairn needs on that cluster: a gateway as `writer`, and where one is named, people and programs that read as `reader`.
 #[must_use]
-pub fn plan(options: &KafkaOptions, principal: &str) -> String {
-    let at = format!("--bootstrap-server {}", options.bootstrap);
-    let mut out = String::from("# topics\n");
+pub fn plan(options: &KafkaOptions, writer: &str, reader: Option<&str>) -> Plan {
+    let mut plan = Plan { bootstrap: options.bootstrap.clone(), topics: Vec::new(), acls: Vec::new() };
     for spec in topics() {
-        let _ = write!(
-            out,
-            "kafka-topics.sh {at} --create --if-not-exists --topic {} --partitions {}",
-            spec.name, spec.partitions
-        );
-        if options.replication > 0 {
-            let _ = write!(out, " --replication-factor {}", options.replication);
-        }
-        for (name, value) in settings(&spec, options.min_insync_replicas) {
-            let _ = write!(out, " --config {name}={value}");
-        }
-        out.push('\n');
-    }
-    out.push_str("# access: nobody else may write, alter or delete these topics\n");
-    for spec in topics() {
-        for operation in ["Write", "Read", "Describe", "DescribeConfigs"] {
-            let _ = writeln!(
-                out,
-                "kafka-acls.sh {at} --add --allow-principal {principal} --operation {operation} --topic {}",
-                spec.name
-            );
+        plan.topics.push(PlannedTopic {
+            name: spec.name,
+            partitions: spec.partitions,
+            replication_factor: (options.replication > 0).then_some(options.replication),
+            key: spec.key,
+            configs: settings(&spec, options.min_insync_replicas),
+        });
+        let mut acl = |principal: &str, operations| {
+            plan.acls.push(PlannedAcl {
+                principal: principal.to_owned(),
+                resource: "topic",
+                name: spec.name,
+                operations,
+            });
+        };
+        acl(writer, vec!["Write", "Read", "Describe", "DescribeConfigs"]);
+        if let Some(reader) = reader {
+            acl(reader, vec!["Read", "Describe"]);
         }
     }
-    let _ =
-        writeln!(out, "kafka-acls.sh {at} --add --allow-principal {principal} --operation IdempotentWrite --cluster");
-    out
+    // Brokers before 2.8 ask for it; later ones take Write on the topic for it.
+    let operations = vec!["IdempotentWrite"];
+    plan.acls.push(PlannedAcl { principal: writer.to_owned(), resource: "cluster", name: "kafka-cluster", operations });
+    plan
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = format!("--bootstrap-server {}", quoted(&self.bootstrap));
+        writeln!(f, "# topics; a cluster that asks who you are wants --command-config FILE too")?;
+        for topic in &self.topics {
+            write!(
+                f,
+                "kafka-topics.sh {at} --create --if-not-exists --topic {} --partitions {}",
+                topic.name, topic.partitions
+            )?;
+            if let Some(replicas) = topic.replication_factor {
+                write!(f, " --replication-factor {replicas}")?;
+            }
+            for (name, value) in &topic.configs {
+                write!(f, " --config {name}={value}")?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "# access; nobody else may write, alter or delete these topics")?;
+        for acl in &self.acls {
+            write!(f, "kafka-acls.sh {at} --add --allow-principal {}", quoted(&acl.principal))?;
+            for operation in &acl.operations {
+                write!(f, " --operation {operation}")?;
+            }
+            match acl.resource {
+                "topic" => writeln!(f, " --topic {}", acl.name)?,
+                _ => writeln!(f, " --cluster")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:,/@=[]".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 #[cfg(test)]
@@ -48,10 +119,15 @@ mod tests {
     fn the_plan_names_every_topic_and_prints_no_secret() {
         let mut options = KafkaOptions::new("broker:9092", "spool");
         options.properties.insert("sasl.password".to_owned(), "s3cret".to_owned());
-        let plan = plan(&options, "User:cairn");
+        options.replication = 3;
+        options.min_insync_replicas = Some(2);
+        let plan = plan(&options, "User:cairn", Some("User:CN=audit team"));
+        let (words, json) = (plan.to_string(), serde_json::to_string(&plan).expect("JSON"));
         for spec in topics() {
-            assert!(plan.contains(&format!("--topic {} --partitions {}", spec.name, spec.partitions)), "{plan}");
+            let line = format!("--topic {} --partitions {} --replication-factor 3", spec.name, spec.partitions);
+            assert!(words.contains(&line) && json.contains(spec.name), "{words}");
         }
-        assert!(!plan.contains("s3cret"));
+        assert!(words.contains("--config min.insync.replicas=2") && words.contains("'User:CN=audit team'"), "{words}");
+        assert!(!words.contains("s3cret") && !json.contains("s3cret"));
     }
 }

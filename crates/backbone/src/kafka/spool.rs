@@ -19,7 +19,10 @@ use bytes::Bytes;
 
 use super::frame::{FRAME_HEADER_BYTES, Frame, PAYLOAD_BYTES_MAX, Parsed};
 
-const MAGIC: &[u8; 8] = b"CRNSPL01";
+pub(super) const MAGIC: &[u8; 8] = b"CRNSPL01";
+
+/// Bytes of frames that are read at once.
+pub(super) const READ_BYTES: usize = 4 << 20;
 
 /// Why a spool does not open or take more.
 #[derive(Debug, thiserror::Error)]
@@ -61,13 +64,35 @@ pub(super) struct Position {
     pub(super) at: u64,
 }
 
+/// What the spool writes through: a file, or a test's file that forgets what was not synced.
+trait Device: std::fmt::Debug + Send {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    fn sync(&mut self) -> io::Result<()>;
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+}
+
+impl Device for File {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Spool {
     folder: PathBuf,
     bytes_max: u64,
     segment_bytes: u64,
     segments: VecDeque<Segment>,
-    file: File,
+    file: Box<dyn Device>,
+    device: fn(File) -> Box<dyn Device>,
     failed: bool,
     events_at_open: u64,
 }
@@ -81,6 +106,10 @@ struct Segment {
 impl Spool {
     /// Opens the folder, cuts a torn tail, and is ready to append.
     pub(super) fn open(folder: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+        Self::open_on(folder, bytes_max, |file| Box::new(file))
+    }
+
+    fn open_on(folder: &Path, bytes_max: u64, device: fn(File) -> Box<dyn Device>) -> Result<Self, SpoolError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| SpoolError::Io { path, source }
@@ -103,10 +132,11 @@ impl Spool {
             segments.push_back(Segment { number: *number, bytes });
         }
         let number = segments.back().map_or(1, |segment| segment.number + 1);
-        let file = create(folder, number)?;
+        let file = device(create(folder, number)?);
         segments.push_back(Segment { number, bytes: MAGIC.len() as u64 });
         let segment_bytes = (bytes_max / 8).clamp(64 * 1024, 64 << 20);
-        Ok(Self { folder: folder.to_owned(), bytes_max, segment_bytes, segments, file, failed: false, events_at_open })
+        let folder = folder.to_owned();
+        Ok(Self { folder, bytes_max, segment_bytes, segments, file, device, failed: false, events_at_open })
     }
 
     /// Appends encoded frames and syncs once. All of them are durable on return, or none is kept.
@@ -123,12 +153,11 @@ impl Spool {
             self.roll()?;
         }
         let start = self.active().bytes;
-        let written =
-            frames.iter().try_for_each(|frame| self.file.write_all(frame)).and_then(|()| self.file.sync_data());
+        let written = frames.iter().try_for_each(|frame| self.file.write(frame)).and_then(|()| self.file.sync());
         if let Err(source) = written {
             // What was not acknowledged must not come back at the next start.
             self.failed = true;
-            let _ = self.file.set_len(start).and_then(|()| self.file.sync_data());
+            let _ = self.file.cut(start).and_then(|()| self.file.sync());
             let number = self.active().number;
             return Err(SpoolError::Io { path: path_of(&self.folder, number), source });
         }
@@ -136,21 +165,32 @@ impl Spool {
         Ok(())
     }
 
+    /// Whether [`Spool::trim`] would remove a file.
+    pub(super) fn trims(&self, delivered: Position) -> bool {
+        self.rolls(delivered) || (self.segments.len() > 1 && is_done(&self.segments[0], delivered))
+    }
+
+    /// Whether the one file is delivered and large enough to begin another.
+    fn rolls(&self, delivered: Position) -> bool {
+        self.segments.len() == 1
+            && !self.failed
+            && delivered >= self.end()
+            && self.active().bytes > self.segment_bytes / 2
+    }
+
+    /// Whether files were removed before: then what was in them is known from the history only.
+    pub(super) fn was_trimmed(&self) -> bool {
+        self.segments[0].number > 1
+    }
+
     /// Removes files that are wholly before `delivered`.
     pub(super) fn trim(&mut self, delivered: Position) -> Result<(), SpoolError> {
-        if self.active().bytes > MAGIC.len() as u64
-            && delivered >= self.end()
-            && !self.failed
-            && self.segments.len() == 1
-            && self.active().bytes > self.segment_bytes / 2
-        {
+        if self.rolls(delivered) {
             self.roll()?;
         }
         while self.segments.len() > 1 {
             let first = &self.segments[0];
-            let done =
-                delivered.segment > first.number || (delivered.segment == first.number && delivered.at >= first.bytes);
-            if !done {
+            if !is_done(first, delivered) {
                 break;
             }
             let path = path_of(&self.folder, first.number);
@@ -162,7 +202,7 @@ impl Spool {
 
     fn roll(&mut self) -> Result<(), SpoolError> {
         let number = self.active().number + 1;
-        self.file = create(&self.folder, number)?;
+        self.file = (self.device)(create(&self.folder, number)?);
         self.segments.push_back(Segment { number, bytes: MAGIC.len() as u64 });
         Ok(())
     }
@@ -195,6 +235,10 @@ impl Spool {
     pub(super) fn folder(&self) -> PathBuf {
         self.folder.clone()
     }
+}
+
+fn is_done(segment: &Segment, delivered: Position) -> bool {
+    delivered.segment > segment.number || (delivered.segment == segment.number && delivered.at >= segment.bytes)
 }
 
 /// Reads frames from `from` up to `end`, about `bytes` of them; returns each with the place after it.
@@ -324,6 +368,44 @@ mod tests {
         let mut spool = Spool::open(folder.path(), 1 << 20).expect("open again");
         spool.append(&[frame(3).encode()]).expect("appended");
         assert_eq!(all(&spool), [frame(1), frame(2), frame(3)]);
+    }
+
+    /// A file on a machine that may lose power at any moment: only what was synced is there afterwards.
+    #[derive(Debug)]
+    struct Forgetful(File, Vec<u8>);
+
+    impl Device for Forgetful {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+            self.1.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            self.0.write_all(&self.1)?;
+            self.1.clear();
+            self.0.sync_data()
+        }
+
+        fn cut(&mut self, length: u64) -> io::Result<()> {
+            self.1.clear();
+            self.0.set_len(length)
+        }
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_there_after_power_was_lost() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut expected = Vec::new();
+        for round in 0..4_u8 {
+            let mut spool =
+                Spool::open_on(folder.path(), 1 << 20, |file| Box::new(Forgetful(file, Vec::new()))).expect("open");
+            for n in 0..5 {
+                let frame = frame(round * 10 + n);
+                spool.append(&[frame.encode()]).expect("acknowledged");
+                expected.push(frame);
+            }
+        }
+        assert_eq!(all(&Spool::open(folder.path(), 1 << 20).expect("open")), expected);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Reading the gateway's own chain back: where it ends, and which calls it left open.
 //!
 //! Called once, before the first event of a new epoch is written. It reads each partition from the offset that the hints
-//! file gives, else from its start; a hint under which no own event is found is not believed. It must never skip an event
-//! that it cannot read as long as it is this gateway's, and never look at other gateways' calls.
+//! file gives, else from its start; a hint under which no own event is found is not believed. Where the log cannot be read, what
+//! the backbone kept takes its place. It must never skip an event that it cannot read as long as it is this gateway's, and
+//! never look at other gateways' calls.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,7 +16,7 @@ use super::{
     hints::{self, Places},
     lane::Chain,
 };
-use crate::Backbone;
+use crate::{Backbone, Kept};
 
 const READ_BYTES: usize = 4 << 20;
 
@@ -26,6 +27,7 @@ pub(super) async fn read_back(
     hlc: &Hlc,
     clock: &Clock,
 ) -> Result<(HashMap<Topic, Vec<Chain>>, Vec<OpenCall>), RecorderError> {
+    let kept = backbone.kept();
     let hints = hints::load(&options.folder, &options.gateway_id);
     let mut chains = HashMap::new();
     let mut open_calls = Vec::new();
@@ -35,6 +37,13 @@ pub(super) async fn read_back(
         for partition in 0..partitions {
             let from = hints.get(&(spec.topic, partition)).copied();
             let mut scan = Scan::new(options, spec.topic, partition);
+            if let Some(kept) = &kept {
+                scan.replay(kept, hlc, clock)?;
+                let (chain, open) = scan.end();
+                lanes.push(chain);
+                open_calls.extend(open);
+                continue;
+            }
             scan.run(backbone, from.unwrap_or(0), hlc, clock).await?;
             if scan.previous.is_none() && from.is_some_and(|from| from > 0) {
                 scan = Scan::new(options, spec.topic, partition);
@@ -79,6 +88,18 @@ impl<'a> Scan<'a> {
                 break;
             }
             from = slice.next;
+        }
+        Ok(())
+    }
+
+    /// Takes what the backbone kept of this partition. The places are lower bounds, as hints are.
+    fn replay(&mut self, kept: &[Kept], hlc: &Hlc, clock: &Clock) -> Result<(), RecorderError> {
+        let (topic, partition) = (self.topic, self.partition);
+        for kept in kept.iter().filter(|kept| kept.topic == topic && kept.partition == partition) {
+            let record = &kept.record;
+            let Ok(event) = StoredEvent::parse(record.key.clone(), &record.headers, &record.value) else { continue };
+            self.take(kept.floor, event, hlc, clock)?;
+            self.end = self.end.max(kept.floor);
         }
         Ok(())
     }

@@ -382,3 +382,57 @@ async fn closing_records_what_is_queued_and_says_what_is_left() {
     recorder.relaxed(bench.plan(&common, decision()));
     assert_eq!(recorder.close(Duration::from_millis(50)).await, 1);
 }
+
+#[tokio::test]
+async fn what_the_spool_kept_tells_a_start_the_same_as_the_log() {
+    use crate::kafka::{frame::Frame, history::History};
+    let bench = Bench::new();
+    let (recorder, _) = bench.open(bench.options(1)).await;
+    // Calls of three workflows: most end, every fifth stays open, some after a decision only.
+    for n in 0..60 {
+        let (_, common) = bench.call(&format!("w{}", n % 3));
+        recorder.strict(bench.plan(&common, decision())).await.expect("recorded");
+        if n % 10 != 0 {
+            recorder.strict(bench.plan(&common, intent())).await.expect("recorded");
+        }
+        if n % 5 != 0 {
+            recorder.strict(bench.plan(&common, outcome())).await.expect("recorded");
+        }
+    }
+    recorder.close(Duration::from_secs(5)).await;
+    let mut frames = Vec::new();
+    for topic in Topic::ALL {
+        for partition in 0..topic.spec().partitions {
+            let records = bench.backbone.records(topic, partition);
+            frames.extend(records.chunks(3).zip(0_u64..).map(|(records, nth)| Frame {
+                topic,
+                partition,
+                floor: nth * 3,
+                records: records.to_vec(),
+            }));
+        }
+    }
+    let (open, chains) = opened(&bench, None).await;
+    assert_eq!(open.len(), 12);
+    for cut in 0..frames.len() {
+        // Saved somewhere, and some frames that the saved history holds already are folded in once more.
+        let mut history = History::default();
+        frames[..cut].iter().for_each(|frame| history.fold(frame));
+        history.save(bench.folder.path()).expect("saved");
+        let mut history = History::load(bench.folder.path()).expect("readable").expect("there");
+        frames[cut / 2..].iter().for_each(|frame| history.fold(frame));
+        assert_eq!(opened(&bench, Some(history.kept())).await, (open.clone(), chains.clone()), "cut at {cut}");
+    }
+}
+
+/// What a start finds: the calls without outcome, and the link that each workflow's partition goes on from.
+async fn opened(bench: &Bench, kept: Option<Vec<crate::Kept>>) -> (Vec<OpenCall>, Vec<Option<String>>) {
+    let log = bench.backbone.clone();
+    log.set_kept(kept);
+    let (chains, mut open) =
+        recovery::read_back(&bench.options(2), &log, &Hlc::new(), &Clock::system()).await.expect("read");
+    log.set_kept(None);
+    open.sort_by_key(|call| call.call_id);
+    let previous = chains[&Topic::Calls].iter().map(|chain| chain.previous.clone()).collect();
+    (open, previous)
+}

@@ -7,7 +7,7 @@ use cairn_contract::{EventRecord, StoredEvent, Topic, TopicSpec};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{AppendError, Appended, Backbone, Bounds, ReadError, Slice, TopicError};
+use crate::{AppendError, Appended, Backbone, Bounds, Kept, ReadError, Slice, TopicError};
 
 /// What goes wrong with the appends from now on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,11 +36,17 @@ struct Shared {
     topics: Mutex<HashMap<Topic, Vec<Vec<EventRecord>>>>,
     fault: watch::Sender<Fault>,
     headroom: Mutex<Option<u64>>,
+    kept: Mutex<Option<Vec<Kept>>>,
 }
 
 impl Default for MemoryBackbone {
     fn default() -> Self {
-        Self(Arc::new(Shared { topics: Mutex::default(), fault: watch::Sender::default(), headroom: Mutex::default() }))
+        Self(Arc::new(Shared {
+            topics: Mutex::default(),
+            fault: watch::Sender::default(),
+            headroom: Mutex::default(),
+            kept: Mutex::default(),
+        }))
     }
 }
 
@@ -59,6 +65,11 @@ impl MemoryBackbone {
     /// From now on, this is the room that is left.
     pub fn set_headroom(&self, bytes: Option<u64>) {
         *self.0.headroom.lock() = bytes;
+    }
+
+    /// From now on, its records cannot be read at a start, and these stand in for them.
+    pub fn set_kept(&self, kept: Option<Vec<Kept>>) {
+        *self.0.kept.lock() = kept;
     }
 
     /// The records of one partition.
@@ -144,6 +155,10 @@ impl Backbone for MemoryBackbone {
         let list = topics.get(&topic).and_then(|list| list.get(partition as usize));
         let list = list.ok_or(ReadError::Unknown { topic, partition })?;
         Ok(Bounds { start: 0, end: list.len() as u64 })
+    }
+
+    fn kept(&self) -> Option<Vec<Kept>> {
+        self.0.kept.lock().clone()
     }
 
     fn headroom(&self) -> Option<u64> {

@@ -56,6 +56,12 @@ impl Broker {
         Some(broker)
     }
 
+    /// A port for a server of a test that is stopped and started again.
+    #[allow(dead_code, reason = "not every test that uses this file starts such a server")]
+    pub(crate) fn free_port() -> u16 {
+        free_ports().0
+    }
+
     pub(crate) fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -138,9 +144,11 @@ fn classpath() -> Result<String, String> {
     fs::read_to_string(out.path()).map(|text| text.trim().to_owned()).map_err(|error| error.to_string())
 }
 
+/// Two ports that nobody listens on, below those that the system hands out by itself: a broker that is stopped and started
+/// again must find its own still free.
 fn free_ports() -> (u16, u16) {
-    let bind = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = |listener: &TcpListener| listener.local_addr().expect("a bound listener has an address").port();
-    let (first, second) = (bind(), bind());
-    (port(&first), port(&second))
+    let entropy = cairn_clock::Entropy::system();
+    let mut free = (0..1_000).map(|_| 20_000 + (entropy.next_u64() % 12_000) as u16);
+    let mut port = || free.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port");
+    (port(), port())
 }

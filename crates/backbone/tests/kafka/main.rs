@@ -27,6 +27,12 @@ use cairn_clock::{Clock, Entropy};
 use cairn_contract::{
     Body, CallLate, Common, Draft, Era, StoredEvent,
     invariants::{Start, chain_unbroken, clock_rises},
+    topics,
+};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    client::DefaultClientContext,
 };
 use tokio::sync::Mutex;
 
@@ -137,6 +143,116 @@ async fn while_the_cluster_is_away_the_spool_carries_strict_events_up_to_its_bou
     backbone.drained(Duration::from_secs(20)).await.expect("delivered");
     assert_eq!(check_chains(&trail(&broker.bootstrap()).await), recorded + 1);
     recorder.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_while_the_cluster_is_away_goes_on_from_the_spool_and_joins_the_chain() {
+    let _one = ONE_BROKER.lock().await;
+    let Some(mut broker) = Broker::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut recorded = 0;
+    {
+        // So small a spool that delivered parts of it are removed: what they held is known from the history only.
+        let backbone = backbone(&broker.bootstrap(), folder.path(), 1 << 20).await;
+        let recorder = recorder(backbone.clone(), folder.path()).await;
+        for n in 0..600 {
+            recorder.strict(event(&recorder, &format!("w{}", n % 5))).await.expect("recorded");
+            recorded += 1;
+            if n % 100 == 0 {
+                backbone.drained(Duration::from_secs(20)).await.expect("delivered");
+            }
+        }
+        recorder.close(Duration::from_secs(5)).await;
+        backbone.close().await;
+    }
+    assert!(!folder.path().join("spool").join("0000000000000001.spool").exists(), "its first file is gone");
+    broker.stop();
+    let stranger = tempfile::tempdir().expect("a folder");
+    let mut options = KafkaOptions::new(broker.bootstrap(), stranger.path().join("spool"));
+    options.ready_within = Duration::from_secs(2);
+    let words = KafkaBackbone::open(options).await.expect_err("nothing stands in for it").to_string();
+    assert!(words.contains("does not answer") && words.contains("has not seen its topics"), "{words}");
+    for _ in 0..2 {
+        let backbone = backbone(&broker.bootstrap(), folder.path(), 1 << 20).await;
+        assert!(backbone.opened_without_cluster() && backbone.stats().away);
+        let recorder = recorder(backbone.clone(), folder.path()).await;
+        for n in 0..20 {
+            recorder.strict(event(&recorder, &format!("w{}", n % 7))).await.expect("recorded in the spool");
+            recorded += 1;
+        }
+        recorder.close(Duration::from_secs(5)).await;
+        backbone.close().await;
+    }
+    {
+        let backbone = backbone(&broker.bootstrap(), folder.path(), 1 << 20).await;
+        let recorder = recorder(backbone.clone(), folder.path()).await;
+        recorder.strict(event(&recorder, "w")).await.expect("recorded in the spool");
+        broker.resume().await;
+        recorder.strict(event(&recorder, "w")).await.expect("recorded");
+        recorded += 2;
+        backbone.drained(Duration::from_secs(60)).await.expect("delivered after the cluster came back");
+        assert!(!backbone.stats().away);
+        recorder.close(Duration::from_secs(5)).await;
+        backbone.close().await;
+    }
+    assert_eq!(check_chains(&trail(&broker.bootstrap()).await), recorded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_created_as_planned_and_wrong_ones_are_refused() {
+    let _one = ONE_BROKER.lock().await;
+    let Some(broker) = Broker::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().expect("an admin");
+    let make = async |partitions, settings: &[(&str, &str)]| {
+        let mut topic = NewTopic::new("mcp.calls", partitions, TopicReplication::Fixed(1));
+        for (name, value) in settings {
+            topic = topic.set(name, value);
+        }
+        admin.create_topics(&[topic], &AdminOptions::new()).await.expect("asked")[0].as_ref().expect("created");
+    };
+    let backbone = backbone(&broker.bootstrap(), folder.path(), 1 << 20).await;
+    for (partitions, settings, words) in [
+        (3, &[][..], "3 partitions"),
+        (8, &[("retention.ms", "604800000")][..], "retention.ms=604800000"),
+        (8, &[("retention.ms", "-1"), ("cleanup.policy", "compact")][..], "cleanup.policy=compact"),
+        (8, &[("retention.ms", "-1"), ("max.message.bytes", "1000")][..], "max.message.bytes=1000"),
+        (8, &[("retention.ms", "-1"), ("min.insync.replicas", "2")][..], "min.insync.replicas=2"),
+    ] {
+        make(partitions, settings).await;
+        let mut refused = backbone.ensure_topics(&topics()).await;
+        // The metadata and the settings of a topic that was just made follow after a moment.
+        for _ in 0..100 {
+            if refused.as_ref().is_err_and(|error| error.to_string().contains(words)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            refused = backbone.ensure_topics(&topics()).await;
+        }
+        let error = refused.expect_err(words).to_string();
+        assert!(error.contains(words) && error.contains("mcp.calls"), "{error}");
+        admin.delete_topics(&["mcp.calls"], &AdminOptions::new()).await.expect("asked")[0].as_ref().expect("deleted");
+    }
+    for _ in 0..100 {
+        if backbone.ensure_topics(&topics()).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    backbone.ensure_topics(&topics()).await.expect("all are as they must be");
+    let found = admin
+        .describe_configs(&[ResourceSpecifier::Topic("mcp.calls")], &AdminOptions::new())
+        .await
+        .expect("asked")
+        .pop()
+        .expect("one")
+        .expect("described");
+    let days_400 = (400_u64 * 24 * 60 * 60 * 1000).to_string();
+    for (name, value) in [("retention.ms", days_400.as_str()), ("cleanup.policy", "delete"), ("retention.bytes", "-1")]
+    {
+        assert_eq!(found.get(name).and_then(|entry| entry.value.as_deref()), Some(value), "{name}");
+    }
 }
 
 /// The process that the next test kills: it records and notes what was acknowledged.
