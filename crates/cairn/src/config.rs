@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use cairn_backbone::KafkaOptions;
 use cairn_gateway::{Limits, Reach, ServerSpec};
 use serde::Deserialize;
 
@@ -17,6 +18,8 @@ use crate::{
     client_file::{self, ClientServer},
     faults,
 };
+/// A spool below this could not hold the outcomes of the calls that it lets through.
+const SPOOL_BYTES_MIN: u64 = 1 << 20;
 
 /// Fewer bytes than this cannot hold the heads that common clients send.
 const HEADER_BYTES_MIN: usize = 8_192;
@@ -71,6 +74,8 @@ pub(crate) struct LimitsSection {
 pub(crate) struct KafkaSection {
     pub(crate) listen: Option<String>,
     pub(crate) advertised: Option<String>,
+    /// Secrets of those who may write Cairn's topics by this port, by name.
+    pub(crate) writers: BTreeMap<String, String>,
 }
 
 /// `[admin]`
@@ -86,7 +91,83 @@ pub(crate) struct AdminSection {
 pub(crate) struct BackboneSection {
     pub(crate) kind: BackboneKind,
     pub(crate) bootstrap: Option<String>,
-    pub(crate) properties: BTreeMap<String, String>,
+    properties: BTreeMap<String, Scalar>,
+    spool_bytes_max: Option<u64>,
+    replication: Option<i32>,
+    min_insync_replicas: Option<u32>,
+    ready_within_ms: Option<u64>,
+}
+
+/// A librdkafka property's value, as TOML may write it.
+#[derive(Clone, Deserialize)]
+#[serde(untagged, expecting = "a property is a text, a whole number, true or false")]
+enum Scalar {
+    Text(String),
+    Number(i64),
+    Flag(bool),
+}
+
+impl BackboneSection {
+    /// librdkafka's properties; references to secrets in them are not resolved here.
+    pub(crate) fn properties(&self) -> BTreeMap<String, String> {
+        let text = |value: &Scalar| match value {
+            Scalar::Text(text) => text.clone(),
+            Scalar::Number(number) => number.to_string(),
+            Scalar::Flag(flag) => flag.to_string(),
+        };
+        self.properties.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+    }
+
+    /// The cluster as the backbone wants it, with its spool in that folder; `bootstrap` goes before the configuration's.
+    pub(crate) fn kafka(&self, bootstrap: Option<&str>, spool: PathBuf) -> anyhow::Result<KafkaOptions> {
+        let bootstrap = bootstrap.or(self.bootstrap.as_deref()).filter(|list| !list.trim().is_empty());
+        let bootstrap = bootstrap.context(
+            "no cluster is named: set backbone.bootstrap = \"host:port\" beside backbone.kind = \"kafka\", or give --bootstrap",
+        )?;
+        let default = KafkaOptions::new(bootstrap, spool);
+        let options = KafkaOptions {
+            properties: self.properties(),
+            spool_bytes_max: self.spool_bytes_max.unwrap_or(default.spool_bytes_max),
+            replication: self.replication.unwrap_or(default.replication),
+            min_insync_replicas: self.min_insync_replicas,
+            ready_within: self.ready_within_ms.map_or(default.ready_within, Duration::from_millis),
+            ..default
+        };
+        if options.spool_bytes_max < SPOOL_BYTES_MIN {
+            bail!("backbone.spool_bytes_max is {}: set it to at least {SPOOL_BYTES_MIN}", options.spool_bytes_max);
+        }
+        if options.replication == 0 || options.replication < -1 || options.replication > i32::from(i16::MAX) {
+            bail!(
+                "backbone.replication is {}: set it to 1 or more, or leave it out for the cluster's default",
+                options.replication
+            );
+        }
+        if let Some(needed) = options.min_insync_replicas
+            && (needed == 0 || (options.replication > 0 && needed > options.replication.unsigned_abs()))
+        {
+            bail!(
+                "backbone.min_insync_replicas is {needed} and backbone.replication {}: nothing could be written; set it between 1 and replication",
+                options.replication
+            );
+        }
+        Ok(options)
+    }
+
+    /// Refuses what only a cluster has where the embedded log is used: a setting without effect is a mistake.
+    fn check(&self) -> anyhow::Result<()> {
+        let cluster = [
+            ("bootstrap", self.bootstrap.is_some()),
+            ("properties", !self.properties.is_empty()),
+            ("spool_bytes_max", self.spool_bytes_max.is_some()),
+            ("replication", self.replication.is_some()),
+            ("min_insync_replicas", self.min_insync_replicas.is_some()),
+            ("ready_within_ms", self.ready_within_ms.is_some()),
+        ];
+        if let (BackboneKind::Embedded, Some((name, _))) = (self.kind, cluster.iter().find(|(_, set)| *set)) {
+            bail!("backbone.{name} is for a cluster: set backbone.kind = \"kafka\" too, or remove it");
+        }
+        Ok(())
+    }
 }
 
 /// Which backbone carries the events.
@@ -120,18 +201,32 @@ pub(crate) struct ServerSection {
 impl Config {
     /// Reads a file by what is in it: JSON where it begins with a brace, TOML otherwise.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let mut config = Self::parse(path)?;
+        for (name, secret) in &mut config.kafka.writers {
+            *secret = filled(secret).with_context(|| format!("{}: kafka.writers.{name}", path.display()))?;
+        }
+        for (name, server) in &mut config.servers {
+            server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
+        }
+        Ok(config)
+    }
+
+    /// Only the backbone of a file: what the servers of it need from the environment is not asked for.
+    pub(crate) fn read_backbone(path: &Path) -> anyhow::Result<BackboneSection> {
+        Ok(Self::parse(path)?.backbone)
+    }
+
+    fn parse(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
         // A client's file may begin with a comment; in TOML neither a brace nor a slash can.
-        let mut config = if text.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '/']) {
+        let config = if text.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '/']) {
             Self::from_client(&text)
         } else {
             toml::from_str(&text).map_err(|error| anyhow::anyhow!("{}", faults::toml_words(&error, &text)))
         }
         .with_context(|| format!("{} is not a configuration that can be used", path.display()))?;
-        for (name, server) in &mut config.servers {
-            server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
-        }
+        config.backbone.check().with_context(|| format!("{}", path.display()))?;
         Ok(config)
     }
 
@@ -326,6 +421,27 @@ mod tests {
         assert!(fault("[servers.a]\ncommand = \"x\"\nurl = \"http://x\"\n").contains("both command and url"));
         assert!(fault("[servers.\"a/b\"]\ncommand = \"x\"\n").contains("part of a URL"));
         assert!(fault("[gateway.limits]\ncalls_max = 0\n").contains("calls_max"));
+    }
+
+    #[test]
+    fn a_cluster_is_described_whole_or_refused() {
+        let (_folder, path) = written(
+            "[backbone]\nkind = \"kafka\"\nbootstrap = \"a:1\"\nproperties = { \"linger.ms\" = 5, x = true, y = \"z\" }\n",
+        );
+        let section = Config::read(&path).expect("a configuration").backbone;
+        let options = section.kafka(None, PathBuf::from("spool")).expect("a cluster");
+        let pairs: Vec<_> = options.properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!((options.bootstrap.as_str(), pairs.join(" ")), ("a:1", "linger.ms=5 x=true y=z".to_owned()));
+        assert!(fault("[backbone]\nbootstrap = \"a:1\"\n").contains("backbone.kind = \"kafka\""));
+        let fault = |text: &str| {
+            let (_folder, path) = written(&format!("[backbone]\nkind = \"kafka\"\n{text}"));
+            let section = Config::read(&path).expect("a configuration").backbone;
+            section.kafka(None, PathBuf::from("spool")).expect_err("it must not be accepted").to_string()
+        };
+        assert!(fault("").contains("backbone.bootstrap"));
+        assert!(fault("bootstrap = \"a:1\"\nspool_bytes_max = 10\n").contains("spool_bytes_max"));
+        assert!(fault("bootstrap = \"a:1\"\nreplication = 0\n").contains("replication"));
+        assert!(fault("bootstrap = \"a:1\"\nreplication = 1\nmin_insync_replicas = 2\n").contains("min_insync"));
     }
 
     #[test]

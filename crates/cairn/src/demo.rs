@@ -92,8 +92,8 @@ impl Story {
         let mut up = self.start().await?;
         say::line(format_args!("6/6  reading the trail back from the Kafka port"));
         let endpoints = folder::endpoints(&self.data).context("cairn up announces where it listens")?;
-        let (bootstrap, workflow) = (endpoints.kafka.clone(), self.workflow.clone());
-        let tree = tokio::task::spawn_blocking(move || read::workflow(&bootstrap, &workflow, false)).await??;
+        let (source, workflow) = (read::Source::plain(endpoints.kafka), self.workflow.clone());
+        let tree = tokio::task::spawn_blocking(move || read::workflow(&source, &workflow, false)).await??;
         say::line(format_args!("\n{tree}"));
         terminate(&mut up).await?;
         let (me, data) = (quoted(&self.me), quoted(&self.data));

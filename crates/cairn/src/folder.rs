@@ -10,6 +10,8 @@
 //! | `keys/` | digest keys, readable by the owner only |
 //! | `log/`, `objects/` | the embedded log and its object store |
 //! | `operator.json` | salted hash of the operator's token |
+//! | `writers.json` | salted hashes of the secrets of those who may write Cairn's topics by the Kafka port |
+//! | `spool/` | what a cluster as backbone has not acknowledged yet |
 
 use std::{
     fs::{self, File},
@@ -28,7 +30,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
     pub(crate) pid: u32,
+    /// The embedded log's address, or the bootstrap list of the cluster.
     pub(crate) kafka: String,
+    /// The configuration that says how that cluster is reached; absent for the embedded log. It may name secrets, so a
+    /// reader reads it anew, with its own rights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster_config: Option<PathBuf>,
     pub(crate) gateway: String,
     pub(crate) admin: String,
     pub(crate) socket: PathBuf,
@@ -152,7 +159,7 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(bytes)?;

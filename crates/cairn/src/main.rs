@@ -7,6 +7,7 @@ mod client_file;
 mod config;
 mod demo;
 mod ending;
+mod engine;
 #[cfg(test)]
 mod examples;
 mod faults;
@@ -20,12 +21,15 @@ mod since;
 mod token;
 mod up;
 mod wrap;
+mod writers;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use cairn_clock::Entropy;
 use cairn_operators::Credential;
 use clap::{Args, Parser, Subcommand};
+use engine::Role;
+use writers::Writers;
 
 /// How long work in the background may take to end with the process.
 const BACKGROUND_END_MAX: Duration = Duration::from_secs(1);
@@ -54,9 +58,14 @@ enum Command {
     /// Runs everything in one process: gateway, embedded log, admin address.
     #[command(after_help = "Example: cairn up --config cairn.toml\nThen: curl http://127.0.0.1:7071/healthz")]
     Up(UpArguments),
-    /// Runs the embedded log alone.
+    /// Runs the embedded log alone, with Kafka's port.
     #[command(after_help = "Example: cairn broker --kafka 127.0.0.1:9092")]
     Broker(UpArguments),
+    /// Runs the gateway alone, against a Kafka cluster or a `cairn broker` of another process.
+    #[command(
+        after_help = "Example: cairn gateway --config cairn.toml\n\ncairn.toml names the cluster:\n  [backbone]\n  kind = \"kafka\"\n  bootstrap = \"broker1:9092,broker2:9092\""
+    )]
+    Gateway(GatewayArguments),
     /// A stdio server behind Cairn, for any client's configuration.
     #[command(after_help = "Example: cairn wrap -- npx -y @modelcontextprotocol/server-memory")]
     Wrap(WrapArguments),
@@ -96,6 +105,16 @@ enum Command {
         #[command(subcommand)]
         what: OperatorCommand,
     },
+    /// The topics that Cairn writes.
+    Topics {
+        #[command(subcommand)]
+        what: TopicsCommand,
+    },
+    /// Who may write Cairn's topics by the Kafka port of `cairn broker` or `cairn up`: gateways of other processes.
+    Writer {
+        #[command(subcommand)]
+        what: WriterCommand,
+    },
     /// The sample MCP server of orders and tickets, on standard input and output.
     #[command(hide = true)]
     SampleServer {
@@ -110,6 +129,58 @@ enum OperatorCommand {
     #[command(after_help = "Example: cairn operator new --data ~/.local/share/cairn")]
     New {
         /// The data folder.
+        #[arg(long, env = "CAIRN_DATA")]
+        data: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum TopicsCommand {
+    /// Prints the topics, settings and access that Cairn needs, as command lines for clusters where it may not create them.
+    #[command(after_help = "Example: cairn topics plan --config cairn.toml --principal User:cairn")]
+    Plan {
+        /// The configuration whose `[backbone]` names the cluster.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// The cluster's addresses; those of the configuration where absent.
+        #[arg(long)]
+        bootstrap: Option<String>,
+        /// Who the gateway is to the cluster.
+        #[arg(long, default_value = "User:cairn")]
+        principal: String,
+        /// Who may read the trail besides.
+        #[arg(long)]
+        reader: Option<String>,
+        /// JSON for machines.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum WriterCommand {
+    /// Makes a writer, or gives one a new secret, and prints the secret once.
+    #[command(after_help = "Example: cairn writer new gateway-1 --data ~/.local/share/cairn")]
+    New {
+        /// Its name.
+        name: String,
+        /// The broker's data folder.
+        #[arg(long, env = "CAIRN_DATA")]
+        data: Option<PathBuf>,
+    },
+    /// Takes a writer's right away; a running broker follows within a second.
+    #[command(after_help = "Example: cairn writer remove gateway-1")]
+    Remove {
+        /// Its name.
+        name: String,
+        /// The broker's data folder.
+        #[arg(long, env = "CAIRN_DATA")]
+        data: Option<PathBuf>,
+    },
+    /// Lists the writers' names.
+    #[command(after_help = "Example: cairn writer list")]
+    List {
+        /// The broker's data folder.
         #[arg(long, env = "CAIRN_DATA")]
         data: Option<PathBuf>,
     },
@@ -142,6 +213,39 @@ pub(crate) struct UpArguments {
     /// End after so many seconds without a wrapped client.
     #[arg(long, hide = true)]
     pub(crate) idle_seconds: Option<u64>,
+    /// A cluster instead of the configuration's; `cairn gateway` takes it.
+    #[arg(skip)]
+    pub(crate) bootstrap: Option<String>,
+}
+
+/// What `gateway` is told.
+#[derive(Args, Debug)]
+struct GatewayArguments {
+    /// The data folder: gateway id, spool, keys. Not that of a `cairn broker` or `cairn up`.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// `cairn.toml`, or an MCP client's mcpServers JSON.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The cluster's addresses; those of the configuration where absent.
+    #[arg(long)]
+    bootstrap: Option<String>,
+    /// Where MCP is served.
+    #[arg(long)]
+    gateway: Option<String>,
+    /// Where health, metrics and approvals are served.
+    #[arg(long)]
+    admin: Option<String>,
+    /// Policy files; `policies/` beside the configuration file where absent.
+    #[arg(long)]
+    policies: Option<PathBuf>,
+}
+
+impl From<GatewayArguments> for UpArguments {
+    fn from(arguments: GatewayArguments) -> Self {
+        let GatewayArguments { data, config, bootstrap, gateway, admin, policies } = arguments;
+        Self { data, config, bootstrap, gateway, admin, policies, ..Self::default() }
+    }
 }
 
 /// What `wrap` is told.
@@ -166,9 +270,12 @@ pub(crate) struct WrapArguments {
 
 #[derive(Args)]
 struct Reading {
-    /// The Kafka address; that of the running `up` where absent.
+    /// The Kafka address; that of the configuration or of the running `up` where absent.
     #[arg(long)]
     bootstrap: Option<String>,
+    /// The configuration whose backbone to read, with its properties; that of the running `up` where absent.
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// The data folder of the running `up`.
     #[arg(long, env = "CAIRN_DATA")]
     data: Option<PathBuf>,
@@ -248,22 +355,23 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { data } => demo::run(data).await,
-        Command::Up(arguments) => up::run(arguments, true).await,
-        Command::Broker(arguments) => up::run(arguments, false).await,
+        Command::Up(arguments) => up::run(arguments, Role::Everything).await,
+        Command::Broker(arguments) => up::run(arguments, Role::Broker).await,
+        Command::Gateway(arguments) => up::run(arguments.into(), Role::Gateway).await,
         Command::Wrap(arguments) => wrap::run(arguments).await,
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Tail(arguments) => {
             let TailArguments { reading, from_start, since, no_follow, server, kind, workflow, count } = arguments;
-            let bootstrap = read::bootstrap(reading.bootstrap, reading.data)?;
+            let source = read::Source::find(reading.bootstrap, reading.config.as_deref(), reading.data)?;
             let (since_ms, follow, json) = (since, !no_follow, reading.json);
             let wanted = read::Wanted { from_start, since_ms, follow, count, server, kind, workflow, json };
-            tokio::task::spawn_blocking(move || read::tail(&bootstrap, &wanted)).await?
+            tokio::task::spawn_blocking(move || read::tail(&source, &wanted)).await?
         }
         Command::Trail { id, reading } => {
-            let bootstrap = read::bootstrap(reading.bootstrap, reading.data)?;
+            let source = read::Source::find(reading.bootstrap, reading.config.as_deref(), reading.data)?;
             let text = tokio::task::spawn_blocking(move || match id {
-                Some(id) => read::workflow(&bootstrap, &id, reading.json),
-                None => read::workflows(&bootstrap, reading.json),
+                Some(id) => read::workflow(&source, &id, reading.json),
+                None => read::workflows(&source, reading.json),
             });
             say::line(format_args!("{}", text.await??));
             Ok(())
@@ -278,8 +386,41 @@ async fn run(command: Command) -> anyhow::Result<()> {
             say::line(format_args!("{}", Credential::of(&data).renew(&Entropy::system())?.reveal()));
             Ok(())
         }
+        Command::Topics { what } => topics(what),
+        Command::Writer { what } => writer(what),
         Command::SampleServer { journal } => cairn_sample::SampleServer::new(journal.as_deref())?.serve_stdio().await,
     }
+}
+
+fn topics(what: TopicsCommand) -> anyhow::Result<()> {
+    let TopicsCommand::Plan { config, bootstrap, principal, reader, json } = what;
+    let section = config.as_deref().map(config::Config::read_backbone).transpose()?.unwrap_or_default();
+    let options = section.kafka(bootstrap.as_deref(), PathBuf::new())?;
+    let plan = cairn_backbone::kafka::plan(&options, &principal, reader.as_deref());
+    if json {
+        say::line(format_args!("{}", serde_json::to_string_pretty(&plan)?));
+    } else {
+        say::line(format_args!("{}", plan.to_string().trim_end()));
+    }
+    Ok(())
+}
+
+fn writer(what: WriterCommand) -> anyhow::Result<()> {
+    let of = |data: Option<PathBuf>| {
+        let data = data.map_or_else(folder::default_path, Ok)?;
+        std::fs::create_dir_all(&data)?;
+        anyhow::Ok(Writers::of(&data))
+    };
+    match what {
+        WriterCommand::New { name, data } => {
+            say::line(format_args!("{}", of(data)?.renew(&name, &Entropy::system())?));
+        }
+        WriterCommand::Remove { name, data } => of(data)?.remove(&name)?,
+        WriterCommand::List { data } => {
+            of(data)?.names()?.iter().for_each(|name| say::line(format_args!("{name}")));
+        }
+    }
+    Ok(())
 }
 
 async fn settle(arguments: SettleArguments, approve: bool) -> anyhow::Result<()> {

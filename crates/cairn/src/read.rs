@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -13,14 +13,20 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use cairn_contract::{StoredEvent, topics};
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
+    Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
 };
 use serde_json::{Value, json};
 
-use crate::{ending::Ending, folder, path, say};
+use crate::{
+    config::{BackboneKind, Config},
+    ending::Ending,
+    folder, path, say,
+};
 
+/// Where the embedded log listens by default.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:9092";
 /// How long a cluster may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Workflows that `cairn trail` lists.
@@ -35,32 +41,62 @@ pub(crate) struct Placed {
     pub(crate) event: StoredEvent,
 }
 
-/// The bootstrap address: given, else that of the running `up`, else the default.
-pub(crate) fn bootstrap(given: Option<String>, data: Option<PathBuf>) -> anyhow::Result<String> {
-    if let Some(given) = given {
-        return Ok(given);
-    }
-    let data = data.map_or_else(folder::default_path, Ok)?;
-    Ok(folder::endpoints(&data).map_or_else(|| "127.0.0.1:9092".to_owned(), |endpoints| endpoints.kafka))
+/// The cluster that is read, with what is needed to reach it.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) bootstrap: String,
+    properties: BTreeMap<String, String>,
 }
 
-fn consumer(bootstrap: &str, properties: &[(String, String)]) -> anyhow::Result<BaseConsumer> {
-    let mut config = ClientConfig::new();
+impl Source {
+    /// An address that wants no properties, such as the embedded log's.
+    pub(crate) fn plain(bootstrap: impl Into<String>) -> Self {
+        Self { bootstrap: bootstrap.into(), properties: BTreeMap::new() }
+    }
+
+    /// The bootstrap address: given, else the configuration's, else that of the running `up`, else the default. Properties
+    /// are those of the configuration that is named, else of the one that the running `up` was started with.
+    pub(crate) fn find(
+        bootstrap: Option<String>,
+        config: Option<&Path>,
+        data: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
+        let running = || data.map_or_else(folder::default_path, Ok).map(|data| folder::endpoints(&data));
+        if let Some(path) = config {
+            let section = Config::read_backbone(path)?;
+            if section.kind == BackboneKind::Kafka {
+                let bootstrap = bootstrap.or_else(|| section.bootstrap.clone()).with_context(|| {
+                    format!("{}: backbone.kind = \"kafka\" wants backbone.bootstrap", path.display())
+                })?;
+                return Ok(Self { bootstrap, properties: section.properties() });
+            }
+        }
+        if let Some(bootstrap) = bootstrap {
+            return Ok(Self::plain(bootstrap));
+        }
+        let Some(running) = running()? else { return Ok(Self::plain(DEFAULT_ADDRESS)) };
+        let properties = match &running.cluster_config {
+            Some(path) => Config::read_backbone(path)?.properties(),
+            None => BTreeMap::new(),
+        };
+        Ok(Self { bootstrap: running.kafka, properties })
+    }
+}
+
+fn consumer(source: &Source) -> anyhow::Result<BaseConsumer> {
+    let mut config = cairn_backbone::kafka::client_config(&source.bootstrap, &source.properties)?;
     config
-        .set("bootstrap.servers", bootstrap)
         .set("group.id", "cairn-read")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "false")
         .set("fetch.wait.max.ms", "100")
         .set("log_level", "3");
-    for (key, value) in properties {
-        config.set(key, value);
-    }
     config.create().context("cannot make a Kafka consumer")
 }
 
 /// Every partition of the trail's topics with its first and next offset.
-fn partitions(consumer: &BaseConsumer, bootstrap: &str) -> anyhow::Result<Vec<(String, i32, i64, i64)>> {
+fn partitions(consumer: &BaseConsumer, source: &Source) -> anyhow::Result<Vec<(String, i32, i64, i64)>> {
+    let bootstrap = &source.bootstrap;
     let nobody = |error| {
         Ending::NobodyThere(format!(
             "no Kafka broker answers at {bootstrap}: start `cairn up`, or name another with --bootstrap ({error})"
@@ -103,9 +139,9 @@ fn placed(message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Placed> {
 }
 
 /// Reads everything that is in the trail now, in the order of each partition.
-pub(crate) fn all(bootstrap: &str) -> anyhow::Result<Vec<Placed>> {
-    let consumer = consumer(bootstrap, &[])?;
-    let found = partitions(&consumer, bootstrap)?;
+pub(crate) fn all(source: &Source) -> anyhow::Result<Vec<Placed>> {
+    let consumer = consumer(source)?;
+    let found = partitions(&consumer, source)?;
     let mut assignment = TopicPartitionList::new();
     let mut left: HashMap<(String, i32), i64> = HashMap::new();
     for (topic, partition, low, high) in found {
@@ -134,9 +170,9 @@ pub(crate) fn all(bootstrap: &str) -> anyhow::Result<Vec<Placed>> {
 }
 
 /// Prints events, until interrupted, or the end where that is wanted, or `count` are printed.
-pub(crate) fn tail(bootstrap: &str, wanted: &Wanted) -> anyhow::Result<()> {
-    let consumer = consumer(bootstrap, &[])?;
-    let found = partitions(&consumer, bootstrap)?;
+pub(crate) fn tail(source: &Source, wanted: &Wanted) -> anyhow::Result<()> {
+    let consumer = consumer(source)?;
+    let found = partitions(&consumer, source)?;
     let mut left: HashMap<(String, i32), i64> = HashMap::new();
     let mut assignment = TopicPartitionList::new();
     let begins = wanted.begins(&consumer, &found)?;
@@ -230,9 +266,9 @@ fn line_of(placed: &Placed) -> String {
 }
 
 /// The newest workflows, one a line.
-pub(crate) fn workflows(bootstrap: &str, as_json: bool) -> anyhow::Result<String> {
+pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String> {
     let mut found: BTreeMap<String, (String, usize, usize)> = BTreeMap::new();
-    for placed in all(bootstrap)? {
+    for placed in all(source)? {
         if placed.topic != "mcp.calls" {
             continue;
         }
@@ -259,11 +295,13 @@ pub(crate) fn workflows(bootstrap: &str, as_json: bool) -> anyhow::Result<String
 }
 
 /// One workflow's decision path.
-pub(crate) fn workflow(bootstrap: &str, id: &str, as_json: bool) -> anyhow::Result<String> {
-    let events: Vec<_> = all(bootstrap)?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
+pub(crate) fn workflow(source: &Source, id: &str, as_json: bool) -> anyhow::Result<String> {
+    let events: Vec<_> = all(source)?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
     if events.is_empty() {
-        let words =
-            format!("no event of workflow {id} is in the trail at {bootstrap}: `cairn trail` lists recent workflows");
+        let words = format!(
+            "no event of workflow {id} is in the trail at {}: `cairn trail` lists recent workflows",
+            source.bootstrap
+        );
         return Err(Ending::NoSuch(words).into());
     }
     Ok(if as_json { path::json(id, &events).to_string() } else { path::tree(id, &events) })

@@ -1,4 +1,4 @@
-//! `cairn up` and `cairn broker`: wires log, broker, backbone, gateway and admin address into one process.
+//! `cairn up`, `cairn broker` and `cairn gateway`: wires backbone, gateway and admin address into one process.
 //!
 //! Order matters: the folder is held first; the predecessor's calls are closed before anything is served; `ready` is
 //! printed last. On SIGTERM the gateway ends first, so that every outcome finds its log, and all of it ends in bounded time.
@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
-use cairn_backbone::{Backbone, EmbeddedBackbone, Recorder, RecorderOptions, gateway_id, next_epoch};
+use anyhow::Context;
+use cairn_backbone::{Backbone, Recorder, RecorderOptions, gateway_id, next_epoch};
 use cairn_broker::{Broker, BrokerOptions};
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{Body, Common, Draft};
@@ -28,10 +28,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     UpArguments,
-    config::{BackboneKind, Config},
+    config::Config,
+    engine::{Engine, Role},
     folder::{self, Endpoints, Folder},
     measures::{Measures, Policies},
     say, token, wrap,
+    writers::Writers,
 };
 
 /// How often the policy folder is looked at.
@@ -44,7 +46,7 @@ const RECORDER_END_MAX: Duration = Duration::from_secs(3);
 const DOORS_END_MAX: Duration = Duration::from_secs(4);
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) async fn run(arguments: UpArguments, with_gateway: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()> {
     let (config, beside) = configuration(&arguments)?;
     let data = match arguments.data.clone().or_else(|| config.data.clone()) {
         Some(data) => data,
@@ -54,36 +56,36 @@ pub(crate) async fn run(arguments: UpArguments, with_gateway: bool) -> anyhow::R
     let folder = token::taken_from_environment(folder)?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let stop = CancellationToken::new();
-    if config.backbone.kind == BackboneKind::Kafka {
-        bail!("backbone.kind = \"kafka\" is not wired into `up` yet: leave it out to use the embedded log");
-    }
 
     let any_port = arguments.any_port;
-    let kafka = arguments.kafka.as_deref().or(config.kafka.listen.as_deref());
-    let kafka = bind("kafka", kafka, "127.0.0.1:9092", any_port).await?;
     let admin = arguments.admin.as_deref().or(config.admin.listen.as_deref());
     let admin = bind("admin", admin, "127.0.0.1:7071", any_port).await?;
-    let log = open_log(&folder, &clock, &entropy).await?;
-    let broker = open_broker(&config, &kafka, &log, &clock, &entropy).await?;
+    let listener = match role {
+        Role::Broker => None,
+        Role::Everything | Role::Gateway => {
+            let wanted = arguments.gateway.as_deref().or(config.gateway.listen.as_deref());
+            Some(bind("gateway", wanted, "127.0.0.1:7070", any_port).await?)
+        }
+    };
+    let mut engine = Engine::open(&arguments, &config, role, &folder, &clock, &entropy).await?;
     let ready = Arc::new(AtomicBool::new(false));
     let mut registry = Registry::default();
-    let mut measures = Measures { log: Some(log.clone()), broker: Some(broker.clone()), ..Measures::default() };
+    let mut measures = engine.measures();
     let tasks = TaskTracker::new();
     let mut endpoints = Endpoints {
         pid: std::process::id(),
-        kafka: kafka.local_addr()?.to_string(),
+        kafka: engine.address().to_owned(),
+        cluster_config: engine.cluster_config(),
         gateway: String::new(),
         admin: admin.local_addr()?.to_string(),
         socket: wrap::socket_path(folder.path()),
     };
-    if with_gateway {
-        let listener = arguments.gateway.as_deref().or(config.gateway.listen.as_deref());
-        let listener = bind("gateway", listener, "127.0.0.1:7070", any_port).await?;
+    if let Some(listener) = listener {
         endpoints.gateway = listener.local_addr()?.to_string();
         let wraps = wrap::listen(&endpoints.socket)?;
         let policy = Policies { store: Arc::new(policies(&arguments, beside, &folder)?), refused: Arc::default() };
         let (gateway, recorder) =
-            open_gateway(&config, &folder, &broker, &clock, &entropy, &policy, &mut registry).await?;
+            open_gateway(&config, &folder, engine.backbone(), &clock, &entropy, &policy, &mut registry).await?;
         tasks.spawn({
             let gateway = gateway.clone();
             async move { gateway.tend_sessions().await }
@@ -103,21 +105,21 @@ pub(crate) async fn run(arguments: UpArguments, with_gateway: bool) -> anyhow::R
         let stop = stop.clone();
         async move { axum::serve(admin, router).with_graceful_shutdown(stop.cancelled_owned()).await }
     });
-    tasks.spawn({
-        let (broker, stop) = (broker.clone(), stop.clone());
-        async move { broker.serve(kafka, stop).await }
-    });
+    engine.serve(&stop, &tasks);
     tasks.close();
     ready.store(true, Ordering::Release);
     folder.announce(&endpoints)?;
     token::show_if_new(&folder, &entropy)?;
-    let gateway_words =
-        if with_gateway { format!(" gateway http://{}/mcp/<server>", endpoints.gateway) } else { String::new() };
-    say::line(format_args!("ready kafka {}{gateway_words} admin http://{}", endpoints.kafka, endpoints.admin));
+    let gateway_words = if endpoints.gateway.is_empty() {
+        String::new()
+    } else {
+        format!(" gateway http://{}/mcp/<server>", endpoints.gateway)
+    };
+    say::line(format_args!("ready {}{gateway_words} admin http://{}", engine.words(), endpoints.admin));
     signalled(&stop).await?;
     ready.store(false, Ordering::Release);
     folder.withdraw();
-    let ending = shut_down(measures, &stop, &tasks, log);
+    let ending = shut_down(measures, &stop, &tasks, engine);
     if tokio::time::timeout(END_MAX, ending).await.is_err() {
         eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
     }
@@ -139,7 +141,12 @@ fn configuration(arguments: &UpArguments) -> anyhow::Result<(Config, Option<Path
     Ok((config, folder))
 }
 
-async fn bind(what: &str, given: Option<&str>, default: &str, any_port: bool) -> anyhow::Result<TcpListener> {
+pub(crate) async fn bind(
+    what: &str,
+    given: Option<&str>,
+    default: &str,
+    any_port: bool,
+) -> anyhow::Result<TcpListener> {
     let address = given.unwrap_or(default);
     if given.is_none() && any_port {
         match TcpListener::bind(address).await {
@@ -154,14 +161,15 @@ async fn bind(what: &str, given: Option<&str>, default: &str, any_port: bool) ->
     })
 }
 
-async fn open_log(folder: &Folder, clock: &Clock, entropy: &Entropy) -> anyhow::Result<Log> {
+pub(crate) async fn open_log(folder: &Folder, clock: &Clock, entropy: &Entropy) -> anyhow::Result<Log> {
     let options = cairn_log::LogOptions::new(folder.path().join("log"), cairn_broker::batch::stamp);
 
     Log::open(options, clock.clone(), entropy.clone()).await.context("cannot open the embedded log")
 }
 
-async fn open_broker(
+pub(crate) async fn open_broker(
     config: &Config,
+    folder: &Folder,
     kafka: &TcpListener,
     log: &Log,
     clock: &Clock,
@@ -170,14 +178,15 @@ async fn open_broker(
     let local = kafka.local_addr()?.to_string();
     let advertised = config.kafka.advertised.clone().unwrap_or(local);
     let advertised = advertised.parse().map_err(|error| anyhow::anyhow!("kafka.advertised: {error}"))?;
-    let options = BrokerOptions { advertised: Some(advertised), ..BrokerOptions::default() };
+    let users = Writers::of(folder.path()).follow(&config.kafka.writers, entropy)?;
+    let options = BrokerOptions { advertised: Some(advertised), users, ..BrokerOptions::default() };
     Ok(Broker::open(options, log.clone(), clock.clone(), entropy.clone()).await?)
 }
 
 async fn open_gateway(
     config: &Config,
     folder: &Folder,
-    broker: &Broker,
+    backbone: Arc<dyn Backbone>,
     clock: &Clock,
     entropy: &Entropy,
     policy: &Policies,
@@ -186,7 +195,6 @@ async fn open_gateway(
     let home = folder.path().join("gateway");
     let id = gateway_id(&home, clock, entropy)?;
     let epoch = next_epoch(&home)?;
-    let backbone: Arc<dyn Backbone> = Arc::new(EmbeddedBackbone::new(broker.clone()));
     let (recorder, open) =
         Recorder::open(RecorderOptions::new(id, epoch, home), backbone, clock.clone(), entropy.clone())
             .await
@@ -312,8 +320,8 @@ async fn signalled(stop: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Calls first, then what records them, then who reads, then the log.
-async fn shut_down(parts: Measures, stop: &CancellationToken, tasks: &TaskTracker, log: Log) {
+/// Calls first, then what records them, then who reads, then the backbone.
+async fn shut_down(parts: Measures, stop: &CancellationToken, tasks: &TaskTracker, engine: Engine) {
     if let Some(gateway) = parts.gateway {
         gateway.close().await;
     }
@@ -325,5 +333,5 @@ async fn shut_down(parts: Measures, stop: &CancellationToken, tasks: &TaskTracke
     }
     stop.cancel();
     let _ = tokio::time::timeout(DOORS_END_MAX, tasks.wait()).await;
-    log.close().await;
+    engine.close().await;
 }

@@ -254,9 +254,11 @@ impl Gateway {
 
     /// Records the backlog and `draft` in order, in one go; returns when all of it is durable.
     pub(crate) async fn record_strict(&self, call: &mut Call, draft: Planned) -> Result<(), RecordError> {
-        let mut drafts = std::mem::take(&mut call.backlog);
+        // What is not accepted stays: a refusal is recorded together with the decision before it, or neither is.
+        let mut drafts = call.backlog.clone();
         drafts.push(draft);
         let submitted = self.recorder().submit(drafts).await?;
+        call.backlog.clear();
         call.accepted_by_recorder = Accepted::Beginning;
         submitted.durable().await.map(|_| ())
     }

@@ -115,6 +115,9 @@ impl Spool {
             move |source| SpoolError::Io { path, source }
         };
         fs::create_dir_all(folder).map_err(io(folder))?;
+        // Without its name everything in it would be lost with the power.
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(io(parent))?;
         let mut numbers = Vec::new();
         for entry in fs::read_dir(folder).map_err(io(folder))? {
             let name = entry.map_err(io(folder))?.file_name();

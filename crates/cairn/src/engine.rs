@@ -1,0 +1,146 @@
+//! What carries the events of this process: the embedded log with its Kafka port, or a cluster of somebody else's.
+//!
+//! [`crate::up`] opens one before the gateway, serves it once the gateway stands, and closes it last. With a cluster there is
+//! no log and no Kafka port of our own: events go through the spool in `spool/` of the data folder.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, bail};
+use cairn_backbone::{Backbone, EmbeddedBackbone, KafkaBackbone};
+use cairn_broker::Broker;
+use cairn_clock::{Clock, Entropy};
+use cairn_log::Log;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    UpArguments,
+    config::{BackboneKind, Config},
+    folder::Folder,
+    measures::Measures,
+    up,
+};
+
+/// Which parts run in this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// Gateway and backbone.
+    Everything,
+    /// The embedded log with its Kafka port.
+    Broker,
+    /// The gateway, against a cluster or a `cairn broker` elsewhere.
+    Gateway,
+}
+
+/// The opened backbone.
+pub(crate) enum Engine {
+    Embedded { log: Log, broker: Broker, listener: Option<TcpListener>, address: String },
+    Cluster { backbone: Arc<KafkaBackbone>, bootstrap: String, config: Option<PathBuf> },
+}
+
+impl Engine {
+    /// Opens what the configuration names.
+    pub(crate) async fn open(
+        arguments: &UpArguments,
+        config: &Config,
+        role: Role,
+        folder: &Folder,
+        clock: &Clock,
+        entropy: &Entropy,
+    ) -> anyhow::Result<Self> {
+        let cluster = config.backbone.kind == BackboneKind::Kafka || arguments.bootstrap.is_some();
+        match role {
+            Role::Broker if cluster => {
+                bail!("cairn broker is the embedded log itself: remove backbone.kind = \"kafka\", or run cairn gateway")
+            }
+            Role::Gateway if !cluster => bail!(
+                "cairn gateway needs a cluster to write to: set [backbone] kind = \"kafka\" and bootstrap, or give --bootstrap HOST:PORT; cairn up brings a log of its own"
+            ),
+            _ => {}
+        }
+        if !cluster {
+            let wanted = arguments.kafka.as_deref().or(config.kafka.listen.as_deref());
+            let listener = up::bind("kafka", wanted, "127.0.0.1:9092", arguments.any_port).await?;
+            let log = up::open_log(folder, clock, entropy).await?;
+            let broker = up::open_broker(config, folder, &listener, &log, clock, entropy).await?;
+            let address = listener.local_addr()?.to_string();
+            return Ok(Self::Embedded { log, broker, listener: Some(listener), address });
+        }
+        if arguments.kafka.is_some() || config.kafka.listen.is_some() || config.kafka.advertised.is_some() {
+            bail!("with a cluster as backbone Cairn has no Kafka port of its own: remove [kafka] and --kafka");
+        }
+        let options = config.backbone.kafka(arguments.bootstrap.as_deref(), folder.path().join("spool"))?;
+        let bootstrap = options.bootstrap.clone();
+        let backbone = Arc::new(KafkaBackbone::open(options).await.context("cannot use the cluster")?);
+        let config =
+            arguments.config.clone().or_else(|| Some(folder.path().join("cairn.toml")).filter(|path| path.is_file()));
+        let config = config.map(|path| path.canonicalize()).transpose()?;
+        Ok(Self::Cluster { backbone, bootstrap, config })
+    }
+
+    /// Where events are appended.
+    pub(crate) fn backbone(&self) -> Arc<dyn Backbone> {
+        match self {
+            Self::Embedded { broker, .. } => Arc::new(EmbeddedBackbone::new(broker.clone())),
+            Self::Cluster { backbone, .. } => backbone.clone(),
+        }
+    }
+
+    /// Where Kafka clients find the events.
+    pub(crate) fn address(&self) -> &str {
+        match self {
+            Self::Embedded { address, .. } => address,
+            Self::Cluster { bootstrap, .. } => bootstrap,
+        }
+    }
+
+    /// The configuration that says how the cluster is reached.
+    pub(crate) fn cluster_config(&self) -> Option<PathBuf> {
+        match self {
+            Self::Embedded { .. } => None,
+            Self::Cluster { config, .. } => config.clone(),
+        }
+    }
+
+    /// The words of the ready line.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Embedded { address, .. } => format!("kafka {address}"),
+            Self::Cluster { bootstrap, .. } => format!("cluster {bootstrap}"),
+        }
+    }
+
+    /// What `/metrics` shows of it; a cluster's spool is the recorder's to show.
+    pub(crate) fn measures(&self) -> Measures {
+        match self {
+            Self::Embedded { log, broker, .. } => {
+                Measures { log: Some(log.clone()), broker: Some(broker.clone()), ..Measures::default() }
+            }
+            Self::Cluster { .. } => Measures::default(),
+        }
+    }
+
+    /// Begins to serve Kafka clients, where that is this process's work.
+    pub(crate) fn serve(&mut self, stop: &CancellationToken, tasks: &TaskTracker) {
+        if let Self::Embedded { broker, listener, .. } = self
+            && let Some(listener) = listener.take()
+        {
+            let (broker, stop) = (broker.clone(), stop.clone());
+            tasks.spawn(async move { broker.serve(listener, stop).await });
+        }
+    }
+
+    /// Ends it; everything that was acknowledged stays.
+    pub(crate) async fn close(self) {
+        match self {
+            Self::Embedded { log, .. } => log.close().await,
+            Self::Cluster { backbone, .. } => {
+                backbone.close().await;
+                let waiting = backbone.stats().spool_events;
+                if waiting > 0 {
+                    eprintln!("cairn: {waiting} events wait in the spool and are delivered at the next start");
+                }
+            }
+        }
+    }
+}
