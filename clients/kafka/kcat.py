@@ -15,12 +15,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 import ledger as book
 from ledger import Ledger, arguments, need
 
-CHUNK = 500
+# One run of kcat for each partition and chunk.
+CHUNKS = 16
 
 
 def write(options, ledger):
-    for start in range(0, options.records, CHUNK):
-        batch = range(start, min(start + CHUNK, options.records))
+    chunk = max(1, options.records // CHUNKS)
+    for start in range(0, options.records, chunk):
+        batch = range(start, min(start + chunk, options.records))
         for partition in range(options.partitions):
             mine = [i for i in batch if ledger.partition(i) == partition]
             lines = b"".join(b"%s\t%s\n" % (book.key(i), book.value(i).hex().encode()) for i in mine)
@@ -42,7 +44,9 @@ class Member:
             ["kcat", "-E", "-b", options.bootstrap, "-X", "auto.offset.reset=earliest", "-X", "session.timeout.ms=10000",
              "-X", "heartbeat.interval.ms=1000", "-u", "-q", "-f", "%p\t%o\t%k\t%s\n", "-G", group, options.topic],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.thread = threading.Thread(target=lambda: [lines.put(line) for line in self.process.stdout], daemon=True)
+        # A line without its end was cut off when kcat ended.
+        whole = (line for line in self.process.stdout if line.endswith(b"\n"))
+        self.thread = threading.Thread(target=lambda: [lines.put(line) for line in whole], daemon=True)
         self.thread.start()
 
     def leave(self):
@@ -54,7 +58,8 @@ class Member:
 
 
 def read(options, ledger, group):
-    lines = queue.Queue(10000)
+    # Unbounded: kcat commits what it has printed, so it must never be killed while it waits for its lines to be read.
+    lines = queue.Queue()
     members, count = [Member(options, group, lines), Member(options, group, lines)], 2
     deadline = time.monotonic() + 120 + options.records / 500
     try:
