@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     batch::{self, BatchError},
+    budget::Budget,
     group::{Coordinator, GroupLimits},
     options::BrokerOptions,
     principal::Principal,
@@ -134,6 +135,14 @@ pub enum TopicError {
         /// The limit.
         most: usize,
     },
+    /// There are as many partitions as may be.
+    #[error("{asked} more partitions would make more than {most} in all: delete topics, or raise the limit")]
+    TooManyPartitions {
+        /// What was asked for.
+        asked: u32,
+        /// The limit.
+        most: usize,
+    },
     /// The catalogue could not be made durable.
     #[error("the catalogue cannot be written: {reason}")]
     Storage {
@@ -173,6 +182,14 @@ pub enum ProduceError {
     /// Transactions are not offered.
     #[error("transactions are not supported: produce without a transactional id")]
     Transactional,
+    /// A record is older or newer than its topic takes.
+    #[error("timestamp {timestamp} is more than `{config}` from the broker's time")]
+    Timestamp {
+        /// The timestamp, ms.
+        timestamp: i64,
+        /// The topic config that says how much.
+        config: &'static str,
+    },
     /// Markers are the broker's.
     #[error("control batches are written by brokers only")]
     Control,
@@ -222,6 +239,10 @@ pub(crate) struct Inner {
     pub(crate) topics: Catalogue,
     pub(crate) groups: Coordinator,
     pub(crate) counters: Counters,
+    /// Bytes of requests that are being read or answered.
+    pub(crate) requests_budget: Budget,
+    /// Bytes of answers that are being made or written.
+    pub(crate) answers_budget: Budget,
 }
 
 #[derive(Debug, Default)]
@@ -229,14 +250,23 @@ pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
     pub(crate) requests: AtomicU64,
-    pub(crate) throttled_us: AtomicU64,
     batches: AtomicU64,
     batches_refused: AtomicU64,
 }
 
 /// A batch that passed every check: the only thing that [`Broker::append`] takes.
 #[derive(Debug)]
-pub(crate) struct Admitted(Append);
+pub(crate) struct Admitted {
+    entry: Append,
+    /// The broker's time, where the topic wants that in place of the producer's.
+    append_time_ms: Option<i64>,
+}
+
+impl Admitted {
+    pub(crate) const fn append_time_ms(&self) -> Option<i64> {
+        self.append_time_ms
+    }
+}
 
 impl Broker {
     /// Reads topics, groups and offsets back from the log. The log's `stamp` option must be [`batch::stamp`].
@@ -260,11 +290,22 @@ impl Broker {
             initial_delay_ms: millis(limits.initial_rebalance_delay),
             groups_max: limits.groups_max,
             members_max: limits.members_max,
+            group_bytes_max: limits.group_bytes_max,
+            groups_bytes_max: limits.groups_bytes_max,
+            offsets_bytes_max: limits.offsets_bytes_max,
         };
         let opened = Coordinator::open(log.clone(), offsets.id, offsets.partitions, limits, clock.clone()).await;
         let groups = opened.map_err(|e| failed(&e))?;
+        // A crash may have come between the end of a topic and that of its offsets.
+        let gone = groups.forget_topics(|topic| topics.get(topic).is_none()).await;
+        gone.map_err(|_| failed(&"offsets of deleted topics cannot be forgotten"))?;
         let counters = Counters::default();
-        Ok(Self { inner: Arc::new(Inner { options, log, clock, entropy, topics, groups, counters }) })
+        let limits = &options.limits;
+        let requests_bytes = limits.requests_bytes_max.max(limits.request_bytes_max);
+        let requests_budget = Budget::new(requests_bytes, limits.bytes_wait_max);
+        let answers_budget = Budget::new(limits.answers_bytes_max, limits.bytes_wait_max);
+        let inner = Inner { options, log, clock, entropy, topics, groups, counters, requests_budget, answers_budget };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Creates a topic, as CreateTopics does.
@@ -293,6 +334,9 @@ impl Broker {
         if partitions < 1 || partitions > limits.partitions_max {
             return Err(TopicError::Partitions { partitions, most: limits.partitions_max });
         }
+        if self.inner.topics.partitions() + partitions as usize > limits.all_partitions_max {
+            return Err(TopicError::TooManyPartitions { asked: partitions, most: limits.all_partitions_max });
+        }
         let configs = TopicConfigs::new(spec.configs.clone()).map_err(|reason| TopicError::Config { reason })?;
         Ok((partitions, configs))
     }
@@ -309,7 +353,10 @@ impl Broker {
         if topic.is_internal() {
             return Err(TopicError::Denied { prefix: OFFSETS_TOPIC.to_owned() });
         }
-        self.inner.topics.delete(&topic).await.map_err(topic_error)
+        self.inner.topics.delete(&topic).await.map_err(topic_error)?;
+        let forgotten = self.inner.groups.forget_topics(|topic| topic == name).await;
+        forgotten
+            .map_err(|_| TopicError::Storage { reason: "its committed offsets stay until the next start".to_owned() })
     }
 
     /// The topic of that name.
@@ -362,14 +409,18 @@ impl Broker {
         mut bytes: BytesMut,
     ) -> Result<Admitted, ProduceError> {
         let checked = self.check_batch(who, topic, partition, &bytes);
-        let (stream, header) = checked.inspect_err(|_| {
+        let (stream, checked) = checked.inspect_err(|_| {
             self.inner.counters.batches_refused.fetch_add(1, Ordering::Relaxed);
         })?;
-        let mut max_timestamp = header.max_timestamp;
-        if topic.configs.is_append_time() {
-            max_timestamp = self.inner.clock.now().as_millis();
-            batch::stamp_append_time(&mut bytes, &header, max_timestamp);
+        let header = checked.header;
+        let append_time_ms = topic.configs.is_append_time().then(|| self.inner.clock.now().as_millis());
+        if let Some(now_ms) = append_time_ms {
+            batch::stamp_append_time(&mut bytes, &header, now_ms);
+        } else if checked.newest_ms != header.max_timestamp {
+            // Retention and the search by time go by this field: it says what the records say, as with Kafka.
+            batch::stamp_max_timestamp(&mut bytes, &header, checked.newest_ms);
         }
+        let max_timestamp = append_time_ms.unwrap_or(checked.newest_ms);
         let producer = (header.producer_id >= 0).then(|| ProducerMark {
             id: ProducerId::new(header.producer_id),
             epoch: ProducerEpoch::new(header.producer_epoch),
@@ -377,7 +428,7 @@ impl Broker {
         });
         let records = u32::try_from(header.record_count).ok().and_then(NonZeroU32::new);
         let records = records.expect("the batch was checked to hold at least one record");
-        Ok(Admitted(Append { stream, records, max_timestamp, producer, bytes }))
+        Ok(Admitted { entry: Append { stream, records, max_timestamp, producer, bytes }, append_time_ms })
     }
 
     fn check_batch(
@@ -386,7 +437,7 @@ impl Broker {
         topic: &Topic,
         partition: i32,
         bytes: &[u8],
-    ) -> Result<(StreamId, batch::BatchHeader), ProduceError> {
+    ) -> Result<(StreamId, batch::Checked), ProduceError> {
         let limits = &self.inner.options.limits;
         if !self.may_write(who, &topic.name) || (topic.is_internal() && *who != Principal::Internal) {
             return Err(ProduceError::Denied { topic: topic.name.clone() });
@@ -397,14 +448,38 @@ impl Broker {
         if bytes.len() > most {
             return Err(ProduceError::TooLarge { bytes: bytes.len(), most });
         }
-        let header = batch::check(bytes, topic.configs.is_compacted(), limits.unpacked_bytes_max)?;
+        let checked = batch::check(bytes, topic.configs.is_compacted(), limits.unpacked_bytes_max)?;
+        let header = &checked.header;
+        if header.is_append_time() {
+            return Err(BatchError::Header { what: "only brokers set the append time" }.into());
+        }
         if header.is_control() {
             return Err(ProduceError::Control);
         }
         if header.is_transactional() {
             return Err(ProduceError::Transactional);
         }
-        Ok((stream, header))
+        if !topic.configs.is_append_time() {
+            self.check_time(topic, &checked)?;
+        }
+        Ok((stream, checked))
+    }
+
+    fn check_time(&self, topic: &Topic, checked: &batch::Checked) -> Result<(), ProduceError> {
+        let now_ms = self.inner.clock.now().as_millis();
+        let (before, after) = topic.configs.timestamp_limits();
+        // -1 says that a record has none.
+        let oldest = checked.oldest_ms.filter(|oldest| *oldest < now_ms.saturating_sub(before));
+        let newest = Some(checked.newest_ms).filter(|newest| *newest > now_ms.saturating_add(after));
+        match (oldest, newest) {
+            (Some(timestamp), _) => {
+                Err(ProduceError::Timestamp { timestamp, config: "message.timestamp.before.max.ms" })
+            }
+            (_, Some(timestamp)) => {
+                Err(ProduceError::Timestamp { timestamp, config: "message.timestamp.after.max.ms" })
+            }
+            (None, None) => Ok(()),
+        }
     }
 
     /// Appends what was admitted, in order, in one group; one result each.
@@ -413,7 +488,7 @@ impl Broker {
         if count == 0 {
             return Vec::new();
         }
-        let entries = admitted.into_iter().map(|Admitted(entry)| entry).collect();
+        let entries = admitted.into_iter().map(|admitted| admitted.entry).collect();
         match self.inner.log.append(entries).await {
             Ok(results) => {
                 let stored = results.iter().filter(|result| result.is_ok()).count() as u64;
@@ -457,17 +532,22 @@ impl Broker {
 
     /// Reads what there is now.
     pub(crate) async fn read(&self, stream: StreamId, from: Offset, max_bytes: usize) -> Result<Fetched, FetchError> {
+        let nothing = self.read_nothing(stream, from)?;
+        if from == nothing.high_watermark {
+            return Ok(nothing);
+        }
+        let read = self.inner.log.read(stream, from, max_bytes).await?;
+        Ok(Fetched { batches: read.batches, high_watermark: read.durable_end, log_start: read.log_start })
+    }
+
+    /// Checks that `from` is an offset of the partition, and says where it begins and ends.
+    pub(crate) fn read_nothing(&self, stream: StreamId, from: Offset) -> Result<Fetched, FetchError> {
         let bounds = self.inner.log.bounds(stream)?;
         if from < bounds.log_start || from > bounds.durable_end {
             let (log_start, end) = (bounds.log_start.get(), bounds.durable_end.get());
             return Err(FetchError::OutOfRange { asked: from.get(), log_start, end });
         }
-        if from == bounds.durable_end {
-            let (high_watermark, log_start) = (bounds.durable_end, bounds.log_start);
-            return Ok(Fetched { batches: Vec::new(), high_watermark, log_start });
-        }
-        let read = self.inner.log.read(stream, from, max_bytes).await?;
-        Ok(Fetched { batches: read.batches, high_watermark: read.durable_end, log_start: read.log_start })
+        Ok(Fetched { batches: Vec::new(), high_watermark: bounds.durable_end, log_start: bounds.log_start })
     }
 
     /// Counters.
@@ -482,7 +562,7 @@ impl Broker {
             requests: read(&counters.requests),
             batches: read(&counters.batches),
             batches_refused: read(&counters.batches_refused),
-            throttled_us: read(&counters.throttled_us),
+            throttled_us: self.inner.requests_budget.waited_us(),
         }
     }
 
@@ -508,9 +588,11 @@ impl ProduceError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::UnknownPartition { .. } | Self::TooLarge { .. } | Self::Transactional | Self::Control => {
-                ErrorKind::Invalid
-            }
+            Self::UnknownPartition { .. }
+            | Self::TooLarge { .. }
+            | Self::Transactional
+            | Self::Control
+            | Self::Timestamp { .. } => ErrorKind::Invalid,
             Self::Denied { .. } => ErrorKind::Denied,
             Self::Batch(BatchError::Checksum { .. }) => ErrorKind::Corrupt,
             Self::Batch(_) => ErrorKind::Invalid,

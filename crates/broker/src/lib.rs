@@ -8,6 +8,7 @@
 mod api;
 pub mod batch;
 mod broker;
+mod budget;
 mod group;
 mod options;
 mod principal;

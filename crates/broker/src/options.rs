@@ -75,18 +75,26 @@ impl Default for BrokerOptions {
 /// What a peer can make the broker hold or do.
 #[derive(Debug, Clone)]
 pub struct BrokerLimits {
-    /// Open connections; more are closed at once.
+    /// Open connections; one more takes the place of that which has been quiet for longest, and is closed where
+    /// none is.
     pub connections_max: usize,
     /// Bytes of one request.
     pub request_bytes_max: usize,
-    /// Bytes of all requests that are being read or answered; more wait.
+    /// Bytes of all requests that are being read or answered; more wait. Small requests that a connection sends one
+    /// after the other do not count.
     pub requests_bytes_max: usize,
+    /// Bytes of all answers that are being made or written, where they are large; more wait.
+    pub answers_bytes_max: usize,
+    /// How long a request or an answer waits for its share of these bytes.
+    pub bytes_wait_max: Duration,
     /// Produce requests of one connection that may wait for the disk together.
     pub in_flight_max: usize,
     /// Array elements in one request.
     pub request_elements_max: usize,
     /// How long the rest of a request may take to arrive.
     pub request_read_timeout: Duration,
+    /// A peer that reads nothing of its answer for this long is disconnected.
+    pub answer_stall_timeout: Duration,
     /// A connection without requests is closed after this.
     pub idle_timeout: Duration,
     /// Bytes of one Fetch answer, whatever is asked for.
@@ -101,10 +109,16 @@ pub struct BrokerLimits {
     pub partitions_max: u32,
     /// Topics.
     pub topics_max: usize,
+    /// Partitions of all topics.
+    pub all_partitions_max: usize,
     /// Groups with members.
     pub groups_max: usize,
     /// Members of one group.
     pub members_max: usize,
+    /// Bytes that one group holds for its members: ids, subscriptions, assignments.
+    pub group_bytes_max: usize,
+    /// Bytes that all groups hold.
+    pub groups_bytes_max: usize,
     /// Shortest session timeout of a group's member.
     pub session_timeout_min: Duration,
     /// Longest session timeout of a group's member.
@@ -113,6 +127,8 @@ pub struct BrokerLimits {
     pub initial_rebalance_delay: Duration,
     /// Bytes of the metadata of one committed offset.
     pub offset_metadata_bytes_max: usize,
+    /// Bytes that committed offsets may take in memory.
+    pub offsets_bytes_max: usize,
 }
 
 impl Default for BrokerLimits {
@@ -121,9 +137,12 @@ impl Default for BrokerLimits {
             connections_max: 1_024,
             request_bytes_max: 100 << 20,
             requests_bytes_max: 256 << 20,
+            answers_bytes_max: 128 << 20,
+            bytes_wait_max: Duration::from_secs(10),
             in_flight_max: 16,
             request_elements_max: 200_000,
             request_read_timeout: Duration::from_secs(30),
+            answer_stall_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(600),
             fetch_bytes_max: 55 << 20,
             fetch_wait_max: Duration::from_secs(60),
@@ -131,12 +150,16 @@ impl Default for BrokerLimits {
             unpacked_bytes_max: crate::batch::DECOMPRESSED_BYTES_MAX,
             partitions_max: 1_000,
             topics_max: 10_000,
+            all_partitions_max: 20_000,
             groups_max: 10_000,
             members_max: 1_000,
+            group_bytes_max: 16 << 20,
+            groups_bytes_max: 64 << 20,
             session_timeout_min: Duration::from_secs(1),
             session_timeout_max: Duration::from_secs(1_800),
             initial_rebalance_delay: Duration::from_millis(500),
             offset_metadata_bytes_max: 4_096,
+            offsets_bytes_max: 128 << 20,
         }
     }
 }

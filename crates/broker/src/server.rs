@@ -4,31 +4,35 @@
 //! requests of one connection wait for the disk together (they enter the log in their order); any other request waits
 //! for those before it and holds those behind it, as in Kafka.
 //!
-//! It guarantees: memory is claimed only for bytes that arrived, and from one budget for all connections; a peer that
-//! sends what is not a request is disconnected with the reason in the log. It must never know what a request means.
+//! It guarantees: memory is claimed only for bytes that arrived, and from one budget for all connections, answers from
+//! another; a peer that sends what is not a request is disconnected with the reason in the log; a peer that does not read
+//! its answers is disconnected. It must never know what a request means.
 
-use std::{io, sync::Arc, sync::atomic::Ordering};
+mod intake;
+mod places;
 
-use bytes::{Buf, Bytes, BytesMut};
+use std::{io, sync::atomic::Ordering};
+
+use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{self, Request, Session},
     broker::Broker,
+    budget::{Claim, Overloaded},
     options::HostPort,
 };
+use intake::{Frame, Intake};
+use places::{Place, Places};
 
-const LENGTH_BYTES: usize = 4;
-const READ_BYTES: usize = 64 << 10;
-/// One permit of the budget.
-const PERMIT_BYTES: usize = 1 << 10;
+/// How long the listener pauses when it cannot accept.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Why a connection ends early.
 #[derive(Debug, thiserror::Error)]
@@ -39,25 +43,23 @@ enum ConnectionError {
     TooLarge { bytes: i64, most: usize },
     #[error("a request did not arrive within its time")]
     Slow,
+    #[error("the peer does not read its answers")]
+    Stalled,
+    #[error("it was quiet, and another connection needed its place")]
+    Replaced,
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
     #[error("{0}")]
     Request(#[from] api::RequestError),
 }
 
-/// A whole request, and its share of the budget.
-struct Frame {
-    bytes: Bytes,
-    permit: OwnedSemaphorePermit,
-}
-
-type Answer = BoxFuture<'static, (Result<Option<Bytes>, api::RequestError>, OwnedSemaphorePermit)>;
+/// An answer that is being worked on, and what its request holds.
+type Answer = BoxFuture<'static, (Result<Option<Bytes>, api::RequestError>, Claim)>;
 
 impl Broker {
     /// Serves Kafka clients on `listener` until `stop`; returns when every connection has ended.
     pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let limits = &self.inner.options.limits;
-        let connections = Arc::new(Semaphore::new(limits.connections_max));
-        let budget =
-            Arc::new(Semaphore::new(permits(limits.requests_bytes_max.max(limits.request_bytes_max)) as usize));
+        let places = Places::new(self.inner.options.limits.connections_max);
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -69,21 +71,23 @@ impl Broker {
                 Err(error) => {
                     // Out of file descriptors, most likely: others must be able to end first.
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&connections).try_acquire_owned() else {
+            let Some(place) = places.take().await else {
                 self.inner.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%peer, "too many connections: this one is closed");
                 continue;
             };
-            let (broker, stop, budget) = (self.clone(), stop.clone(), Arc::clone(&budget));
+            let (broker, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
                 broker.inner.counters.connections.fetch_add(1, Ordering::Relaxed);
-                let served = match Connection::new(broker.clone(), stream, peer.ip().to_string(), budget) {
+                let leave = place.leave();
+                let served = match Connection::new(broker.clone(), stream, peer.ip().to_string(), place) {
                     Ok(mut connection) => tokio::select! {
                         () = stop.cancelled() => Ok(()),
+                        () = leave.cancelled() => Err(ConnectionError::Replaced),
                         served = connection.serve() => served,
                     },
                     Err(error) => Err(error.into()),
@@ -97,7 +101,6 @@ impl Broker {
                     Err(error) => tracing::debug!(%peer, %error, "connection ended"),
                 }
                 broker.inner.counters.connections.fetch_sub(1, Ordering::Relaxed);
-                drop(place);
             });
         }
         tasks.close();
@@ -106,39 +109,41 @@ impl Broker {
     }
 }
 
-fn permits(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).min(Semaphore::MAX_PERMITS as u32)
-}
-
 struct Connection {
     broker: Broker,
     stream: TcpStream,
-    buffer: BytesMut,
-    budget: Arc<Semaphore>,
+    intake: Intake,
     session: Session,
+    place: Place,
 }
 
 impl Connection {
-    fn new(broker: Broker, stream: TcpStream, host: String, budget: Arc<Semaphore>) -> io::Result<Self> {
+    fn new(broker: Broker, stream: TcpStream, host: String, place: Place) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
         let bound = HostPort { host: local.ip().to_canonical().to_string(), port: local.port() };
         let advertised = broker.inner.options.advertised.clone().unwrap_or(bound);
-        Ok(Self { broker, stream, buffer: BytesMut::new(), budget, session: Session::new(host, advertised) })
+        let intake = Intake::new(&broker.inner.requests_budget);
+        Ok(Self { broker, stream, intake, session: Session::new(host, advertised), place })
     }
 
     async fn serve(&mut self) -> Result<(), ConnectionError> {
-        let in_flight_max = self.broker.inner.options.limits.in_flight_max.max(1);
+        let limits = self.broker.inner.options.limits.clone();
+        let in_flight_max = limits.in_flight_max.max(1);
         let mut answers: FuturesOrdered<Answer> = FuturesOrdered::new();
         loop {
+            let alone = answers.is_empty();
+            if alone {
+                self.place.rest();
+            }
             // Reading stops while enough waits for the disk; whole frames stay in the socket and slow the peer.
             tokio::select! {
                 biased;
-                Some((answer, permit)) = answers.next(), if !answers.is_empty() => {
+                Some((answer, claim)) = answers.next(), if !answers.is_empty() => {
                     self.write(answer?).await?;
-                    drop(permit);
+                    drop(claim);
                 }
-                frame = read_frame(&mut self.stream, &mut self.buffer, &self.broker, &self.budget), if answers.len() < in_flight_max => {
+                frame = self.intake.frame(&mut self.stream, &limits, alone), if answers.len() < in_flight_max => {
                     let Some(frame) = frame? else {
                         // The peer is done writing, perhaps not reading.
                         while let Some((answer, _)) = answers.next().await {
@@ -146,6 +151,7 @@ impl Connection {
                         }
                         return Ok(());
                     };
+                    self.place.work();
                     self.take(frame, &mut answers).await?;
                 }
             }
@@ -154,17 +160,18 @@ impl Connection {
 
     async fn take(&mut self, frame: Frame, answers: &mut FuturesOrdered<Answer>) -> Result<(), ConnectionError> {
         self.broker.inner.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let Frame { bytes, permit } = frame;
+        let Frame { bytes, mut claim } = frame;
         if self.session.awaits_raw_token() {
             let answer = self.session.raw_token(&self.broker, &bytes)?;
             return self.write(Some(answer)).await;
         }
         let request = Request::parse(bytes, &self.broker.inner.options.limits)?;
+        claim.cover(claim.bytes() + request.decoded_bytes()).await?;
         if request.is_produce() {
             let (broker, session) = (self.broker.clone(), self.session.clone());
             let mut answer: Answer = Box::pin(async move {
                 let answer = api::produce(&broker, &session, request).await;
-                (answer, permit)
+                (answer, claim)
             });
             // The first poll puts the batches into the log's queue: done here, the log sees them in this order.
             match futures::poll!(&mut answer) {
@@ -176,63 +183,19 @@ impl Connection {
         while let Some((answer, _)) = answers.next().await {
             self.write(answer?).await?;
         }
-        let answer = api::answer(&self.broker, &mut self.session, request).await?;
+        let (answer, held) = api::answer(&self.broker, &mut self.session, request).await?;
+        drop(claim);
         self.write(Some(answer)).await?;
-        drop(permit);
+        drop(held);
         Ok(())
     }
 
     async fn write(&mut self, answer: Option<Bytes>) -> Result<(), ConnectionError> {
-        let Some(answer) = answer else { return Ok(()) };
-        let limit = self.broker.inner.options.limits.idle_timeout;
-        timeout(limit, self.stream.write_all(&answer)).await.map_err(|_| ConnectionError::Slow)??;
-        Ok(())
-    }
-}
-
-/// Reads one frame; `None` at the end of the stream. Safe to cancel: what arrived stays in `buffer`.
-async fn read_frame(
-    stream: &mut TcpStream,
-    buffer: &mut BytesMut,
-    broker: &Broker,
-    budget: &Arc<Semaphore>,
-) -> Result<Option<Frame>, ConnectionError> {
-    let limits = &broker.inner.options.limits;
-    while buffer.len() < LENGTH_BYTES {
-        let read =
-            timeout(limits.idle_timeout, read_some(stream, buffer)).await.map_err(|_| ConnectionError::Slow)??;
-        if read == 0 {
-            return Ok(None);
-        }
-    }
-    let length = i32::from_be_bytes(buffer[..LENGTH_BYTES].try_into().expect("four bytes are there"));
-    let too_large = ConnectionError::TooLarge { bytes: i64::from(length), most: limits.request_bytes_max };
-    let length = usize::try_from(length).ok().filter(|length| *length <= limits.request_bytes_max).ok_or(too_large)?;
-    let permit = match Arc::clone(budget).try_acquire_many_owned(permits(length)) {
-        Ok(permit) => permit,
-        Err(_) => {
-            let began = Instant::now();
-            let share = Arc::clone(budget).acquire_many_owned(permits(length));
-            let permit = share.await.expect("the budget is never closed");
-            let waited_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            broker.inner.counters.throttled_us.fetch_add(waited_us, Ordering::Relaxed);
-            permit
-        }
-    };
-    let rest = async {
-        while buffer.len() < LENGTH_BYTES + length {
-            if read_some(stream, buffer).await? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-            }
+        let Some(mut answer) = answer else { return Ok(()) };
+        let limit = self.broker.inner.options.limits.answer_stall_timeout;
+        while !answer.is_empty() {
+            timeout(limit, self.stream.write_buf(&mut answer)).await.map_err(|_| ConnectionError::Stalled)??;
         }
         Ok(())
-    };
-    timeout(limits.request_read_timeout, rest).await.map_err(|_| ConnectionError::Slow)??;
-    buffer.advance(LENGTH_BYTES);
-    Ok(Some(Frame { bytes: buffer.split_to(length).freeze(), permit }))
-}
-
-async fn read_some(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
-    buffer.reserve(READ_BYTES);
-    stream.read_buf(buffer).await
+    }
 }

@@ -66,6 +66,8 @@ pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 struct Known {
     by_name: BTreeMap<String, Arc<Topic>>,
     by_id: HashMap<Uuid, Arc<Topic>>,
+    /// Of all topics.
+    partitions: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,6 +182,11 @@ impl Catalogue {
         self.known.read().by_name.values().cloned().collect()
     }
 
+    /// Partitions of all topics.
+    pub(crate) fn partitions(&self) -> usize {
+        self.known.read().partitions
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.known.read().by_name.len()
     }
@@ -220,7 +227,9 @@ impl Catalogue {
         {
             let mut known = self.known.write();
             known.by_name.remove(&topic.name);
-            known.by_id.remove(&topic.id);
+            if known.by_id.remove(&topic.id).is_some() {
+                known.partitions -= topic.partitions as usize;
+            }
         }
         for stream in topic.streams() {
             self.log
@@ -233,6 +242,7 @@ impl Catalogue {
 
     fn publish(&self, topic: Arc<Topic>) {
         let mut known = self.known.write();
+        known.partitions += topic.partitions as usize;
         known.by_id.insert(topic.id, Arc::clone(&topic));
         known.by_name.insert(topic.name.clone(), topic);
     }

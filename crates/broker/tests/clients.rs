@@ -5,6 +5,10 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,9 +19,10 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, Headers, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer},
 };
 use support::{Served, quick};
+use tokio::net::{TcpListener, TcpStream};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -253,5 +258,62 @@ async fn an_administrator_sees_configs_and_deletes_topics() {
     let gone = admin.delete_topics(&["t", "never"], &AdminOptions::new()).await.unwrap();
     assert_eq!(gone[0], Ok("t".to_owned()));
     assert_eq!(gone[1], Err(("never".to_owned(), RDKafkaErrorCode::UnknownTopicOrPartition)));
+    served.end().await;
+}
+
+/// A port mapping: what arrives at the address goes to `target`; counts its connections.
+async fn forward(target: std::net::SocketAddr, listener: TcpListener, taken: Arc<AtomicUsize>) {
+    while let Ok((mut near, _)) = listener.accept().await {
+        taken.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(async move {
+            let Ok(mut far) = TcpStream::connect(target).await else { return };
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_go_on_through_the_advertised_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mapped = listener.local_addr().unwrap();
+    let mut options = quick();
+    options.advertised = Some(format!("localhost:{}", mapped.port()).parse().unwrap());
+    let served = Served::start(folder.path(), options).await;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mapping = tokio::spawn(forward(served.address, listener, Arc::clone(&taken)));
+    // They are told the broker's own address, or the mapped one: either way the rest goes through the mapping.
+    for (at, bootstrap) in [served.bootstrap(), mapped.to_string()].into_iter().enumerate() {
+        let before = taken.load(Ordering::SeqCst);
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &bootstrap).set("broker.address.family", "v4");
+        let producer: FutureProducer = config.clone().set("enable.idempotence", "true").create().unwrap();
+        let (partition, value) = (0, format!("v{at}"));
+        let record = FutureRecord::<(), _>::to("mapped").partition(partition).payload(&value);
+        let delivery = producer.send(record, PATIENCE).await.unwrap();
+        assert_eq!(delivery.offset, at as i64);
+        let consumer: StreamConsumer =
+            config.set("group.id", format!("g{at}")).set("auto.offset.reset", "earliest").create().unwrap();
+        consumer.subscribe(&["mapped"]).unwrap();
+        let message = tokio::time::timeout(PATIENCE, consumer.recv()).await.unwrap().unwrap();
+        assert_eq!(message.payload(), Some(&b"v0"[..]));
+        let metadata =
+            tokio::task::block_in_place(|| producer.client().fetch_metadata(Some("mapped"), PATIENCE)).unwrap();
+        let told: Vec<_> = metadata.brokers().iter().map(|b| (b.host().to_owned(), b.port())).collect();
+        assert_eq!(told, [("localhost".to_owned(), i32::from(mapped.port()))]);
+        assert!(taken.load(Ordering::SeqCst) > before, "through the mapping");
+    }
+    mapping.abort();
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transactional_producer_is_refused_at_once_and_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(folder.path(), quick()).await;
+    let producer: FutureProducer = config(&served).set("transactional.id", "t").create().unwrap();
+    let refused = tokio::task::block_in_place(|| producer.init_transactions(PATIENCE)).unwrap_err();
+    let fatal = matches!(&refused, KafkaError::Transaction(error) if error.is_fatal());
+    assert!(fatal, "{refused:?}");
     served.end().await;
 }

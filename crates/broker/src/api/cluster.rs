@@ -5,7 +5,7 @@ use kafka_protocol::{
     messages::{DescribeClusterRequest, DescribeClusterResponse, describe_cluster_response::DescribeClusterBroker},
 };
 
-use super::{Session, text};
+use super::{Session, reason, text};
 use crate::broker::Broker;
 
 const BROKERS: i8 = 1;
@@ -19,7 +19,7 @@ pub(super) async fn answer(
     if request.endpoint_type != BROKERS {
         let why = "there are no controllers to talk to: ask for brokers";
         let code = ResponseError::UnsupportedEndpointType.code();
-        return response.with_error_code(code).with_error_message(Some(text(why)));
+        return response.with_error_code(code).with_error_message(Some(reason(why)));
     }
     let node = broker.inner.options.node_id;
     let me = DescribeClusterBroker::default()

@@ -19,7 +19,7 @@ pub(super) fn of_topic(error: &TopicError) -> i16 {
         TopicError::Name { .. } => ResponseError::InvalidTopicException,
         TopicError::Partitions { .. } => ResponseError::InvalidPartitions,
         TopicError::Config { .. } => ResponseError::InvalidConfig,
-        TopicError::TooMany { .. } => ResponseError::PolicyViolation,
+        TopicError::TooMany { .. } | TopicError::TooManyPartitions { .. } => ResponseError::PolicyViolation,
         TopicError::Storage { .. } => ResponseError::KafkaStorageError,
     }
     .code()
@@ -32,6 +32,7 @@ pub(super) fn of_produce(error: &ProduceError) -> i16 {
         ProduceError::TooLarge { .. } => ResponseError::MessageTooLarge,
         ProduceError::Transactional => ResponseError::InvalidTxnState,
         ProduceError::Control => ResponseError::InvalidRecord,
+        ProduceError::Timestamp { .. } => ResponseError::InvalidTimestamp,
         ProduceError::Batch(error) => return of_batch(error),
         ProduceError::Append(error) => return of_append(error),
     }
@@ -104,6 +105,7 @@ pub(super) fn of_group(error: GroupError) -> i16 {
         GroupError::GroupFull => ResponseError::GroupMaxSizeReached,
         GroupError::NotEmpty => ResponseError::NonEmptyGroup,
         GroupError::GroupNotFound => ResponseError::GroupIdNotFound,
+        GroupError::OffsetsFull => ResponseError::InvalidCommitOffsetSize,
         GroupError::Unavailable => ResponseError::CoordinatorNotAvailable,
     }
     .code()

@@ -1,5 +1,7 @@
 //! DescribeConfigs, for topics and for this broker.
 
+use std::collections::HashSet;
+
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -9,7 +11,7 @@ use kafka_protocol::{
     },
 };
 
-use super::text;
+use super::{reason, text};
 use crate::{broker::Broker, topics::configs::Kind};
 
 const TOPIC: i8 = 2;
@@ -24,19 +26,24 @@ pub(super) const fn source(given: bool) -> i8 {
 }
 
 pub(super) async fn answer(broker: &Broker, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let synonyms = request.include_synonyms;
-    let results = request.resources.into_iter().map(|resource| {
+    let (synonyms, documented) = (request.include_synonyms, request.include_documentation);
+    // Each is told once, so that a request cannot multiply its answer.
+    let mut told = HashSet::new();
+    let asked = request.resources.into_iter();
+    let asked = asked.filter(|resource| told.insert((resource.resource_type, resource.resource_name.clone())));
+    let results = asked.map(|resource| {
         let result = DescribeConfigsResult::default()
+            .with_error_message(None)
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match describe(broker, &resource, synonyms) {
+        match describe(broker, &resource, synonyms, documented) {
             Ok(mut configs) => {
                 if let Some(keys) = &resource.configuration_keys {
                     configs.retain(|config| keys.contains(&config.name));
                 }
                 result.with_configs(configs)
             }
-            Err((code, why)) => result.with_error_code(code.code()).with_error_message(Some(text(why))),
+            Err((code, why)) => result.with_error_code(code.code()).with_error_message(Some(reason(why))),
         }
     });
     DescribeConfigsResponse::default().with_results(results.collect())
@@ -46,6 +53,7 @@ fn describe(
     broker: &Broker,
     resource: &DescribeConfigsResource,
     synonyms: bool,
+    documented: bool,
 ) -> Result<Vec<DescribeConfigsResourceResult>, (ResponseError, &'static str)> {
     match resource.resource_type {
         TOPIC => {
@@ -55,7 +63,11 @@ fn describe(
                 .configs
                 .shown()
                 .map(|shown| {
-                    let result = one(shown.name, &shown.value, shown.kind, source(shown.given));
+                    let mut result = one(shown.name, &shown.value, shown.kind, source(shown.given));
+                    if documented && !shown.has_effect {
+                        let why = "taken and shown for tools that set it; it tunes files that do not exist here";
+                        result = result.with_documentation(Some(text(why)));
+                    }
                     if !synonyms {
                         return result;
                     }
@@ -101,4 +113,5 @@ fn one(name: &str, value: &str, kind: Kind, source: i8) -> DescribeConfigsResour
         .with_value(Some(text(value)))
         .with_config_source(source)
         .with_config_type(kind as i8)
+        .with_documentation(None)
 }

@@ -9,6 +9,7 @@ use super::{Session, text};
 use crate::broker::Broker;
 
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 const MANY_FIRST: i16 = 4;
 
 pub(super) async fn answer(
@@ -18,20 +19,24 @@ pub(super) async fn answer(
     version: i16,
 ) -> FindCoordinatorResponse {
     let refusal = (request.key_type != GROUP).then(|| {
-        let why = "only groups have a coordinator here: transactions are not supported";
-        (ResponseError::InvalidRequest.code(), text(why))
+        let why = "only groups have a coordinator here: transactions and share groups are not supported";
+        // Fatal for every producer, unlike codes that would make some try again until their time is over.
+        let transaction = request.key_type == TRANSACTION;
+        let code =
+            if transaction { ResponseError::TransactionalIdAuthorizationFailed } else { ResponseError::InvalidRequest };
+        (code.code(), text(why))
     });
     let (host, port) = (text(session.advertised.host.clone()), i32::from(session.advertised.port));
     let node = broker.inner.options.node_id;
     if version < MANY_FIRST {
-        let response = FindCoordinatorResponse::default();
+        let response = FindCoordinatorResponse::default().with_error_message(None);
         return match refusal {
             Some((code, why)) => response.with_error_code(code).with_error_message(Some(why)).with_node_id((-1).into()),
             None => response.with_node_id(node.into()).with_host(host).with_port(port),
         };
     }
     let coordinators = request.coordinator_keys.into_iter().map(|key| {
-        let one = Coordinator::default().with_key(key);
+        let one = Coordinator::default().with_key(key).with_error_message(None);
         match &refusal {
             Some((code, why)) => {
                 one.with_error_code(*code).with_error_message(Some(why.clone())).with_node_id((-1).into()).with_port(-1)

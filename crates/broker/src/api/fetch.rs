@@ -1,5 +1,8 @@
 //! Fetch: batches out, as soon as there are enough, else when the wait is over.
 //!
+//! What is read is claimed first from the budget of all answers: at least one batch, at most what the client asks for, as
+//! much of that as there is room for now. Where no room comes free in time, the answer is empty and the client asks again.
+//!
 //! No fetch session is ever opened: session id 0 in the answer tells the client to name every partition each time (KIP-227).
 
 use std::time::Duration;
@@ -18,7 +21,10 @@ use kafka_protocol::{
 use tokio::{sync::watch, time::Instant};
 
 use super::codes;
-use crate::broker::{Broker, Fetched};
+use crate::{
+    broker::{Broker, Fetched},
+    budget::Claim,
+};
 
 const BY_ID_FIRST: i16 = 13;
 
@@ -29,9 +35,19 @@ struct Wanted {
     /// The stream, or why there is none.
     stream: Result<StreamId, i16>,
     end: Option<watch::Receiver<Offset>>,
+    /// Bytes of its largest batch.
+    batch_bytes_max: usize,
 }
 
-pub(super) async fn answer(broker: &Broker, request: FetchRequest, version: i16) -> FetchResponse {
+impl Wanted {
+    fn has_data(&self, broker: &Broker) -> bool {
+        let Ok(stream) = self.stream else { return false };
+        let end = broker.inner.log.bounds(stream).map_or(0, |bounds| bounds.durable_end.get());
+        u64::try_from(self.asked.fetch_offset).is_ok_and(|from| from < end)
+    }
+}
+
+pub(super) async fn answer(broker: &Broker, request: FetchRequest, version: i16, claim: &mut Claim) -> FetchResponse {
     if request.session_id != 0 {
         return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
     }
@@ -41,17 +57,51 @@ pub(super) async fn answer(broker: &Broker, request: FetchRequest, version: i16)
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(limits.fetch_bytes_max);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
     let (heads, mut wanted) = resolve(broker, &request, version);
+    let batch_bytes = wanted.iter().map(|wanted| wanted.batch_bytes_max).max().unwrap_or(0);
     loop {
         // Ends are marked as seen before the read, so that an advance after it wakes us.
         for end in wanted.iter_mut().filter_map(|wanted| wanted.end.as_mut()) {
             end.borrow_and_update();
         }
-        let (partitions, bytes, failed) = read_all(broker, &wanted, bytes_max).await;
-        let enough = bytes >= bytes_min.max(1) || bytes_min == 0 || failed;
-        if enough || Instant::now() >= deadline || !woken(&mut wanted, deadline).await {
+        let has_data = wanted.iter().any(|wanted| wanted.has_data(broker));
+        let room = if has_data { room(claim, batch_bytes, bytes_max).await } else { 0 };
+        let (partitions, bytes, failed) = read_all(broker, &wanted, room).await;
+        let enough = bytes >= bytes_min.min(room).max(1) || bytes_min == 0 || failed;
+        if enough || Instant::now() >= deadline {
+            claim.shrink(bytes);
+            return assemble(heads, partitions);
+        }
+        // Nothing is held while nothing is answered.
+        drop(partitions);
+        claim.shrink(0);
+        if !woken(&mut wanted, deadline).await {
+            let room = room_now(claim, batch_bytes, bytes_max);
+            let (partitions, bytes, _) = read_all(broker, &wanted, room).await;
+            claim.shrink(bytes);
             return assemble(heads, partitions);
         }
     }
+}
+
+/// Claims what one answer may take: `bytes_max`, or less where that is not free, but a whole batch. Zero when even that
+/// did not come free in time.
+async fn room(claim: &mut Claim, batch_bytes: usize, bytes_max: usize) -> usize {
+    if claim.cover(batch_bytes).await.is_err() {
+        return 0;
+    }
+    room_now(claim, batch_bytes, bytes_max)
+}
+
+/// The same without waiting.
+fn room_now(claim: &mut Claim, batch_bytes: usize, bytes_max: usize) -> usize {
+    if !claim.try_cover(batch_bytes) {
+        return 0;
+    }
+    let mut most = bytes_max;
+    while most > batch_bytes && !claim.try_cover(most) {
+        most /= 2;
+    }
+    bytes_max.min(claim.bytes()).max(1)
 }
 
 fn resolve(broker: &Broker, request: &FetchRequest, version: i16) -> (Vec<FetchableTopicResponse>, Vec<Wanted>) {
@@ -69,7 +119,9 @@ fn resolve(broker: &Broker, request: &FetchRequest, version: i16) -> (Vec<Fetcha
             };
             let stream = stream.and_then(|stream| check_epoch(broker, stream, asked.current_leader_epoch));
             let end = stream.ok().and_then(|stream| broker.inner.log.watch(stream).ok());
-            wanted.push(Wanted { topic: heads.len(), asked: asked.clone(), stream, end });
+            let otherwise = broker.inner.options.limits.message_bytes_max;
+            let batch_bytes_max = found.as_ref().map_or(0, |topic| topic.configs.message_bytes_max(otherwise));
+            wanted.push(Wanted { topic: heads.len(), asked: asked.clone(), stream, end, batch_bytes_max });
         }
         heads.push(FetchableTopicResponse::default().with_topic(topic.topic.clone()).with_topic_id(topic.topic_id));
     }
@@ -77,7 +129,7 @@ fn resolve(broker: &Broker, request: &FetchRequest, version: i16) -> (Vec<Fetcha
 }
 
 /// A client that names a leader epoch must name ours (KIP-320).
-fn check_epoch(broker: &Broker, stream: StreamId, asked: i32) -> Result<StreamId, i16> {
+pub(super) fn check_epoch(broker: &Broker, stream: StreamId, asked: i32) -> Result<StreamId, i16> {
     let ours = broker.inner.log.bounds(stream).map_err(|error| codes::of_read(&error))?.leader_epoch.get();
     match u32::try_from(asked) {
         Ok(asked) if asked < ours => Err(ResponseError::FencedLeaderEpoch.code()),
@@ -86,7 +138,8 @@ fn check_epoch(broker: &Broker, stream: StreamId, asked: i32) -> Result<StreamId
     }
 }
 
-/// Reads every partition once; the first that has data may exceed the limit by one batch, so that readers always get on.
+/// Reads every partition once; the first that has data may exceed the limit by one batch, so that readers always get on,
+/// unless there is no room at all.
 async fn read_all(broker: &Broker, wanted: &[Wanted], bytes_max: usize) -> (Vec<(usize, PartitionData)>, usize, bool) {
     let mut total = 0;
     let mut failed = false;
@@ -94,7 +147,7 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], bytes_max: usize) -> (Vec<
     for one in wanted {
         let left = bytes_max.saturating_sub(total);
         let data = PartitionData::default().with_partition_index(one.asked.partition);
-        let data = match read_one(broker, one, left, total == 0).await {
+        let data = match read_one(broker, one, left, total == 0 && bytes_max > 0).await {
             Ok((fetched, records)) => {
                 total += records.len();
                 data.with_high_watermark(wire(fetched.high_watermark))
@@ -120,7 +173,12 @@ async fn read_one(broker: &Broker, one: &Wanted, left: usize, first: bool) -> Re
     let stream = one.stream?;
     let from = u64::try_from(one.asked.fetch_offset).map_err(|_| ResponseError::OffsetOutOfRange.code())?;
     let most = usize::try_from(one.asked.partition_max_bytes).unwrap_or(0).min(left);
-    let fetched = broker.read(stream, Offset::new(from), most).await.map_err(|error| codes::of_fetch(&error))?;
+    let fetched = if left == 0 && !first {
+        broker.read_nothing(stream, Offset::new(from))
+    } else {
+        broker.read(stream, Offset::new(from), most).await
+    };
+    let fetched = fetched.map_err(|error| codes::of_fetch(&error))?;
     let bytes: usize = fetched.batches.iter().map(Bytes::len).sum();
     let records = match fetched.batches.as_slice() {
         [] => Bytes::new(),

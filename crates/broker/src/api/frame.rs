@@ -8,6 +8,7 @@ use kafka_protocol::{
 
 use super::ADVERTISED;
 use crate::{
+    budget::Overloaded,
     options::BrokerLimits,
     wire::{self, ShapeError},
 };
@@ -16,6 +17,10 @@ use crate::{
 const HEADER_BYTES_MIN: usize = 8;
 /// The first version of Produce that carries record batches.
 const PRODUCE_FIRST: i16 = 3;
+/// What an array element of a request takes in memory when it is decoded, generously.
+const ELEMENT_BYTES: usize = 256;
+/// What a decoded request may take without a share of the budget.
+const DECODED_FREE_BYTES: usize = 64 << 10;
 
 /// Why a request cannot be answered; the connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -24,16 +29,14 @@ pub(crate) enum RequestError {
     Unknown { key: i16 },
     #[error("version {version} of {key:?} is not offered")]
     Version { key: ApiKey, version: i16 },
-    #[error(
-        "Produce version {version} carries message formats of before Kafka 0.11: use a newer client, or set its broker version to 0.11 or more"
-    )]
-    OldProduce { version: i16 },
     #[error("{key:?} version {version}: {source}")]
     Shape { key: ApiKey, version: i16, source: ShapeError },
     #[error("cannot decode: {reason}")]
     Codec { reason: String },
     #[error("an answer does not fit {key:?} version {version}: {reason}")]
     Answer { key: ApiKey, version: i16, reason: String },
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
     #[error("a SASL token is not valid, or its user is unknown")]
     Token,
 }
@@ -47,6 +50,8 @@ pub(crate) struct Request {
     /// False for ApiVersions of a version that we do not know: it is answered with those that we do (KIP-511).
     pub(crate) known_version: bool,
     correlation: i32,
+    /// Array elements in it.
+    pub(super) elements: usize,
     body: Bytes,
 }
 
@@ -64,20 +69,31 @@ impl Request {
         let (_, versions) = offered.ok_or(RequestError::Unknown { key: raw_key })?;
         if !versions.contains(&version) {
             if key == ApiKey::ApiVersions {
-                let client_id = String::new();
-                return Ok(Self { key, version: 0, client_id, known_version: false, correlation, body: Bytes::new() });
+                let (client_id, body) = (String::new(), Bytes::new());
+                return Ok(Self { key, version: 0, client_id, known_version: false, correlation, elements: 0, body });
             }
             return Err(RequestError::Version { key, version });
-        }
-        if key == ApiKey::Produce && version < PRODUCE_FIRST {
-            tracing::warn!(version, "a client produces with message formats of before Kafka 0.11: it is disconnected");
-            return Err(RequestError::OldProduce { version });
         }
         let header = RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(codec)?;
         let client_id = header.client_id.map(|id| id.to_string()).unwrap_or_default();
         let shape = wire::check(key, version, &frame, limits.request_elements_max);
-        shape.map_err(|source| RequestError::Shape { key, version, source })?;
-        Ok(Self { key, version, client_id, known_version: true, correlation, body: frame })
+        let elements = shape.map_err(|source| RequestError::Shape { key, version, source })?;
+        Ok(Self { key, version, client_id, known_version: true, correlation, elements, body: frame })
+    }
+
+    /// A Produce request of a version that carries message formats of before Kafka 0.11; the codec does not know it.
+    pub(super) const fn is_old_produce(&self) -> bool {
+        self.is_produce() && self.version < PRODUCE_FIRST
+    }
+
+    /// The body, for who reads it without the codec.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Bytes that the decoded request takes in memory, as far as they are many.
+    pub(crate) const fn decoded_bytes(&self) -> usize {
+        self.elements.saturating_mul(ELEMENT_BYTES).saturating_sub(DECODED_FREE_BYTES)
     }
 
     pub(crate) const fn is_produce(&self) -> bool {
@@ -86,6 +102,15 @@ impl Request {
 
     pub(super) fn decode<R: Decodable>(&self) -> Result<R, RequestError> {
         R::decode(&mut self.body.clone(), self.version).map_err(codec)
+    }
+
+    /// The whole frame of an answer whose body is written already, of a version before header tags.
+    pub(super) fn respond_raw(&self, body: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(body.len() + 8);
+        out.put_i32(i32::try_from(body.len() + 4).expect("answers are bounded far below 2 GiB"));
+        out.put_i32(self.correlation);
+        out.extend_from_slice(body);
+        out.freeze()
     }
 
     /// The whole frame of an answer.

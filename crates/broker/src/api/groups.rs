@@ -1,6 +1,8 @@
 //! JoinGroup, SyncGroup, Heartbeat, LeaveGroup, DescribeGroups, ListGroups, DeleteGroups: the codec's values to the
 //! coordinator's and back.
 
+use std::collections::HashSet;
+
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -16,12 +18,14 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{Session, codes, text};
+use super::{Session, codes, reason, text};
 use crate::{
     broker::Broker,
     group::{GroupError, GroupView, Identity, Input, Join, Joined, Reply},
 };
 
+/// How much of a client's or instance's id begins its member id.
+const MEMBER_PREFIX_CHARS_MAX: usize = 255;
 const REBALANCE_TIMEOUT_FIRST: i16 = 1;
 const ID_REQUIRED_FIRST: i16 = 4;
 const LEAVE_MANY_FIRST: i16 = 3;
@@ -52,6 +56,7 @@ pub(super) async fn join(
 ) -> JoinGroupResponse {
     let instance = request.group_instance_id.as_ref();
     let prefix = instance.map_or_else(|| session.client_id.clone(), ToString::to_string);
+    let prefix: String = prefix.chars().take(MEMBER_PREFIX_CHARS_MAX).collect();
     let unique = broker.inner.entropy.uuid_v7(broker.inner.clock.now());
     let rebalance =
         if version >= REBALANCE_TIMEOUT_FIRST { request.rebalance_timeout_ms } else { request.session_timeout_ms };
@@ -146,7 +151,12 @@ pub(super) async fn leave(broker: &Broker, request: LeaveGroupRequest, version: 
 
 pub(super) async fn describe(broker: &Broker, request: DescribeGroupsRequest, version: i16) -> DescribeGroupsResponse {
     let mut groups = Vec::new();
+    // Each is told once, so that a request cannot multiply its answer.
+    let mut told = HashSet::new();
     for name in request.groups {
+        if !told.insert(name.clone()) {
+            continue;
+        }
         let view = broker.inner.groups.describe(&name).await;
         let has_offsets = !broker.inner.groups.committed_all(&name).is_empty();
         let group = DescribedGroup::default().with_group_id(name.clone());
@@ -155,7 +165,7 @@ pub(super) async fn describe(broker: &Broker, request: DescribeGroupsRequest, ve
             None if has_offsets => group.with_group_state(text("Empty")),
             None if version >= 6 => {
                 let why = format!("group `{}` does not exist", name.as_str());
-                let dead = group.with_group_state(text("Dead")).with_error_message(Some(text(why)));
+                let dead = group.with_group_state(text("Dead")).with_error_message(Some(reason(why)));
                 dead.with_error_code(ResponseError::GroupIdNotFound.code())
             }
             None => group.with_group_state(text("Dead")),

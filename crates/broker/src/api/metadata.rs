@@ -1,6 +1,6 @@
 //! Metadata: which topics there are and who leads them. It may create a topic that is asked for, if that is on.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -37,8 +37,12 @@ pub(super) async fn answer(
         Some(asked) if asked.is_empty() && version == 0 => all(broker),
         Some(asked) => {
             let mut topics = Vec::new();
+            // Each is told once, as Kafka does, so that a request cannot multiply its answer.
+            let mut told = HashSet::new();
             for topic in asked {
-                topics.push(one(broker, session, topic, may_create).await);
+                if told.insert((topic.name.clone(), topic.topic_id)) {
+                    topics.push(one(broker, session, topic, may_create).await);
+                }
             }
             topics
         }

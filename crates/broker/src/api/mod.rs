@@ -8,12 +8,14 @@ mod cluster;
 mod codes;
 mod configs;
 mod coordinator;
+mod epochs;
 mod fetch;
 mod frame;
 mod groups;
 mod metadata;
 mod offset_list;
 mod offsets;
+mod old_produce;
 mod produce;
 mod session;
 mod topics;
@@ -26,8 +28,8 @@ use kafka_protocol::{
         ApiKey, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest,
         DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
         InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
-        MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SaslAuthenticateRequest,
-        SaslHandshakeRequest, SyncGroupRequest,
+        MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
     },
     protocol::StrBytes,
 };
@@ -35,7 +37,18 @@ use kafka_protocol::{
 pub(crate) use frame::{Request, RequestError};
 pub(crate) use session::Session;
 
-use crate::broker::Broker;
+use crate::{broker::Broker, budget::Claim};
+
+/// Bytes of an error's message.
+const REASON_BYTES_MAX: usize = 1_000;
+/// What an answer may take without a share of the budget.
+const ANSWER_FREE_BYTES: usize = 64 << 10;
+/// About what Metadata says of a topic.
+const TOPIC_BYTES: usize = 128;
+/// About what Metadata says of a partition.
+const PARTITION_BYTES: usize = 64;
+/// About what DescribeConfigs says of a topic.
+const TOPIC_CONFIG_BYTES: usize = 8 << 10;
 
 /// What is offered, and nothing that is not done. Produce 0 to 2 are named though they are refused: librdkafka takes a
 /// broker without them for one that cannot produce at all (KAFKA-18659).
@@ -58,6 +71,7 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::CreateTopics, 2..=7),
     (ApiKey::DeleteTopics, 1..=6),
     (ApiKey::InitProducerId, 0..=5),
+    (ApiKey::OffsetForLeaderEpoch, 2..=4),
     (ApiKey::DescribeConfigs, 1..=4),
     (ApiKey::SaslAuthenticate, 0..=2),
     (ApiKey::DescribeCluster, 0..=2),
@@ -70,16 +84,48 @@ pub(crate) async fn produce(
     session: &Session,
     request: Request,
 ) -> Result<Option<Bytes>, RequestError> {
+    if request.is_old_produce() {
+        return old_produce::refuse(&request);
+    }
     let decoded = request.decode::<ProduceRequest>()?;
     let silent = decoded.acks == 0;
     let response = produce::answer(broker, session, decoded).await;
     if silent { Ok(None) } else { request.respond(&response).map(Some) }
 }
 
-/// Answers any other request.
-#[allow(clippy::too_many_lines)] // a table: one line for each request
-pub(crate) async fn answer(broker: &Broker, session: &mut Session, request: Request) -> Result<Bytes, RequestError> {
+/// Answers any other request: the frame, and the share of the answers' budget that it holds until it is written.
+pub(crate) async fn answer(
+    broker: &Broker,
+    session: &mut Session,
+    request: Request,
+) -> Result<(Bytes, Claim), RequestError> {
     session.client_id.clone_from(&request.client_id);
+    let mut claim = broker.inner.answers_budget.claim();
+    if request.key == ApiKey::Fetch {
+        let decoded = request.decode::<FetchRequest>()?;
+        let response = fetch::answer(broker, decoded, request.version, &mut claim).await;
+        return Ok((request.respond(&response)?, claim));
+    }
+    // What is told of every topic and group can be much; what a request names costs about as much as naming it.
+    claim.cover(answer_bytes(broker, &request).saturating_sub(ANSWER_FREE_BYTES)).await?;
+    let frame = table(broker, session, request).await?;
+    claim.cover(frame.len().saturating_sub(ANSWER_FREE_BYTES)).await?;
+    Ok((frame, claim))
+}
+
+/// What the largest answer to this request takes now.
+fn answer_bytes(broker: &Broker, request: &Request) -> usize {
+    let topics = &broker.inner.topics;
+    match request.key {
+        ApiKey::Metadata => topics.len() * TOPIC_BYTES + topics.partitions() * PARTITION_BYTES,
+        ApiKey::DescribeConfigs => topics.len().min(request.elements) * TOPIC_CONFIG_BYTES,
+        ApiKey::DescribeGroups => broker.inner.options.limits.group_bytes_max,
+        _ => 0,
+    }
+}
+
+#[allow(clippy::too_many_lines)] // a table: one line for each request
+async fn table(broker: &Broker, session: &mut Session, request: Request) -> Result<Bytes, RequestError> {
     macro_rules! answer {
         ($kind:ty, $answer:expr) => {{
             let decoded = request.decode::<$kind>()?;
@@ -100,8 +146,8 @@ pub(crate) async fn answer(broker: &Broker, session: &mut Session, request: Requ
         }
         ApiKey::Metadata => answer!(MetadataRequest, |r| metadata::answer(broker, session_ref, r, version)),
         ApiKey::DescribeCluster => answer!(DescribeClusterRequest, |r| cluster::answer(broker, session_ref, r)),
-        ApiKey::Fetch => answer!(FetchRequest, |r| fetch::answer(broker, r, version)),
         ApiKey::ListOffsets => answer!(ListOffsetsRequest, |r| offset_list::answer(broker, r, version)),
+        ApiKey::OffsetForLeaderEpoch => answer!(OffsetForLeaderEpochRequest, |r| epochs::answer(broker, r)),
         ApiKey::CreateTopics => answer!(CreateTopicsRequest, |r| topics::create(broker, session_ref, r, version)),
         ApiKey::DeleteTopics => answer!(DeleteTopicsRequest, |r| topics::delete(broker, session_ref, r, version)),
         ApiKey::DescribeConfigs => answer!(DescribeConfigsRequest, |r| configs::answer(broker, r)),
@@ -124,6 +170,17 @@ pub(crate) async fn answer(broker: &Broker, session: &mut Session, request: Requ
 
 fn text(value: impl Into<String>) -> StrBytes {
     StrBytes::from_string(value.into())
+}
+
+/// Why something is refused, cut to a length that every version can carry.
+fn reason(why: impl Into<String>) -> StrBytes {
+    let mut why = why.into();
+    let mut end = REASON_BYTES_MAX.min(why.len());
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
+    why.truncate(end);
+    StrBytes::from_string(why)
 }
 
 /// Gives bytes to the codec and drops what comes out.

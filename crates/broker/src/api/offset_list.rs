@@ -9,7 +9,7 @@ use kafka_protocol::{
     },
 };
 
-use super::codes;
+use super::{codes, fetch};
 use crate::{
     batch,
     broker::{Broker, FetchError},
@@ -35,7 +35,10 @@ pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest, version
             let stream = topic.as_ref().and_then(|topic| topic.stream(index));
             let found = match stream {
                 None => Err(ResponseError::UnknownTopicOrPartition.code()),
-                Some(stream) => find(broker, stream, partition.timestamp).await,
+                Some(stream) => match fetch::check_epoch(broker, stream, partition.current_leader_epoch) {
+                    Ok(stream) => find(broker, stream, partition.timestamp).await,
+                    Err(code) => Err(code),
+                },
             };
             partitions.push(match found {
                 Err(code) => response.with_error_code(code).with_offset(-1).with_timestamp(-1),

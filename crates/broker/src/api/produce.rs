@@ -12,7 +12,7 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{Session, codes, text};
+use super::{Session, codes, reason};
 use crate::broker::{Admitted, Broker, ProduceError};
 
 /// One partition's place in the answer: refused at once, or the n-th of those that were admitted.
@@ -43,12 +43,13 @@ pub(super) async fn answer(broker: &Broker, session: &Session, request: ProduceR
         }
         topics.push((head, partitions));
     }
+    let append_times: Vec<i64> = admitted.iter().map(|batch| batch.append_time_ms().unwrap_or(-1)).collect();
     let results = broker.append(admitted).await;
     let responses = topics.into_iter().map(|(head, partitions)| {
         let partitions = partitions.into_iter().map(|(index, place)| match place {
             Place::Refused(code, why) => refused(index, code, why),
             Place::Admitted(at) => match &results[at] {
-                Ok(appended) => stored(index, appended),
+                Ok(appended) => stored(index, appended, append_times[at]),
                 Err(error) => refused(index, codes::of_produce(error), error.to_string()),
             },
         });
@@ -81,11 +82,11 @@ fn admit(broker: &Broker, session: &Session, data: TopicProduceData) -> Vec<(i32
     admissions.collect()
 }
 
-fn stored(index: i32, appended: &Appended) -> PartitionProduceResponse {
+fn stored(index: i32, appended: &Appended, append_time_ms: i64) -> PartitionProduceResponse {
     PartitionProduceResponse::default()
         .with_index(index)
         .with_base_offset(offset(appended.base_offset))
-        .with_log_append_time_ms(-1)
+        .with_log_append_time_ms(append_time_ms)
         .with_log_start_offset(offset(appended.log_start))
 }
 
@@ -100,5 +101,5 @@ fn refused(index: i32, code: i16, why: String) -> PartitionProduceResponse {
         .with_base_offset(-1)
         .with_log_append_time_ms(-1)
         .with_log_start_offset(-1)
-        .with_error_message(Some(text(why)))
+        .with_error_message(Some(reason(why)))
 }

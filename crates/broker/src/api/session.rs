@@ -8,7 +8,7 @@ use kafka_protocol::{
     messages::{SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse},
 };
 
-use super::{RequestError, text};
+use super::{RequestError, reason, text};
 use crate::{broker::Broker, options::HostPort, principal::Principal};
 
 const MECHANISM: &str = "PLAIN";
@@ -49,7 +49,7 @@ impl Session {
         request: &SaslAuthenticateRequest,
     ) -> SaslAuthenticateResponse {
         let refuse = |code: ResponseError, why: &str| {
-            SaslAuthenticateResponse::default().with_error_code(code.code()).with_error_message(Some(text(why)))
+            SaslAuthenticateResponse::default().with_error_code(code.code()).with_error_message(Some(reason(why)))
         };
         if !std::mem::take(&mut self.handshaken) {
             return refuse(ResponseError::IllegalSaslState, "send SaslHandshake first");

@@ -14,7 +14,7 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{Session, codes, configs, text};
+use super::{Session, codes, configs, reason, text};
 use crate::broker::{Broker, TopicError, TopicSpec};
 
 const CONFIGS_FIRST: i16 = 5;
@@ -31,7 +31,7 @@ pub(super) async fn create(
     }
     let mut results = Vec::new();
     for topic in request.topics {
-        let result = CreatableTopicResult::default().with_name(topic.name.clone());
+        let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
         let twice = named.get(topic.name.as_str()).is_some_and(|times| *times > 1);
         results.push(if twice {
             refuse(result, ResponseError::InvalidRequest.code(), "the topic is named twice in one request")
@@ -110,7 +110,7 @@ fn spec(topic: &CreatableTopic) -> Result<TopicSpec, (ResponseError, &'static st
 fn refuse(result: CreatableTopicResult, code: i16, why: &str) -> CreatableTopicResult {
     result
         .with_error_code(code)
-        .with_error_message(Some(text(why)))
+        .with_error_message(Some(reason(why)))
         .with_num_partitions(-1)
         .with_replication_factor(-1)
         .with_configs(None)
@@ -156,6 +156,6 @@ async fn delete_one(broker: &Broker, session: &Session, asked: DeleteTopicState)
     let result = DeletableTopicResult::default().with_name(name).with_topic_id(id);
     match deleted {
         Ok(()) => result,
-        Err((code, why)) => result.with_error_code(code).with_error_message(Some(text(why))),
+        Err((code, why)) => result.with_error_code(code).with_error_message(Some(reason(why))),
     }
 }

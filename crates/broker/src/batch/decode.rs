@@ -8,6 +8,9 @@ use bytes::Bytes;
 
 use super::{BatchError, BatchHeader, Compression, HEADER_BYTES, RECORD_BYTES_MIN, check_crc, varint};
 
+/// The timestamp of a record that has none.
+const NO_TIMESTAMP: i64 = -1;
+
 /// One record, with its absolute offset and timestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -33,9 +36,21 @@ struct RawRecord<'a> {
     header_count: usize,
 }
 
+/// What a check has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    /// The header, as it is in the bytes.
+    pub header: BatchHeader,
+    /// The least timestamp of a record that has one, ms.
+    pub oldest_ms: Option<i64>,
+    /// The greatest timestamp, ms; -1 where no record has one.
+    pub newest_ms: i64,
+}
+
 /// Checks that `bytes` are exactly one whole batch whose records are what its header promises: magic, checksum, codec,
-/// count, offset deltas; and that each record has a key where `keyed`. Returns the header.
-pub fn check(bytes: &[u8], keyed: bool, unpacked_bytes_max: usize) -> Result<BatchHeader, BatchError> {
+/// count, offset deltas; and that each record has a key where `keyed`. Returns the header,
+/// and the span of time that the records give.
+pub fn check(bytes: &[u8], keyed: bool, unpacked_bytes_max: usize) -> Result<Checked, BatchError> {
     let header = BatchHeader::parse(bytes)?;
     if bytes.len() > header.total_bytes {
         return Err(BatchError::Trailing { extra: bytes.len() - header.total_bytes });
@@ -52,7 +67,15 @@ pub fn check(bytes: &[u8], keyed: bool, unpacked_bytes_max: usize) -> Result<Bat
         return Err(BatchError::Header { what: "producer epoch or sequence is negative" });
     }
     let records = unpack(bytes, &header, unpacked_bytes_max)?;
+    let (mut oldest_ms, mut newest_ms) = (None, NO_TIMESTAMP);
     walk(&records, &header, |index, record| {
+        let timestamp = header.base_timestamp.checked_add(record.timestamp_delta);
+        let timestamp = timestamp.filter(|timestamp| *timestamp >= NO_TIMESTAMP);
+        let timestamp = timestamp.ok_or(BatchError::Record { index, what: "timestamp is out of range" })?;
+        newest_ms = newest_ms.max(timestamp);
+        if timestamp != NO_TIMESTAMP {
+            oldest_ms = Some(oldest_ms.map_or(timestamp, |oldest: i64| oldest.min(timestamp)));
+        }
         if record.offset_delta != index as i64 {
             return Err(BatchError::Record { index, what: "offsets do not count up from zero" });
         }
@@ -61,7 +84,7 @@ pub fn check(bytes: &[u8], keyed: bool, unpacked_bytes_max: usize) -> Result<Bat
         }
         Ok(())
     })?;
-    Ok(header)
+    Ok(Checked { header, oldest_ms, newest_ms })
 }
 
 /// Decodes every record of the batch at the start of `bytes`, after checking its checksum.

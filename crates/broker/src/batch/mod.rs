@@ -2,8 +2,8 @@
 //!
 //! Called by Produce (check), by the in-process writers (encode) and by whoever reads batches back (decode).
 //! Guarantees: no number that a peer sent decides how much memory is reserved; a batch that passes [`check`] holds
-//! exactly the records its header promises. It must never change the bytes of a batch but by [`stamp`] and
-//! [`stamp_append_time`].
+//! exactly the records its header promises. It must never change the bytes of a batch but by [`stamp`],
+//! [`stamp_append_time`] and [`stamp_max_timestamp`].
 //!
 //! | offset | bytes | field |
 //! | --- | --- | --- |
@@ -30,7 +30,7 @@ mod tests;
 mod varint;
 
 pub use compression::Compression;
-pub use decode::{Record, check, decode};
+pub use decode::{Checked, Record, check, decode};
 pub use encode::BatchBuilder;
 
 use cairn_log::{LeaderEpoch, Offset};
@@ -214,7 +214,12 @@ pub fn stamp(batch: &mut [u8], base: Offset, epoch: LeaderEpoch) {
 pub fn stamp_append_time(batch: &mut [u8], header: &BatchHeader, now_ms: i64) {
     let attributes = header.attributes | 0x08;
     batch[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.to_be_bytes());
-    batch[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&now_ms.to_be_bytes());
+    stamp_max_timestamp(batch, header, now_ms);
+}
+
+/// Writes the greatest timestamp into a batch's header, and renews the checksum.
+pub fn stamp_max_timestamp(batch: &mut [u8], header: &BatchHeader, timestamp_ms: i64) {
+    batch[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&timestamp_ms.to_be_bytes());
     let crc = crc32c::crc32c(&batch[ATTRIBUTES_AT..header.total_bytes]);
     batch[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
 }

@@ -47,8 +47,9 @@ fn the_layout_is_kafkas() {
 fn a_stamped_batch_still_passes_its_checksum() {
     let mut bytes = batch();
     stamp(&mut bytes, Offset::new(99), LeaderEpoch::new(3));
-    let header = check(&bytes, false, LIMIT).expect("valid");
+    let Checked { header, oldest_ms, newest_ms } = check(&bytes, false, LIMIT).expect("valid");
     assert_eq!((header.base_offset, header.leader_epoch, header.max_timestamp), (99, 3, 1_000));
+    assert_eq!((oldest_ms, newest_ms), (Some(900), 1_000));
     stamp_append_time(&mut bytes, &header, 5_000);
     check(&bytes, false, LIMIT).expect("valid");
     assert!(decode(&bytes, LIMIT).expect("valid").iter().all(|record| record.timestamp == 5_000));
@@ -129,14 +130,14 @@ proptest! {
     #[test]
     fn what_is_built_is_decoded(
         records in prop::collection::vec(
-            (any::<i32>(), prop::option::of(prop::collection::vec(any::<u8>(), 0..40)), prop::option::of(prop::collection::vec(any::<u8>(), 0..200)), 0..3_usize),
+            (0..i64::MAX / 2, prop::option::of(prop::collection::vec(any::<u8>(), 0..40)), prop::option::of(prop::collection::vec(any::<u8>(), 0..200)), 0..3_usize),
             1..20,
         )
     ) {
         let mut builder = BatchBuilder::new();
         for (timestamp, key, value, headers) in &records {
             let headers: Vec<_> = (0..*headers).map(|n| (format!("h{n}"), Bytes::from(vec![n as u8]))).collect();
-            builder.push(i64::from(*timestamp), key.as_deref(), value.as_deref(), &headers);
+            builder.push(*timestamp, key.as_deref(), value.as_deref(), &headers);
         }
         let size = builder.bytes();
         let bytes = builder.build().expect("records");
@@ -146,7 +147,7 @@ proptest! {
         prop_assert_eq!(decoded.len(), records.len());
         for (at, (record, (timestamp, key, value, headers))) in decoded.iter().zip(&records).enumerate() {
             prop_assert_eq!(record.offset, at as u64);
-            prop_assert_eq!(record.timestamp, i64::from(*timestamp));
+            prop_assert_eq!(record.timestamp, *timestamp);
             prop_assert_eq!(record.key.as_deref(), key.as_deref());
             prop_assert_eq!(record.value.as_deref(), value.as_deref());
             prop_assert_eq!(record.headers.len(), *headers);

@@ -14,6 +14,14 @@ use super::member::{GroupError, GroupLimits, GroupSnapshot, Identity, Join, Join
 
 mod rebalance;
 
+/// What a member takes besides its texts and blobs, about.
+const MEMBER_BYTES: usize = 512;
+/// What an id that was given out and not yet used takes besides itself, about.
+const PENDING_BYTES: usize = 64;
+/// Generations that may have been given out since a group was last stored: only what is synced is stored, so after a
+/// restart the next generation lies beyond all of them.
+const GENERATIONS_UNSTORED_MAX: i32 = 1_000;
+
 /// One waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Ticket(pub(crate) u64);
@@ -136,6 +144,10 @@ struct Group {
     phase_ends_ms: u64,
     /// Until then an empty group that gets its first member waits for more.
     gather_until_ms: u64,
+    /// By how much the next generation is greater.
+    generation_step: i32,
+    /// What it took when it was last counted.
+    bytes: usize,
 }
 
 /// All groups of this broker.
@@ -143,23 +155,31 @@ struct Group {
 pub(crate) struct Core {
     limits: GroupLimits,
     groups: HashMap<String, Group>,
+    /// What all groups take.
+    bytes: usize,
 }
 
 impl Core {
     pub(crate) fn new(limits: GroupLimits) -> Self {
-        Self { limits, groups: HashMap::new() }
+        Self { limits, groups: HashMap::new(), bytes: 0 }
     }
 
     /// The one door.
     pub(crate) fn handle(&mut self, now_ms: u64, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
         match input {
-            Input::Join { ticket, group, join } => self.join(now_ms, ticket, &group, join, &mut out),
+            Input::Join { ticket, group, join } => {
+                self.join(now_ms, ticket, &group, join, &mut out);
+                self.count(&group);
+            }
             Input::Sync { ticket, group, who, generation, protocol, assignments } => {
-                let result = self.group(&group).and_then(|g| {
+                let asked = assignments.iter().map(|(member, assignment)| member.len() + assignment.len()).sum();
+                let result = self.check_bytes(&group, asked);
+                let result = result.and_then(|()| self.group(&group)).and_then(|g| {
                     g.sync(now_ms, &group, ticket, &who, generation, protocol.as_deref(), assignments, &mut out)
                 });
                 refuse(ticket, result, &mut out);
+                self.count(&group);
             }
             Input::Heartbeat { ticket, group, who, generation } => {
                 let result = self.group(&group).and_then(|g| g.heartbeat(now_ms, &who, generation));
@@ -170,6 +190,7 @@ impl Core {
                 Ok(g) => {
                     let left = who.iter().map(|who| g.leave(now_ms, &group, who, &mut out)).collect();
                     out.push(Effect::Reply(ticket, Reply::Left(left)));
+                    self.count(&group);
                 }
             },
             Input::Commit { ticket, group, who, generation } => {
@@ -182,7 +203,11 @@ impl Core {
             }
             Input::Tick => {
                 for (name, group) in &mut self.groups {
-                    group.tick(now_ms, name, &mut out);
+                    if group.tick(now_ms, name, &mut out) {
+                        self.bytes = self.bytes.saturating_sub(group.bytes);
+                        group.bytes = group.count();
+                        self.bytes += group.bytes;
+                    }
                 }
             }
         }
@@ -199,6 +224,7 @@ impl Core {
         let protocol = stored.protocol.clone().unwrap_or_default();
         let mut group = Group::new();
         group.generation = stored.generation;
+        group.generation_step = GENERATIONS_UNSTORED_MAX;
         group.protocol_type = stored.protocol_type;
         for member in stored.members {
             let value = Member {
@@ -221,7 +247,30 @@ impl Core {
             group.protocol = stored.protocol;
             group.leader = stored.leader;
         }
-        self.groups.insert(stored.group, group);
+        let name = stored.group;
+        self.groups.insert(name.clone(), group);
+        self.count(&name);
+    }
+
+    /// Counts anew what a group takes.
+    fn count(&mut self, name: &str) {
+        if let Some(group) = self.groups.get_mut(name) {
+            self.bytes = self.bytes.saturating_sub(group.bytes);
+            group.bytes = group.count();
+            self.bytes += group.bytes;
+        }
+    }
+
+    /// Whether a group may take so much more.
+    fn check_bytes(&self, name: &str, more: usize) -> Result<(), GroupError> {
+        let taken = self.groups.get(name).map_or(0, |group| group.bytes);
+        if taken.saturating_add(more) > self.limits.group_bytes_max {
+            Err(GroupError::GroupFull)
+        } else if self.bytes.saturating_add(more) > self.limits.groups_bytes_max {
+            Err(GroupError::Unavailable)
+        } else {
+            Ok(())
+        }
     }
 
     /// A group as it is now, and its state.
@@ -261,7 +310,8 @@ impl Core {
     fn delete(&mut self, name: &str) -> Result<(), GroupError> {
         match self.groups.get(name) {
             Some(group) if group.state != GroupState::Empty => Err(GroupError::NotEmpty),
-            Some(_) => {
+            Some(group) => {
+                self.bytes = self.bytes.saturating_sub(group.bytes);
                 self.groups.remove(name);
                 Ok(())
             }
@@ -273,6 +323,7 @@ impl Core {
         if self.groups.len() >= self.limits.groups_max {
             // Groups without members hold nothing here that matters: their offsets are kept elsewhere.
             self.groups.retain(|_, group| group.state != GroupState::Empty || !group.pending.is_empty());
+            self.bytes = self.groups.values().map(|group| group.bytes).sum();
         }
         let result = self.check_join(name, &join).and_then(|()| {
             let limits = self.limits.clone();
@@ -290,6 +341,7 @@ impl Core {
         if !(limits.session_timeout_ms_min..=limits.session_timeout_ms_max).contains(&join.session_timeout_ms) {
             return Err(GroupError::InvalidSessionTimeout);
         }
+        self.check_bytes(name, join.bytes())?;
         if join.protocols.is_empty() || join.protocol_type.is_empty() {
             return Err(GroupError::InconsistentProtocol);
         }
@@ -327,6 +379,8 @@ impl Group {
             pending: HashMap::new(),
             phase_ends_ms: u64::MAX,
             gather_until_ms: 0,
+            generation_step: 1,
+            bytes: 0,
         }
     }
 
@@ -350,6 +404,18 @@ impl Group {
             leader: self.leader.clone(),
             members: members.collect(),
         }
+    }
+
+    /// What it takes in memory, about.
+    fn count(&self) -> usize {
+        let members = self.members.iter().map(|(id, member)| {
+            let texts = id.len() + member.client_id.len() + member.client_host.len();
+            let instance = member.instance.as_ref().map_or(0, String::len);
+            let protocols: usize = member.protocols.iter().map(|(name, data)| name.len() + data.len()).sum();
+            MEMBER_BYTES + texts + instance + protocols + member.assignment.len()
+        });
+        let pending = self.pending.keys().map(|id| PENDING_BYTES + id.len());
+        members.chain(pending).sum()
     }
 
     fn touch(&mut self, now_ms: u64, member: &str) {

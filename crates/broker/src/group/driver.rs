@@ -3,11 +3,7 @@
 //!
 //! It guarantees: what a reply depends on is durable before the reply; offsets are visible only once durable.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use cairn_clock::Clock;
 use cairn_log::{Log, Offset, PartitionIndex, StreamId};
@@ -20,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     Core, Effect, GroupError, GroupLimits, GroupSnapshot, GroupState, Identity, Input, Reply, Ticket,
+    offsets::{OffsetEntry, Offsets},
     records::{self, GroupRecord, OffsetValue},
 };
 use crate::{
@@ -35,21 +32,12 @@ const COMPACT_RATIO: usize = 4;
 const COMPACT_BATCH_BYTES: usize = 256 << 10;
 const TICK: Duration = Duration::from_secs(60);
 
-/// A committed offset, and where in `__consumer_offsets` it lies, so that a later one is never overwritten by an earlier.
-#[derive(Debug, Clone)]
-pub(crate) struct OffsetEntry {
-    pub(crate) value: OffsetValue,
-    stored_at: Offset,
-}
-
 /// A group as DescribeGroups shows it.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupView {
     pub(crate) state: GroupState,
     pub(crate) snapshot: GroupSnapshot,
 }
-
-type Offsets = HashMap<String, BTreeMap<(String, i32), OffsetEntry>>;
 
 #[derive(Debug)]
 enum Command {
@@ -81,6 +69,8 @@ impl std::fmt::Debug for dyn FnOnceInput {
 pub(crate) struct Coordinator {
     commands: mpsc::Sender<Command>,
     offsets: Arc<RwLock<Offsets>>,
+    /// Bytes that these may take in memory.
+    offsets_bytes_max: usize,
     store: Store,
 }
 
@@ -104,6 +94,7 @@ impl Coordinator {
     ) -> Result<Self, StreamError> {
         let store = Store { log, topic, partitions, clock };
         let (offsets, groups) = store.load().await?;
+        let offsets_bytes_max = limits.offsets_bytes_max;
         let mut core = Core::new(limits);
         for group in groups.into_values() {
             core.restore(0, group);
@@ -118,7 +109,7 @@ impl Coordinator {
             store: store.clone(),
         };
         tokio::spawn(task.run());
-        Ok(Self { commands, offsets: Arc::new(RwLock::new(offsets)), store })
+        Ok(Self { commands, offsets: Arc::new(RwLock::new(offsets)), offsets_bytes_max, store })
     }
 
     /// Puts one input through the core and waits for its reply.
@@ -152,7 +143,7 @@ impl Coordinator {
         let mut all = if sent.is_ok() { receiver.await.unwrap_or_default() } else { Vec::new() };
         let known: std::collections::HashSet<String> = all.iter().map(|(name, ..)| name.clone()).collect();
         let offsets = self.offsets.read();
-        let only_offsets = offsets.keys().filter(|name| !known.contains(*name));
+        let only_offsets = offsets.groups().map(|(name, _)| name).filter(|name| !known.contains(*name));
         all.extend(only_offsets.map(|name| (name.clone(), GroupState::Empty, String::new())));
         all
     }
@@ -170,6 +161,13 @@ impl Coordinator {
         if let Reply::Refused(error) = reply {
             return Err(error);
         }
+        if self.offsets.read().bytes_with(&group, &entries) > self.offsets_bytes_max {
+            tracing::warn!(
+                group,
+                "committed offsets take as much memory as they may: delete groups, or raise the limit"
+            );
+            return Err(GroupError::OffsetsFull);
+        }
         let mut batch = BatchBuilder::new();
         let now_ms = self.store.clock.now().as_millis();
         for (topic, partition, value) in &entries {
@@ -178,28 +176,37 @@ impl Coordinator {
         }
         let Some(base) = self.store.append(&group, batch).await? else { return Ok(()) };
         let mut offsets = self.offsets.write();
-        let of_group = offsets.entry(group).or_default();
         for (topic, partition, value) in entries {
-            let entry = OffsetEntry { value, stored_at: base };
-            let slot = of_group.entry((topic, partition)).or_insert_with(|| entry.clone());
-            if slot.stored_at <= base {
-                *slot = entry;
+            offsets.put(&group, topic, partition, OffsetEntry { value, stored_at: base });
+        }
+        Ok(())
+    }
+
+    /// Forgets what groups committed for topics that are no more, so that no offset comes to mean another topic's data.
+    pub(crate) async fn forget_topics(&self, gone: impl Fn(&str) -> bool) -> Result<(), GroupError> {
+        let found = self.offsets.read().of_topics(gone);
+        for (group, entries) in found {
+            let now_ms = self.store.clock.now().as_millis();
+            let mut batch = BatchBuilder::new();
+            for (topic, partition) in &entries {
+                batch.push(now_ms, Some(&records::offset_key(&group, topic, *partition)), None, &[]);
             }
+            self.store.append(&group, batch).await?;
+            let mut offsets = self.offsets.write();
+            entries.iter().for_each(|(topic, partition)| offsets.remove(&group, topic, *partition));
         }
         Ok(())
     }
 
     /// The committed offset of one partition.
     pub(crate) fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<OffsetValue> {
-        let offsets = self.offsets.read();
-        let entry = offsets.get(group)?.get(&(topic.to_owned(), partition))?;
-        Some(entry.value.clone())
+        self.offsets.read().get(group, topic, partition).cloned()
     }
 
     /// Every committed offset of a group.
     pub(crate) fn committed_all(&self, group: &str) -> Vec<(String, i32, OffsetValue)> {
         let offsets = self.offsets.read();
-        let of_group = offsets.get(group).into_iter().flatten();
+        let of_group = offsets.of_group(group).into_iter().flatten();
         of_group.map(|((topic, partition), entry)| (topic.clone(), *partition, entry.value.clone())).collect()
     }
 
@@ -223,7 +230,7 @@ impl Coordinator {
             batch.push(now_ms, Some(&records::offset_key(group, topic, *partition)), None, &[]);
         }
         self.store.append(group, batch).await?;
-        self.offsets.write().remove(group);
+        self.offsets.write().remove_group(group);
         Ok(())
     }
 }
@@ -243,7 +250,7 @@ impl Store {
 
     /// Reads every partition back, and rewrites those where most records are out of date.
     async fn load(&self) -> Result<(Offsets, HashMap<String, GroupSnapshot>), StreamError> {
-        let mut offsets = Offsets::new();
+        let mut offsets = Offsets::default();
         let mut groups = HashMap::new();
         for partition in 0..self.partitions {
             let stream = StreamId::new(self.topic, PartitionIndex::new(partition));
@@ -264,7 +271,7 @@ impl Store {
         let now_ms = self.clock.now().as_millis();
         let mut first = None;
         let mut batch = BatchBuilder::new();
-        for (group, of_group) in &read.offsets {
+        for (group, of_group) in read.offsets.groups() {
             for ((topic, partition), entry) in of_group {
                 let key = records::offset_key(group, topic, *partition);
                 batch.push(now_ms, Some(&key), Some(&records::offset_value(&entry.value)), &[]);
@@ -302,7 +309,7 @@ struct Loaded {
 
 impl Loaded {
     fn live(&self) -> usize {
-        self.groups.len() + self.offsets.values().map(BTreeMap::len).sum::<usize>()
+        self.groups.len() + self.offsets.len()
     }
 
     fn take(&mut self, record: Record) {
@@ -310,16 +317,15 @@ impl Loaded {
         let Some(key) = &record.key else { return };
         match records::decode(key, record.value.as_ref()) {
             Some(GroupRecord::Offset { group, topic, partition, value: Some(value) }) => {
-                let entry = OffsetEntry { value, stored_at: Offset::new(record.offset) };
-                self.offsets.entry(group).or_default().insert((topic, partition), entry);
+                self.offsets.put(
+                    &group,
+                    topic,
+                    partition,
+                    OffsetEntry { value, stored_at: Offset::new(record.offset) },
+                );
             }
             Some(GroupRecord::Offset { group, topic, partition, value: None }) => {
-                if let Some(of_group) = self.offsets.get_mut(&group) {
-                    of_group.remove(&(topic, partition));
-                    if of_group.is_empty() {
-                        self.offsets.remove(&group);
-                    }
-                }
+                self.offsets.remove(&group, &topic, partition);
             }
             Some(GroupRecord::Group { group, value: Some(value) }) => {
                 self.groups.insert(group, value);

@@ -10,6 +10,12 @@ pub(crate) struct GroupLimits {
     pub(crate) initial_delay_ms: u64,
     pub(crate) groups_max: usize,
     pub(crate) members_max: usize,
+    /// Bytes of one group.
+    pub(crate) group_bytes_max: usize,
+    /// Bytes of all groups.
+    pub(crate) groups_bytes_max: usize,
+    /// Bytes of all committed offsets.
+    pub(crate) offsets_bytes_max: usize,
 }
 
 /// Why a member's request is refused. One wire code each.
@@ -25,6 +31,8 @@ pub(crate) enum GroupError {
     GroupFull,
     NotEmpty,
     GroupNotFound,
+    /// Committed offsets take as much memory as they may.
+    OffsetsFull,
     /// Too many groups, or what was decided could not be made durable: try again.
     Unavailable,
 }
@@ -52,6 +60,17 @@ pub(crate) struct Join {
     pub(crate) id_required: bool,
     /// From version 9 a static leader that comes back is told to keep the assignment (KIP-814).
     pub(crate) may_skip_assignment: bool,
+}
+
+impl Join {
+    /// What a member that joins with this takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let protocols: usize = self.protocols.iter().map(|(name, data)| name.len() + data.len()).sum();
+        protocols
+            + self.client_id.len()
+            + self.fresh_member_id.len()
+            + self.who.instance.as_ref().map_or(0, String::len)
+    }
 }
 
 /// A JoinGroup answer.

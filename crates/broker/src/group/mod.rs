@@ -6,6 +6,7 @@
 mod core;
 mod driver;
 mod member;
+mod offsets;
 pub(crate) mod records;
 #[cfg(test)]
 mod tests;

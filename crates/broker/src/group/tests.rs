@@ -20,6 +20,9 @@ fn limits() -> GroupLimits {
         initial_delay_ms: 0,
         groups_max: 4,
         members_max: 3,
+        group_bytes_max: 10_000,
+        groups_bytes_max: 15_000,
+        offsets_bytes_max: 1 << 20,
     }
 }
 
@@ -234,6 +237,36 @@ fn groups_and_members_are_bounded() {
 }
 
 #[test]
+fn what_groups_hold_is_bounded_and_given_back() {
+    let mut bench = Bench::new();
+    let long: &'static str = "m".repeat(9_000).leak();
+    bench.join("", None, "a", long);
+    let second = bench.join("", None, "b", long);
+    assert_eq!(bench.replies[&second], Reply::Refused(GroupError::GroupFull), "one group has its bound");
+    let elsewhere = |bench: &mut Bench| {
+        let join = Join {
+            who: Identity::default(),
+            fresh_member_id: "x".into(),
+            client_id: String::new(),
+            client_host: String::new(),
+            session_timeout_ms: 100,
+            rebalance_timeout_ms: 100,
+            protocol_type: "consumer".into(),
+            protocols: vec![("range".into(), Bytes::from_static(long.as_bytes()))],
+            id_required: false,
+            may_skip_assignment: false,
+        };
+        let ticket = bench.put(|ticket| Input::Join { ticket, group: "other".into(), join });
+        bench.replies[&ticket].clone()
+    };
+    assert_eq!(elsewhere(&mut bench), Reply::Refused(GroupError::Unavailable), "all groups have theirs");
+    let sync = bench.sync("a", 1, &[("a", long)]);
+    assert_eq!(bench.replies[&sync], Reply::Refused(GroupError::GroupFull), "assignments count");
+    bench.pass(200);
+    assert!(matches!(elsewhere(&mut bench), Reply::Joined(_)), "the silent member's share came back");
+}
+
+#[test]
 fn a_restored_group_goes_on_where_it_was() {
     let mut bench = Bench::new();
     bench.pair();
@@ -250,6 +283,9 @@ fn a_restored_group_goes_on_where_it_was() {
     assert_eq!(again.heartbeat("b", 2), Reply::Done);
     again.pass(150);
     assert_eq!(again.core.describe(GROUP).expect("group").0, GroupState::Empty);
+    // Generations that were given out after the last that was stored are not given out again.
+    let later = again.join("", None, "c", "m");
+    assert!(again.joined(later).generation > 1_000);
 }
 
 #[test]

@@ -28,8 +28,8 @@ const KNOWN: &[(&str, Kind, &str, bool)] = &[
     ("index.interval.bytes", Kind::Int, "4096", false),
     ("max.compaction.lag.ms", Kind::Long, "9223372036854775807", false),
     ("max.message.bytes", Kind::Int, "1048588", true),
-    ("message.timestamp.after.max.ms", Kind::Long, "9223372036854775807", false),
-    ("message.timestamp.before.max.ms", Kind::Long, "9223372036854775807", false),
+    ("message.timestamp.after.max.ms", Kind::Long, "9223372036854775807", true),
+    ("message.timestamp.before.max.ms", Kind::Long, "9223372036854775807", true),
     ("message.timestamp.type", Kind::Text, "CreateTime", true),
     ("min.cleanable.dirty.ratio", Kind::Double, "0.5", false),
     ("min.compaction.lag.ms", Kind::Long, "0", false),
@@ -52,6 +52,8 @@ pub(crate) struct Shown {
     pub(crate) default: &'static str,
     pub(crate) given: bool,
     pub(crate) kind: Kind,
+    /// Whether it changes anything on this broker.
+    pub(crate) has_effect: bool,
 }
 
 /// The settings of one topic.
@@ -95,6 +97,12 @@ impl TopicConfigs {
         self.value("message.timestamp.type") == "LogAppendTime"
     }
 
+    /// How far a record's timestamp may lie before and after the broker's time, in ms.
+    pub(crate) fn timestamp_limits(&self) -> (i64, i64) {
+        let limit = |name| self.value(name).parse().unwrap_or(i64::MAX);
+        (limit("message.timestamp.before.max.ms"), limit("message.timestamp.after.max.ms"))
+    }
+
     pub(crate) fn message_bytes_max(&self, otherwise: usize) -> usize {
         self.given.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(otherwise)
     }
@@ -110,12 +118,13 @@ impl TopicConfigs {
 
     /// Every setting, in order of name.
     pub(crate) fn shown(&self) -> impl Iterator<Item = Shown> + '_ {
-        KNOWN.iter().map(|(name, kind, default, _)| Shown {
+        KNOWN.iter().map(|(name, kind, default, has_effect)| Shown {
             name,
             value: self.value(name).to_owned(),
             default,
             given: self.given.contains_key(*name),
             kind: *kind,
+            has_effect: *has_effect,
         })
     }
 }
@@ -129,6 +138,9 @@ fn check(name: &str, value: &str) -> Result<(), String> {
         ("compression.type", _) => value == "producer",
         ("message.timestamp.type", _) => matches!(value, "CreateTime" | "LogAppendTime"),
         ("retention.ms" | "retention.bytes", _) => value.parse::<i64>().is_ok_and(|value| value >= -1),
+        ("message.timestamp.after.max.ms" | "message.timestamp.before.max.ms", _) => {
+            value.parse::<i64>().is_ok_and(|value| value >= 0)
+        }
         ("max.message.bytes" | "min.insync.replicas", _) => value.parse::<i32>().is_ok_and(|value| value >= 1),
         (_, Kind::Boolean) => matches!(value, "true" | "false"),
         (_, Kind::Int) => value.parse::<i32>().is_ok(),

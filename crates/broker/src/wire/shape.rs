@@ -7,6 +7,9 @@ use kafka_protocol::messages::ApiKey;
 
 use super::shapes;
 
+/// The longest text of Kafka's protocol; flexible versions could carry more, answers of older ones could not.
+const TEXT_BYTES_MAX: usize = i16::MAX as usize;
+
 /// What a field looks like on the wire.
 #[derive(Debug)]
 pub(super) enum Shape {
@@ -35,12 +38,14 @@ pub(crate) enum ShapeError {
     Long { extra: usize },
     #[error("request has more than {most} array elements")]
     Elements { most: usize },
+    #[error("request has a text of {bytes} bytes, Kafka allows {TEXT_BYTES_MAX}")]
+    Text { bytes: usize },
     #[error("request has no known shape")]
     Unknown,
 }
 
-/// Checks `body` (behind the header) of a request.
-pub(crate) fn check(key: ApiKey, version: i16, body: &[u8], elements_max: usize) -> Result<(), ShapeError> {
+/// Checks `body` (behind the header) of a request, and counts its array elements.
+pub(crate) fn check(key: ApiKey, version: i16, body: &[u8], elements_max: usize) -> Result<usize, ShapeError> {
     let fields = shapes::of(key).ok_or(ShapeError::Unknown)?;
     let flexible = key.request_header_version(version) >= 2;
     let mut walk = Walk { rest: body, version, flexible, left: elements_max, most: elements_max };
@@ -48,7 +53,7 @@ pub(crate) fn check(key: ApiKey, version: i16, body: &[u8], elements_max: usize)
     // librdkafka 2.12 leaves three bytes behind when it asks Metadata 9 and newer for all topics; Kafka's brokers ignore
     // what is left of any request, and so it must be here.
     if walk.rest.is_empty() || key == ApiKey::Metadata {
-        Ok(())
+        Ok(elements_max - walk.left)
     } else {
         Err(ShapeError::Long { extra: walk.rest.len() })
     }
@@ -77,6 +82,9 @@ impl Walk<'_> {
             Shape::Fixed(bytes) => self.skip(*bytes),
             Shape::Text => {
                 let length = self.length(2)?;
+                if length > TEXT_BYTES_MAX {
+                    return Err(ShapeError::Text { bytes: length });
+                }
                 self.skip(length)
             }
             Shape::Blob => {

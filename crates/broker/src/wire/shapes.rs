@@ -35,6 +35,7 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::CreateTopics => CREATE_TOPICS,
         ApiKey::DeleteTopics => DELETE_TOPICS,
         ApiKey::InitProducerId => INIT_PRODUCER_ID,
+        ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH,
         ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
         ApiKey::SaslAuthenticate => SASL_AUTHENTICATE,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
@@ -102,6 +103,18 @@ const LIST_OFFSETS: &[Field] = &[
         ]),
     ),
     Field(10, LAST, INT),
+];
+
+const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[
+    Field(3, LAST, INT),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, Text),
+            Field(0, LAST, Each(&[Field(0, LAST, INT), Field(2, LAST, INT), Field(0, LAST, INT)])),
+        ]),
+    ),
 ];
 
 const METADATA: &[Field] = &[

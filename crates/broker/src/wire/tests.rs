@@ -85,7 +85,7 @@ fn every_shape_is_that_of_the_codec() {
     for (key, versions) in ADVERTISED {
         for version in versions.clone() {
             if let Some(bytes) = sample(*key, version) {
-                assert_eq!(check(*key, version, &bytes, 100), Ok(()), "{key:?} {version}");
+                assert!(check(*key, version, &bytes, 100).is_ok(), "{key:?} {version}");
                 assert_eq!(
                     check(*key, version, &bytes[..bytes.len() - 1], 100),
                     Err(ShapeError::Short),

@@ -218,7 +218,8 @@ impl Group {
     /// Closes the join phase: who did not come is out (but static members have their session), the rest is a generation.
     fn complete_join(&mut self, now_ms: u64, name: &str, out: &mut Vec<Effect>) {
         self.members.retain(|_, member| member.joining.is_some() || member.instance.is_some());
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        let before = self.generation;
+        self.generation = self.generation.checked_add(self.generation_step).unwrap_or(1);
         if self.members.is_empty() {
             self.become_empty(name, out);
             return;
@@ -228,10 +229,11 @@ impl Group {
         let leader = leader.or_else(|| self.members.iter().find(|(_, m)| present(m)).map(|(id, _)| id.clone()));
         let Some(leader) = leader else {
             // Only static members that are away: they have until their sessions end.
-            self.generation -= 1;
+            self.generation = before;
             self.phase_ends_ms = now_ms + self.rebalance_timeout_ms().max(1);
             return;
         };
+        self.generation_step = 1;
         self.leader = Some(leader);
         self.protocol = self.elect_protocol();
         self.state = GroupState::CompletingRebalance;
@@ -313,7 +315,9 @@ impl Group {
         self.try_complete_join(now_ms, name, out);
     }
 
-    pub(super) fn tick(&mut self, now_ms: u64, name: &str, out: &mut Vec<Effect>) {
+    /// Lets time pass; whether members or ids have gone by it.
+    pub(super) fn tick(&mut self, now_ms: u64, name: &str, out: &mut Vec<Effect>) -> bool {
+        let before = (self.members.len(), self.pending.len());
         self.pending.retain(|_, ends| *ends > now_ms);
         let late_sync = self.state == GroupState::CompletingRebalance && now_ms >= self.phase_ends_ms;
         let gone: Vec<String> = self
@@ -336,6 +340,7 @@ impl Group {
             self.pending.clear();
             self.complete_join(now_ms, name, out);
         }
+        before != (self.members.len(), self.pending.len())
     }
 
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
