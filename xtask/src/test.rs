@@ -39,8 +39,8 @@ pub(crate) enum Step {
 /// The order: what is quick to fail goes first.
 const ALL: [Step; 7] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Secrets, Step::Kafka];
 
-/// What runs where no step is named. Lints and other people's Kafka clients run by name until they pass as a whole.
-const DEFAULT: [Step; 4] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Conformance];
+/// What runs where no step is named. Lints run by name until they pass as a whole.
+const DEFAULT: [Step; 5] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Conformance, Step::Kafka];
 
 /// Runs the steps that are named, the default ones where none is.
 pub(crate) fn run(only: &[Step]) -> anyhow::Result<Tally> {
