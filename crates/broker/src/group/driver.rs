@@ -317,12 +317,8 @@ impl Loaded {
         let Some(key) = &record.key else { return };
         match records::decode(key, record.value.as_ref()) {
             Some(GroupRecord::Offset { group, topic, partition, value: Some(value) }) => {
-                self.offsets.put(
-                    &group,
-                    topic,
-                    partition,
-                    OffsetEntry { value, stored_at: Offset::new(record.offset) },
-                );
+                let entry = OffsetEntry { value, stored_at: Offset::new(record.offset) };
+                self.offsets.put(&group, topic, partition, entry);
             }
             Some(GroupRecord::Offset { group, topic, partition, value: None }) => {
                 self.offsets.remove(&group, &topic, partition);

@@ -314,6 +314,8 @@ enum Step {
     Beat(u8),
     Leave(u8),
     Pass(u16),
+    /// The broker is killed and knows what was stored last.
+    Restart,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -324,18 +326,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0..6_u8).prop_map(Step::Beat),
         (0..6_u8).prop_map(Step::Leave),
         (1..400_u16).prop_map(Step::Pass),
+        Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..120)
 }
 
 proptest! {
-    /// Whatever comes in whatever order: every ticket is answered once, a generation names only members that joined it,
-    /// each at most once, and every member of a generation is named to its leader.
+    /// Whatever comes in whatever order: every ticket is answered once, generations rise, a generation names only members
+    /// that joined it, each at most once, and every member of a generation is named to its leader, over restarts too.
     #[test]
     fn concurrent_rebalances_neither_lose_nor_invent_members(steps in steps()) {
         let mut bench = Bench::new();
         let mut tickets: Vec<(Ticket, String)> = Vec::new();
         let mut seen = BTreeSet::new();
+        let mut generation = 0;
         for (at, step) in steps.into_iter().enumerate() {
             match step {
                 Step::New(n) => {
@@ -365,7 +369,21 @@ proptest! {
                     }
                 }
                 Step::Pass(ms) => bench.pass(ms.into()),
+                Step::Restart => {
+                    if let Some(stored) = bench.stored.last().cloned() {
+                        bench.core = Core::new(limits());
+                        bench.core.restore(bench.now_ms, stored);
+                        // Who waited lost its connection.
+                        tickets.retain(|(ticket, _)| bench.replies.contains_key(ticket));
+                        generation = 0;
+                    }
+                }
             }
+            let now = bench.core.describe(GROUP).map_or(0, |(_, group)| group.generation);
+            prop_assert!(now >= generation, "from {generation} to {now}");
+            generation = now;
+            let members = bench.core.describe(GROUP).map_or_else(Vec::new, |(_, group)| group.members);
+            prop_assert!(members.iter().all(|member| seen.contains(&member.id)), "somebody was invented: {members:?}");
         }
         for _ in 0..10 {
             bench.pass(2_000);
