@@ -67,7 +67,7 @@ class Member:
 async def read(options, ledger, group):
     members = [Member(options, ledger, group), Member(options, ledger, group)]
     everyone = list(members)
-    deadline = time.monotonic() + 120 + options.records / 500
+    deadline = time.monotonic() + 300 + options.records / 100
     while not ledger.complete():
         need(time.monotonic() < deadline, f"only {len(ledger.delivered)} records came back")
         for member in everyone:

@@ -60,7 +60,7 @@ def take(consumer, ledger):
 
 def read(options, ledger, group):
     members, count = [member(options, group), member(options, group)], 2
-    deadline = time.monotonic() + 120 + options.records / 500
+    deadline = time.monotonic() + 300 + options.records / 100
     while not ledger.complete():
         need(time.monotonic() < deadline, f"only {len(ledger.delivered)} records came back")
         for consumer in members:

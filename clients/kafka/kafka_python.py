@@ -73,7 +73,7 @@ def read(options, ledger, group):
 
     join()
     join()
-    deadline = time.monotonic() + 120 + options.records / 500
+    deadline = time.monotonic() + 300 + options.records / 100
     while not ledger.complete():
         need(time.monotonic() < deadline, f"only {len(ledger.delivered)} records came back")
         for member in everyone:

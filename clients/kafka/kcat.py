@@ -61,7 +61,7 @@ def read(options, ledger, group):
     # Unbounded: kcat commits what it has printed, so it must never be killed while it waits for its lines to be read.
     lines = queue.Queue()
     members, count = [Member(options, group, lines), Member(options, group, lines)], 2
-    deadline = time.monotonic() + 120 + options.records / 500
+    deadline = time.monotonic() + 300 + options.records / 100
     try:
         while not ledger.complete():
             need(time.monotonic() < deadline, f"only {len(ledger.delivered)} records came back")

@@ -74,6 +74,14 @@ impl Cairn {
         Ok(Self { program, folder, kafka, gateway, admin, configuration, running: None, log_start: 0 })
     }
 
+    /// Tells Kafka clients to connect to `address`, in a configuration of its own.
+    pub(crate) fn advertise(&mut self, address: &str) -> anyhow::Result<()> {
+        let path = self.folder.join("cairn.toml");
+        std::fs::write(&path, format!("[kafka]\nadvertised = \"{address}\"\n"))?;
+        self.configuration = Some(path);
+        Ok(())
+    }
+
     /// Its data folder.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.join("data")

@@ -154,7 +154,7 @@ func join(ctx context.Context, group string, b *book) (leave func()) {
 
 func read(ctx context.Context, group string, b *book) (members []func(), count int) {
 	members, count = []func(){join(ctx, group, b), join(ctx, group, b)}, 2
-	deadline := time.Now().Add(2*time.Minute + time.Duration(*records)*2*time.Millisecond)
+	deadline := time.Now().Add(5*time.Minute + time.Duration(*records)*10*time.Millisecond)
 	for b.size() < *records {
 		need(time.Now().Before(deadline), "only %d records came back", b.size())
 		if count == 2 && b.size()*4 >= *records {

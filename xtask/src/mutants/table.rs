@@ -236,6 +236,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "if !store.changed() {",
         after: "if store.changed() {",
         test: "-p cairn --test crash policies_that_change",
+    },
+    Mutant {
         name: "a batch that a producer sends twice is stored twice",
         file: "crates/broker/src/broker.rs",
         before: "let producer = (header.producer_id >= 0).then(",

@@ -158,7 +158,7 @@ public final class Client {
     static List<Member> read(String group) throws Exception {
         List<Member> members = new ArrayList<>(List.of(new Member(group), new Member(group)));
         boolean third = false;
-        long deadline = System.currentTimeMillis() + 120_000 + 2L * records;
+        long deadline = System.currentTimeMillis() + 300_000 + 10L * records;
         while (delivered.size() < records) {
             need(System.currentTimeMillis() < deadline, "only " + delivered.size() + " records came back");
             if (!third && delivered.size() * 4 >= records) {
