@@ -92,7 +92,8 @@ impl Writer {
                 }
                 Err(error) => {
                     tracing::error!(%error, "the write-ahead log failed; nothing is accepted until restart");
-                    failed = Some(AppendError::Failed { reason: error.to_string() });
+                    let reason = format!("{error}; make room or mend the disk, then restart cairn");
+                    failed = Some(AppendError::Failed { reason });
                 }
             }
         }

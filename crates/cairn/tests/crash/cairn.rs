@@ -74,6 +74,12 @@ impl Site {
         site
     }
 
+    /// Puts limits into the configuration.
+    pub(crate) fn limits(&self, url: &str, limits: &str) {
+        let text = format!("[gateway.limits]\n{limits}\n[servers.up]\nurl = \"{url}\"\n");
+        std::fs::write(self.path("mcp.json"), text).expect("written");
+    }
+
     /// Replaces the policy set.
     pub(crate) fn policies(&self, text: &str) {
         std::fs::write(self.path("policies/crash.cedar"), text).expect("written");
@@ -165,6 +171,14 @@ impl Up {
     /// Waits until it has ended by itself; `None` where it has not within `limit`.
     pub(crate) async fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
         tokio::time::timeout(limit, self.child.wait()).await.ok().map(|status| status.expect("its end"))
+    }
+
+    /// Bytes of memory that it has at the moment.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let pid = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of memory");
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
     }
 
     /// `kill -9`.

@@ -5,7 +5,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use cairn_clock::Entropy;
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -254,6 +261,93 @@ async fn a_disk_whose_syncs_fail_stops_the_log_and_a_restart_brings_it_back() {
     stage.saw("results after the restart", results + 4, |saw| *saw == Saw::Result).await;
     stage.stop.cancel();
     all(agents).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_strict_calls_with_words_that_help_and_a_restart_with_room_serves_again() {
+    let mut stage = Stage::new().await;
+    let mut up = stage.site.up(&stage.layered(&[])).await;
+    let agents = stage.agents(&up, "full", 4, Habit::Act(0)).await;
+    stage.saw("results", 8, |saw| *saw == Saw::Result).await;
+    stage.layer.fault("full", true);
+    // The file that is being written has its blocks; the next one does not get any.
+    let (kafka, stop) = (up.kafka.clone(), stage.stop.child_token());
+    let filling = tokio::task::spawn_blocking({
+        let stop = stop.clone();
+        move || fill(&kafka, &stop)
+    });
+    let says_what_to_do =
+        |saw: &Saw| matches!(saw, Saw::Error { code: NOT_RECORDED, message } if message.contains("restart"));
+    stage.saw("refusals that say what to do", 8, says_what_to_do).await;
+    stop.cancel();
+    filling.await.expect("filling does not panic");
+    let entries = stage.book.entries();
+    let reached = stage.upstream.reached().len();
+    let refused = entries.iter().filter(|entry| is_refusal(&entry.saw, NOT_RECORDED)).count();
+    stage.saw("more refusals", refused + 8, |saw| is_refusal(saw, NOT_RECORDED)).await;
+    assert_eq!(stage.upstream.reached().len(), reached, "nothing is forwarded while nothing can be recorded");
+    stage.layer.fault("full", false);
+    up.terminate();
+    up.ended(PATIENCE).await.expect("it ends although it cannot record");
+    all(agents).await;
+    let up = stage.site.up(&stage.layered(&[])).await;
+    stage.is_one_story(&up.kafka).await;
+    let results = stage.book.entries().iter().filter(|entry| entry.saw == Saw::Result).count();
+    let agents = stage.agents(&up, "room", 2, Habit::Act(0)).await;
+    stage.saw("results with room again", results + 8, |saw| *saw == Saw::Result).await;
+    stage.stop.cancel();
+    all(agents).await;
+}
+
+/// Writes to a topic of its own until it is stopped.
+fn fill(kafka: &str, stop: &CancellationToken) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .set("message.timeout.ms", "5000")
+        .set("log_level", "0")
+        .create()
+        .expect("a producer");
+    let bytes = vec![b'x'; 900_000];
+    while !stop.is_cancelled() {
+        // A full queue is waited for below; a refusal is what this is about.
+        let _ = producer.send(BaseRecord::<(), [u8]>::to("filler").payload(&bytes));
+        producer.poll(Duration::from_millis(5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_server_and_huge_messages_get_clear_errors_and_memory_stays_bounded() {
+    const HUGE_BYTES: usize = 96 << 20;
+    const GROWTH_BYTES_MAX: u64 = 256 << 20;
+    let mut stage = Stage::new().await;
+    stage.site.limits(&stage.upstream.url, "call_timeout_ms = 1500");
+    let mut up = stage.site.up(&How::default()).await;
+    let before = up.resident_bytes();
+    let stalled = stage.agents(&up, "stalled", 6, Habit::Act(600_000)).await;
+    stage.reached(6).await;
+    let huge = (0..4).map(|_| post(up.url(), vec![b' '; HUGE_BYTES]));
+    for answer in futures::future::join_all(huge).await.into_iter().flatten() {
+        assert!(answer.contains("message_bytes_max"), "the refusal names the setting: {answer}");
+    }
+    let growth = up.resident_bytes().saturating_sub(before);
+    assert!(growth < GROWTH_BYTES_MAX, "grew by {growth} bytes");
+    let quick = stage.agents(&up, "quick", 4, Habit::Mixed(0)).await;
+    stage.saw("results beside a stalled server", 8, |saw| *saw == Saw::Result).await;
+    stage.saw("calls that ran out of time", 6, |saw| is_refusal(saw, -31_009)).await;
+    stage.stop.cancel();
+    all(stalled).await;
+    all(quick).await;
+    assert_eq!(stage.is_one_story(&up.kafka).await.in_doubt, 0);
+    up.kill().await;
+}
+
+/// The body of the answer to a POST; `None` where the connection was closed before all was sent.
+async fn post(url: String, body: Vec<u8>) -> Option<String> {
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = http::Request::post(url).header("content-type", "application/json");
+    let response = client.request(request.body(Full::new(body.into())).expect("a request")).await.ok()?;
+    let body = response.into_body().collect().await.ok()?.to_bytes();
+    Some(String::from_utf8_lossy(&body).into_owned())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
