@@ -5,6 +5,8 @@ use std::sync::Arc;
 use cairn_mcp::ForwardHeaders;
 use http::HeaderMap;
 
+use crate::bridge::Within;
+
 /// Longest header value that is kept, in bytes; a longer one is as good as absent.
 const VALUE_BYTES_MAX: usize = 1_024;
 
@@ -21,6 +23,8 @@ pub(crate) struct Arrival {
     pub(crate) connection: Option<Arc<str>>,
     /// `Mcp-Param-*` as the client sent them.
     pub(crate) params: HeaderMap,
+    /// The call that this one belongs to, where Cairn made it or plays it to a peer of the other era.
+    pub(crate) within: Option<Within>,
 }
 
 impl Arrival {
@@ -45,6 +49,7 @@ impl Arrival {
             last_event_id: value("last-event-id"),
             connection: None,
             params: params.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            within: None,
         }
     }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_backbone::{OutcomeRoom, Planned};
 use cairn_contract::{
-    Body, CallOutcome, Claimed, Common, Direction, Draft, Durability, Effect, Era, Invocation, Outcome, Reference,
-    Target, Transport, given_workflow_id,
+    Body, CallOutcome, Claimed, Common, Direction, Draft, Durability, Effect, Era, Invocation, LinkedBy, Outcome,
+    Reference, Target, Transport, given_workflow_id,
 };
 use cairn_mcp::{EditError, Message, RawId, Target as WireTarget, meta};
 use tokio::time::Instant;
@@ -101,14 +101,26 @@ impl Call {
         let id = message.id().cloned().unwrap_or_else(RawId::null);
         let method = message.method().unwrap_or_default().to_owned();
         let trace = trace_of(gateway, &message, &arrival);
-        let workflow_id = match workflow_of(gateway, session, &message, &arrival, &trace) {
+        let workflow_id = match &arrival.within {
+            Some(within) => Ok(within.workflow_id.clone()),
+            None => workflow_of(gateway, session, &message, &arrival, &trace),
+        };
+        let workflow_id = match workflow_id {
             Ok(id) => id,
             Err(reason) => return Err((message, Refusal::BadWorkflow { reason })),
         };
         let call_id = gateway.entropy().uuid_v7(gateway.clock().now());
         let target = target_of(&message);
         let arguments = payload_of(&message).map(|bytes| gateway.keys().payload.reference(&bytes, "application/json"));
-        let common = common_of(gateway, session, &message, direction, &trace, workflow_id, call_id);
+        let mut common = common_of(gateway, session, &message, direction, &trace, workflow_id, call_id);
+        let mut cause = None;
+        if let Some(within) = &arrival.within {
+            cause = within.cause;
+            common.operation_id = Some(within.operation_id.clone());
+            common.linked_by = Some(LinkedBy::Inferred);
+        } else if direction == Direction::ToServer {
+            gateway.operations().join(gateway, session, &message, &mut common);
+        }
         let subject = match target.name() {
             Some(name) => format!("{}/{name}", session.server.name),
             None => session.server.name.clone(),
@@ -130,7 +142,7 @@ impl Call {
             subject,
             arguments,
             accepted,
-            cause: None,
+            cause,
             backlog: Vec::new(),
             room: None,
             accepted_by_recorder: Accepted::Nothing,
@@ -153,20 +165,30 @@ impl Call {
         Planned { id, draft }
     }
 
+    /// Whether a client that goes away cancels the call thereby: it does on a pipe and in the modern era, it does not on
+    /// legacy HTTP. A subscription ends with whoever listens.
+    pub(crate) fn ends_with_client(&self) -> bool {
+        self.session.door == Door::Pipe || self.message.is_modern() || self.method == "subscriptions/listen"
+    }
+
     /// Whether the record must be durable before the next step.
     pub(crate) fn is_strict(&self) -> bool {
         self.durability == Durability::Strict
     }
 
-    /// The message as the server gets it: the same bytes, but for the span in a trace context that the client sent.
+    /// The message as the server gets it: the same bytes, but for the span in a trace context that the client sent, and
+    /// for what a server of the other era needs.
     ///
     /// # Errors
     /// Where the change would break a bound.
     pub(crate) fn outbound(&self, gateway: &Gateway) -> Result<Message, EditError> {
-        if self.message.meta_raw(meta::TRACEPARENT).is_none() || !self.trace.is_continued() {
-            return Ok(self.message.clone());
-        }
-        self.message.edit().set_meta_str(meta::TRACEPARENT, &self.trace.traceparent()).finish(gateway.wire_limits())
+        let limits = gateway.wire_limits();
+        let message = if self.message.meta_raw(meta::TRACEPARENT).is_none() || !self.trace.is_continued() {
+            self.message.clone()
+        } else {
+            self.message.edit().set_meta_str(meta::TRACEPARENT, &self.trace.traceparent()).finish(limits)?
+        };
+        self.session.bridge.outbound(message, limits)
     }
 
     /// The exact arguments as JSON text; an empty object where there are none.
@@ -224,7 +246,8 @@ fn common_of(
     let claims = session.claims.lock().clone();
     let agent = message.client_info_raw().and_then(|raw| serde_json::from_slice::<serde_json::Value>(&raw).ok());
     let word = |key: &str| Some(agent.as_ref()?.get(key)?.as_str()?.chars().take(128).collect::<String>());
-    let era = if message.is_modern() { Era::Modern } else { Era::Legacy };
+    let shown = if message.is_modern() { Era::Modern } else { Era::Legacy };
+    let era = session.bridge.client_era().unwrap_or(shown);
     Common {
         workflow_id,
         call_id: Some(call_id),

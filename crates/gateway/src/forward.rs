@@ -5,12 +5,13 @@
 
 use bytes::Bytes;
 use cairn_backbone::OutcomeRoom;
-use cairn_mcp::{Canceller, Content, Exchange, Frame, LinkError, LinkFault, Message, Prepared, Reach};
+use cairn_mcp::{Canceller, Content, Exchange, Frame, LinkError, LinkFault, Message, Prepared, RawId, Reach};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Gateway,
+    bridge::{Bridge, Going, Talk},
     call::Call,
     reply::Reply,
     resume::{Interrupted, Waiting, is_answer},
@@ -53,12 +54,12 @@ impl Gateway {
         reply: &mut Reply,
         cancelled: &CancellationToken,
     ) -> Answered {
-        let (prepared, room) = armed.discharge();
+        let (going, room) = armed.discharge();
         let started = Instant::now();
         let mut canceller = Canceller::none();
         let limit = self.time_limit(call);
         let ending = tokio::select! {
-            ending = self.exchange(call, prepared, reply, &mut canceller) => ending,
+            ending = self.go(call, going, reply, &mut canceller) => ending,
             () = cancelled.cancelled() => Ending::Cancelled,
             () = expired(limit) => Ending::TimedOut { after_ms: limit.map_or(0, |limit| limit.as_millis() as u64) },
         };
@@ -70,8 +71,25 @@ impl Gateway {
         Answered { room, ending, upstream_elapsed_us: started.elapsed().as_micros() as u64 }
     }
 
+    /// Sends the bytes, one way or the other.
+    async fn go(&self, call: &Call, going: Going, reply: &mut Reply, canceller: &mut Canceller) -> Ending {
+        match (going, &call.session.bridge) {
+            (Going::Call(prepared), Bridge::ToLegacy(upstream)) => {
+                let queue = self.limits().client_queue_max;
+                self.talk(call, Box::new(Talk::begin(upstream, prepared, queue)), reply).await
+            }
+            (Going::Call(prepared), _) => self.exchange(call, prepared, reply, canceller).await,
+            (Going::Resume(talk, response), _) => match talk.resume(&response).await {
+                Ok(()) => self.talk(call, talk, reply).await,
+                Err(error) => broken(&error),
+            },
+        }
+    }
+
     /// Sends the bytes and reads to the final response.
     async fn exchange(&self, call: &Call, prepared: Prepared, reply: &mut Reply, canceller: &mut Canceller) -> Ending {
+        // The id that the server knows it by: the client's, unless the eras differ.
+        let id = prepared.id().cloned().unwrap_or_else(|| call.id.clone());
         let exchange = match call.session.link.forward(prepared).await {
             Ok(exchange) => exchange,
             Err(error) => return broken(&error),
@@ -80,7 +98,7 @@ impl Gateway {
         let Exchange { status, session_id, content, canceller: handle, .. } = exchange;
         *canceller = handle;
         match content {
-            Content::Json(message) if answers(&message, call) => {
+            Content::Json(message) if answers(&message, &id) => {
                 Ending::Final { status, session_id, event_id: None, message }
             }
             Content::Json(_) => {
@@ -88,19 +106,20 @@ impl Gateway {
             }
             Content::Empty => Ending::Other { status, content_type: None, body: Bytes::new() },
             Content::Other { content_type, body } => Ending::Other { status, content_type, body },
-            Content::Stream(frames) => self.stream(call, frames, reply, session_id).await,
+            Content::Stream(frames) => self.stream(call, &id, frames, reply, session_id).await,
         }
     }
 
     async fn stream(
         &self,
         call: &Call,
+        id: &RawId,
         mut frames: mpsc::Receiver<Result<Frame, LinkError>>,
         reply: &mut Reply,
         session_id: Option<String>,
     ) -> Ending {
         // An HTTP server chose a stream, so the client gets one, at once. A child has no such choice to pass on.
-        let streams = reply.can_stream() && call.session.server.is_http();
+        let streams = reply.can_stream() && call.session.relays_http();
         if streams && reply.stream(session_id.clone()).await.is_err() && self.client_left(call) {
             return Ending::Cancelled;
         }
@@ -156,7 +175,7 @@ impl Gateway {
             };
             interrupted.note(&frame);
             // A resumed stream may replay the answers of other calls, and a faulty server may give any.
-            if is_answer(&frame) && !frame.message.as_ref().is_some_and(|message| answers(message, call)) {
+            if is_answer(&frame) && !frame.message.as_ref().is_some_and(|message| answers(message, id)) {
                 continue;
             }
             if is_answer(&frame) {
@@ -179,7 +198,7 @@ impl Gateway {
 
     /// Whether a client that stopped reading has thereby cancelled: it has on modern HTTP, it has not on legacy HTTP.
     fn client_left(&self, call: &Call) -> bool {
-        call.session.door == Door::Pipe || call.message.is_modern()
+        call.ends_with_client()
     }
 
     /// How long the server may take; streams that listen have no limit.
@@ -196,8 +215,8 @@ impl Gateway {
 }
 
 /// Whether a message is the answer to this call; an error without an id is, as nothing else waits for it.
-fn answers(message: &Message, call: &Call) -> bool {
-    let is_its = message.id().is_none_or(|id| id.is_null() || *id == call.id);
+fn answers(message: &Message, to: &RawId) -> bool {
+    let is_its = message.id().is_none_or(|id| id.is_null() || id == to);
     is_its && message.method().is_none()
 }
 
@@ -220,7 +239,7 @@ async fn expired(limit: Option<std::time::Duration>) {
     }
 }
 
-fn broken(error: &LinkError) -> Ending {
+pub(crate) fn broken(error: &LinkError) -> Ending {
     let reason = error.to_string();
     match error.reach() {
         Reach::NotSent => Ending::NotSent { reason },

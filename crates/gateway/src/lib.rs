@@ -2,15 +2,18 @@
 //!
 //! [`Gateway`] is what the wiring holds. A message comes in through a door (`door/http.rs`, `door/pipe.rs`), finds its
 //! `session`, and lives in `life.rs`, which reads like the list of its steps; `stage.rs` holds the steps that lead to an
-//! armed call, `forward.rs` the one that spends it. Everything else is beside that path: requests and notices of the
+//! armed call, `forward.rs` the one that spends it. Where client and server speak different eras (`eras.rs`), `bridge/`
+//! plays each to the other. Everything else is beside that path: requests and notices of the
 //! server (`notices.rs`, `pump.rs`), what answers teach (`observe.rs`), what a predecessor left open (`recovery.rs`).
 //!
 //! This crate must not know Kafka, Cedar or the disk: it records through a `Recorder` and decides through a `PolicyStore`.
 
 mod arrival;
+mod bridge;
 mod call;
 mod correlate;
 mod door;
+mod eras;
 mod forward;
 mod holds;
 mod life;
@@ -18,6 +21,7 @@ mod metrics;
 mod notices;
 mod observe;
 mod open;
+mod operations;
 mod options;
 mod pump;
 mod recovery;
@@ -51,7 +55,10 @@ pub use shared_workflow::SharedWorkflow;
 pub use steps::{NoWitness, Step, Witness};
 pub use upstream::ServerError;
 
+use bridge::Waiting;
 use call::Call;
+use eras::EraBook;
+use operations::Operations;
 use session::Session;
 use sessions::Sessions;
 use upstream::Server;
@@ -107,6 +114,9 @@ struct Inner {
     places: Arc<Semaphore>,
     session_places: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
+    operations: Operations,
+    waiting: Waiting,
+    eras: EraBook,
     parts: Parts,
     pipes: TaskTracker,
     stop: CancellationToken,
@@ -135,12 +145,14 @@ impl Gateway {
         let per_client = options.limits.calls_per_client_max;
         let mut servers = BTreeMap::new();
         for spec in &options.servers {
-            servers.insert(spec.name.clone(), Arc::new(Server::new(spec, wire_limits, &client, per_client)?));
+            let server = Server::new(spec, wire_limits, &client, per_client, Arc::default())?;
+            servers.insert(spec.name.clone(), Arc::new(server));
         }
         let origins = OriginPolicy::new(options.origins.clone(), options.hosts.clone());
         let places = Arc::new(Semaphore::new(options.limits.calls_max));
         let session_places = Arc::new(Semaphore::new(options.limits.sessions_max));
         let body_bytes = Arc::new(Semaphore::new(options.limits.bodies_bytes_max.min(Semaphore::MAX_PERMITS)));
+        let waiting = Waiting::new(&parts.entropy);
         Ok(Self(Arc::new(Inner {
             options,
             wire_limits,
@@ -150,6 +162,9 @@ impl Gateway {
             places,
             session_places,
             body_bytes,
+            operations: Operations::default(),
+            waiting,
+            eras: EraBook::default(),
             parts,
             sessions: Sessions::default(),
             holds: Holds::default(),
@@ -196,6 +211,7 @@ impl Gateway {
         let sessions = self.0.sessions.all();
         let ended = futures::future::join_all(sessions.iter().map(|s| self.end_session(s, "the gateway stops")));
         let _ = tokio::time::timeout(SESSIONS_END_MAX, futures::future::join(ended, self.0.pipes.wait())).await;
+        self.waiting().clear();
         self.0.calls_end.cancel();
         // Every call gives its place back once its outcome is recorded.
         let all = u32::try_from(self.limits().calls_max).unwrap_or(u32::MAX);
@@ -230,8 +246,24 @@ impl Gateway {
         self.0.servers.get(name).cloned()
     }
 
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.0.servers.values()
+    }
+
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.0.sessions
+    }
+
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.0.operations
+    }
+
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.0.waiting
+    }
+
+    pub(crate) fn eras(&self) -> &EraBook {
+        &self.0.eras
     }
 
     pub(crate) fn stop(&self) -> &CancellationToken {

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Gateway, Refusal,
     arrival::Arrival,
+    bridge::Next,
     call::{Accepted, Call, outcome_of},
     forward::{Answered, Ending},
     reply::Reply,
-    session::{Door, Session},
+    session::Session,
     steps::Step,
 };
 
@@ -53,7 +54,7 @@ impl Gateway {
         self.reached(Step::Accepted, &call);
         let cancelled = self.follow(&call);
         let client = reply.watch();
-        let ends_with_client = call.message.is_modern() || session.door == Door::Pipe;
+        let ends_with_client = call.ends_with_client();
         let watched = async {
             client.closed().await;
             if ends_with_client {
@@ -71,14 +72,26 @@ impl Gateway {
         // A handshake that opened nothing leaves nothing behind: no child, no place among the sessions.
         if call.method == "initialize" && session.door == Door::Http && !call.message.is_modern() {
             let opened = session.secret.lock().is_some();
-            if !opened && !session.server.is_http() {
+            if !opened && !session.relays_http() {
                 self.end_session(&session, "the handshake failed").await;
             }
         }
     }
 
-    /// Steps 5 to 9. Every path ends in exactly one recorded outcome.
+    /// One round for most calls; more where a server of the other era needs input of the client in between. Each round is
+    /// a call of its own.
     async fn until_answer(&self, call: &mut Call, reply: &mut Reply, cancelled: &CancellationToken) -> Answer {
+        loop {
+            let answer = self.round(call, reply, cancelled).await;
+            match self.next_round(call, answer, reply, cancelled).await {
+                Next::Round(next) => *call = *next,
+                Next::Answer(answer) => return answer,
+            }
+        }
+    }
+
+    /// Steps 5 to 9. Every path ends in exactly one recorded outcome.
+    async fn round(&self, call: &mut Call, reply: &mut Reply, cancelled: &CancellationToken) -> Answer {
         let permit = match self.decide(call).await {
             Ok(permit) => permit,
             Err(refusal) => return self.refuse(call, Outcome::Denied, refusal).await,
@@ -87,6 +100,9 @@ impl Gateway {
             Ok(permit) => permit,
             Err((outcome, refusal)) => return self.refuse(call, outcome, refusal).await,
         };
+        if let Some(answer) = self.answer_here(call, reply, cancelled).await {
+            return answer;
+        }
         let armed = match self.arm(call, permit).await {
             Ok(armed) => armed,
             Err(refusal) => return self.refuse(call, Outcome::Failed, refusal).await,
@@ -119,7 +135,7 @@ impl Gateway {
     }
 
     /// A call that ends without having been forwarded: its outcome, then its error.
-    async fn refuse(&self, call: &mut Call, outcome: Outcome, refusal: Refusal) -> Answer {
+    pub(crate) async fn refuse(&self, call: &mut Call, outcome: Outcome, refusal: Refusal) -> Answer {
         self.count(call, outcome);
         self.metrics().refused(refusal.word());
         let draft = call.draft(
@@ -151,6 +167,9 @@ impl Gateway {
         outcome.upstream_elapsed_us = Some(upstream_elapsed_us);
         self.metrics().upstream_seconds.observe(upstream_elapsed_us as f64 / 1e6);
         self.count(call, outcome.outcome);
+        if let (Outcome::InputRequired, Answer::Message { message, .. }) = (outcome.outcome, &answer) {
+            self.operations().goes_on(self, call, message);
+        }
         let body = Body::CallOutcome(outcome);
         let draft = call.draft(self, body);
         call.accepted_by_recorder = Accepted::Outcome;

@@ -4,21 +4,42 @@
 //! answered to the server with an error and never reaches the client. Notifications leave `notice.passed`; progress is
 //! counted, not recorded one by one. Called by the doors and by the step that forwards.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cairn_backbone::Planned;
 use cairn_contract::{
     Body, CallIntent, CallOutcome, ChangeCause, ContextChanged, Direction, Effect, NoticePassed, Outcome,
 };
-use cairn_mcp::{Frame, Kind, Message};
+use cairn_mcp::{Frame, Kind, Message, RawId};
 use tokio::sync::oneshot;
 
 use crate::{
     Gateway, Refusal,
     arrival::Arrival,
+    bridge::{Bridge, Within},
     call::{Call, outcome_of},
     session::{Asked, Door, Session},
 };
+
+/// A request to the client, under way.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    /// Whether the client may see it.
+    pub(crate) opened: oneshot::Receiver<Result<(), Refusal>>,
+    /// How it ended, once its outcome is recorded.
+    pub(crate) done: oneshot::Receiver<Done>,
+}
+
+/// How a request to the client ended.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// With the client's answer, which may be an error.
+    Answered(Message),
+    /// The client took too long.
+    TimedOut,
+    /// Nobody waits for the answer any more.
+    Gone,
+}
 
 impl Gateway {
     /// A notification of the client, or its answer to a request of the server.
@@ -48,6 +69,15 @@ impl Gateway {
                 token.cancel(); // the call itself tells the server, under the id that it has there
                 return Ok(());
             }
+        }
+        match &session.bridge {
+            Bridge::None => {}
+            // Neither era has a notification of the client's, besides the cancellation above, that the other would read.
+            Bridge::ToModern(client) => {
+                self.noticed_by_bridge(session, client, &message);
+                return Ok(());
+            }
+            Bridge::ToLegacy(_) => return Ok(()),
         }
         let negotiated = session.claims.lock().protocol_version.clone();
         self.notice(session, &message, Direction::ToServer, None);
@@ -107,29 +137,85 @@ impl Gateway {
         }
     }
 
-    /// A request of the server: decides, records the intent, and waits in the background for the client's answer. False
-    /// where the client must not see it.
+    /// A request of the server, passed on as it came: its call begins, and the client's answer goes back in the background.
+    /// False where the client must not see it.
     async fn ask(&self, session: &Arc<Session>, message: Message, within: Option<&Call>) -> bool {
-        let arrival = Arrival::pipe();
-        let mut call = match Call::accept(self, session, message.clone(), arrival, Direction::ToClient) {
-            Ok(call) => call,
-            Err((message, refusal)) => {
-                self.answer_server(session, &refusal.response(message.id())).await;
+        let id = message.id().cloned().unwrap_or_else(RawId::null);
+        let limit = self.limits().call_timeout;
+        let (answered, answer) = oneshot::channel();
+        let asking = self.begin_ask(session, message, within, answer, limit);
+        match asking.opened.await {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => {
+                self.answer_server(session, &refusal.response(Some(&id))).await;
                 return false;
             }
-        };
-        if let Some(within) = within {
-            call.common.workflow_id.clone_from(&within.common.workflow_id);
-            call.cause = within.cause;
+            Err(_) => return false,
         }
+        session.asked.lock().insert(id.clone(), Asked { answered });
+        let (gateway, session) = (self.clone(), session.clone());
+        tokio::spawn(async move {
+            let done = asking.done.await;
+            session.asked.lock().remove(&id);
+            match done {
+                Ok(Done::Answered(message)) => gateway.answer_server(&session, &message).await,
+                Ok(Done::TimedOut) => {
+                    let refusal = Refusal::TimedOut { after_ms: limit.as_millis() as u64 };
+                    gateway.answer_server(&session, &refusal.response(Some(&id))).await;
+                }
+                Ok(Done::Gone) | Err(_) => {}
+            }
+        });
+        true
+    }
+
+    /// Begins the call of a request to the client: decides and records the intent; then the client may see it, and what
+    /// comes through `answer` ends it, or time, or `answer` being dropped. A task of its own, so that the call gets its
+    /// outcome whatever becomes of who began it.
+    pub(crate) fn begin_ask(
+        &self,
+        session: &Arc<Session>,
+        message: Message,
+        within: Option<&Call>,
+        answer: oneshot::Receiver<Message>,
+        limit: Duration,
+    ) -> Asking {
+        let (open, opened) = oneshot::channel();
+        let (end, done) = oneshot::channel();
+        let within = within.map(Within::of);
+        let (gateway, session) = (self.clone(), session.clone());
+        tokio::spawn(async move {
+            match gateway.open_ask(&session, message, within).await {
+                Ok(call) => {
+                    let _ = open.send(Ok(()));
+                    let _ = end.send(gateway.await_client(call, answer, limit).await);
+                }
+                Err(refusal) => {
+                    let _ = open.send(Err(refusal));
+                }
+            }
+        });
+        Asking { opened, done }
+    }
+
+    async fn open_ask(
+        &self,
+        session: &Arc<Session>,
+        message: Message,
+        within: Option<Within>,
+    ) -> Result<Call, Refusal> {
+        let forwarded = self.keys().payload.digest(message.bytes());
+        let arrival = Arrival { within, ..Arrival::default() };
+        let accepted = Call::accept(self, session, message, arrival, Direction::ToClient);
+        let mut call = accepted.map_err(|(_, refusal)| refusal)?;
         let refusal = match self.decide(&mut call).await {
-            Err(refusal) => Some((Outcome::Denied, refusal)),
+            Err(refusal) => (Outcome::Denied, refusal),
             Ok(permit) => {
                 let intent = CallIntent {
                     target: call.target.clone(),
                     arguments: call.arguments.clone(),
                     durability: call.durability,
-                    forwarded: self.keys().payload.digest(message.bytes()),
+                    forwarded,
                     policy_version: permit.version().to_owned(),
                     upstream: None,
                     upstream_protocol_version: None,
@@ -138,29 +224,23 @@ impl Gateway {
                     invocation: None,
                 };
                 let draft = call.draft(self, Body::CallIntent(intent));
-                let recorded = self.record(&mut call, draft).await;
-                recorded.err().map(|error| (Outcome::Failed, Refusal::NotRecorded { reason: error.to_string() }))
+                match self.record(&mut call, draft).await {
+                    Ok(()) => return Ok(call),
+                    Err(error) => (Outcome::Failed, Refusal::NotRecorded { reason: error.to_string() }),
+                }
             }
         };
-        if let Some((outcome, refusal)) = refusal {
-            let draft = self.asked_outcome(&mut call, outcome, Effect::None, None);
-            if let Err(error) = self.record(&mut call, draft).await {
-                tracing::warn!(%error, "the outcome of a refused request of the server is not recorded");
-            }
-            self.answer_server(session, &refusal.response(Some(&call.id))).await;
-            return false;
+        let (outcome, refusal) = refusal;
+        let draft = self.asked_outcome(&mut call, outcome, Effect::None, None);
+        if let Err(error) = self.record(&mut call, draft).await {
+            tracing::warn!(%error, "the outcome of a refused request of the server is not recorded");
         }
-        let (answered, answer) = oneshot::channel();
-        session.asked.lock().insert(call.id.clone(), Asked { answered });
-        let gateway = self.clone();
-        tokio::spawn(async move { gateway.await_client(call, answer).await });
-        true
+        Err(refusal)
     }
 
-    /// Waits for the client's answer to a request of the server, records the outcome, passes the answer on.
-    async fn await_client(&self, mut call: Call, answer: oneshot::Receiver<Message>) {
+    /// Waits for the client's answer to a request of the server, and records the outcome.
+    async fn await_client(&self, mut call: Call, answer: oneshot::Receiver<Message>, limit: Duration) -> Done {
         let session = call.session.clone();
-        let limit = self.limits().call_timeout;
         let (outcome, effect, message) = tokio::select! {
             answered = answer => match answered {
                 Ok(message) if message.kind() == Kind::Error => (Outcome::Failed, Effect::Answered, Some(message)),
@@ -170,18 +250,14 @@ impl Gateway {
             () = session.ended.cancelled() => (Outcome::Cancelled, Effect::Unknown, None),
             () = tokio::time::sleep(limit) => (Outcome::TimedOut, Effect::Unknown, None),
         };
-        session.asked.lock().remove(&call.id);
         let draft = self.asked_outcome(&mut call, outcome, effect, message.as_ref());
         if let Err(error) = self.record(&mut call, draft).await {
             tracing::warn!(%error, call_id = %call.call_id, "the outcome of a request of the server is not recorded");
         }
         match message {
-            Some(message) => self.answer_server(&session, &message).await,
-            None if outcome == Outcome::TimedOut => {
-                let refusal = Refusal::TimedOut { after_ms: limit.as_millis() as u64 };
-                self.answer_server(&session, &refusal.response(Some(&call.id))).await;
-            }
-            None => {}
+            Some(message) => Done::Answered(message),
+            None if outcome == Outcome::TimedOut => Done::TimedOut,
+            None => Done::Gone,
         }
     }
 

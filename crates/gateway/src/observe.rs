@@ -69,7 +69,7 @@ impl Gateway {
             claims.server_version = server_info.as_ref().and_then(|info| info.version.clone());
         }
         if session.door == Door::Http {
-            if session_id.is_none() && !session.server.is_http() {
+            if session_id.is_none() && !session.relays_http() {
                 *session_id = Some(self.new_secret());
             }
             if let Some(id) = session_id {

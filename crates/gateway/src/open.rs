@@ -6,15 +6,22 @@
 use std::sync::Arc;
 
 use cairn_contract::{Body, SessionClosed};
-use cairn_mcp::{Content, LinkError, Message, headers};
+use cairn_mcp::{
+    Content, LinkError, Message,
+    bridge::{NotBridged, Offer},
+    era::Era,
+    headers,
+};
 use http::HeaderMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    Gateway, Refusal, SharedWorkflow,
+    Gateway, Refusal,
     arrival::Arrival,
+    bridge::{Bridge, ToModern, Upstream},
     call::Call,
     door::http::{Early, session_header},
+    eras::Plan,
     reply::{Part, Reply},
     resume::is_answer,
     session::{Caller, Door, Session, SessionStart},
@@ -50,66 +57,109 @@ impl Gateway {
     ) -> Result<Arc<Session>, Early> {
         let caller = self.local();
         if message.is_modern() {
+            if let Plan::ToLegacy = server.plan(Era::Modern).await {
+                return self.bridged_session(server, caller, message).await;
+            }
             let (link, places) = server.shared_link(&caller, self.entropy()).await.map_err(unavailable)?;
-            let session = self.new_session(server, caller, Door::Http, link, None, places, None);
+            let session = Session::new(SessionStart { places, ..self.session_start(server, caller, Door::Http, link) });
             self.pump(&session);
             return Ok(session);
         }
+        if let Some(id) = session_header(head)
+            && let Some(session) = self.sessions().find(server, id)
+        {
+            return Ok(session);
+        }
+        let plan = server.plan(Era::Legacy).await;
+        // Whether the server keeps the session, not we: then it outlives a restart of the gateway.
+        let relays = server.is_http() && !matches!(plan, Plan::ToModern(_));
         if let Some(id) = session_header(head) {
-            if let Some(session) = self.sessions().find(server, id) {
-                return Ok(session);
-            }
-            if !server.is_http() {
+            if !relays {
                 return Err(Early::NoSession("no such session: it ended or never was; send initialize again"));
             }
-            // The server keeps the session, not we: it outlives a restart of the gateway.
             let place = self.admit_session().map_err(Early::Refused)?;
             let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
-            let session = self.new_session(server, caller, Door::Http, link, None, self.client_places(), Some(place));
+            let start = self.session_start(server, caller, Door::Http, link);
+            let session = Session::new(SessionStart { place: Some(place), ..start });
             *session.secret.lock() = Some(id.to_owned());
             self.sessions().keep(&session, id);
             return Ok(session);
         }
-        if message.method() != Some("initialize") && !server.is_http() {
+        if message.method() != Some("initialize") && !relays {
             return Err(Early::NoSession(
                 "a legacy request names its session in Mcp-Session-Id; send initialize first",
             ));
         }
         let place = self.admit_session().map_err(Early::Refused)?;
-        let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
-        let session = self.new_session(server, caller, Door::Http, link, None, self.client_places(), Some(place));
+        let start = match plan {
+            Plan::ToModern(offer) => {
+                self.start_from_legacy(server, caller, Door::Http, offer).await.map_err(unavailable)?
+            }
+            Plan::Impossible(why) => return Err(Early::Refused(why.into())),
+            Plan::Relay | Plan::ToLegacy => {
+                let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
+                self.session_start(server, caller, Door::Http, link)
+            }
+        };
+        let session = Session::new(SessionStart { place: Some(place), ..start });
         self.pump(&session);
         Ok(session)
     }
 
-    pub(crate) fn client_places(&self) -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(self.limits().calls_per_client_max))
+    /// How a legacy client's session with a modern server starts, which Cairn keeps itself.
+    pub(crate) async fn start_from_legacy(
+        &self,
+        server: &Arc<Server>,
+        caller: Caller,
+        door: Door,
+        offer: Arc<Offer>,
+    ) -> Result<SessionStart, LinkError> {
+        let (link, _) = server.shared_link(&caller, self.entropy()).await?;
+        let bridge = Bridge::ToModern(Arc::new(ToModern::new(offer)));
+        Ok(SessionStart { bridge, ..self.session_start(server, caller, door, link) })
     }
 
-    #[allow(clippy::too_many_arguments)] // each is one thing that a session is made of
-    pub(crate) fn new_session(
+    /// How a modern client's way through a legacy session starts that Cairn holds for it.
+    pub(crate) fn start_towards(
+        &self,
+        server: &Arc<Server>,
+        caller: Caller,
+        door: Door,
+        upstream: Arc<Upstream>,
+    ) -> SessionStart {
+        let places = server.places(&caller);
+        let (link, ended) = (upstream.link.clone(), upstream.ended.child_token());
+        let bridge = Bridge::ToLegacy(upstream);
+        SessionStart { bridge, places, ended, ..self.session_start(server, caller, door, link) }
+    }
+
+    /// How a session starts whose client and server speak the same era.
+    pub(crate) fn session_start(
         &self,
         server: &Arc<Server>,
         caller: Caller,
         door: Door,
         link: Arc<dyn cairn_mcp::Link>,
-        shared_workflow: Option<SharedWorkflow>,
-        places: Arc<Semaphore>,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Arc<Session> {
-        Session::new(SessionStart {
+    ) -> SessionStart {
+        SessionStart {
             server: server.clone(),
             caller,
             door,
             link,
             connection: self.entropy().uuid_v7(self.clock().now()).to_string(),
-            shared_workflow,
+            shared_workflow: None,
             queue: self.limits().client_queue_max,
-            places,
-            place,
+            places: self.client_places(),
+            place: None,
             now: self.clock().now(),
+            bridge: Bridge::None,
             ended: self.calls_end().child_token(),
-        })
+            outward: None,
+        }
+    }
+
+    pub(crate) fn client_places(&self) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(self.limits().calls_per_client_max))
     }
 
     /// The legacy GET stream of a session: the server's own where it speaks HTTP, else what its child says unasked.
@@ -119,7 +169,10 @@ impl Gateway {
         head: &HeaderMap,
     ) -> Result<mpsc::Receiver<Part>, Early> {
         let (mut reply, parts) = Reply::channel(self.limits().client_queue_max, true);
-        if !session.server.is_http() {
+        if !session.relays_http() {
+            if head.contains_key("last-event-id") && !session.owns_link() {
+                return Err(Early::Refused(NotBridged::Resumption.into()));
+            }
             let Some(mut frames) = session.outward_reader.lock().take() else {
                 return Err(Early::Status(409));
             };
@@ -183,7 +236,9 @@ impl Gateway {
             return;
         }
         session.ended.cancel();
-        session.link.close().await;
+        if session.owns_link() {
+            session.link.close().await;
+        }
         let message = Message::notification("session/closed", None).expect("a notification of ours is a message");
         if let Ok(mut about) =
             Call::accept(self, session, message, Arrival::pipe(), cairn_contract::Direction::ToServer)
@@ -206,6 +261,9 @@ impl Gateway {
             }
             for session in self.sessions().idle(self.clock().now(), self.limits().session_idle_max) {
                 self.end_session(&session, "idle").await;
+            }
+            for server in self.servers() {
+                server.bridges.end_idle(self.clock().now(), self.limits().session_idle_max).await;
             }
         }
     }

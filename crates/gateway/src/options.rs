@@ -38,6 +38,19 @@ pub enum Reach {
     },
 }
 
+impl Reach {
+    /// Everything that makes this server another one than the next. Holds secrets: only its digest may be kept.
+    pub(crate) fn description(&self) -> Vec<u8> {
+        match self {
+            Self::Stdio { command, args, env, cwd, env_clear } => {
+                let cwd = cwd.as_ref().map(|cwd| cwd.to_string_lossy());
+                serde_json::json!([command, args, env, cwd, env_clear]).to_string().into_bytes()
+            }
+            Self::Http { url, headers } => serde_json::json!([url, headers]).to_string().into_bytes(),
+        }
+    }
+}
+
 impl std::fmt::Debug for Reach {
     /// Names and addresses only: arguments, variables and headers may hold secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -75,6 +88,8 @@ pub struct Limits {
     pub call_timeout: Duration,
     /// How long a call is held for approval. Clients give up at 60 s.
     pub hold_max: Duration,
+    /// How long a legacy server's call waits for a modern client's answer to what the server asked.
+    pub input_wait_max: Duration,
     /// How often a held call that gave a progress token hears of it.
     pub hold_progress_every: Duration,
     /// Messages waiting to be written to one client before its server is slowed down.
@@ -100,6 +115,7 @@ impl Default for Limits {
             sessions_max: 1024,
             call_timeout: Duration::from_secs(300),
             hold_max: Duration::from_secs(50),
+            input_wait_max: Duration::from_secs(300),
             hold_progress_every: Duration::from_secs(5),
             client_queue_max: 256,
             session_idle_max: Duration::from_secs(30 * 60),

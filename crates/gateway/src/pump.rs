@@ -94,7 +94,8 @@ impl Session {
     /// Lets a call over HTTP hear what the child says beside its stream, where the client takes events at all.
     pub(crate) fn listen_beside(self: &Arc<Self>, call: &Call, takes_events: bool) -> Beside {
         let (sender, frames) = mpsc::channel(self.outward.max_capacity());
-        if takes_events && self.door == Door::Http && !self.server.is_http() {
+        let hears = takes_events && self.door == Door::Http && !self.relays_http();
+        if hears && call.method != "subscriptions/listen" {
             let token = call.message.progress_token();
             self.listeners.lock().push(Listener { call_id: call.call_id, token, frames: sender });
         }
@@ -102,7 +103,7 @@ impl Session {
     }
 }
 
-async fn pass(session: &Session, frame: Frame) {
+pub(crate) async fn pass(session: &Session, frame: Frame) {
     if session.door == Door::Pipe {
         let _ = session.outward.send(frame).await;
         return;

@@ -79,6 +79,26 @@ pub enum Refusal {
     },
     /// The call was cancelled before it was forwarded.
     Cancelled,
+    /// The request state that came with a retry is not one that this request can go on from.
+    BadState {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The server needs input, and the client gave an error in its place.
+    InputRefused {
+        /// The client's words.
+        reason: String,
+    },
+    /// The server asked for input again and again.
+    TooManyRounds {
+        /// How often at most.
+        limit: u32,
+    },
+}
+
+/// Whether an error code is one of Cairn's own.
+pub(crate) const fn is_own(code: i64) -> bool {
+    matches!(code, -31_099..=-31_001)
 }
 
 impl Refusal {
@@ -116,6 +136,9 @@ impl Refusal {
             Self::NotBridged { .. } => -31_011,
             Self::Cancelled => -31_012,
             Self::BadWorkflow { .. } => -31_013,
+            Self::BadState { .. } => -31_014,
+            Self::InputRefused { .. } => -31_015,
+            Self::TooManyRounds { .. } => -31_016,
         }
     }
 
@@ -136,6 +159,9 @@ impl Refusal {
             Self::NotBridged { .. } => "not_bridged",
             Self::Cancelled => "cancelled",
             Self::BadWorkflow { .. } => "bad_workflow_id",
+            Self::BadState { .. } => "bad_request_state",
+            Self::InputRefused { .. } => "input_refused",
+            Self::TooManyRounds { .. } => "too_many_rounds",
         }
     }
 
@@ -172,7 +198,13 @@ impl Refusal {
             Self::TimedOut { after_ms } => {
                 format!("no answer within {after_ms} ms (call_timeout_ms); whether the server acted is not known")
             }
-            Self::TooLarge { reason } | Self::BadWorkflow { reason } => reason.clone(),
+            Self::TooLarge { reason } | Self::BadWorkflow { reason } | Self::BadState { reason } => reason.clone(),
+            Self::InputRefused { reason } => {
+                format!("the server needs input that the client did not give: {reason}; the call did not go on")
+            }
+            Self::TooManyRounds { limit } => {
+                format!("the server asked for input {limit} times and was not content; the call did not go on")
+            }
             Self::NotBridged { what } => format!("{what} cannot be carried between these MCP revisions"),
             Self::Cancelled => "cancelled before it was forwarded; nothing was sent".to_owned(),
         }

@@ -181,7 +181,7 @@ impl Gateway {
 
     /// Whether an answer of the server's to this call can come on another stream than its own.
     pub(crate) fn is_resumable(&self, call: &Call) -> bool {
-        !call.message.is_modern() && call.session.server.is_http()
+        !call.message.is_modern() && call.session.relays_http()
     }
 }
 

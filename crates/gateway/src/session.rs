@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{SharedWorkflow, pump::Listener, resume::Resumption, upstream::Server};
+use crate::{SharedWorkflow, bridge::Bridge, pump::Listener, resume::Resumption, upstream::Server};
 
 /// The door that a client came through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +87,8 @@ pub(crate) struct Session {
     pub(crate) places: Arc<Semaphore>,
     pub(crate) last_used_us: AtomicU64,
     pub(crate) ended: CancellationToken,
+    /// What stands between client and server where they speak different eras.
+    pub(crate) bridge: Bridge,
 }
 
 /// What a session starts with.
@@ -103,13 +105,23 @@ pub(crate) struct SessionStart {
     pub(crate) now: Timestamp,
     /// Fires when the session ends, and when the gateway does.
     pub(crate) ended: CancellationToken,
+    pub(crate) bridge: Bridge,
+    /// Where messages go that belong to no request; a queue of the session's own where none is given.
+    pub(crate) outward: Option<mpsc::Sender<Frame>>,
 }
 
 impl Session {
     /// Opens a session; nothing is sent.
     pub(crate) fn new(start: SessionStart) -> Arc<Self> {
-        let (outward, reader) = mpsc::channel(start.queue.max(1));
+        let (outward, reader) = match start.outward {
+            Some(outward) => (outward, None),
+            None => {
+                let (outward, reader) = mpsc::channel(start.queue.max(1));
+                (outward, Some(reader))
+            }
+        };
         let (barriers, barriers_reader) = mpsc::channel(16);
+        let claims = Claims { server_version: start.bridge.server_version(), ..Claims::default() };
         Arc::new(Self {
             listeners: Mutex::default(),
             barriers,
@@ -122,16 +134,17 @@ impl Session {
             secret: Mutex::default(),
             connection: start.connection,
             shared_workflow: start.shared_workflow,
-            claims: Mutex::default(),
+            claims: Mutex::new(claims),
             in_flight: Mutex::default(),
             asked: Mutex::default(),
             resumption: Resumption::default(),
             _place: start.place,
             outward,
-            outward_reader: Mutex::new(Some(reader)),
+            outward_reader: Mutex::new(reader),
             places: start.places,
             last_used_us: AtomicU64::new(start.now.as_micros()),
             ended: start.ended,
+            bridge: start.bridge,
         })
     }
 
@@ -143,6 +156,16 @@ impl Session {
     /// When the session was last used.
     pub(crate) fn last_used(&self) -> Timestamp {
         Timestamp::from_micros(self.last_used_us.load(Ordering::Relaxed))
+    }
+
+    /// Whether the server itself keeps the session and chooses how it answers: an HTTP server of the client's own era.
+    pub(crate) fn relays_http(&self) -> bool {
+        self.server.is_http() && matches!(self.bridge, Bridge::None)
+    }
+
+    /// Whether the link is the session's own, to be closed with it.
+    pub(crate) const fn owns_link(&self) -> bool {
+        matches!(self.bridge, Bridge::None)
     }
 
     /// Whether calls are in flight.

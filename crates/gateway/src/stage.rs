@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use cairn_backbone::{OutcomeRoom, Planned, RecordError};
 use cairn_contract::{ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Outcome};
-use cairn_mcp::{Frame, Message, Prepared};
+use cairn_mcp::{Frame, Message};
 use cairn_policy::{Obligation, Permit, Question, Ruling};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Gateway, Refusal,
+    bridge::{Bridge, Going},
     call::{Accepted, Call, invocation},
     holds::{HoldView, SettleError},
     reply::Reply,
@@ -24,15 +25,15 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Armed {
     permit: Permit,
-    prepared: Prepared,
+    going: Going,
     room: Option<OutcomeRoom>,
 }
 
 impl Armed {
-    /// Gives up the authority: the bytes, and the room for the outcome.
-    pub(crate) fn discharge(self) -> (Prepared, Option<OutcomeRoom>) {
+    /// Gives up the authority: what goes out, and the room for the outcome.
+    pub(crate) fn discharge(self) -> (Going, Option<OutcomeRoom>) {
         drop(self.permit);
-        (self.prepared, self.room)
+        (self.going, self.room)
     }
 }
 
@@ -196,17 +197,11 @@ impl Gateway {
     /// Step 7. After this the intent is durable (strict) or queued (relaxed), with room for its outcome.
     pub(crate) async fn arm(&self, call: &mut Call, permit: Permit) -> Result<Armed, Refusal> {
         let not_recorded = |error: RecordError| Refusal::NotRecorded { reason: error.to_string() };
-        let negotiated = call.session.claims.lock().protocol_version.clone();
-        let message = call.outbound(self).map_err(|error| Refusal::TooLarge { reason: error.to_string() })?;
-        let mut headers = call.arrival.forward(negotiated);
-        if let Some(name) = call.target.name() {
-            headers.annotations = call.session.server.catalogue.annotations(name);
-        }
-        let prepared = call
-            .session
-            .link
-            .prepare(&message, &headers)
-            .map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
+        let going = self.going(call)?;
+        let (upstream, upstream_protocol_version) = match call.session.bridge.server_era() {
+            Some((era, version)) => (Some(era), Some(version)),
+            None => (call.common.era, call.common.mcp_protocol_version.clone()),
+        };
         if call.is_strict() {
             self.make_room(call).await.map_err(not_recorded)?;
         }
@@ -214,10 +209,10 @@ impl Gateway {
             target: call.target.clone(),
             arguments: call.arguments.clone(),
             durability: call.durability,
-            forwarded: self.keys().payload.digest(&prepared.bytes),
+            forwarded: self.keys().payload.digest(going.bytes()),
             policy_version: permit.version().to_owned(),
-            upstream: call.common.era,
-            upstream_protocol_version: call.common.mcp_protocol_version.clone(),
+            upstream,
+            upstream_protocol_version,
             upstream_network_transport: Some(call.session.server.transport()),
             repeats: None,
             invocation: invocation(self, &call.message),
@@ -228,7 +223,7 @@ impl Gateway {
         self.record(call, draft).await.map_err(not_recorded)?;
         self.metrics().intent_seconds.observe(started.elapsed().as_secs_f64());
         self.reached(Step::AfterIntent, call);
-        Ok(Armed { permit, prepared, room: call.room.take() })
+        Ok(Armed { permit, going, room: call.room.take() })
     }
 
     /// Takes room for the outcome, unless the call has it already: what is begun in the trail can then always be ended.
@@ -237,6 +232,23 @@ impl Gateway {
             call.room = Some(self.recorder().reserve().await?);
         }
         Ok(())
+    }
+
+    /// Exactly what will go out.
+    fn going(&self, call: &Call) -> Result<Going, Refusal> {
+        if matches!(call.session.bridge, Bridge::ToLegacy(_))
+            && let Some(resumed) = self.resumed(call)?
+        {
+            return Ok(resumed);
+        }
+        let negotiated = call.session.claims.lock().protocol_version.clone();
+        let message = call.outbound(self).map_err(|error| Refusal::TooLarge { reason: error.to_string() })?;
+        let mut headers = call.session.bridge.headers(&call.arrival, negotiated);
+        if let Some(name) = call.target.name() {
+            headers.annotations = call.session.server.catalogue.annotations(name);
+        }
+        let prepared = call.session.link.prepare(&message, &headers);
+        prepared.map(Going::Call).map_err(|error| Refusal::Unavailable { reason: error.to_string() })
     }
 
     /// Records the backlog and `draft` as durably as the call demands.

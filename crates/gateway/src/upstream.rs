@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
+    bridge::Bridges,
+    eras::Eras,
     observe::Catalogue,
     options::{Reach, ServerSpec},
     session::Caller,
@@ -45,6 +47,8 @@ pub(crate) struct Server {
     scopes: Mutex<HashMap<Caller, Scope>>,
     backoff: Mutex<Backoff>,
     pub(crate) catalogue: Catalogue,
+    pub(crate) eras: Arc<Eras>,
+    pub(crate) bridges: Bridges,
 }
 
 #[derive(Debug)]
@@ -73,6 +77,7 @@ impl Server {
         limits: WireLimits,
         client: &HttpClient,
         places: usize,
+        eras: Arc<Eras>,
     ) -> Result<Self, ServerError> {
         let way = match &spec.reach {
             Reach::Stdio { command, args, env, cwd, env_clear } => Way::Stdio(StdioCommand {
@@ -96,6 +101,8 @@ impl Server {
             scopes: Mutex::default(),
             backoff: Mutex::default(),
             catalogue: Catalogue::default(),
+            eras,
+            bridges: Bridges::default(),
         })
     }
 
@@ -109,6 +116,14 @@ impl Server {
         match self.way {
             Way::Stdio(_) => Transport::Pipe,
             Way::Http { .. } => Transport::Tcp,
+        }
+    }
+
+    /// A link for a probe, which nothing else uses.
+    pub(crate) fn probe_link(&self) -> Result<Arc<dyn Link>, LinkError> {
+        match &self.way {
+            Way::Stdio(command) => Ok(Arc::new(StdioLink::spawn(command, self.limits, false)?)),
+            Way::Http { client, target } => Ok(Arc::new(HttpLink::new(client.clone(), target.clone(), self.limits))),
         }
     }
 
@@ -150,6 +165,11 @@ impl Server {
         }
     }
 
+    /// The places that all modern requests of one principal share.
+    pub(crate) fn places(&self, caller: &Caller) -> Arc<Semaphore> {
+        self.scope(caller).places
+    }
+
     fn scope(&self, caller: &Caller) -> Scope {
         let mut scopes = self.scopes.lock();
         let new = || Scope { child: None, places: Arc::new(Semaphore::new(self.places)) };
@@ -179,8 +199,9 @@ impl Server {
         spawned
     }
 
-    /// Ends the shared children.
+    /// Ends the shared children and the sessions that Cairn holds with the server.
     pub(crate) async fn close(&self) {
+        self.bridges.close().await;
         let children: Vec<_> = self.scopes.lock().values_mut().filter_map(|scope| scope.child.take()).collect();
         // Together: each may take its grace period.
         futures::future::join_all(children.iter().map(|child| child.close())).await;

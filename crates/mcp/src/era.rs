@@ -65,7 +65,10 @@ pub enum Probe {
         discovered: Option<Bytes>,
     },
     /// The server wants `initialize`.
-    Legacy,
+    Legacy {
+        /// Whether it said so, by any answer at all; one that stayed silent or ended may also just be slow or broken.
+        answered: bool,
+    },
 }
 
 impl Probe {
@@ -103,10 +106,10 @@ pub fn judge(answer: &Message) -> Probe {
     let versions: Vec<String> = listed.and_then(|raw| serde_json::from_slice(&raw).ok()).unwrap_or_default();
     let versions: Vec<String> =
         versions.into_iter().filter(|version| Era::of_version(version) == Era::Modern).collect();
-    if versions.is_empty() { Probe::Legacy } else { Probe::Modern { versions, discovered } }
+    if versions.is_empty() { Probe::Legacy { answered: true } } else { Probe::Modern { versions, discovered } }
 }
 
-/// Probes a server over a link that nothing else was sent on yet. Silence for `wait` means legacy.
+/// Probes a server over a link that nothing else was sent on yet. Silence for `wait`, and its end, mean legacy.
 ///
 /// # Errors
 /// Where the server could not be reached, or ended: that says nothing about its era.
@@ -119,12 +122,47 @@ pub async fn probe(
     let prepared = link.prepare(request, headers)?;
     match tokio::time::timeout(wait, answer(link, prepared)).await {
         Ok(Ok(Some(answer))) => Ok(judge(&answer)),
-        Ok(Ok(None)) | Err(_) => Ok(Probe::Legacy),
+        Ok(Ok(None)) => Ok(Probe::Legacy { answered: true }),
+        Err(_) => Ok(Probe::Legacy { answered: false }),
         // A server that answers with what is no message at all is no modern one.
         Ok(Err(error)) if matches!(error.cause(), LinkFault::BadAnswer(_) | LinkFault::StreamEnded) => {
-            Ok(Probe::Legacy)
+            Ok(Probe::Legacy { answered: true })
         }
+        // Some end at once when the first message is not the handshake.
+        Ok(Err(error)) if matches!(error.cause(), LinkFault::Exited { .. }) => Ok(Probe::Legacy { answered: false }),
         Ok(Err(error)) => Err(error),
+    }
+}
+
+/// Whether a server, over a link that nothing else was sent on, answers a handshake of Cairn's own: the second probe, for
+/// servers that may speak both eras, which `server/discover` need not say.
+///
+/// # Errors
+/// Where the server could not be reached, or did not answer for `wait`: that says nothing about its era.
+pub async fn greets(
+    link: &dyn Link,
+    client_name: &str,
+    client_version: &str,
+    wait: Duration,
+) -> Result<bool, LinkError> {
+    let params = json!({
+        "protocolVersion": LATEST_LEGACY,
+        "capabilities": {},
+        "clientInfo": {"name": client_name, "version": client_version},
+    });
+    let request = Message::request(&RawId::text("cairn-greeting"), "initialize", Some(params.to_string().as_bytes()))
+        .expect("it is made of checked parts");
+    let prepared = link.prepare(&request, &ForwardHeaders::default())?;
+    match tokio::time::timeout(wait, answer(link, prepared)).await {
+        Ok(Ok(answer)) => {
+            Ok(answer.and_then(|answer| answer.protocol_version()).is_some_and(|version| LEGACY.contains(&&*version)))
+        }
+        Ok(Err(error)) if matches!(error.cause(), LinkFault::BadAnswer(_) | LinkFault::StreamEnded) => Ok(false),
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            let waited_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            Err(LinkError::lost(LinkFault::TimedOut { waited_ms }))
+        }
     }
 }
 

@@ -3,11 +3,12 @@
 //! In the order in which data flow: [`Limits`] bound what a peer may send, the scanner finds [`Message`]s in it,
 //! [`headers`] hold HTTP headers and body to each other, an [`Editor`] splices what must change, and a [`Link`] carries
 //! the result to a server and the answer back: [`StdioLink`] (kept alive by a [`Supervisor`]), [`HttpLink`], and
-//! [`SseLink`] for servers of 2024-11-05. [`era`] knows the protocol's versions.
+//! [`SseLink`] for servers of 2024-11-05. [`era`] knows the protocol's versions, [`bridge`] plays one era to the other.
 //!
 //! This crate decides nothing and records nothing: it must not know policy, events or the log.
 
 mod batch;
+pub mod bridge;
 mod edit;
 pub mod era;
 pub mod headers;

@@ -28,6 +28,20 @@ pub struct Prepared {
     pub(crate) headers: HeaderMap,
 }
 
+impl Prepared {
+    /// The request's id as whoever prepared it gave it, under which the answer comes back.
+    #[must_use]
+    pub const fn id(&self) -> Option<&RawId> {
+        self.route.id.as_ref()
+    }
+
+    /// The request's id on the wire.
+    #[must_use]
+    pub const fn wire_id(&self) -> Option<&RawId> {
+        self.route.wire_id.as_ref()
+    }
+}
+
 /// How answers find back: the names on the wire, and the names that the caller gave.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Route {
@@ -105,8 +119,8 @@ impl From<Message> for Frame {
 
 type Cancelling = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Cancels one forwarded call at the server, under the id that it has there. On HTTP, where dropping the stream is the
-/// signal, it does nothing.
+/// Cancels one forwarded call at the server, under the id that it has there. On modern HTTP, where dropping the stream is
+/// the signal, it does nothing.
 #[derive(Clone, Default)]
 pub struct Canceller(Option<Arc<dyn Fn(Option<String>) -> Cancelling + Send + Sync>>);
 
@@ -167,6 +181,11 @@ pub trait Link: fmt::Debug + Send + Sync {
     async fn listen(&self, _headers: &ForwardHeaders) -> Result<Exchange, LinkError> {
         let reason = "only a Streamable HTTP server has a stream that can be opened by itself".to_owned();
         Err(LinkError::not_sent(LinkFault::Unfit { reason }))
+    }
+
+    /// Whether anything can still be sent, as far as this side knows.
+    fn is_open(&self) -> bool {
+        true
     }
 
     /// Ends the connection; calls without an answer end with `Lost`.

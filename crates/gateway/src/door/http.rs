@@ -253,6 +253,9 @@ async fn batch(
     bytes: &Bytes,
 ) -> Response<Body> {
     let session = match gateway.session_by_header(server, head) {
+        Some(session) if !session.owns_link() => {
+            return refused(None, &cairn_mcp::bridge::NotBridged::Batch.into());
+        }
         Some(session) if session.claims.lock().protocol_version.as_deref() == Some("2025-03-26") => session,
         _ => {
             let words = "batches exist in MCP 2025-03-26 only; send one message a request";

@@ -42,6 +42,6 @@ async fn a_silent_server_is_legacy() {
     let link = crate::StdioLink::spawn(&command, crate::Limits::default(), false).expect("the test binary starts");
     let request = discover_request(&RawId::text("probe"), "cairn", "0");
     let found = probe(&link, &request, &ForwardHeaders::default(), Duration::from_millis(20)).await;
-    assert!(matches!(found, Ok(Probe::Legacy)));
+    assert!(matches!(found, Ok(Probe::Legacy { answered: false })));
     link.close().await;
 }

@@ -198,6 +198,10 @@ impl Link for SseLink {
         self.router.unsolicited()
     }
 
+    fn is_open(&self) -> bool {
+        self.router.ended().is_none()
+    }
+
     async fn close(&self) {
         self.stop.cancel();
         self.router.end(&LinkFault::Closed, None);

@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     Canceller, Content, Exchange, ForwardHeaders, Frame, Kind, Limits, Link, LinkError, LinkFault, Message, Prepared,
-    RawId, headers, link::Route, router::unfit,
+    RawId, headers,
+    link::Route,
+    router::{cancellation, unfit},
 };
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -95,6 +97,27 @@ impl HttpLink {
         self.client.send(self.request(Method::POST, headers, body), &self.target).await
     }
 
+    /// In the modern era a closed stream cancels; in the legacy era it does not, so the server is told.
+    fn canceller(&self, prepared: &Prepared) -> Canceller {
+        let Some(id) = prepared.route.id.clone() else { return Canceller::none() };
+        if prepared.headers.contains_key(headers::METHOD) || prepared.method.as_deref() == Some("initialize") {
+            return Canceller::none();
+        }
+        let (client, target, limits) = (self.client.clone(), self.target.clone(), self.limits);
+        let link = Self { client, target, limits, session: Mutex::new(None) };
+        let (link, headers) = (Arc::new(link), prepared.headers.clone());
+        Canceller::new(move |reason| {
+            let (link, headers) = (link.clone(), headers.clone());
+            let notice = cancellation(&id, reason.as_deref());
+            Box::pin(async move {
+                let posted = link.post(notice.bytes().clone(), headers);
+                if !matches!(tokio::time::timeout(link.limits.exit_wait_max, posted).await, Ok(Ok(_))) {
+                    tracing::debug!("could not cancel a call at the server");
+                }
+            })
+        })
+    }
+
     /// Turns a response into an exchange; `id` is that of the request whose answer it is.
     async fn exchange(&self, response: Response<Incoming>, id: Option<RawId>) -> Result<Exchange, LinkError> {
         let (head, body) = response.into_parts();
@@ -137,11 +160,13 @@ impl Link for HttpLink {
 
     async fn forward(&self, prepared: Prepared) -> Result<Exchange, LinkError> {
         let begins = prepared.method.as_deref() == Some("initialize");
+        let canceller = self.canceller(&prepared);
         let response = self.post(prepared.bytes, prepared.headers).await?;
         if let Some(session) = response.headers().get(SESSION).filter(|_| begins && response.status().is_success()) {
             *self.session.lock() = Some(session.clone());
         }
-        self.exchange(response, prepared.route.id).await
+        let exchange = self.exchange(response, prepared.route.id).await?;
+        Ok(Exchange { canceller, ..exchange })
     }
 
     async fn notify(&self, message: &Message, given: &ForwardHeaders) -> Result<(), LinkError> {

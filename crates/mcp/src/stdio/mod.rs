@@ -162,6 +162,10 @@ impl Link for StdioLink {
         self.router.unsolicited()
     }
 
+    fn is_open(&self) -> bool {
+        self.router.ended().is_none()
+    }
+
     async fn close(&self) {
         self.stop.cancel();
         // Past the grace period come two signals, each of which is given a moment.

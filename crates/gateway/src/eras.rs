@@ -1,0 +1,180 @@
+//! Which protocol eras a server speaks: probed once, remembered, forgotten when the server ends or shows otherwise.
+//!
+//! The probe is Cairn's own (`server/discover`, and a handshake where a legacy client meets a server that answered it),
+//! never a client's call, and leaves no `call.*`. A child is probed as a process of its own that ends before the first
+//! real one starts, because some servers end, or settle on an era, with the first message. What cannot be found out
+//! (the server is down, or slow) is not remembered, and the client's messages are relayed as they are. Called by the
+//! doors before a session begins.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use cairn_mcp::{
+    ForwardHeaders, LinkError, LinkFault, RawId, Reach,
+    bridge::{NotBridged, Offer},
+    era::{self, Era, Probe},
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{options::ServerSpec, upstream::Server};
+
+/// How long a server may take to answer a probe, its start included.
+const PROBE_WAIT: Duration = Duration::from_secs(10);
+/// What is known of an HTTP server is probed again, in the background, when it is older than this.
+const FRESH_FOR: Duration = Duration::from_secs(600);
+/// Descriptions of wrapped servers whose eras are remembered; past it all are forgotten.
+const REMEMBERED_MAX: usize = 256;
+/// What Cairn calls itself.
+const NAME: &str = "cairn";
+
+/// How a client of one era is served.
+#[derive(Clone, Debug)]
+pub(crate) enum Plan {
+    /// Client and server speak the same era, or nobody knows: messages pass as they are.
+    Relay,
+    /// A legacy client, a modern server.
+    ToModern(Arc<Offer>),
+    /// A modern client, a legacy server.
+    ToLegacy,
+    /// The eras differ and cannot be bridged.
+    Impossible(NotBridged),
+}
+
+/// What is known of one server.
+#[derive(Debug, Default)]
+pub(crate) struct Eras {
+    known: Mutex<Option<Known>>,
+    /// One probe at a time.
+    probing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    /// What it offers to modern clients, where it has any.
+    modern: Option<Result<Arc<Offer>, NotBridged>>,
+    /// Whether it speaks the legacy era; none where nobody had to know yet.
+    legacy: Option<bool>,
+    at: Instant,
+}
+
+impl Known {
+    fn plan(&self, client: Era) -> Option<Plan> {
+        match (client, &self.modern, self.legacy) {
+            (Era::Modern, Some(_), _) | (Era::Legacy, None, _) | (Era::Legacy, Some(_), Some(true)) => {
+                Some(Plan::Relay)
+            }
+            (Era::Modern, None, _) => Some(Plan::ToLegacy),
+            (Era::Legacy, Some(Ok(offer)), Some(false)) => Some(Plan::ToModern(offer.clone())),
+            (Era::Legacy, Some(Err(why)), Some(false)) => Some(Plan::Impossible(why.clone())),
+            (Era::Legacy, Some(_), None) => None,
+        }
+    }
+}
+
+impl Eras {
+    fn plan(&self, client: Era) -> Option<Plan> {
+        self.known.lock().as_ref()?.plan(client)
+    }
+
+    /// What was known holds no longer: the server ended, was lost, or answered like one of the other era.
+    pub(crate) fn forget(&self) {
+        *self.known.lock() = None;
+    }
+}
+
+impl Server {
+    /// How a client of this era is served. Waits only where it is not known yet.
+    pub(crate) async fn plan(self: &Arc<Self>, client: Era) -> Plan {
+        if let Some(plan) = self.eras.plan(client) {
+            self.refresh_when_old(client);
+            return plan;
+        }
+        let _alone = self.eras.probing.lock().await;
+        if let Some(plan) = self.eras.plan(client) {
+            return plan;
+        }
+        let before = self.eras.known.lock().clone();
+        self.probe(client, before).await.and_then(|known| known.plan(client)).unwrap_or(Plan::Relay)
+    }
+
+    fn refresh_when_old(self: &Arc<Self>, client: Era) {
+        let is_old = self.eras.known.lock().as_ref().is_some_and(|known| known.at.elapsed() > FRESH_FOR);
+        if !is_old || !self.is_http() {
+            return;
+        }
+        let server = self.clone();
+        tokio::spawn(async move {
+            let Ok(_alone) = server.eras.probing.try_lock() else { return };
+            server.probe(client, None).await;
+        });
+    }
+
+    /// Finds out what is missing, and remembers it. None where the server cannot be asked.
+    async fn probe(&self, client: Era, before: Option<Known>) -> Option<Known> {
+        let mut known = match before {
+            Some(known) => known,
+            None => match self.discover().await {
+                Ok(known) => known,
+                Err(error) => {
+                    tracing::debug!(server = %self.name, %error, "the server's era could not be probed");
+                    return None;
+                }
+            },
+        };
+        if client == Era::Legacy && known.modern.is_some() && known.legacy.is_none() {
+            match self.greets().await {
+                Ok(greets) => known.legacy = Some(greets),
+                // It answered the first probe, so it is well: it just does not speak that language.
+                Err(error) if error.reach() == Reach::Lost => known.legacy = Some(false),
+                Err(error) => tracing::debug!(server = %self.name, %error, "the server did not answer a handshake"),
+            }
+        }
+        tracing::debug!(server = %self.name, modern = known.modern.is_some(), legacy = ?known.legacy, "probed");
+        *self.eras.known.lock() = Some(known.clone());
+        Some(known)
+    }
+
+    async fn discover(&self) -> Result<Known, LinkError> {
+        let request = era::discover_request(&RawId::text("cairn-probe"), NAME, env!("CARGO_PKG_VERSION"));
+        let link = self.probe_link()?;
+        let found = era::probe(&*link, &request, &ForwardHeaders::default(), PROBE_WAIT).await;
+        link.close().await;
+        let known = |modern, legacy| Known { modern, legacy, at: Instant::now() };
+        match found? {
+            probe @ Probe::Modern { .. } => Ok(known(Some(Offer::of(&probe, &self.name).map(Arc::new)), None)),
+            Probe::Legacy { answered: true } => Ok(known(None, Some(true))),
+            // Silence is what a slow or broken server shows too; a legacy one answers the handshake.
+            Probe::Legacy { answered: false } => match self.greets().await {
+                Ok(true) => Ok(known(None, Some(true))),
+                Ok(false) => {
+                    let reason = "the server answers neither server/discover nor initialize".to_owned();
+                    Err(LinkError::lost(LinkFault::Unfit { reason }))
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    async fn greets(&self) -> Result<bool, LinkError> {
+        let link = self.probe_link()?;
+        let greets = era::greets(&*link, NAME, env!("CARGO_PKG_VERSION"), PROBE_WAIT).await;
+        link.close().await;
+        greets
+    }
+}
+
+/// What is known of wrapped servers, which are described anew by each wrap.
+#[derive(Debug, Default)]
+pub(crate) struct EraBook(Mutex<HashMap<String, Arc<Eras>>>);
+
+impl EraBook {
+    /// What is known of a server of this description. The description may hold secrets, so its digest is the key.
+    pub(crate) fn of(&self, spec: &ServerSpec, digest: impl Fn(&[u8]) -> String) -> Arc<Eras> {
+        let key = digest(&spec.reach.description());
+        let mut book = self.0.lock();
+        if book.len() >= REMEMBERED_MAX && !book.contains_key(&key) {
+            book.clear();
+        }
+        book.entry(key).or_default().clone()
+    }
+}
