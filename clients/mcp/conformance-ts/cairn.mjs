@@ -1,7 +1,8 @@
 // A `cairn up` in front of given servers, for the scripts here.
 //
-// `start(program, servers)` takes the path of the binary and an `mcpServers` object; it gives the gateway's URL, the data
-// folder (which `cairn wrap --data` joins) and `stop`, which ends the process that it started and removes its folder.
+// `start(program, servers)` takes the path of the binary and an `mcpServers` object; it gives the gateway's URL, the
+// address of its Kafka port, the data folder (which `cairn wrap --data` joins), and `stop`, which ends the process that
+// it started and removes its folder.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -57,5 +58,5 @@ export async function start(program, servers) {
     await stop();
     throw error;
   }
-  return { data: join(folder, 'data'), url: (server) => `http://${gateway}/mcp/${server}`, said: () => said, stop };
+  return { url: (server) => `http://${gateway}/mcp/${server}`, kafka, data: join(folder, 'data'), said: () => said, stop };
 }

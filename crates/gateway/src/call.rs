@@ -191,6 +191,21 @@ impl Call {
         self.session.bridge.outbound(message, limits)
     }
 
+    /// What policy looks at as arguments: what the method has as such, else all parameters.
+    pub(crate) fn arguments_value(&self) -> Option<serde_json::Value> {
+        let raw = match self.message.method() {
+            Some("tools/call" | "prompts/get") => self.message.arguments_raw(),
+            _ => self.message.params_raw(),
+        };
+        serde_json::from_slice(raw.as_deref().unwrap_or(b"{}")).ok()
+    }
+
+    /// What policy looks at besides: the client's answers to what the server asked.
+    pub(crate) fn context(&self) -> serde_json::Map<String, serde_json::Value> {
+        let answers = self.message.input_responses_raw().and_then(|raw| serde_json::from_slice(&raw).ok());
+        answers.map(|answers| ("input_responses".to_owned(), answers)).into_iter().collect()
+    }
+
     /// The exact arguments as JSON text; an empty object where there are none.
     pub(crate) fn arguments_text(&self) -> Bytes {
         payload_of(&self.message).unwrap_or_else(|| Bytes::from_static(b"{}"))
@@ -283,9 +298,16 @@ fn target_of(message: &Message) -> Target {
     }
 }
 
-/// What a call carries besides its envelope: arguments where the method has them, else all parameters.
+/// What a call carries besides its envelope: arguments where the method has them, with the client's answers to what the
+/// server asked where there are any; else all parameters.
 fn payload_of(message: &Message) -> Option<Bytes> {
+    let answers = message.input_responses_raw();
     match message.method() {
+        Some("tools/call" | "prompts/get") if answers.is_some() => {
+            let arguments = message.arguments_raw().unwrap_or_else(|| Bytes::from_static(b"{}"));
+            let answers = answers.unwrap_or_default();
+            Some([b"{\"arguments\":", &arguments[..], b",\"inputResponses\":", &answers, b"}"].concat().into())
+        }
         Some("tools/call" | "prompts/get") => message.arguments_raw(),
         _ => message.params_raw(),
     }

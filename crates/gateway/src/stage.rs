@@ -46,8 +46,8 @@ impl Gateway {
             direction: call.direction,
             server: call.session.server.name.clone(),
             target: call.target.clone(),
-            arguments: serde_json::from_slice(&call.arguments_text()).ok(),
-            context: serde_json::Map::new(),
+            arguments: call.arguments_value(),
+            context: call.context(),
         };
         let verdict = self.policy().decide(&question);
         self.metrics().decide_seconds.observe(verdict.elapsed_us as f64 / 1e6);
