@@ -10,7 +10,9 @@ use std::{
 use cairn_backbone::{Recorder, RecorderOptions, testing::MemoryBackbone};
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{DigestKey, StoredEvent, Topic, invariants};
-use cairn_gateway::{Gateway, GatewayOptions, Keys, Limits, Metrics, NoWitness, Parts, PipeClient, Reach, ServerSpec};
+use cairn_gateway::{
+    Gateway, GatewayOptions, Keys, Limits, Metrics, NoWitness, Parts, PipeClient, Reach, ServerSpec, SharedWorkflow,
+};
 use cairn_policy::PolicyStore;
 use serde_json::{Value, json};
 use tokio::{
@@ -92,7 +94,7 @@ impl Bench {
         let (near, far) = tokio::io::duplex(1 << 16);
         let (read, write) = tokio::io::split(far);
         let gateway = self.gateway.clone();
-        let who = PipeClient { principal: Some(principal.to_owned()), workflow: Some(format!("workflow of {principal}")) };
+        let who = PipeClient { principal: Some(principal.to_owned()), workflow: Some(SharedWorkflow::new(PATIENCE)) };
         let served = tokio::spawn(async move { gateway.serve_pipe(spec, who, read, write).await.expect("a pipe") });
         let (read, write) = tokio::io::split(near);
         Client { read: BufReader::new(read), write, served }

@@ -22,9 +22,8 @@ fn call(id: u64, tool: &str) -> Value {
 
 /// The events of one type, of calls of one method, in order.
 fn of<'e>(events: &'e [StoredEvent], type_name: &str, method: &str) -> Vec<&'e StoredEvent> {
-    let found = |event: &&StoredEvent| {
-        event.type_name == type_name && event.common.mcp_method_name.as_deref() == Some(method)
-    };
+    let found =
+        |event: &&StoredEvent| event.type_name == type_name && event.common.mcp_method_name.as_deref() == Some(method);
     events.iter().filter(found).collect()
 }
 
@@ -44,7 +43,10 @@ async fn a_legacy_client_of_any_revision_is_served_by_a_modern_server() {
         let told = client.answer(3).await;
         assert_eq!(told["result"]["content"][0]["text"], r#"{"n":1}"#);
         assert_eq!(told["result"].get("resultType"), None);
-        for (id, task) in [(4, call(4, "echo")), (5, json!({"jsonrpc": "2.0", "id": 5, "method": "tasks/get", "params": {"taskId": "t"}}))] {
+        for (id, task) in [
+            (4, call(4, "echo")),
+            (5, json!({"jsonrpc": "2.0", "id": 5, "method": "tasks/get", "params": {"taskId": "t"}})),
+        ] {
             let mut task = task;
             if id == 4 {
                 task["params"]["task"] = json!({"ttl": 1});
@@ -230,7 +232,8 @@ async fn a_question_that_nobody_answers_ends_and_so_does_the_call_at_the_server(
     let state = asks["result"]["requestState"].clone();
     bench.journal_has("notifications/cancelled").await;
     let (key, _) = first(&asks["result"]["inputRequests"]);
-    let late = json!({"name": "book", "arguments": {}, "inputResponses": {key: {"action": "decline"}}, "requestState": state});
+    let late =
+        json!({"name": "book", "arguments": {}, "inputResponses": {key: {"action": "decline"}}, "requestState": state});
     client.send(&modern(2, "tools/call", late)).await;
     let told = client.answer(2).await;
     assert_eq!(told["error"]["code"], -31014);
@@ -285,7 +288,8 @@ async fn a_cancelled_call_is_cancelled_at_the_server_in_either_era() {
     bench.journal_has("notifications/cancelled").await;
     client.close().await;
     let events = bench.calls().await;
-    let ends: Vec<_> = of(&events, "call.outcome", "tools/call").iter().map(|event| body(event)["outcome"].clone()).collect();
+    let ends: Vec<_> =
+        of(&events, "call.outcome", "tools/call").iter().map(|event| body(event)["outcome"].clone()).collect();
     assert_eq!(ends, [json!("cancelled"), json!("cancelled")]);
 }
 
@@ -329,12 +333,19 @@ async fn subscriptions_and_list_changes_reach_a_legacy_client() {
     client.answer("open").await;
     client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
     let changed = client.notification("notifications/tools/list_changed").await;
-    assert_eq!(changed["params"].get("_meta").and_then(|meta| meta.get("io.modelcontextprotocol/subscriptionId")), None);
-    client.send(&json!({"jsonrpc": "2.0", "id": 2, "method": "resources/subscribe", "params": {"uri": "test://a"}})).await;
+    assert_eq!(
+        changed["params"].get("_meta").and_then(|meta| meta.get("io.modelcontextprotocol/subscriptionId")),
+        None
+    );
+    client
+        .send(&json!({"jsonrpc": "2.0", "id": 2, "method": "resources/subscribe", "params": {"uri": "test://a"}}))
+        .await;
     assert_eq!(client.answer(2).await["result"], json!({}));
     let updated = client.notification("notifications/resources/updated").await;
     assert_eq!(updated["params"]["uri"], "test://a");
-    client.send(&json!({"jsonrpc": "2.0", "id": 3, "method": "resources/unsubscribe", "params": {"uri": "test://a"}})).await;
+    client
+        .send(&json!({"jsonrpc": "2.0", "id": 3, "method": "resources/unsubscribe", "params": {"uri": "test://a"}}))
+        .await;
     assert_eq!(client.answer(3).await["result"], json!({}));
     bench.journal_has("notifications/cancelled").await;
     client.close().await;

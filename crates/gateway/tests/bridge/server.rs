@@ -78,7 +78,9 @@ impl Server {
             "tools/list" => self.answer(message, json!({"tools": []})),
             "resources/subscribe" => {
                 self.answer(message, json!({}));
-                say(&json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": params["uri"]}}));
+                say(
+                    &json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": params["uri"]}}),
+                );
             }
             "resources/unsubscribe" => self.answer(message, json!({})),
             "tools/call" => match params["name"].as_str().unwrap_or_default() {
@@ -153,13 +155,17 @@ impl Server {
         let given = &params["inputResponses"]["asked"]["content"];
         match params["name"].as_str().unwrap_or_default() {
             "book" if state.is_empty() => asks(&form("who?", "name"), r"s\u0074ate 1"),
-            "book" if state == "state 1" => asks(&form("when?", "day"), &format!("2 {}", given["name"].as_str().unwrap_or_default())),
+            "book" if state == "state 1" => {
+                asks(&form("when?", "day"), &format!("2 {}", given["name"].as_str().unwrap_or_default()))
+            }
             "book" => {
                 let mut result = text(&format!("{} on {}", &state[2..], given["day"].as_str().unwrap_or_default()));
                 result["resultType"] = json!("complete");
                 self.answer(message, result);
             }
-            "greet" => asks(&json!({"method": "sampling/createMessage", "params": {"messages": [], "maxTokens": 1}}), "s"),
+            "greet" => {
+                asks(&json!({"method": "sampling/createMessage", "params": {"messages": [], "maxTokens": 1}}), "s")
+            }
             "endless" => asks(&form("again?", "name"), "s"),
             "sleep" => {}
             _ => {

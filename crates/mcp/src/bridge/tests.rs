@@ -118,10 +118,7 @@ fn requests_gain_what_the_modern_era_demands_and_keep_the_rest() {
 fn what_the_modern_era_lacks_is_answered_here_or_refused_by_name() {
     let client = opened("2025-11-25");
     let take = |method: &str, params: &str| {
-        client.take(
-            &message(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#)),
-            &offer(),
-        )
+        client.take(&message(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#)), &offer())
     };
     assert_eq!(take("ping", "{}"), FromLegacy::Empty);
     assert_eq!(take("logging/setLevel", r#"{"level":"info"}"#), FromLegacy::SetLevel((&b"\"info\""[..]).into()));
@@ -279,7 +276,10 @@ fn discovery_is_answered_from_the_handshake() {
     assert_is(&result, "DiscoverResult", "2026-07-28");
     assert_eq!(result["instructions"], "old ways");
     assert_eq!(result["capabilities"].get("tasks"), None);
-    assert!(matches!(judge(&Message::result(&RawId::integer(1), result.to_string().as_bytes()).expect("valid")), Probe::Modern { .. }));
+    assert!(matches!(
+        judge(&Message::result(&RawId::integer(1), result.to_string().as_bytes()).expect("valid")),
+        Probe::Modern { .. }
+    ));
 }
 
 #[test]
@@ -313,9 +313,8 @@ fn requests_lose_what_is_modern_and_answers_gain_it() {
 fn notifications_of_a_call_are_restored_and_filtered() {
     let modern = ModernCall::of(&modern_call(""));
     let told = |text: &str| modern.notification(&message(text), &Limits::default()).expect("within bounds");
-    let progress = told(
-        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":12,"progress":0.50}}"#,
-    );
+    let progress =
+        told(r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":12,"progress":0.50}}"#);
     assert_eq!(
         &progress.expect("it belongs to the call").bytes()[..],
         br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p","progress":0.50}}"#
@@ -341,9 +340,8 @@ fn a_question_within_a_call_becomes_an_input_required_result() {
     let result = modern.input_required("request", &asked, "sealed").expect("a message");
     assert_eq!(result.kind(), Kind::Response);
     assert_is(&value(&result)["result"], "InputRequiredResult", "2026-07-28");
-    let retry = modern_call(
-        r#","requestState":"sealed","inputResponses":{"request":{"action":"accept","content":{"n":1.0}}}"#,
-    );
+    let retry =
+        modern_call(r#","requestState":"sealed","inputResponses":{"request":{"action":"accept","content":{"n":1.0}}}"#);
     let answer = response(&retry, "request", &RawId::integer(3)).expect("it is there");
     assert_eq!(
         &answer.bytes()[..],
