@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "a recipe runs real processes in real time, and is never simulated")]
 
 mod bench;
+mod bridging;
 mod cairn;
 mod conformance;
 mod kafka;
@@ -35,7 +36,7 @@ struct Arguments {
 enum Recipe {
     /// Sets up what the tests need and runs all of them, long suites as a named slice.
     Test {
-        /// Only these steps: fmt, clippy, tidy, rust, conformance, secrets, kafka.
+        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Step>,
     },

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{conformance, kafka, places, secrets, tidy};
+use crate::{bridging, conformance, kafka, places, secrets, tidy};
 
 /// How long the compiler may take for one step from an empty cache.
 const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Clippy,
     /// The MCP conformance suite, directly and through Cairn, and reference servers both ways.
     Conformance,
+    /// Clients of one MCP era, servers of the other.
+    Bridging,
     /// An agent that looks for the operator's credential.
     Secrets,
     /// Other people's Kafka clients.
@@ -37,7 +39,8 @@ pub(crate) enum Step {
 }
 
 /// The order: what is quick to fail goes first.
-const ALL: [Step; 7] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Secrets, Step::Kafka];
+const ALL: [Step; 8] =
+    [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Bridging, Step::Secrets, Step::Kafka];
 
 /// What runs where no step is named. Lints run by name until they pass as a whole.
 const DEFAULT: [Step; 5] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Conformance, Step::Kafka];
@@ -66,6 +69,7 @@ fn run_step(step: Step) -> anyhow::Result<Tally> {
         Step::Clippy => one("clippy", cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         Step::Rust => rust(),
         Step::Conformance => conformance::run(conformance::Scale::Slice),
+        Step::Bridging => bridging::run(),
         Step::Secrets => secrets::run(),
         Step::Kafka => kafka::run(&kafka::Options::slice()),
     }
