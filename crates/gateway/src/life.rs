@@ -19,7 +19,7 @@ use crate::{
     call::{Accepted, Call, outcome_of},
     forward::{Answered, Ending},
     reply::Reply,
-    session::Session,
+    session::{Door, Session},
     steps::Step,
 };
 
