@@ -63,6 +63,7 @@ pub(crate) struct LimitsSection {
     call_timeout_ms: Option<u64>,
     hold_ms_max: Option<u64>,
     hold_progress_ms: Option<u64>,
+    input_wait_ms_max: Option<u64>,
     keep_alive_ms: Option<u64>,
     client_queue_max: Option<usize>,
     session_idle_ms_max: Option<u64>,
@@ -262,6 +263,7 @@ impl Config {
             call_timeout: ms(set.call_timeout_ms, default.call_timeout),
             hold_max: ms(set.hold_ms_max, default.hold_max),
             hold_progress_every: ms(set.hold_progress_ms, default.hold_progress_every),
+            input_wait_max: ms(set.input_wait_ms_max, default.input_wait_max),
             keep_alive_every: ms(set.keep_alive_ms, default.keep_alive_every),
             client_queue_max: set.client_queue_max.unwrap_or(default.client_queue_max),
             session_idle_max: ms(set.session_idle_ms_max, default.session_idle_max),
@@ -285,6 +287,7 @@ impl Config {
             ("call_timeout_ms", limits.call_timeout),
             ("hold_ms_max", limits.hold_max),
             ("hold_progress_ms", limits.hold_progress_every),
+            ("input_wait_ms_max", limits.input_wait_max),
             ("keep_alive_ms", limits.keep_alive_every),
             ("session_idle_ms_max", limits.session_idle_max),
         ] {
