@@ -87,8 +87,9 @@ impl Folder {
                 },
             )?;
         if lock.try_lock().is_err() {
+            let who = endpoints(&path).map(|running| format!(" (process {})", running.pid)).unwrap_or_default();
             bail!(
-                "the data folder {} is held by another cairn: stop it, or name another folder with --data",
+                "the data folder {} is held by another cairn{who}: stop it, or name another folder with --data",
                 path.display()
             );
         }

@@ -120,6 +120,8 @@ fn start(data: &Path) -> anyhow::Result<std::process::Child> {
         .args(["up", "--any-port", "--idle-seconds", &UP_IDLE_SECONDS.to_string(), "--data"])
         .arg(data)
         .env_remove(crate::token::VARIABLE)
+        // It outlives the client, so it must not keep the client's folder busy.
+        .current_dir(data)
         .stdin(std::process::Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -294,3 +294,19 @@ fn what_adopt_wrote_works_as_a_client_starts_it() {
     near.end();
     far.end();
 }
+
+#[allow(clippy::disallowed_methods)] // the idle time of another process is the machine's own
+#[test]
+fn an_up_of_wraps_ends_by_itself_once_none_is_left_for_long() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let mut up = Up::start(&data, &["--idle-seconds", "1"]);
+    let mut client = wrap(&data, "orders", &sample(&folder.path().join("journal.txt")));
+    client.initialize();
+    // Longer than the idle time: a wrap that is there, silent or not, keeps it.
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    assert!(client.call("get_order", json!({ "order_id": "order-1" })).get("result").is_some());
+    client.close();
+    assert!(up.process.wait().success());
+    assert!(!data.join("wrap.sock").exists());
+}
