@@ -3,7 +3,13 @@
 //! Of any number of wraps that come together exactly one starts an `up`; the others wait for it. An `up` that is just
 //! ending, or just starting, is waited for too. The `up` outlives the wrap that started it.
 
-use std::{fs::File, io::Write, os::unix::process::CommandExt, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::Write,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -78,7 +84,7 @@ async fn connect(data: &Path, deadline: Instant) -> anyhow::Result<UnixStream> {
     if let Ok(stream) = UnixStream::connect(&socket).await {
         return Ok(stream);
     }
-    let starting = File::options().create(true).write(true).truncate(false).open(data.join("starting"));
+    let starting = File::options().create(true).write(true).truncate(false).mode(0o600).open(data.join("starting"));
     let starting = starting.with_context(|| format!("cannot write to the data folder {}", data.display()))?;
     let starting = tokio::task::spawn_blocking(move || starting.lock().map(|()| starting)).await??;
     let mut child = None;
@@ -114,7 +120,7 @@ fn start(data: &Path) -> anyhow::Result<std::process::Child> {
     if std::fs::metadata(&path).is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
         std::fs::rename(&path, path.with_extension("log.1"))?;
     }
-    let mut log = File::options().create(true).append(true).open(&path)?;
+    let mut log = File::options().create(true).append(true).mode(0o600).open(&path)?;
     writeln!(log, "cairn {VERSION}, started by a wrap")?;
     std::process::Command::new(std::env::current_exe()?)
         .args(["up", "--any-port", "--idle-seconds", &UP_IDLE_SECONDS.to_string(), "--data"])

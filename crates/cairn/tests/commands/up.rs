@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Agent, TOKEN, Up, answer, cairn, http, open, orders, run, text, wait_for};
 
+/// Families by name: the type, and samples.
+type Page = BTreeMap<String, (String, Vec<(String, f64)>)>;
+
 /// One family of the text format 0.0.4, read strictly: help, then type, then samples of that name, and no name twice.
-fn families(page: &str) -> BTreeMap<String, (String, Vec<(String, f64)>)> {
-    let mut found: BTreeMap<String, (String, Vec<(String, f64)>)> = BTreeMap::new();
+fn families(page: &str) -> Page {
+    let mut found: Page = BTreeMap::new();
     let mut lines = page.lines().peekable();
     while let Some(line) = lines.next() {
         let (name, help) = line
@@ -39,13 +42,13 @@ fn families(page: &str) -> BTreeMap<String, (String, Vec<(String, f64)>)> {
     found
 }
 
-fn value(page: &BTreeMap<String, (String, Vec<(String, f64)>)>, series: &str) -> f64 {
+fn value(page: &Page, series: &str) -> f64 {
     let name = series.split('{').next().unwrap_or_default();
     let samples = &page.get(name).unwrap_or_else(|| panic!("no {name}")).1;
     samples.iter().find(|(found, _)| found == series).unwrap_or_else(|| panic!("no {series} in {samples:?}")).1
 }
 
-fn metrics(admin: &str) -> BTreeMap<String, (String, Vec<(String, f64)>)> {
+fn metrics(admin: &str) -> Page {
     let answer = http(admin, "GET /metrics", &[], "");
     assert_eq!(answer.header("content-type").as_deref(), Some("text/plain; version=0.0.4; charset=utf-8"));
     families(&answer.body)
