@@ -86,13 +86,22 @@ pub(crate) async fn list(admin: &str, as_json: bool) -> anyhow::Result<String> {
 }
 
 /// Settles one hold.
-pub(crate) async fn settle(admin: &str, id: &str, approve: bool, reason: Option<String>) -> anyhow::Result<String> {
+pub(crate) async fn settle(
+    admin: &str,
+    id: &str,
+    approve: bool,
+    reason: Option<String>,
+    as_json: bool,
+) -> anyhow::Result<String> {
     if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         bail!("{id:?} is no approval id: `cairn approve` lists what waits");
     }
     let verb = if approve { "approve" } else { "deny" };
     let approver = std::env::var("USER").unwrap_or_else(|_| "operator".to_owned());
     let body = json!({ "approver": approver, "reason": reason });
-    send(admin, "POST", &format!("/approvals/{id}/{verb}"), Some(body)).await?;
+    let settled = send(admin, "POST", &format!("/approvals/{id}/{verb}"), Some(body)).await?;
+    if as_json {
+        return Ok(settled.to_string());
+    }
     Ok(format!("{id} {}", if approve { "approved" } else { "denied" }))
 }

@@ -38,11 +38,18 @@ pub(crate) fn servers(text: &str) -> anyhow::Result<BTreeMap<String, ClientServe
         let line = text[..server.key_span.start].matches('\n').count() + 1;
         let read = read(&server.value).with_context(|| format!("line {line}: server {name:?}"))?;
         let Some(read) = read else { continue };
-        if found.insert(name.clone(), read).is_some() {
-            bail!("line {line}: two servers are called {name:?}: rename one");
+        if found.insert(plain_name(name), read).is_some() {
+            bail!("line {line}: two servers are called {:?}: rename one", plain_name(name));
         }
     }
     Ok(found)
+}
+
+/// A server's name as it can stand in a URL and in a policy: letters, digits, `-`, `_`, `.`, at most 64.
+pub(crate) fn plain_name(name: &str) -> String {
+    let plain = name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' });
+    let plain: String = plain.take(64).collect();
+    if plain.is_empty() { "server".to_owned() } else { plain }
 }
 
 fn read(server: &Node) -> anyhow::Result<Option<ClientServer>> {

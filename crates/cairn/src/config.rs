@@ -209,6 +209,8 @@ impl Config {
         for (name, server) in &mut config.servers {
             server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
         }
+        // What makes no sense is said here, where the file is known.
+        config.server_specs().and_then(|_| config.limits()).with_context(|| format!("{}", path.display()))?;
         Ok(config)
     }
 
@@ -460,15 +462,16 @@ mod tests {
     #[test]
     fn the_document_is_a_configuration_and_names_every_key() {
         let document = include_str!("../../../docs/configuration.md");
-        let toml: String = document.split("```toml\n").skip(1).filter_map(|part| part.split("\n```").next()).collect();
-        let (_folder, path) = written(&toml);
-        let config = Config::read(&path).expect("the document is accepted");
+        let blocks = document.split("```toml\n").skip(1).filter_map(|part| part.split("\n```").next());
+        let read = |toml: &str| {
+            let (_folder, path) = written(toml);
+            Config::read(&path).expect("the document is accepted")
+        };
+        let configs: Vec<_> = blocks.map(read).collect();
+        let config = configs.first().expect("the document shows a configuration");
         assert_eq!(config.server_specs().expect("its servers are right").len(), 2);
-        assert_eq!(
-            format!("{:?}", config.limits().expect("limits")),
-            format!("{:?}", Limits::default()),
-            "what it calls defaults"
-        );
+        let limits = format!("{:?}", config.limits().expect("limits"));
+        assert_eq!(limits, format!("{:?}", Limits::default()), "what it calls defaults");
         let mut seen = 0;
         for section in
             ["", "[gateway]", "[gateway.limits]", "[kafka]", "[admin]", "[backbone]", "[servers.x]\ncommand = \"y\""]
@@ -480,6 +483,7 @@ mod tests {
             for key in known.split('`').skip(1).step_by(2) {
                 let names = [
                     format!("\n{key} = "),
+                    format!("\n# {key} = "),
                     format!("[{key}]"),
                     format!("[{key}."),
                     format!(".{key}]"),
@@ -528,12 +532,13 @@ mod tests {
                 "one": { "type": "stdio", "command": "npx", "args": ["-y", 3], "env": { "PORT": 80 }, "alwaysAllow": ["x"],
                          "autoApprove": [], "timeout": 60, "description": "d", "gallery": true, },
                 "two": { "type": "streamable-http", "url": "https://example.org/mcp", "headers": {} },
+                "The Third (old)": { "command": "y" },
                 "off": { "command": "x", "disabled": true },
               } }"#,
         );
         let config = Config::read(&path).expect("a configuration");
         let names: Vec<_> = config.server_specs().expect("servers").into_iter().map(|spec| spec.name).collect();
-        assert_eq!(names, ["one", "two"]);
+        assert_eq!(names, ["The-Third--old-", "one", "two"]);
         assert_eq!(config.servers["one"].args, ["-y", "3"]);
     }
 

@@ -426,7 +426,7 @@ fn writer(what: WriterCommand) -> anyhow::Result<()> {
 async fn settle(arguments: SettleArguments, approve: bool) -> anyhow::Result<()> {
     let admin = ask::admin(arguments.admin, arguments.data)?;
     let text = match arguments.id {
-        Some(id) => ask::settle(&admin, &id, approve, arguments.reason).await?,
+        Some(id) => ask::settle(&admin, &id, approve, arguments.reason, arguments.json).await?,
         None => ask::list(&admin, arguments.json).await?,
     };
     say::line(format_args!("{text}"));

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use cairn_contract::{StoredEvent, topics};
+use cairn_contract::{StoredEvent, partition_for, topics};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -138,10 +138,21 @@ fn placed(message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Placed> {
     }
 }
 
-/// Reads everything that is in the trail now, in the order of each partition.
-pub(crate) fn all(source: &Source) -> anyhow::Result<Vec<Placed>> {
+/// Topics whose key is the workflow: all events of one workflow lie in one partition of each.
+const BY_WORKFLOW: [&str; 5] = ["mcp.calls", "mcp.context", "mcp.sessions", "mcp.models", "mcp.actions"];
+
+/// Reads what is in the trail now, in the order of each partition: all of it, or the partitions that may hold `workflow`.
+pub(crate) fn all(source: &Source, workflow: Option<&str>) -> anyhow::Result<Vec<Placed>> {
     let consumer = consumer(source)?;
-    let found = partitions(&consumer, source)?;
+    let mut found = partitions(&consumer, source)?;
+    if let Some(workflow) = workflow {
+        let mut counts: HashMap<String, u32> = HashMap::new();
+        found.iter().for_each(|(topic, ..)| *counts.entry(topic.clone()).or_default() += 1);
+        found.retain(|(topic, partition, ..)| {
+            let holds = || partition_for(workflow.as_bytes(), counts[topic]);
+            !BY_WORKFLOW.contains(&topic.as_str()) || u32::try_from(*partition) == Ok(holds())
+        });
+    }
     let mut assignment = TopicPartitionList::new();
     let mut left: HashMap<(String, i32), i64> = HashMap::new();
     for (topic, partition, low, high) in found {
@@ -268,7 +279,7 @@ fn line_of(placed: &Placed) -> String {
 /// The newest workflows, one a line.
 pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String> {
     let mut found: BTreeMap<String, (String, usize, usize)> = BTreeMap::new();
-    for placed in all(source)? {
+    for placed in all(source, None)? {
         if placed.topic != "mcp.calls" {
             continue;
         }
@@ -296,7 +307,8 @@ pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String
 
 /// One workflow's decision path.
 pub(crate) fn workflow(source: &Source, id: &str, as_json: bool) -> anyhow::Result<String> {
-    let events: Vec<_> = all(source)?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
+    let events: Vec<_> =
+        all(source, Some(id))?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
     if events.is_empty() {
         let words = format!(
             "no event of workflow {id} is in the trail at {}: `cairn trail` lists recent workflows",

@@ -12,7 +12,7 @@ use super::{
     Hello, VERSION,
     join::{Joined, join},
 };
-use crate::{WrapArguments, folder};
+use crate::{WrapArguments, client_file::plain_name, folder};
 
 /// Variables that bring a header each, as `name: value`: unlike arguments they are not shown to every user.
 const HEADER_VARIABLE: &str = "CAIRN_WRAP_HEADER_";
@@ -83,11 +83,9 @@ fn hello(arguments: WrapArguments) -> anyhow::Result<Hello> {
         headers.insert(name.trim().to_owned(), value.trim().to_owned());
     }
     let name = arguments.name.clone().unwrap_or_else(|| name_of(&arguments.command));
-    let clean: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).take(64).collect();
     Ok(Hello {
         version: VERSION.to_owned(),
-        name: if clean.is_empty() { "server".to_owned() } else { clean },
+        name: plain_name(&name),
         command: arguments.command,
         url,
         headers,
