@@ -8,12 +8,17 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
 use tokio::net::TcpStream;
 
 const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
+
+/// What a secured broker's one user proves.
+#[allow(dead_code, reason = "not every test that uses this file starts a secured broker")]
+pub(crate) const SECRET: &str = "a secret of the cluster's only user";
 
 pub(crate) struct Broker {
     folder: tempfile::TempDir,
@@ -25,8 +30,37 @@ pub(crate) struct Broker {
 impl Broker {
     /// Formats a storage folder and starts a broker on it.
     pub(crate) async fn start() -> Option<Self> {
-        let classpath = match classpath() {
-            Ok(classpath) => classpath,
+        Self::start_on("PLAINTEXT", |_| String::new()).await
+    }
+
+    /// The same, over TLS with a certificate of its own, for the user `cairn` by SASL PLAIN.
+    #[allow(dead_code, reason = "not every test that uses this file starts a secured broker")]
+    pub(crate) async fn start_secured() -> Option<Self> {
+        let settings = |folder: &Path| {
+            certificate(folder);
+            format!(
+                "ssl.keystore.type=PKCS12\nssl.keystore.location={}\nssl.keystore.password=changeit\n\
+                 ssl.client.auth=none\nsasl.enabled.mechanisms=PLAIN\nsasl.mechanism.inter.broker.protocol=PLAIN\n\
+                 ssl.truststore.type=PEM\nssl.truststore.location={}\n\
+                 listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
+                 required username=\"cairn\" password=\"{SECRET}\" user_cairn=\"{SECRET}\";\n",
+                folder.join("broker.p12").display(),
+                folder.join("ca.pem").display(),
+            )
+        };
+        Self::start_on("SASL_SSL", settings).await
+    }
+
+    /// The certificate that a secured broker shows.
+    #[allow(dead_code, reason = "not every test that uses this file starts a secured broker")]
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    async fn start_on(protocol: &str, settings: impl FnOnce(&Path) -> String) -> Option<Self> {
+        static CLASSPATH: OnceLock<Result<String, String>> = OnceLock::new();
+        let classpath = match CLASSPATH.get_or_init(classpath) {
+            Ok(classpath) => classpath.clone(),
             Err(reason) => {
                 assert!(std::env::var_os("CI").is_none(), "no Kafka broker in CI: {reason}");
                 eprintln!("SKIPPED: no Kafka broker for this test: {reason}");
@@ -37,13 +71,15 @@ impl Broker {
         let (port, controller) = free_ports();
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={}\n\
+             listeners={protocol}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners={protocol}://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map={protocol}:{protocol},CONTROLLER:PLAINTEXT\n\
+             inter.broker.listener.name={protocol}\nlog.dirs={}\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\nauto.create.topics.enable=false\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             log.cleaner.dedupe.buffer.size=4194304\nnum.network.threads=2\nnum.io.threads=2\n",
-            folder.path().join("data").display()
+             log.cleaner.dedupe.buffer.size=4194304\nnum.network.threads=2\nnum.io.threads=2\n{}",
+            folder.path().join("data").display(),
+            settings(folder.path())
         );
         fs::write(folder.path().join("server.properties"), properties).expect("written");
         let mut broker = Self { folder, classpath, port, child: None };
@@ -119,6 +155,19 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A key for 127.0.0.1 in a keystore, and its certificate beside it.
+fn certificate(folder: &Path) {
+    let keytool = |arguments: &[&str]| {
+        let output =
+            Command::new("keytool").args(arguments).current_dir(folder).output().expect("keytool comes with Java");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    };
+    let store = ["-keystore", "broker.p12", "-storetype", "PKCS12", "-storepass", "changeit", "-alias", "broker"];
+    let subject = ["-keyalg", "EC", "-dname", "CN=localhost", "-ext", "SAN=ip:127.0.0.1", "-validity", "3650"];
+    keytool(&[&["-genkeypair"][..], &store, &subject].concat());
+    keytool(&[&["-exportcert", "-rfc", "-file", "ca.pem"][..], &store].concat());
 }
 
 /// The server's jars, fetched once.

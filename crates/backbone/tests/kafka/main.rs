@@ -255,6 +255,51 @@ async fn topics_are_created_as_planned_and_wrong_ones_are_refused() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_and_sasl_reach_the_cluster_and_a_wrong_secret_is_said_and_not_shown() {
+    let _one = ONE_BROKER.lock().await;
+    let Some(broker) = Broker::start_secured().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("secret");
+    fs::write(&secret, format!("{}\n", broker::SECRET)).expect("written");
+    let properties = |certificate: &Path, secret: &str| -> BTreeMap<String, String> {
+        let pairs = [
+            ("security.protocol", "sasl_ssl"),
+            ("ssl.ca.location", certificate.to_str().expect("text")),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", "cairn"),
+            ("sasl.password", secret),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    };
+    let right = properties(&broker.certificate(), &format!("file:{}", secret.display()));
+    let open = async |properties: BTreeMap<String, String>, name: &str, ready_within| {
+        let options = KafkaOptions::new(broker.bootstrap(), folder.path().join(name));
+        KafkaBackbone::open(KafkaOptions { properties, ready_within, ..options }).await
+    };
+    let backbone = Arc::new(open(right.clone(), "spool", Duration::from_secs(60)).await.expect("a backbone"));
+    let recorder = recorder(backbone.clone(), folder.path()).await;
+    for n in 0..20 {
+        recorder.strict(event(&recorder, &format!("w{n}"))).await.expect("recorded");
+    }
+    recorder.close(Duration::from_secs(5)).await;
+    backbone.drained(Duration::from_secs(30)).await.expect("delivered");
+    let options = ReaderOptions { properties: right, ..ReaderOptions::all(broker.bootstrap()) };
+    let mut reader = Reader::open(options).await.expect("a reader");
+    let mut read = 0;
+    while let Some(entry) = reader.next().await {
+        entry.expect("readable").event.expect("an event");
+        read += 1;
+    }
+    assert_eq!(read, 20);
+    let wrong = properties(&broker.certificate(), "a wrong secret");
+    let words = open(wrong, "wrong", Duration::from_secs(10)).await.expect_err("refused").to_string();
+    assert!(words.contains("uthentication failed") && !words.contains("a wrong secret"), "{words}");
+    let unsigned = properties(&folder.path().join("nowhere.pem"), "x");
+    let words = open(unsigned, "unsigned", Duration::from_secs(2)).await.expect_err("no such file").to_string();
+    assert!(words.contains("ssl.ca.location"), "{words}");
+}
+
 /// The process that the next test kills: it records and notes what was acknowledged.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by the test below, as a process of its own"]
