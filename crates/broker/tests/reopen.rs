@@ -5,13 +5,13 @@ mod support;
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use cairn_broker::{
     Principal, ProduceError, TopicError, TopicSpec,
     batch::{self, BatchBuilder},
 };
 use cairn_log::{AppendError, Offset, PartitionIndex};
-use support::{open, quick};
+use support::{open, open_log, quick};
 
 const ZERO: PartitionIndex = PartitionIndex::new(0);
 
@@ -139,4 +139,104 @@ async fn ten_thousand_old_commits_are_forgotten_at_start_and_the_last_is_kept() 
         assert_eq!(records[0].value.as_ref().unwrap()[2..10], 10_499_i64.to_be_bytes());
         broker.close().await;
     }
+}
+
+/// Uploads at once, keeps nothing warm, and looks at retention all the time.
+fn eager(folder: &std::path::Path) -> cairn_log::LogOptions {
+    cairn_log::LogOptions {
+        wal_segment_bytes: 1 << 17,
+        upload_bytes: 20_000,
+        upload_interval: Duration::from_millis(20),
+        tail_bytes_max: 0,
+        cache_bytes_max: 10_000,
+        retention_interval: Duration::from_millis(20),
+        ..cairn_log::LogOptions::new(folder.to_owned(), batch::stamp)
+    }
+}
+
+/// Waits for what must come to pass, however slow the machine.
+async fn until(mut come: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if come() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to pass");
+}
+
+async fn everything(broker: &cairn_broker::Broker, topic: &str, partition: u32, end: u64) -> Vec<Bytes> {
+    let (mut at, mut found) = (Offset::new(0), Vec::new());
+    while at.get() < end {
+        let index = PartitionIndex::new(partition);
+        let fetched = broker.fetch(topic, index, at, 50_000, Duration::ZERO).await.unwrap();
+        for bytes in fetched.batches {
+            let header = batch::BatchHeader::parse(&bytes).unwrap();
+            at = Offset::new(u64::try_from(header.base_offset).unwrap() + u64::try_from(header.record_count).unwrap());
+            found.push(bytes);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_uploaded_is_served_byte_for_byte_after_the_local_log_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = open_log(eager(folder.path()), quick()).await;
+    let who = Principal::Anonymous;
+    let made = broker.create_topic(&who, spec("t", &[("retention.ms", "-1")])).await.unwrap();
+    for n in 0..400_i32 {
+        let value = format!("{n} {}", "x".repeat(n as usize * 3));
+        let partition = PartitionIndex::new(n as u32 % 2);
+        let bytes = batch_of(Some((5, 0, n / 2 * 2)), &[&value, "second"]);
+        broker.produce(&who, "t", partition, bytes).await.unwrap();
+    }
+    let before = (everything(&broker, "t", 0, 400).await, everything(&broker, "t", 1, 400).await);
+    until(|| broker.log().stats().wal_depth_bytes == 0).await;
+    broker.close().await;
+    std::fs::remove_dir_all(folder.path().join("wal")).unwrap();
+    let broker = open_log(eager(folder.path()), quick()).await;
+    assert_eq!(broker.topic("t"), Some(made));
+    let after = (everything(&broker, "t", 0, 400).await, everything(&broker, "t", 1, 400).await);
+    assert_eq!(after, before);
+    assert!(broker.log().stats().object_reads > 400);
+    let again = broker.produce(&who, "t", ZERO, batch_of(Some((5, 0, 398)), &["a", "b"])).await.unwrap();
+    assert_eq!(again.get(), 398, "a batch sent again is known by its producer's sequence");
+    assert_eq!(broker.produce(&who, "t", ZERO, batch_of(Some((5, 0, 400)), &["c"])).await.unwrap().get(), 400);
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_retention_gives_disk_space_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = open_log(eager(folder.path()), quick()).await;
+    let who = Principal::Anonymous;
+    broker.create_topic(&who, spec("old", &[("retention.ms", "-1")])).await.unwrap();
+    let bulk = "x".repeat(10_000);
+    for _ in 0..100 {
+        broker.produce(&who, "old", ZERO, batch_of(None, &[&bulk])).await.unwrap();
+    }
+    until(|| broker.log().stats().wal_depth_bytes == 0).await;
+    let objects = folder.path().join("objects/data");
+    assert!(bytes_below(&objects) > 1_000_000);
+    let stream = cairn_log::StreamId::new(broker.topic("old").unwrap().id, ZERO);
+    // The records are of 1970: all of them are too old now.
+    let limits = cairn_log::Retention { ms: Some(60_000), bytes: None };
+    broker.log().set_retention(stream, limits).await.unwrap();
+    until(|| broker.log().bounds(stream).unwrap().log_start.get() == 100).await;
+    until(|| bytes_below(&objects) < 50_000).await;
+    let wal = bytes_below(&folder.path().join("wal"));
+    assert!(wal <= 5 << 17, "{wal} bytes of write-ahead files after 1 MB came and went");
+    assert_eq!(broker.produce(&who, "old", ZERO, batch_of(None, &["next"])).await.unwrap().get(), 100);
+    broker.close().await;
+}
+
+fn bytes_below(folder: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(about) if about.is_dir() => bytes_below(&entry.path()),
+        Ok(about) => about.len(),
+        Err(_) => 0, // it went while we looked
+    };
+    entries.map(|entry| size(entry.unwrap())).sum()
 }

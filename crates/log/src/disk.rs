@@ -30,7 +30,9 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates a file of zeros with its blocks allocated, beginning with `head`, all of it durable, name included.
     fn create(&self, path: &Path, bytes: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>>;
-    /// Removes a file.
+    /// Gives a file another name in the same folder, durably; a file that had it is gone.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file; it may come back after power loss.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Takes the folder for this process alone; dropping the guard gives it back.
     fn lock(&self, folder: &Path) -> io::Result<Box<dyn std::any::Any + Send + Sync>>;
@@ -114,6 +116,11 @@ impl Disk for SystemDisk {
             sync_folder(folder)?;
         }
         Ok(Arc::new(SystemFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        to.parent().map_or(Ok(()), sync_folder)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

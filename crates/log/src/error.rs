@@ -74,6 +74,12 @@ pub enum AppendError {
         /// Why.
         reason: String,
     },
+    /// Another broker has taken this log's store; what is appended here would be lost.
+    #[error("another broker has taken over this log's object store (epoch {epoch}): stop this one")]
+    Fenced {
+        /// Its epoch.
+        epoch: u32,
+    },
     /// The log was closed.
     #[error("the log is closed: open it again")]
     Closed,
@@ -94,7 +100,7 @@ impl AppendError {
             | Self::UnknownStream { .. }
             | Self::TooLarge { .. }
             | Self::OffsetsExhausted { .. } => ErrorKind::Invalid,
-            Self::StaleProducerEpoch { .. } => ErrorKind::Fenced,
+            Self::StaleProducerEpoch { .. } | Self::Fenced { .. } => ErrorKind::Fenced,
             Self::Full { .. } => ErrorKind::Full,
             Self::Closed => ErrorKind::Closed,
             Self::Failed { .. } => ErrorKind::Internal,
@@ -178,6 +184,32 @@ pub enum OpenError {
         /// In the store.
         expected: uuid::Uuid,
     },
+    /// Another opener of the store went on without what this write-ahead log holds.
+    #[error(
+        "{path} holds records from position {at} on that were never uploaded, and epoch {epoch} of the same log went on \
+         without them: to go on with what the object store has, move that folder away"
+    )]
+    Superseded {
+        /// Folder.
+        path: PathBuf,
+        /// Position.
+        at: u64,
+        /// Who went on.
+        epoch: u32,
+    },
+    /// The write-ahead log begins behind what the store holds: something in between is gone.
+    #[error(
+        "{path} begins at position {found}, the object store ends at {expected}: the store was emptied or restored from \
+         an older copy; bring the right one back, or move the folder away to give up what lies between"
+    )]
+    Gap {
+        /// Folder.
+        path: PathBuf,
+        /// Where the write-ahead log begins.
+        found: u64,
+        /// Where the store ends.
+        expected: u64,
+    },
     /// The object store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -206,6 +238,9 @@ pub enum StoreError {
         /// Which.
         name: String,
     },
+    /// The head is not the one that was to be replaced: another has written it.
+    #[error("the head of the object store was changed by another")]
+    HeadChanged,
     /// The head changed: another broker owns this store now.
     #[error("another broker has taken over this store (epoch {epoch}): stop this one")]
     Fenced {
@@ -240,7 +275,7 @@ impl StoreError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::Exists { .. } | Self::Missing { .. } => ErrorKind::Invalid,
-            Self::Fenced { .. } => ErrorKind::Fenced,
+            Self::Fenced { .. } | Self::HeadChanged => ErrorKind::Fenced,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Unsupported { .. } => ErrorKind::Internal,
             Self::Failed { .. } => ErrorKind::Retry,

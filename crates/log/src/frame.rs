@@ -154,6 +154,11 @@ pub(crate) fn check(bytes: &[u8], log: Uuid, position: u64) -> Option<Header> {
     (found == position && checksum(log, frame) == crc).then_some(Header { epoch, position, synced, body_bytes })
 }
 
+/// Whether these first bytes could be those of a frame written for this position.
+pub(crate) fn begins(header: &[u8; HEADER_BYTES], position: u64) -> bool {
+    header[..4] == MAGIC && header[16..24] == position.to_le_bytes()
+}
+
 /// The entries of a checked body, or nothing if it is not one that this version writes.
 pub(crate) fn entries(body: &[u8]) -> Option<Vec<Entry>> {
     let mut rest = body;

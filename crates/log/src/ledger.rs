@@ -60,10 +60,7 @@ impl Ledger {
         self.next = base.checked_add(u64::from(records)).expect("the writer checked that the offsets suffice");
         let Some(mark) = mark else { return };
         if !self.producers.contains_key(&mark.id.get()) && self.producers.len() >= PRODUCERS_MAX {
-            let oldest = self.producers.iter().min_by_key(|(_, p)| p.last.back().map(|seen| seen.base));
-            if let Some(id) = oldest.map(|(id, _)| *id) {
-                self.producers.remove(&id);
-            }
+            self.forget_oldest();
         }
         let fresh = || Producer { epoch: mark.epoch, last: VecDeque::new() };
         let known = self.producers.entry(mark.id.get()).or_insert_with(fresh);
@@ -74,6 +71,22 @@ impl Ledger {
             known.last.pop_front();
         }
         known.last.push_back(Seen { first: mark.first_sequence, records, base });
+    }
+
+    /// Takes in what is known of some producers at a later point of the same stream. Who is remembered is who wrote last, so
+    /// this gives the same as recording every batch in between.
+    pub(crate) fn merge(&mut self, producers: &[(i64, Producer)]) {
+        self.producers.extend(producers.iter().cloned());
+        while self.producers.len() > PRODUCERS_MAX {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.producers.iter().min_by_key(|(_, p)| p.last.back().map(|seen| seen.base));
+        if let Some(id) = oldest.map(|(id, _)| *id) {
+            self.producers.remove(&id);
+        }
     }
 }
 

@@ -6,22 +6,39 @@
 //!
 //! Reading order: `ids`, `frame` (bytes of one frame), `ledger` (what ordering knows of a stream), `disk`, `wal`
 //! (segment files), `state` (what is durable), `writer` (the one thread that orders), `store` and `folder` and `s3`,
-//! `object` (bytes of one object), `index` (what the store holds), `upload`, `log` (the handle).
+//! `object` (bytes of one object), `index` (what the store holds), `upload`, `fetch` (reading objects), `retain`, `recover`,
+//! `log` (the handle). `sim` runs all of it from a seed.
 
 mod disk;
 mod error;
+mod fetch;
+mod fields;
+mod folder;
 mod frame;
 mod ids;
+mod index;
 mod ledger;
 mod log;
+mod object;
+mod open;
 mod options;
+mod read;
 mod recover;
+mod retain;
+mod s3;
+#[cfg(test)]
+mod sim;
 mod state;
+mod store;
+mod upload;
 mod wal;
 mod writer;
 
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{AppendError, ErrorKind, OpenError, ReadError, StoreError};
+pub use folder::FolderStore;
 pub use ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamId};
 pub use log::Log;
 pub use options::{Append, Appended, Bounds, LogOptions, LogStats, ProducerMark, Read, Retention};
+pub use s3::{S3Options, S3Store};
+pub use store::{Head, HeadVersion, Listed, Store};

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::{Disk, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, StreamId, SystemDisk};
+use crate::{Disk, FolderStore, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Store, StreamId, SystemDisk};
 
 /// How the log is run.
 #[derive(Debug, Clone)]
@@ -34,13 +34,16 @@ pub struct LogOptions {
     pub retention_interval: Duration,
     /// Where the write-ahead log lies.
     pub disk: Arc<dyn Disk>,
+    /// Where the objects lie. One log, one store.
+    pub store: Arc<dyn Store>,
 }
 
 impl LogOptions {
-    /// Safe defaults for a log in `folder`.
+    /// Safe defaults for a log in `folder`, with its objects in `objects/` below it.
     #[must_use]
     pub fn new(folder: PathBuf, stamp: fn(&mut [u8], Offset, LeaderEpoch)) -> Self {
         Self {
+            store: Arc::new(FolderStore::new(folder.join("objects"))),
             folder,
             stamp,
             wal_segment_bytes: 64 << 20,
@@ -146,6 +149,14 @@ pub struct LogStats {
     pub upload_failures: u64,
     /// Batches that wait for upload.
     pub upload_backlog: u64,
+    /// Objects in the store that hold something of a stream.
+    pub objects: u64,
+    /// Bytes of batches in them that streams keep.
+    pub object_bytes: u64,
+    /// Objects that nothing needed any more and that were removed.
+    pub objects_removed: u64,
+    /// Batches that were read from the object store's ranges, the cache included.
+    pub object_reads: u64,
     /// Streams.
     pub streams: u64,
 }

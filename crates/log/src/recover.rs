@@ -1,8 +1,11 @@
-//! Opening the write-ahead log: reads every frame back, tells a torn tail from damage, erases the one and refuses the other.
+//! Reading the write-ahead log back onto what the store has: tells a torn tail from damage, erases the one and refuses the
+//! other, and refuses records that another opener of the store went on without. Called by `open`.
 //!
 //! Each frame says how far the log was synced when it was written. A bad frame at or past the highest such point was never
 //! acknowledged: it and all behind it are erased before the first append. A bad frame before that point was: the log
-//! does not start, and says where.
+//! does not start, and says where. What lies before the covered position is in the store and is not applied again; what
+//! lies behind it and is not known to be synced is written again and synced before it is shown: a killed process leaves
+//! pages that were never synced, and after a failed sync they read back and are not on the disk.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -11,9 +14,10 @@ use uuid::Uuid;
 use crate::{
     Disk, OpenError, StreamId,
     frame::{self, Entry, HEADER_BYTES},
+    index::Index,
     ledger::Ledger,
     state::{Placed, State, Stream},
-    wal::{HEAD_BYTES, Segment},
+    wal::{HEAD_BYTES, Segment, Spare},
 };
 
 /// What was found.
@@ -23,8 +27,9 @@ pub(crate) struct Recovered {
     pub(crate) epoch: u32,
     pub(crate) state: State,
     pub(crate) ledgers: BTreeMap<StreamId, Ledger>,
-    /// Where the next frame goes; `None` where there is no file yet.
+    /// Where the next frame goes; `None` where there is no file that it could go to.
     pub(crate) next: Option<u64>,
+    pub(crate) spares: Vec<Spare>,
 }
 
 /// Where the frames of one file end.
@@ -36,54 +41,128 @@ struct Scanned {
     sealed: bool,
 }
 
-/// Reads `folder`; `fresh` names the log where there is none yet.
-pub(crate) fn recover(disk: &dyn Disk, folder: &Path, fresh: Uuid) -> Result<Recovered, OpenError> {
+/// Frames that another opener of the store went on without.
+struct Superseded {
+    at: u64,
+    epoch: u32,
+}
+
+/// Reads `folder` onto `index`, which is empty where the store is new; `fresh` names the log where nothing does.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    folder: &Path,
+    index: Option<&Index>,
+    fresh: Uuid,
+) -> Result<Recovered, OpenError> {
     let failed = |path: &Path, source| OpenError::Disk { path: path.to_owned(), source };
-    let mut found = Recovered { log: fresh, epoch: 0, state: State::default(), ledgers: BTreeMap::new(), next: None };
-    let mut files = Vec::new();
-    for path in disk.list(folder).map_err(|source| failed(folder, source))? {
-        if path.extension().is_none_or(|kind| kind != "wal") {
+    let nothing = Index::default();
+    let log = index.map(|index| index.log);
+    let index = index.unwrap_or(&nothing);
+    let (files, spares, found_log) = files(disk, folder, log)?;
+    let mut found = Recovered {
+        log: log.or(found_log).unwrap_or(fresh),
+        epoch: 0,
+        state: restored(index),
+        ledgers: index.streams.iter().map(|(id, stream)| (*id, stream.ledger.clone())).collect(),
+        next: None,
+        spares,
+    };
+    let (mut scanned, mut synced, mut superseded) = (Vec::<Scanned>::new(), 0, None);
+    for segment in files {
+        let (end, rest, sealed, seen) =
+            scan(&segment, index, &mut found, &mut superseded).map_err(|source| failed(&segment.path, source))?;
+        if segment.end() <= index.covered {
+            // The store has all of it: a crash came between commit and reuse.
+            disk.remove(&segment.path).map_err(|source| failed(&segment.path, source))?;
             continue;
         }
-        let Some((segment, log)) = Segment::open(disk, &path).map_err(|source| failed(&path, source))? else {
-            return Err(OpenError::Damaged {
-                path,
-                at: 0,
-                what: "the head is not one that this version writes".to_owned(),
-            });
-        };
-        if files.is_empty() {
-            found.log = log;
-        } else if log != found.log {
-            return Err(OpenError::OtherLog { path, found: log, expected: found.log });
+        match scanned.last() {
+            Some(before) if before.segment.end() != segment.base => {
+                let what = format!("the file behind it begins at {:x}", segment.base);
+                return Err(OpenError::Damaged { path: before.segment.path.clone(), at: before.segment.bytes, what });
+            }
+            None if segment.base > index.covered => {
+                let (path, found) = (folder.to_owned(), segment.base);
+                return Err(OpenError::Gap { path, found, expected: index.covered });
+            }
+            _ => {}
         }
-        files.push(segment);
-    }
-    let (mut scanned, mut synced) = (Vec::<Scanned>::new(), 0);
-    for segment in files {
-        if let Some(before) = scanned.last().filter(|before| before.segment.end() != segment.base) {
-            let what = format!("the file behind it begins at {:x}", segment.base);
-            return Err(OpenError::Damaged { path: before.segment.path.clone(), at: before.segment.bytes, what });
-        }
-        let (end, rest, sealed, seen) = scan(&segment, &mut found).map_err(|source| failed(&segment.path, source))?;
         synced = synced.max(seen);
         scanned.push(Scanned { segment, end, rest, sealed });
+    }
+    if let Some(Superseded { at, epoch }) = superseded {
+        return Err(OpenError::Superseded { path: folder.to_owned(), at, epoch });
     }
     finish(disk, scanned, synced, &mut found)?;
     for stream in found.state.streams.values() {
         stream.publish();
     }
+    found.state.durable = found.next.unwrap_or(index.covered);
     Ok(found)
+}
+
+/// The streams as the store has them.
+fn restored(index: &Index) -> State {
+    State {
+        streams: index.streams.iter().map(|(id, stream)| (*id, Stream::restored(stream))).collect(),
+        covered: index.covered,
+        objects: index.objects.len() as u64,
+        ..State::default()
+    }
+}
+
+type Files = (Vec<Segment>, Vec<Spare>, Option<Uuid>);
+
+/// Opens every file of one log, in order of position, and the spares.
+fn files(disk: &dyn Disk, folder: &Path, expected: Option<Uuid>) -> Result<Files, OpenError> {
+    let failed = |path: &Path, source| OpenError::Disk { path: path.to_owned(), source };
+    let (mut segments, mut spares, mut log) = (Vec::new(), Vec::new(), expected);
+    for path in disk.list(folder).map_err(|source| failed(folder, source))? {
+        match path.extension().and_then(|kind| kind.to_str()) {
+            Some("free") => {
+                let file = disk.open(&path).map_err(|source| failed(&path, source))?;
+                let bytes = file.length().map_err(|source| failed(&path, source))?;
+                spares.push(Spare { path, bytes, file });
+            }
+            Some("wal") => {
+                let opened = Segment::open(disk, &path).map_err(|source| failed(&path, source))?;
+                let Some((segment, found)) = opened else {
+                    let what = "the head is not one that this version writes".to_owned();
+                    return Err(OpenError::Damaged { path, at: 0, what });
+                };
+                if log.is_some_and(|log| log != found) {
+                    return Err(OpenError::OtherLog { path, found, expected: log.unwrap_or_default() });
+                }
+                log = Some(found);
+                segments.push(segment);
+            }
+            _ => {}
+        }
+    }
+    segments.sort_by_key(|segment| segment.base);
+    Ok((segments, spares, log))
 }
 
 /// Takes the frames of one file. Returns where they end, where the zeros behind them begin, whether the file was left on
 /// purpose, and the highest synced position that any whole frame names, those behind a bad one included.
-fn scan(segment: &Segment, found: &mut Recovered) -> std::io::Result<(u64, u64, bool, u64)> {
+fn scan(
+    segment: &Segment,
+    index: &Index,
+    found: &mut Recovered,
+    superseded: &mut Option<Superseded>,
+) -> std::io::Result<(u64, u64, bool, u64)> {
     let mut bytes = vec![0; usize::try_from(segment.bytes).expect("a file of the log is below 4 GiB")];
     segment.file.read_at(0, &mut bytes)?;
+    let covered = usize::try_from(index.covered.saturating_sub(segment.base)).unwrap_or(usize::MAX);
     let (mut at, mut synced) = (HEAD_BYTES, 0);
     while at + HEADER_BYTES <= bytes.len() {
-        let Some(header) = frame::check(&bytes[at..], found.log, segment.base + at as u64) else {
+        let position = segment.base + at as u64;
+        let Some(header) = frame::check(&bytes[at..], found.log, position) else {
+            if at < covered {
+                // The store has what was here; the frames go on where it ends.
+                at = covered.min(bytes.len());
+                continue;
+            }
             let used = used_up_to(&bytes, at);
             let later = (at..used.min(bytes.len().saturating_sub(HEADER_BYTES))).step_by(8);
             let later = later.filter(|at| bytes[*at] != 0);
@@ -92,21 +171,27 @@ fn scan(segment: &Segment, found: &mut Recovered) -> std::io::Result<(u64, u64, 
                     synced = synced.max(header.synced);
                 }
             }
-            return Ok((segment.base + at as u64, segment.base + used as u64, false, synced));
+            return Ok((position, segment.base + used as u64, false, synced));
         };
         found.epoch = found.epoch.max(header.epoch);
         synced = synced.max(header.synced);
-        let body = &bytes[at + HEADER_BYTES..at + HEADER_BYTES + header.body_bytes];
-        let start = segment.base + (at + HEADER_BYTES) as u64;
-        for entry in frame::entries(body).unwrap_or_default() {
-            take(found, entry, start);
+        if let (None, Some(epoch)) = (&superseded, index.superseded(header.epoch, position)) {
+            *superseded = Some(Superseded { at: position, epoch });
+        }
+        if at >= covered {
+            let body = &bytes[at + HEADER_BYTES..at + HEADER_BYTES + header.body_bytes];
+            let start = position + HEADER_BYTES as u64;
+            for entry in frame::entries(body).unwrap_or_default() {
+                take(found, entry, start);
+            }
         }
         at += header.frame_bytes();
         if header.body_bytes == 0 {
-            return Ok((segment.base + at as u64, segment.base + at as u64, true, synced));
+            break;
         }
     }
-    Ok((segment.base + at as u64, segment.base + at as u64, true, synced))
+    let end = segment.base + at as u64;
+    Ok((end, end, true, synced))
 }
 
 /// One past the last page at or behind `at` that is not all zeros: most of a young file is, and need be neither searched
@@ -165,12 +250,10 @@ fn take(found: &mut Recovered, entry: Entry, body_at: u64) {
     }
 }
 
-/// Refuses damage, erases a torn tail, and says where the log goes on.
+/// Refuses damage, erases a torn tail, syncs the rest, and says where the log goes on.
 fn finish(disk: &dyn Disk, scanned: Vec<Scanned>, synced: u64, found: &mut Recovered) -> Result<(), OpenError> {
     let mut torn = false;
-    let files = scanned.len();
-    for (place, Scanned { segment, end, rest, sealed }) in scanned.into_iter().enumerate() {
-        let last = place + 1 == files;
+    for Scanned { segment, end, rest, sealed } in scanned {
         let failed = |source| OpenError::Disk { path: segment.path.clone(), source };
         if torn {
             // Nothing in it was acknowledged: the bad frame before it lies at or past every synced point.
@@ -188,12 +271,22 @@ fn finish(disk: &dyn Disk, scanned: Vec<Scanned>, synced: u64, found: &mut Recov
                 segment.file.write_at(end - segment.base, &rest).map_err(failed)?;
             }
         }
-        if !sealed || last {
-            // A killed process may have written what it never synced: it is read back, so it must be durable by now.
-            segment.file.sync().map_err(failed)?;
-        }
+        write_again(&segment, synced, end).map_err(failed)?;
+        segment.file.sync().map_err(failed)?;
         found.next = Some(if sealed { segment.end() } else { end });
         found.state.segments.insert(segment.base, segment);
     }
     Ok(())
+}
+
+/// Writes what no frame says was synced once more, so that the sync that follows cannot pass over it.
+fn write_again(segment: &Segment, synced: u64, end: u64) -> std::io::Result<()> {
+    let from = synced.max(segment.base);
+    let Some(length) = end.checked_sub(from).and_then(|length| usize::try_from(length).ok()) else { return Ok(()) };
+    let mut bytes = vec![0; length];
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    segment.file.read_at(from - segment.base, &mut bytes)?;
+    segment.file.write_at(from - segment.base, &bytes)
 }

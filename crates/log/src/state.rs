@@ -1,11 +1,22 @@
-//! What is durable: every stream's batches and where their bytes lie. Written by the writer after each sync, and by
-//! nobody else; read by everybody. Nothing enters before it is durable.
+//! What is durable: every stream's batches and where their bytes lie. Written by the writer after each sync and by the
+//! uploader after each commit, and by nobody else; read by everybody. Nothing enters before it is durable.
+//!
+//! A batch is kept here one by one while its bytes lie in the write-ahead log or in the tail; what the store has and the
+//! tail has not is known by its range only, so that memory does not grow with what is stored.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::{Offset, Retention, StreamId, wal::Segment};
+use crate::{
+    Offset, Retention, StreamId,
+    index::{Change, Delta, Indexed, Range},
+    wal::Segment,
+};
 
 /// Where one batch lies.
 #[derive(Clone, Copy, Debug)]
@@ -27,17 +38,44 @@ impl Placed {
 /// One stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    /// Batches in the write-ahead log or the tail; the older of them may be in a range too.
     pub(crate) batches: VecDeque<Placed>,
+    /// What the store holds.
+    pub(crate) ranges: VecDeque<Arc<Range>>,
     pub(crate) start: Offset,
-    pub(crate) bytes: u64,
     pub(crate) retention: Retention,
     pub(crate) end: watch::Sender<Offset>,
+    /// One past what the store holds.
+    pub(crate) uploaded: Offset,
+    /// Bytes of batches that the store does not have.
+    waiting_bytes: u64,
+    range_bytes: u64,
 }
 
 impl Stream {
     pub(crate) fn new(retention: Retention) -> Self {
         let (end, _) = watch::channel(Offset::default());
-        Self { batches: VecDeque::new(), start: Offset::default(), bytes: 0, retention, end }
+        Self {
+            batches: VecDeque::new(),
+            ranges: VecDeque::new(),
+            start: Offset::default(),
+            retention,
+            end,
+            uploaded: Offset::default(),
+            waiting_bytes: 0,
+            range_bytes: 0,
+        }
+    }
+
+    /// A stream as the store has it.
+    pub(crate) fn restored(indexed: &Indexed) -> Self {
+        let mut stream = Self::new(indexed.retention);
+        stream.start = indexed.start;
+        stream.ranges = indexed.ranges.clone();
+        stream.range_bytes = indexed.ranges.iter().map(|range| range.bytes).sum();
+        stream.uploaded = indexed.ledger.next;
+        stream.end.send_replace(indexed.ledger.next);
+        stream
     }
 
     /// One past the last durable offset.
@@ -45,8 +83,23 @@ impl Stream {
         *self.end.borrow()
     }
 
+    /// Bytes kept.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.range_bytes + self.waiting_bytes
+    }
+
+    /// Bytes kept that the store has.
+    pub(crate) const fn range_bytes(&self) -> u64 {
+        self.range_bytes
+    }
+
+    /// Batches that the store does not have yet.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Placed> {
+        self.batches.range(self.batches.partition_point(|batch| batch.base < self.uploaded)..)
+    }
+
     pub(crate) fn push(&mut self, placed: Placed) {
-        self.bytes += u64::from(placed.length);
+        self.waiting_bytes += u64::from(placed.length);
         self.batches.push_back(placed);
     }
 
@@ -58,18 +111,69 @@ impl Stream {
         }
     }
 
-    /// Forgets batches that end at or before `offset`.
+    /// Forgets batches and ranges that end at or before `offset`.
     pub(crate) fn delete_before(&mut self, offset: Offset) {
         self.start = self.start.max(offset.min(self.durable_end()));
-        while self.batches.front().is_some_and(|batch| batch.next() <= self.start) {
-            let gone = self.batches.pop_front().expect("it was just looked at");
-            self.bytes -= u64::from(gone.length);
+        while let Some(gone) = self.batches.pop_front_if(|batch| batch.next() <= self.start) {
+            if gone.base >= self.uploaded {
+                self.waiting_bytes -= u64::from(gone.length);
+            }
         }
+        while let Some(gone) = self.ranges.pop_front_if(|range| range.next <= self.start) {
+            self.range_bytes -= gone.bytes;
+        }
+    }
+
+    /// Takes in what the store has now.
+    fn add_range(&mut self, range: &Arc<Range>) {
+        self.uploaded = self.uploaded.max(range.next);
+        if range.next > self.start {
+            self.range_bytes += range.bytes;
+            self.ranges.push_back(range.clone());
+        }
+        self.waiting_bytes = self.waiting().map(|batch| u64::from(batch.length)).sum();
     }
 
     /// Index of the batch that holds `offset`, or of the first behind it.
     pub(crate) fn find(&self, offset: Offset) -> usize {
         self.batches.partition_point(|batch| batch.next() <= offset)
+    }
+
+    /// The range that holds `offset`, and those behind it.
+    pub(crate) fn ranges_from(&self, offset: Offset) -> impl Iterator<Item = &Arc<Range>> {
+        self.ranges.range(self.ranges.partition_point(|range| range.next <= offset)..)
+    }
+}
+
+/// The newest bytes of the write-ahead log, as they were written: what readers that keep up are served from. Only the
+/// writer puts something in, so no reader of old data can push the new out.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    groups: VecDeque<(u64, Bytes)>,
+    bytes: u64,
+}
+
+impl Tail {
+    pub(crate) fn push(&mut self, position: u64, group: Bytes, bytes_max: u64) {
+        self.bytes += group.len() as u64;
+        self.groups.push_back((position, group));
+        while let Some((_, old)) = self.groups.pop_front_if(|_| self.bytes > bytes_max) {
+            self.bytes -= old.len() as u64;
+        }
+    }
+
+    /// The bytes at a position, if they are all here.
+    pub(crate) fn find(&self, position: u64, length: u32) -> Option<Bytes> {
+        let at = self.groups.partition_point(|(start, _)| *start <= position).checked_sub(1)?;
+        let (start, group) = &self.groups[at];
+        let from = usize::try_from(position - start).ok()?;
+        let to = from.checked_add(length as usize)?;
+        (to <= group.len()).then(|| group.slice(from..to))
+    }
+
+    /// Position of the oldest byte.
+    fn start(&self) -> u64 {
+        self.groups.front().map_or(u64::MAX, |(start, _)| *start)
     }
 }
 
@@ -78,11 +182,42 @@ impl Stream {
 pub(crate) struct State {
     pub(crate) streams: BTreeMap<StreamId, Stream>,
     pub(crate) segments: BTreeMap<u64, Segment>,
+    pub(crate) tail: Tail,
+    /// Position before which the log is durable and shown.
+    pub(crate) durable: u64,
+    /// Position before which the store has everything.
+    pub(crate) covered: u64,
+    /// Objects that the index names.
+    pub(crate) objects: u64,
 }
 
 impl State {
     /// The file that holds a position.
     pub(crate) fn segment(&self, position: u64) -> Option<&Segment> {
-        self.segments.range(..=position).next_back().map(|(_, segment)| segment)
+        self.segments.range(..=position).next_back().map(|(_, segment)| segment).filter(|s| position < s.end())
+    }
+
+    /// Bytes that only the write-ahead log has.
+    pub(crate) const fn depth(&self) -> u64 {
+        self.durable.saturating_sub(self.covered)
+    }
+
+    /// Takes in what was committed: ranges instead of batches, except for those that the tail still serves.
+    pub(crate) fn commit(&mut self, delta: &Delta) {
+        for change in &delta.changes {
+            if let Change::Range { id, range } = change {
+                if let Some(stream) = self.streams.get_mut(id) {
+                    stream.add_range(range);
+                }
+            }
+        }
+        self.covered = self.covered.max(delta.covered);
+        let needed_from = self.covered.min(self.tail.start());
+        for stream in self.streams.values_mut() {
+            while stream.batches.pop_front_if(|batch| batch.position < needed_from).is_some() {}
+            if stream.batches.capacity() > 4 * stream.batches.len() + 64 {
+                stream.batches.shrink_to_fit();
+            }
+        }
     }
 }

@@ -8,21 +8,18 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc},
 };
 
-use bytes::BytesMut;
-use parking_lot::RwLock;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use crate::{
-    Append, AppendError, Appended, LeaderEpoch, LogOptions, Offset, StreamId,
+    Append, AppendError, Appended, LeaderEpoch, Offset, StreamId,
     frame::{self, BATCH_OVERHEAD_BYTES, BatchEntry, Entry, HEADER_BYTES, frame_bytes},
     ledger::Ledger,
-    log::Counters,
-    state::{Placed, State, Stream},
+    open::Shared,
+    state::{Placed, Stream},
     wal::{HEAD_BYTES, Segment},
 };
 
@@ -52,18 +49,16 @@ enum Visible {
 }
 
 /// The writer's own state; nothing else touches it.
+#[derive(Debug)]
 pub(crate) struct Writer {
-    pub(crate) options: LogOptions,
-    pub(crate) folder: PathBuf,
-    pub(crate) log: Uuid,
-    pub(crate) epoch: u32,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) ledgers: BTreeMap<StreamId, Ledger>,
-    pub(crate) state: Arc<RwLock<State>>,
-    pub(crate) counters: Arc<Counters>,
     /// Where the next frame goes.
     pub(crate) next: u64,
     pub(crate) synced: u64,
     pub(crate) segment: Option<Segment>,
+    /// What was written and is not shown yet.
+    pub(crate) written: Vec<(u64, Bytes)>,
 }
 
 impl Writer {
@@ -80,8 +75,8 @@ impl Writer {
                 }
                 group.push(call);
             }
-            if let Some(error) = &failed {
-                group.into_iter().for_each(|call| refuse(call, error));
+            if let Some(error) = self.shared.fenced().or_else(|| failed.clone()) {
+                group.into_iter().for_each(|call| self.refuse(call, &error));
                 continue;
             }
             match self.group(group) {
@@ -100,7 +95,7 @@ impl Writer {
     }
 
     /// Orders a group, makes it durable with one sync, shows it, and only then acknowledges it.
-    fn group(&mut self, group: Vec<Call>) -> io::Result<Option<oneshot::Sender<()>>> {
+    pub(crate) fn group(&mut self, group: Vec<Call>) -> io::Result<Option<oneshot::Sender<()>>> {
         let (mut buffer, mut start) = (Vec::new(), self.next);
         let (mut ordered, mut visible, mut closing) = (Vec::new(), Vec::new(), None);
         for call in group {
@@ -116,8 +111,7 @@ impl Writer {
                     (body, vec![Visible::Change(entry)], Vec::new(), reply)
                 }
                 Call::Append { entries, bytes, reply } => {
-                    self.counters.queued.fetch_sub(1, Ordering::Relaxed);
-                    self.counters.queued_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+                    self.shared.counters.left_queue(bytes);
                     let (body, shown, results) = self.order(entries);
                     (body, shown, results, reply)
                 }
@@ -129,7 +123,7 @@ impl Writer {
                 }
                 let position = start + buffer.len() as u64;
                 let body_at = position + HEADER_BYTES as u64;
-                frame::put_frame(&mut buffer, self.log, self.epoch, position, self.synced, &body);
+                frame::put_frame(&mut buffer, self.shared.log, self.shared.epoch, position, self.synced, &body);
                 visible.extend(shown.into_iter().map(|shown| match shown {
                     Visible::Batch(id, placed) => {
                         Visible::Batch(id, Placed { position: body_at + placed.position, ..placed })
@@ -165,7 +159,7 @@ impl Writer {
     ) -> Result<Appended, AppendError> {
         let Append { stream, records, max_timestamp, producer, mut bytes } = entry;
         let records = records.get();
-        let log_start = self.state.read().streams.get(&stream).map_or(Offset::default(), |stream| stream.start);
+        let log_start = self.shared.state.read().streams.get(&stream).map_or(Offset::default(), |stream| stream.start);
         let ledger = self.ledgers.get_mut(&stream).ok_or(AppendError::UnknownStream { stream })?;
         if let Some(mark) = &producer {
             if let Some(base_offset) = ledger.check(mark, records)? {
@@ -174,13 +168,13 @@ impl Writer {
         }
         let base = ledger.next;
         base.checked_add(u64::from(records)).ok_or(AppendError::OffsetsExhausted { stream })?;
-        (self.options.stamp)(&mut bytes, base, LeaderEpoch::new(self.epoch));
+        (self.shared.options.stamp)(&mut bytes, base, LeaderEpoch::new(self.shared.epoch));
         let length = u32::try_from(bytes.len()).expect("an append is no larger than a write-ahead file");
         let mut batch = BatchEntry { stream, base, records, max_timestamp, producer, at: 0, length };
         frame::put_batch(body, &mut batch, &bytes);
         ledger.record(base, records, producer.as_ref());
-        self.counters.appends.fetch_add(1, Ordering::Relaxed);
-        self.counters.appended_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
+        self.shared.counters.appends.fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.appended_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
         shown.push(Visible::Batch(
             stream,
             Placed { base, records, max_timestamp, position: u64::from(batch.at), length },
@@ -212,7 +206,7 @@ impl Writer {
             if let Some(segment) = &self.segment {
                 let position = start + buffer.len() as u64;
                 if position + HEADER_BYTES as u64 <= segment.end() {
-                    frame::put_frame(buffer, self.log, self.epoch, position, self.synced, &[]);
+                    frame::put_frame(buffer, self.shared.log, self.shared.epoch, position, self.synced, &[]);
                 }
             }
         }
@@ -220,30 +214,29 @@ impl Writer {
             let segment = self.segment.as_ref().expect("frames are gathered only for a file that they fit into");
             segment.file.write_at(start - segment.base, buffer)?;
             segment.file.sync()?;
-            self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
             self.next = start + buffer.len() as u64;
             self.synced = self.next;
-            buffer.clear();
+            buffer.shrink_to_fit();
+            self.written.push((start, std::mem::take(buffer).into()));
         }
         if leave {
             let base = self.segment.as_ref().map_or(self.next, Segment::end);
-            let segment = Segment::create(
-                self.options.disk.as_ref(),
-                &self.folder,
-                self.log,
-                base,
-                self.options.wal_segment_bytes,
-            )?;
+            let segment = self.shared.next_segment(base)?;
             self.next = base + HEAD_BYTES as u64;
-            self.state.write().segments.insert(base, segment.clone());
+            self.shared.state.write().segments.insert(base, segment.clone());
             self.segment = Some(segment);
         }
         Ok(())
     }
 
     /// Makes a durable group visible, all of it at once, and wakes who waits for it.
-    fn show(&self, visible: Vec<Visible>) {
-        let mut state = self.state.write();
+    fn show(&mut self, visible: Vec<Visible>) {
+        let mut state = self.shared.state.write();
+        for (position, group) in self.written.drain(..) {
+            state.tail.push(position, group, self.shared.options.tail_bytes_max);
+        }
+        state.durable = self.next;
         let mut touched = Vec::new();
         for shown in visible {
             match shown {
@@ -278,16 +271,25 @@ impl Writer {
                 stream.publish();
             }
         }
-    }
-}
-
-fn refuse(call: Call, error: &AppendError) {
-    match call {
-        Call::Append { reply, .. } | Call::Change { reply, .. } => {
-            let _ = reply.send(Err(error.clone()));
+        let depth = state.depth();
+        drop(state);
+        if depth >= self.shared.upload_at() {
+            self.shared.uploads.notify_one();
         }
-        Call::Close { reply } => {
-            let _ = reply.send(());
+    }
+
+    fn refuse(&self, call: Call, error: &AppendError) {
+        match call {
+            Call::Append { bytes, reply, .. } => {
+                self.shared.counters.left_queue(bytes);
+                let _ = reply.send(Err(error.clone()));
+            }
+            Call::Change { reply, .. } => {
+                let _ = reply.send(Err(error.clone()));
+            }
+            Call::Close { reply } => {
+                let _ = reply.send(());
+            }
         }
     }
 }

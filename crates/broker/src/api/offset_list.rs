@@ -22,7 +22,6 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 /// The first version that has leader epochs.
 const EPOCH_FIRST: i16 = 4;
-const READ_BYTES: usize = 1 << 20;
 
 pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     let mut topics = Vec::new();
@@ -91,29 +90,11 @@ async fn first_at(broker: &Broker, stream: StreamId, base: Offset, timestamp: i6
     Ok((timestamp, wire(base.get())))
 }
 
-/// The record with the greatest timestamp (KIP-734), by walking the headers.
+/// The record with the greatest timestamp (KIP-734): the log knows its batch.
 async fn greatest(broker: &Broker, stream: StreamId) -> Result<(i64, i64), FetchError> {
-    let bounds = broker.inner.log.bounds(stream)?;
-    let mut best: Option<(i64, u64)> = None;
-    let mut at = bounds.log_start;
-    while at < bounds.durable_end {
-        let fetched = broker.read(stream, at, READ_BYTES).await?;
-        let before = at;
-        for bytes in &fetched.batches {
-            let Ok(header) = batch::BatchHeader::parse(bytes) else { continue };
-            let base = u64::try_from(header.base_offset).unwrap_or(0);
-            if best.is_none_or(|(timestamp, _)| header.max_timestamp > timestamp) {
-                best = Some((header.max_timestamp, base));
-            }
-            at = Offset::new(base.saturating_add(header.record_count.max(1) as u64));
-        }
-        if at <= before {
-            break;
-        }
-    }
-    match best {
+    match broker.inner.log.latest_time(stream).await? {
         None => Ok((-1, -1)),
-        Some((timestamp, base)) => first_at(broker, stream, Offset::new(base), timestamp).await,
+        Some((timestamp, base)) => first_at(broker, stream, base, timestamp).await,
     }
 }
 

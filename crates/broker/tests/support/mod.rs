@@ -19,7 +19,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub async fn open(folder: &Path, options: BrokerOptions) -> Broker {
-    let log = LogOptions::new(folder.join("log"), batch::stamp);
+    open_log(LogOptions::new(folder.join("log"), batch::stamp), options).await
+}
+
+pub async fn open_log(log: LogOptions, options: BrokerOptions) -> Broker {
     let log = Log::open(log, Clock::system(), Entropy::system()).await.unwrap();
     Broker::open(options, log, Clock::system(), Entropy::system()).await.unwrap()
 }

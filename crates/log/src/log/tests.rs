@@ -2,10 +2,14 @@
 
 use std::{fs, num::NonZeroU32, os::unix::fs::FileExt, path::Path};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use uuid::Uuid;
 
 use super::*;
-use crate::{Appended, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Sequence};
+use crate::{
+    Appended, ErrorKind, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Sequence, Store,
+    store::memory::MemoryStore,
+};
 
 fn stamp(bytes: &mut [u8], base: Offset, _: LeaderEpoch) {
     bytes[..8].copy_from_slice(&base.get().to_be_bytes());
@@ -173,4 +177,251 @@ async fn retention_moves_the_start_and_offsets_stay() {
     assert_eq!((bounds.log_start.get(), bounds.durable_end.get()), (4, 8));
     assert!(matches!(log.read(stream(), Offset::new(3), 1).await, Err(ReadError::OutOfRange { .. })));
     assert_eq!(log.read(stream(), Offset::new(4), 1).await.expect("readable").batches.len(), 1);
+}
+
+/// Uploads at once, and forgets at once.
+fn eager(folder: &Path) -> LogOptions {
+    LogOptions {
+        upload_bytes: 10_000,
+        upload_interval: Duration::from_millis(20),
+        tail_bytes_max: 20_000,
+        retention_interval: Duration::from_millis(20),
+        ..options(folder)
+    }
+}
+
+async fn open_with(options: LogOptions) -> Log {
+    let log = Log::open(options, Clock::system(), Entropy::system()).await.expect("it opens");
+    log.create_stream(stream(), Retention::default()).await.expect("a stream");
+    log
+}
+
+/// Waits for what must come to pass, however slow the machine.
+async fn until(mut come: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if come() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to pass");
+}
+
+fn files(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry"));
+    entries.map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_alone_gives_back_bytes_bounds_times_and_duplicates() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_with(eager(folder.path())).await;
+    for n in 0..300_i32 {
+        let append = Append { max_timestamp: i64::from(n) * 10, ..batch(n as u8, Some(n * 2)) };
+        put(&log, append).await;
+    }
+    log.delete_before(stream(), Offset::new(7)).await.expect("durable");
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    let read_from = |log: Log| async move {
+        let (mut at, mut found) = (Offset::new(7), Vec::new());
+        while found.len() < 297 {
+            let read = log.read(stream(), at, 3000).await.expect("readable");
+            at = Offset::new(2 * (3 + found.len() + read.batches.len()) as u64);
+            found.extend(read.batches);
+        }
+        found
+    };
+    let before = read_from(log.clone()).await;
+    let stats = log.stats();
+    assert!(stats.uploads > 3 && stats.upload_backlog == 0 && stats.object_bytes > 200_000, "{stats:?}");
+    let held: usize = log.0.shared.state.read().streams.values().map(|stream| stream.batches.len()).sum();
+    assert!(held < 40, "{held} batches are remembered one by one");
+    log.close().await;
+    drop(log);
+    fs::remove_dir_all(folder.path().join("wal")).expect("the write-ahead log is lost");
+    let log = open_with(eager(folder.path())).await;
+    let bounds = log.bounds(stream()).expect("known");
+    assert_eq!((bounds.log_start.get(), bounds.durable_end.get()), (7, 600));
+    assert_eq!(read_from(log.clone()).await, before);
+    for n in 295..300 {
+        let again = put(&log, batch(1, Some(n * 2))).await;
+        assert_eq!((again.duplicate, again.base_offset.get()), (true, n as u64 * 2));
+    }
+    for n in [4_u64, 150, 299] {
+        let found = log.find_time(stream(), n as i64 * 10 - 5).await.expect("readable");
+        assert_eq!(found, Some(Offset::new((n * 2).max(7))));
+    }
+    assert_eq!(log.latest_time(stream()).await.expect("readable"), Some((2_990, Offset::new(598))));
+    assert_eq!(log.find_time(stream(), 3_000).await.expect("readable"), None);
+    assert_eq!(put(&log, batch(3, Some(600))).await.base_offset.get(), 600);
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_is_away_appends_go_on_until_the_bound_and_again_when_it_is_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = MemoryStore::new(1);
+    let log =
+        open_with(LogOptions { wal_bytes_max: 300_000, store: Arc::new(store.clone()), ..eager(folder.path()) }).await;
+    store.set_away(true);
+    let mut accepted = 0;
+    let refused = loop {
+        match log.append(vec![batch(1, None)]).await {
+            Ok(_) => accepted += 1,
+            Err(error) => break error,
+        }
+        until(|| log.stats().upload_failures > 0 || accepted < 30).await;
+    };
+    assert!(accepted > 200, "{accepted}");
+    assert_eq!(refused.kind(), ErrorKind::Full);
+    let said = refused.to_string();
+    assert!(said.contains("wal_bytes_max") && said.contains("the store is away"), "{said}");
+    assert!(log.stats().wal_depth_bytes >= 300_000);
+    assert_eq!(log.bounds(stream()).expect("known").durable_end.get(), accepted * 2);
+    store.set_away(false);
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    assert_eq!(put(&log, batch(2, None)).await.base_offset.get(), accepted * 2);
+    assert_eq!(all(&log).await.len() as u64, accepted + 1);
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn write_ahead_files_are_used_again_and_objects_go_when_no_stream_needs_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_with(eager(folder.path())).await;
+    let other = StreamId::new(Uuid::from_u128(2), PartitionIndex::new(0));
+    log.create_stream(other, Retention::default()).await.expect("a stream");
+    for n in 0..600_u64 {
+        put(&log, batch(n as u8, None)).await;
+        if n % 2 == 0 {
+            put(&log, Append { stream: other, ..batch(n as u8, None) }).await;
+        }
+        if n % 50 == 0 {
+            until(|| log.stats().wal_depth_bytes < 100_000).await;
+        }
+    }
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    let wal = files(&folder.path().join("wal"));
+    assert!(wal <= 5, "{wal} write-ahead files for 800 kB in files of 128 KiB");
+    let data = folder.path().join("objects/data");
+    let objects = files(&data);
+    assert!(objects > 10, "{objects}");
+    log.set_retention(stream(), Retention { ms: None, bytes: Some(50_000) }).await.expect("durable");
+    log.delete_stream(other).await.expect("durable");
+    // It keeps what it may, and the rest of the oldest range.
+    until(|| log.stats().object_bytes < 75_000 && files(&data) < objects / 2).await;
+    until(|| log.stats().wal_depth_bytes == 0 && files(&data) as u64 == log.stats().objects).await;
+    let bounds = log.bounds(stream()).expect("known");
+    assert!(bounds.log_start.get() > 1_000 && bounds.durable_end.get() == 1_200, "{bounds:?}");
+    for at in [bounds.log_start.get().next_multiple_of(2), 1_198] {
+        let kept = log.read(stream(), Offset::new(at), 1).await.expect("readable").batches;
+        assert!(kept[0][8..] == [(at / 2) as u8; 892], "at {at}");
+    }
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_opener_fences_the_first_and_what_it_went_on_without_is_not_passed_over() {
+    let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1));
+    let with = |folder: &Path| LogOptions { store: store.clone(), ..eager(folder) };
+    let slow = LogOptions { upload_interval: Duration::from_secs(3600), upload_bytes: 1 << 20, ..with(one.path()) };
+    let first = open_with(slow.clone()).await;
+    put(&first, batch(1, None)).await;
+    let second = open_with(with(two.path())).await;
+    put(&second, batch(2, None)).await;
+    until(|| second.stats().wal_depth_bytes == 0).await;
+    first.0.shared.uploads.notify_one();
+    let mut refused = None;
+    for _ in 0..2_000 {
+        refused = first.append(vec![batch(3, None)]).await.err();
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert_eq!(refused.expect("it is refused at its next contact").kind(), ErrorKind::Fenced);
+    assert_eq!(all(&second).await.len(), 1);
+    first.close().await;
+    drop(first);
+    second.close().await;
+    drop(second);
+    let opened = Log::open(with(one.path()), Clock::system(), Entropy::system()).await;
+    assert!(matches!(opened, Err(OpenError::Superseded { .. })), "{opened:?}");
+    let again = open_with(with(two.path())).await;
+    assert_eq!(all(&again).await[0][8..], [2; 892]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_emptied_is_not_taken_for_a_new_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_with(eager(folder.path())).await;
+    for n in 0..300 {
+        put(&log, batch(n as u8, None)).await;
+    }
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    log.close().await;
+    drop(log);
+    fs::remove_dir_all(folder.path().join("objects")).expect("emptied");
+    let opened = Log::open(eager(folder.path()), Clock::system(), Entropy::system()).await;
+    assert!(matches!(opened, Err(OpenError::Gap { .. })), "{opened:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_object_is_an_error_and_never_other_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = MemoryStore::new(1);
+    let options = LogOptions { store: Arc::new(store.clone()), tail_bytes_max: 0, ..eager(folder.path()) };
+    let log = open_with(options).await;
+    for n in 0..20 {
+        put(&log, batch(n as u8, None)).await;
+    }
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    let object = store.names().into_iter().find(|name| name.starts_with("data/")).expect("an object");
+    store.damage(&object, 500);
+    let read = log.read(stream(), Offset::default(), 1 << 20).await;
+    assert!(matches!(read, Err(ReadError::Damaged { .. })), "{read:?}");
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_from_the_beginning_leaves_the_tail_where_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_with(LogOptions { cache_bytes_max: 5_000, ..eager(folder.path()) }).await;
+    for n in 0..200 {
+        put(&log, batch(n as u8, None)).await;
+    }
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    let newest = || {
+        let state = log.0.shared.state.read();
+        let place = *state.streams[&stream()].batches.back().expect("the tail's batches are remembered");
+        state.tail.find(place.position, place.length).expect("it is in the tail")
+    };
+    let (before, reads) = (newest(), log.stats().object_reads);
+    assert_eq!(all(&log).await.len(), 200);
+    assert!(log.stats().object_reads > reads + 100, "the replay came from objects");
+    let reads = log.stats().object_reads;
+    assert_eq!(newest(), before);
+    assert_eq!(log.read(stream(), Offset::new(398), 1).await.expect("readable").batches, [before]);
+    assert_eq!(log.stats().object_reads, reads, "the tail answers without the store");
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_a_write_ahead_log_alone_opens_and_is_uploaded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path()).await;
+    for n in 0..200 {
+        put(&log, batch(n as u8, Some(n * 2))).await;
+    }
+    let before = all(&log).await;
+    log.close().await;
+    drop(log);
+    // As it was before there were objects: nothing had been uploaded.
+    fs::remove_dir_all(folder.path().join("objects")).expect("removed");
+    let log = open_with(eager(folder.path())).await;
+    assert_eq!(all(&log).await, before);
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    assert_eq!(all(&log).await, before);
+    assert!(put(&log, batch(9, Some(398))).await.duplicate);
+    log.close().await;
 }

@@ -1,0 +1,263 @@
+//! What the store holds: the index, as changes in immutable files under one head. Written by `upload`, read when the log is
+//! opened. `index/layout.rs` has the bytes.
+//!
+//! The head names a snapshot and the deltas behind it; who replaces the head owns the store. All else is immutable, so a
+//! reader that finds a file missing has an old head and reads it again. Applying the same files always gives the same
+//! index: offsets, producers and ranges come back from a bucket alone.
+
+mod layout;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+pub(crate) use self::layout::{HeadRecord, IndexName};
+use crate::{
+    Offset, Retention, StoreError, StreamId,
+    ledger::{Ledger, Producer},
+    object::{ObjectId, PartPlace},
+    store::{HeadVersion, Store},
+};
+
+/// Epochs whose beginning is remembered; an older write-ahead log that comes back is caught by its positions alone.
+const EPOCHS_KEPT: usize = 1_000;
+/// How often the index may be replaced while it is being read, before opening gives up.
+const LOAD_TRIES_MAX: usize = 16;
+
+/// Batches of one stream in one object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Range {
+    pub(crate) object: ObjectId,
+    pub(crate) part: PartPlace,
+    pub(crate) base: Offset,
+    pub(crate) next: Offset,
+    /// Bytes of the batches.
+    pub(crate) bytes: u64,
+    pub(crate) batches: u32,
+    pub(crate) max_timestamp: i64,
+    /// Leader epochs that begin here, the one in force at `base` first.
+    pub(crate) epochs: Vec<(u32, Offset)>,
+    /// Transactions that were aborted here. Nothing writes any yet; a reader needs the place.
+    pub(crate) aborted: Vec<Aborted>,
+}
+
+/// An aborted transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Aborted {
+    pub(crate) producer: i64,
+    pub(crate) first: Offset,
+    pub(crate) last: Offset,
+}
+
+/// One step of the index.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    /// An epoch began at this position of the write-ahead log.
+    Epoch { epoch: u32, at: u64 },
+    /// A stream is there, with these limits; `next` is where it goes on.
+    Stream { id: StreamId, retention: Retention, start: Offset, next: Offset },
+    /// A stream and all it held are gone.
+    Deleted { id: StreamId },
+    /// A range was added.
+    Range { id: StreamId, range: Arc<Range> },
+    /// What is remembered of producers at the end of the stream; others are as before.
+    Producers { id: StreamId, producers: Vec<(i64, Producer)> },
+}
+
+/// One file of the index: a delta on what was, or a snapshot that begins from nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Delta {
+    pub(crate) log: Uuid,
+    pub(crate) snapshot: bool,
+    pub(crate) epoch: u32,
+    /// One more than the file before.
+    pub(crate) sequence: u64,
+    /// The store has all of the write-ahead log before this position.
+    pub(crate) covered: u64,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// One stream as the store has it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Indexed {
+    pub(crate) retention: Retention,
+    pub(crate) start: Offset,
+    pub(crate) ledger: Ledger,
+    pub(crate) ranges: VecDeque<Arc<Range>>,
+}
+
+/// The whole index.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) log: Uuid,
+    pub(crate) epoch: u32,
+    pub(crate) sequence: u64,
+    pub(crate) covered: u64,
+    /// Where each epoch began, rising.
+    pub(crate) epochs: VecDeque<(u32, u64)>,
+    pub(crate) streams: BTreeMap<StreamId, Indexed>,
+    /// Objects, and how many ranges lie in each.
+    pub(crate) objects: BTreeMap<ObjectId, u32>,
+}
+
+impl Index {
+    /// Applies a file. Returns the objects that nothing needs any more.
+    pub(crate) fn apply(&mut self, delta: &Delta) -> Vec<ObjectId> {
+        let before: BTreeSet<ObjectId> = self.objects.keys().copied().collect();
+        if delta.snapshot {
+            *self = Self::default();
+        }
+        self.log = delta.log;
+        self.epoch = delta.epoch;
+        self.sequence = delta.sequence;
+        self.covered = delta.covered;
+        for change in &delta.changes {
+            self.change(change);
+        }
+        before.into_iter().filter(|object| !self.objects.contains_key(object)).collect()
+    }
+
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Epoch { epoch, at } => {
+                self.epochs.push_back((*epoch, *at));
+                if self.epochs.len() > EPOCHS_KEPT {
+                    self.epochs.pop_front();
+                }
+            }
+            Change::Stream { id, retention, start, next } => {
+                let stream = self.streams.entry(*id).or_default();
+                stream.retention = *retention;
+                stream.ledger.next = stream.ledger.next.max(*next);
+                if *start > stream.start {
+                    stream.start = *start;
+                    let kept = |range: &Arc<Range>| range.next > *start;
+                    stream
+                        .ranges
+                        .iter()
+                        .filter(|range| !kept(range))
+                        .for_each(|gone| release(&mut self.objects, gone.object));
+                    stream.ranges.retain(kept);
+                }
+            }
+            Change::Deleted { id } => {
+                for gone in self.streams.remove(id).into_iter().flat_map(|stream| stream.ranges) {
+                    release(&mut self.objects, gone.object);
+                }
+            }
+            Change::Range { id, range } => {
+                let stream = self.streams.entry(*id).or_default();
+                stream.ledger.next = stream.ledger.next.max(range.next);
+                if range.next > stream.start {
+                    stream.ranges.push_back(range.clone());
+                    *self.objects.entry(range.object).or_default() += 1;
+                }
+            }
+            Change::Producers { id, producers } => {
+                self.streams.entry(*id).or_default().ledger.merge(producers);
+            }
+        }
+    }
+
+    /// All of it as one file.
+    pub(crate) fn snapshot(&self) -> Delta {
+        let mut changes: Vec<_> =
+            self.epochs.iter().map(|(epoch, at)| Change::Epoch { epoch: *epoch, at: *at }).collect();
+        for (id, stream) in &self.streams {
+            let Indexed { retention, start, ledger, ranges } = stream;
+            changes.push(Change::Stream { id: *id, retention: *retention, start: *start, next: ledger.next });
+            changes.extend(ranges.iter().map(|range| Change::Range { id: *id, range: range.clone() }));
+            if !ledger.producers.is_empty() {
+                let producers = ledger.producers.iter().map(|(id, producer)| (*id, producer.clone())).collect();
+                changes.push(Change::Producers { id: *id, producers });
+            }
+        }
+        let Self { log, epoch, sequence, covered, .. } = *self;
+        Delta { log, snapshot: true, epoch, sequence, covered, changes }
+    }
+
+    /// The first epoch after `epoch` that began at or before `position`: a frame of `epoch` there is not of this log's history.
+    pub(crate) fn superseded(&self, epoch: u32, position: u64) -> Option<u32> {
+        self.epochs.iter().find(|(later, at)| *later > epoch && *at <= position).map(|(later, _)| *later)
+    }
+}
+
+fn release(objects: &mut BTreeMap<ObjectId, u32>, object: ObjectId) {
+    if let Some(count) = objects.get_mut(&object) {
+        *count -= 1;
+        if *count == 0 {
+            objects.remove(&object);
+        }
+    }
+}
+
+/// What a store said when it was opened.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) version: HeadVersion,
+    pub(crate) head: HeadRecord,
+    pub(crate) index: Index,
+}
+
+/// Reads head and index; nothing where the store is new.
+pub(crate) async fn load(store: &dyn Store) -> Result<Option<Loaded>, StoreError> {
+    let mut missing = None;
+    for _ in 0..LOAD_TRIES_MAX {
+        let Some(found) = store.head().await? else { return Ok(None) };
+        let head = HeadRecord::decode(&found.bytes).ok_or_else(|| StoreError::Damaged {
+            name: "head".to_owned(),
+            what: "it is not one that this version writes".to_owned(),
+        })?;
+        match replay(store, &head).await {
+            Ok(index) => return Ok(Some(Loaded { version: found.version, head, index })),
+            // The owner went on and removed what this head names: read the new one.
+            Err(error @ StoreError::Missing { .. }) => missing = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    let missing = missing.expect("the loop ran");
+    Err(StoreError::Damaged { name: "head".to_owned(), what: format!("it names a file that is not there: {missing}") })
+}
+
+async fn replay(store: &dyn Store, head: &HeadRecord) -> Result<Index, StoreError> {
+    let mut index = Index::default();
+    for (n, name) in head.files.iter().enumerate() {
+        let name_text = name.name();
+        let damaged = |what: &str| StoreError::Damaged { name: name_text.clone(), what: what.to_owned() };
+        let bytes = store.get_all(&name_text).await?;
+        let delta = Delta::decode(&bytes).ok_or_else(|| damaged("its checksum or layout is wrong"))?;
+        let follows = if n == 0 { delta.snapshot } else { !delta.snapshot && delta.sequence == index.sequence + 1 };
+        if delta.log != head.log || delta.sequence != name.sequence || !follows {
+            return Err(damaged("it is not the file that the head means"));
+        }
+        index.apply(&delta);
+    }
+    Ok(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{layout::tests::changes, *};
+
+    proptest! {
+        #[test]
+        fn a_snapshot_says_what_the_deltas_said(steps in proptest::collection::vec(changes(), 1..8)) {
+            let mut index = Index::default();
+            for (n, changes) in steps.into_iter().enumerate() {
+                let sequence = n as u64 + 1;
+                let delta = Delta { log: Uuid::nil(), snapshot: n == 0, epoch: 1, sequence, covered: 8 * sequence, changes };
+                let held: BTreeSet<_> = index.objects.keys().copied().collect();
+                let gone = index.apply(&delta);
+                prop_assert!(gone.iter().all(|object| held.contains(object) && !index.objects.contains_key(object)));
+                let mut copy = Index::default();
+                copy.apply(&index.snapshot());
+                prop_assert_eq!(&copy, &index);
+            }
+        }
+    }
+}

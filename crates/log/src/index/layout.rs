@@ -1,0 +1,399 @@
+//! Bytes of the index's files and of the head. Used by `index` and `upload`. Decoding trusts nothing.
+//!
+//! | at | bytes | a file of the index, little-endian |
+//! | --- | --- | --- |
+//! | 0 | 8 | magic and format version `CIDX0001` |
+//! | 8 | 16 | log id |
+//! | 24 | 1 | 0 delta, 1 snapshot |
+//! | 25 | 4 | epoch of the writer |
+//! | 29 | 8 | sequence |
+//! | 37 | 8 | covered: position before which the store has the write-ahead log |
+//! | 45 | 4 | number of changes |
+//! | 49 | | changes |
+//! | end-4 | 4 | CRC32C over all before |
+//!
+//! | change | fields after its kind byte |
+//! | --- | --- |
+//! | 1 epoch | epoch 4, position 8 |
+//! | 2 stream | stream, retention ms 8, retention bytes 8 (2^64-1 is none), start 8, next 8 |
+//! | 3 deleted | stream |
+//! | 4 range | stream, object's epoch 4, object's number 8, part's place 8, part's bytes 4, base 8, next 8, bytes 8, batches 4, max timestamp 8, number 4 of leader epochs (epoch 4, start 8), number 4 of aborted transactions (producer 8, first 8, last 8) |
+//! | 5 producers | stream, number 4 of producers (id 8, epoch 2, number 4 of last batches (first sequence 4, records 4, base 8)) |
+//!
+//! A stream is topic 16, partition 4. A file is named `index/<epoch>/<sequence>-<nonce>`, hexadecimal; the nonce keeps two
+//! that want the same epoch apart.
+//!
+//! | at | bytes | the head, little-endian |
+//! | --- | --- | --- |
+//! | 0 | 8 | magic and format version `CHEA0001` |
+//! | 8 | 16 | log id |
+//! | 24 | 4 | epoch of the owner |
+//! | 28 | 8 | sequence of the last file |
+//! | 36 | 4 | number of files, the snapshot first |
+//! | 40 | | files: epoch 4, sequence 8, nonce 8 |
+//! | end-4 | 4 | CRC32C over all before |
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::{BufMut, Bytes};
+use uuid::Uuid;
+
+use super::{Aborted, Change, Delta, Range};
+use crate::{
+    ProducerEpoch, Retention, Sequence, StreamId,
+    fields::Fields,
+    ledger::{Producer, Seen},
+    object::{ObjectId, PartPlace},
+};
+
+const MAGIC: [u8; 8] = *b"CIDX0001";
+const HEAD_MAGIC: [u8; 8] = *b"CHEA0001";
+const NONE: u64 = u64::MAX;
+/// The folder of all index files.
+pub(crate) const FOLDER: &str = "index/";
+
+/// The name of one file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct IndexName {
+    pub(crate) epoch: u32,
+    pub(crate) sequence: u64,
+    pub(crate) nonce: u64,
+}
+
+impl IndexName {
+    /// The folder of all of them.
+    pub(crate) const FOLDER: &'static str = FOLDER;
+
+    pub(crate) fn name(self) -> String {
+        format!("{FOLDER}{:08x}/{:016x}-{:016x}", self.epoch, self.sequence, self.nonce)
+    }
+
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (epoch, rest) = name.strip_prefix(FOLDER)?.split_once('/')?;
+        let (sequence, nonce) = rest.split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        let found =
+            Self { epoch: u32::from_str_radix(epoch, 16).ok()?, sequence: number(sequence)?, nonce: number(nonce)? };
+        (found.name() == name).then_some(found)
+    }
+}
+
+/// What the head says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HeadRecord {
+    pub(crate) log: Uuid,
+    pub(crate) epoch: u32,
+    pub(crate) sequence: u64,
+    /// The snapshot and the deltas behind it.
+    pub(crate) files: Vec<IndexName>,
+}
+
+impl HeadRecord {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut into = Vec::with_capacity(44 + self.files.len() * 20);
+        into.put_slice(&HEAD_MAGIC);
+        into.put_slice(self.log.as_bytes());
+        into.put_u32_le(self.epoch);
+        into.put_u64_le(self.sequence);
+        into.put_u32_le(count(self.files.len()));
+        for file in &self.files {
+            into.put_u32_le(file.epoch);
+            into.put_u64_le(file.sequence);
+            into.put_u64_le(file.nonce);
+        }
+        sealed(into)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = opened(bytes, HEAD_MAGIC)?;
+        let (log, epoch, sequence) = (fields.uuid()?, fields.u32()?, fields.u64()?);
+        let count = fields.count(20)?;
+        let mut files = Vec::with_capacity(count);
+        for _ in 0..count {
+            files.push(IndexName { epoch: fields.u32()?, sequence: fields.u64()?, nonce: fields.u64()? });
+        }
+        (fields.0.is_empty() && !files.is_empty()).then_some(Self { log, epoch, sequence, files })
+    }
+}
+
+impl Delta {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut into = Vec::with_capacity(64 + self.changes.len() * 96);
+        into.put_slice(&MAGIC);
+        into.put_slice(self.log.as_bytes());
+        into.put_u8(u8::from(self.snapshot));
+        into.put_u32_le(self.epoch);
+        into.put_u64_le(self.sequence);
+        into.put_u64_le(self.covered);
+        into.put_u32_le(count(self.changes.len()));
+        for change in &self.changes {
+            put_change(&mut into, change);
+        }
+        sealed(into)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = opened(bytes, MAGIC)?;
+        let log = fields.uuid()?;
+        let snapshot = match fields.u8()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        let (epoch, sequence, covered) = (fields.u32()?, fields.u64()?, fields.u64()?);
+        let count = fields.count(13)?;
+        let mut changes = Vec::with_capacity(count);
+        for _ in 0..count {
+            changes.push(change(&mut fields)?);
+        }
+        fields.0.is_empty().then_some(Self { log, snapshot, epoch, sequence, covered, changes })
+    }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).expect("far fewer than 2^32")
+}
+
+fn sealed(mut into: Vec<u8>) -> Bytes {
+    let crc = crc32c::crc32c(&into);
+    into.put_u32_le(crc);
+    into.into()
+}
+
+fn opened(bytes: &[u8], magic: [u8; 8]) -> Option<Fields<'_>> {
+    let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+    if Fields(crc).u32()? != crc32c::crc32c(body) {
+        return None;
+    }
+    let mut fields = Fields(body);
+    (fields.take(8)? == magic).then_some(fields)
+}
+
+fn put_stream(into: &mut Vec<u8>, kind: u8, id: &StreamId) {
+    into.put_u8(kind);
+    into.put_slice(id.topic.as_bytes());
+    into.put_u32_le(id.partition.get());
+}
+
+fn put_change(into: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Epoch { epoch, at } => {
+            into.put_u8(1);
+            into.put_u32_le(*epoch);
+            into.put_u64_le(*at);
+        }
+        Change::Stream { id, retention, start, next } => {
+            put_stream(into, 2, id);
+            into.put_u64_le(retention.ms.unwrap_or(NONE));
+            into.put_u64_le(retention.bytes.unwrap_or(NONE));
+            into.put_u64_le(start.get());
+            into.put_u64_le(next.get());
+        }
+        Change::Deleted { id } => put_stream(into, 3, id),
+        Change::Range { id, range } => {
+            put_stream(into, 4, id);
+            into.put_u32_le(range.object.epoch);
+            into.put_u64_le(range.object.number);
+            into.put_u64_le(range.part.at);
+            into.put_u32_le(range.part.bytes);
+            into.put_u64_le(range.base.get());
+            into.put_u64_le(range.next.get());
+            into.put_u64_le(range.bytes);
+            into.put_u32_le(range.batches);
+            into.put_i64_le(range.max_timestamp);
+            into.put_u32_le(count(range.epochs.len()));
+            for (epoch, start) in &range.epochs {
+                into.put_u32_le(*epoch);
+                into.put_u64_le(start.get());
+            }
+            into.put_u32_le(count(range.aborted.len()));
+            for aborted in &range.aborted {
+                into.put_i64_le(aborted.producer);
+                into.put_u64_le(aborted.first.get());
+                into.put_u64_le(aborted.last.get());
+            }
+        }
+        Change::Producers { id, producers } => {
+            put_stream(into, 5, id);
+            into.put_u32_le(count(producers.len()));
+            for (id, producer) in producers {
+                into.put_i64_le(*id);
+                into.put_i16_le(producer.epoch.get());
+                into.put_u32_le(count(producer.last.len()));
+                for seen in &producer.last {
+                    into.put_i32_le(seen.first.get());
+                    into.put_u32_le(seen.records);
+                    into.put_u64_le(seen.base.get());
+                }
+            }
+        }
+    }
+}
+
+fn change(fields: &mut Fields<'_>) -> Option<Change> {
+    Some(match fields.u8()? {
+        1 => Change::Epoch { epoch: fields.u32()?, at: fields.u64()? },
+        2 => {
+            let id = fields.stream()?;
+            let limit = |value: u64| (value != NONE).then_some(value);
+            let retention = Retention { ms: limit(fields.u64()?), bytes: limit(fields.u64()?) };
+            Change::Stream { id, retention, start: fields.offset()?, next: fields.offset()? }
+        }
+        3 => Change::Deleted { id: fields.stream()? },
+        4 => Change::Range { id: fields.stream()?, range: Arc::new(range(fields)?) },
+        5 => {
+            let id = fields.stream()?;
+            let count = fields.count(14)?;
+            let mut producers = Vec::with_capacity(count);
+            for _ in 0..count {
+                producers.push((fields.i64()?, producer(fields)?));
+            }
+            Change::Producers { id, producers }
+        }
+        _ => return None,
+    })
+}
+
+fn range(fields: &mut Fields<'_>) -> Option<Range> {
+    let object = ObjectId { epoch: fields.u32()?, number: fields.u64()? };
+    let part = PartPlace { at: fields.u64()?, bytes: fields.u32()? };
+    part.at.checked_add(u64::from(part.bytes))?;
+    let (base, next, bytes) = (fields.offset()?, fields.offset()?, fields.u64()?);
+    let (batches, max_timestamp) = (fields.u32()?, fields.i64()?);
+    let mut epochs = Vec::new();
+    for _ in 0..fields.count(12)? {
+        epochs.push((fields.u32()?, fields.offset()?));
+    }
+    let mut aborted = Vec::new();
+    for _ in 0..fields.count(24)? {
+        aborted.push(Aborted { producer: fields.i64()?, first: fields.offset()?, last: fields.offset()? });
+    }
+    (base < next).then_some(Range { object, part, base, next, bytes, batches, max_timestamp, epochs, aborted })
+}
+
+fn producer(fields: &mut Fields<'_>) -> Option<Producer> {
+    let epoch = ProducerEpoch::new(fields.i16()?);
+    let mut last = VecDeque::new();
+    for _ in 0..fields.count(16)? {
+        last.push_back(Seen { first: Sequence::new(fields.i32()?), records: fields.u32()?, base: fields.offset()? });
+    }
+    Some(Producer { epoch, last })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Offset, PartitionIndex};
+
+    fn stream() -> impl Strategy<Value = StreamId> {
+        (0u32..3).prop_map(|n| StreamId::new(Uuid::from_u128(1), PartitionIndex::new(n)))
+    }
+
+    fn offset() -> impl Strategy<Value = Offset> {
+        (0u64..1 << 40).prop_map(Offset::new)
+    }
+
+    fn seen() -> impl Strategy<Value = Seen> {
+        (any::<i32>(), any::<u32>(), offset()).prop_map(|(first, records, base)| Seen {
+            first: Sequence::new(first),
+            records,
+            base,
+        })
+    }
+
+    /// Any changes that this version can write.
+    pub(crate) fn changes() -> impl Strategy<Value = Vec<Change>> {
+        let range = (0u32..4, 0u64..4, offset(), 1u64..99, any::<i64>(), proptest::collection::vec(offset(), 0..3));
+        let range = range.prop_map(|(epoch, number, base, records, max_timestamp, starts)| {
+            Arc::new(Range {
+                object: ObjectId { epoch, number },
+                part: PartPlace { at: 9, bytes: 60 },
+                base,
+                next: Offset::new(base.get() + records),
+                bytes: records,
+                batches: 1,
+                max_timestamp,
+                epochs: starts.iter().map(|start| (epoch, *start)).collect(),
+                aborted: starts.iter().map(|first| Aborted { producer: 1, first: *first, last: base }).collect(),
+            })
+        });
+        let producer = (any::<i16>(), proptest::collection::vec(seen(), 0..5))
+            .prop_map(|(epoch, last)| Producer { epoch: ProducerEpoch::new(epoch), last: last.into() });
+        let limits = (proptest::option::of(0u64..9), proptest::option::of(0u64..9));
+        let limits = limits.prop_map(|(ms, bytes)| Retention { ms, bytes });
+        let change = prop_oneof![
+            (any::<u32>(), any::<u64>()).prop_map(|(epoch, at)| Change::Epoch { epoch, at }),
+            (stream(), limits, offset(), offset()).prop_map(|(id, retention, start, next)| Change::Stream {
+                id,
+                retention,
+                start,
+                next
+            }),
+            stream().prop_map(|id| Change::Deleted { id }),
+            (stream(), range).prop_map(|(id, range)| Change::Range { id, range }),
+            (stream(), proptest::collection::btree_map(0i64..9, producer, 1..4))
+                .prop_map(|(id, producers)| Change::Producers { id, producers: producers.into_iter().collect() }),
+        ];
+        proptest::collection::vec(change, 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_comes_back_as_it_was_written_and_no_flipped_bit_goes_unseen(
+            changes in changes(), snapshot in any::<bool>(), epoch in any::<u32>(), flip in any::<usize>(),
+        ) {
+            let delta = Delta { log: Uuid::from_u128(4), snapshot, epoch, sequence: 8, covered: 16, changes };
+            let bytes = delta.encode();
+            prop_assert_eq!(Delta::decode(&bytes), Some(delta));
+            let mut damaged = bytes.to_vec();
+            let at = flip % damaged.len();
+            damaged[at] ^= 16;
+            prop_assert_eq!(Delta::decode(&damaged), None);
+        }
+
+        #[test]
+        fn a_head_comes_back_as_it_was_written(files in proptest::collection::vec(any::<(u32, u64, u64)>(), 1..9)) {
+            let file = |(epoch, sequence, nonce)| IndexName { epoch, sequence, nonce };
+            let files: Vec<_> = files.into_iter().map(file).collect();
+            prop_assert_eq!(IndexName::parse(&files[0].name()), Some(files[0]));
+            let head = HeadRecord { log: Uuid::from_u128(4), epoch: 5, sequence: 8, files };
+            prop_assert_eq!(HeadRecord::decode(&head.encode()), Some(head));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..7) {
+            let _ = Delta::decode(&bytes);
+            let _ = HeadRecord::decode(&bytes);
+            // Past magic and checksum, so that the fields behind them are reached.
+            for magic in [MAGIC, HEAD_MAGIC] {
+                let mut whole = magic.to_vec();
+                whole.extend_from_slice(&[0; 37]);
+                whole.extend_from_slice(&[1, 0, 0, 0, kind]);
+                whole.extend_from_slice(&bytes);
+                let whole = sealed(whole);
+                let _ = Delta::decode(&whole);
+                let _ = HeadRecord::decode(&whole);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_file_and_a_head_are_these() {
+        let log = Uuid::from_u128(2);
+        let changes = vec![Change::Epoch { epoch: 3, at: 64 }];
+        let delta = Delta { log, snapshot: true, epoch: 3, sequence: 1, covered: 64, changes };
+        let id = "00000000000000000000000000000002";
+        let text = format!(
+            "4349445830303031{id}01030000000100000000000000400000000000000001000000010300000040000000 00000000"
+        );
+        let bytes = delta.encode();
+        assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), text.replace(' ', ""));
+        let files = vec![IndexName { epoch: 3, sequence: 1, nonce: 5 }];
+        let head = HeadRecord { log, epoch: 3, sequence: 1, files }.encode();
+        let text =
+            format!("4348454130303031{id}0300000001000000000000000100000003000000 01000000000000000500000000000000");
+        assert_eq!(hex::encode(&head[..head.len() - 4]), text.replace(' ', ""));
+    }
+}

@@ -1,0 +1,223 @@
+//! Opening a log, and what its parts share. Called by `log`, and by the simulation, which drives the parts itself.
+//!
+//! The order: hold the folder; read head and index; read the write-ahead log onto it; take the next epoch in the head. From
+//! then on this opener owns the store, and whoever owned it before is refused at its next commit.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use cairn_clock::{Clock, Entropy};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::{
+    AppendError, ErrorKind, LogOptions, OpenError, StoreError,
+    fetch::Fetcher,
+    frame::HEADER_BYTES,
+    index::{self, Index},
+    recover::recover,
+    state::State,
+    upload::Uploader,
+    wal::{HEAD_BYTES, Segment, Spare},
+    writer::Writer,
+};
+
+/// How often a call of the store is sent again while the log opens; afterwards it is tried for ever.
+const OPEN_TRIES_MAX: usize = 10;
+/// The least bytes of a write-ahead file.
+const SEGMENT_BYTES_MIN: u64 = (1 << 16) + HEAD_BYTES as u64;
+
+/// Counters that all parts share.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) fsyncs: AtomicU64,
+    pub(crate) appends: AtomicU64,
+    pub(crate) appended_bytes: AtomicU64,
+    pub(crate) queued: AtomicU64,
+    pub(crate) queued_bytes: AtomicU64,
+    pub(crate) uploads: AtomicU64,
+    pub(crate) upload_failures: AtomicU64,
+    pub(crate) objects_removed: AtomicU64,
+}
+
+impl Counters {
+    /// An append call left the queue, done or refused.
+    pub(crate) fn left_queue(&self, bytes: usize) {
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+        self.queued_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// What writer, uploader and readers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: LogOptions,
+    /// The write-ahead log's folder.
+    pub(crate) folder: PathBuf,
+    pub(crate) log: Uuid,
+    pub(crate) epoch: u32,
+    pub(crate) state: RwLock<State>,
+    pub(crate) counters: Counters,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) clock: Clock,
+    /// Woken when enough waits for upload.
+    pub(crate) uploads: Notify,
+    /// Write-ahead files to be used again.
+    pub(crate) spares: Mutex<Vec<Spare>>,
+    /// Why the last upload failed, while it does.
+    pub(crate) trouble: Mutex<Option<String>>,
+    /// The epoch of who took over; 0 while nobody did.
+    fenced_by: AtomicU32,
+    /// Held by every part: the folder is free when all of them have ended.
+    _lock: FolderLock,
+}
+
+struct FolderLock(#[allow(dead_code)] Box<dyn std::any::Any + Send + Sync>);
+
+impl std::fmt::Debug for FolderLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FolderLock")
+    }
+}
+
+impl Shared {
+    /// Depth of the write-ahead log that starts an upload.
+    pub(crate) fn upload_at(&self) -> u64 {
+        self.options.upload_bytes.min(self.options.wal_bytes_max / 2).max(1)
+    }
+
+    /// Whether more may be appended.
+    pub(crate) fn room(&self) -> Result<(), AppendError> {
+        if let Some(fenced) = self.fenced() {
+            return Err(fenced);
+        }
+        let most = self.options.wal_bytes_max;
+        if self.state.read().depth() <= most {
+            return Ok(());
+        }
+        self.uploads.notify_one();
+        let why = self.trouble.lock().clone().unwrap_or_else(|| "uploads are slower than appends".to_owned());
+        let reason = format!("more than {most} bytes wait for the object store (wal_bytes_max): {why}");
+        Err(AppendError::Full { reason })
+    }
+
+    /// The error of an append once another owns the store.
+    pub(crate) fn fenced(&self) -> Option<AppendError> {
+        match self.fenced_by.load(Ordering::Acquire) {
+            0 => None,
+            epoch => Some(AppendError::Fenced { epoch }),
+        }
+    }
+
+    /// Stops the log: another owns the store.
+    pub(crate) fn fence(&self, epoch: u32) {
+        tracing::error!(epoch, "another broker has taken over the object store; nothing is accepted any more");
+        self.fenced_by.store(epoch.max(1), Ordering::Release);
+    }
+
+    /// The next write-ahead file: a spare where there is one.
+    pub(crate) fn next_segment(&self, base: u64) -> io::Result<Segment> {
+        let (disk, bytes) = (self.options.disk.as_ref(), self.options.wal_segment_bytes);
+        let spare = self.spares.lock().pop();
+        match spare.filter(|spare| spare.bytes == bytes) {
+            Some(spare) => Segment::reuse(disk, &self.folder, self.log, base, spare),
+            None => Segment::create(disk, &self.folder, self.log, base, bytes),
+        }
+    }
+}
+
+/// An opened log, nothing of it running yet.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writer: Writer,
+    pub(crate) uploader: Uploader,
+}
+
+/// Opens the log.
+pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) -> Result<Opened, OpenError> {
+    check(&options)?;
+    let folder = options.folder.join("wal");
+    let failed = |source| OpenError::Disk { path: folder.clone(), source };
+    let disk = options.disk.clone();
+    disk.create_folder(&folder).map_err(failed)?;
+    let lock = disk.lock(&options.folder).map_err(failed)?;
+    let store = options.store.clone();
+    persistently(async || store.prepare().await).await?;
+    let loaded = persistently(async || index::load(store.as_ref()).await).await?;
+    let mut id = [0; 16];
+    entropy.fill(&mut id);
+    let found = recover(disk.as_ref(), &folder, loaded.as_ref().map(|loaded| &loaded.index), Uuid::from_bytes(id))?;
+    let (version, files, index) = match loaded {
+        Some(loaded) => (Some(loaded.version), loaded.head.files, loaded.index),
+        None => (None, Vec::new(), Index { log: found.log, ..Index::default() }),
+    };
+    let epoch = found.epoch.max(index.epoch) + 1;
+    let next = found.state.durable;
+    let segment = found.state.segments.values().next_back().filter(|segment| segment.end() > next).cloned();
+    let fetcher = Fetcher::new(store, options.cache_bytes_max);
+    let shared = Arc::new(Shared {
+        options,
+        folder,
+        log: found.log,
+        epoch,
+        state: RwLock::new(found.state),
+        counters: Counters::default(),
+        fetcher,
+        clock,
+        uploads: Notify::new(),
+        spares: Mutex::new(found.spares),
+        trouble: Mutex::default(),
+        fenced_by: AtomicU32::new(0),
+        _lock: FolderLock(lock),
+    });
+    let mut uploader = Uploader::new(shared.clone(), entropy, version, files, index);
+    uploader.begin_epoch(next);
+    for tries in 1.. {
+        match uploader.settle().await {
+            Ok(()) => break,
+            Err(error) if error.kind() == ErrorKind::Retry && tries < OPEN_TRIES_MAX => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let writer =
+        Writer { shared: shared.clone(), ledgers: found.ledgers, next, synced: next, segment, written: Vec::new() };
+    Ok(Opened { shared, writer, uploader })
+}
+
+async fn persistently<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let mut tries = 1;
+    loop {
+        match call().await {
+            Err(error) if error.kind() == ErrorKind::Retry && tries < OPEN_TRIES_MAX => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+fn check(options: &LogOptions) -> Result<(), OpenError> {
+    let wrong = |option, reason: String| Err(OpenError::Option { option, reason });
+    let bytes = options.wal_segment_bytes;
+    if !(SEGMENT_BYTES_MIN..1 << 32).contains(&bytes) || bytes % 8 != 0 {
+        return wrong("wal_segment_bytes", format!("a multiple of 8, at least {SEGMENT_BYTES_MIN} and below 4 GiB"));
+    }
+    if options.upload_bytes == 0 || options.upload_bytes >= 1 << 32 {
+        return wrong("upload_bytes", "at least 1 and below 4 GiB".to_owned());
+    }
+    if options.upload_interval.is_zero() {
+        return wrong("upload_interval", "above zero".to_owned());
+    }
+    Ok(())
+}
+
+/// The most bytes of one append call.
+pub(crate) const fn append_bytes_max(options: &LogOptions) -> u64 {
+    options.wal_segment_bytes - (HEAD_BYTES + 2 * HEADER_BYTES) as u64
+}

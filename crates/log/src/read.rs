@@ -1,0 +1,217 @@
+//! Reading: the hot tail first, then the write-ahead log, then the store. Called by `log`.
+//!
+//! Where a batch lies is decided under the lock, its bytes are read outside it. A file of the write-ahead log that a reader
+//! holds is not used again. An object that is gone by then was removed because nothing needs it: the place is looked up
+//! again, and retention answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    ErrorKind, Offset, Read, ReadError, StoreError, StreamId,
+    index::Range,
+    open::Shared,
+    state::{Placed, State, Stream},
+    wal::Segment,
+};
+
+/// How often a place is looked up again when what lay there is gone.
+const LOOKUPS_MAX: usize = 8;
+/// Ranges that one read goes through: many small ones must not hold up an answer.
+const RANGES_MAX: usize = 8;
+
+/// Where a batch's bytes are.
+enum Source {
+    Tail(Bytes),
+    File(Segment, Placed),
+}
+
+/// Where to read.
+enum Plan {
+    Local(Vec<Source>),
+    Ranges(Vec<Arc<Range>>),
+}
+
+impl Shared {
+    /// Whole batches from the one that holds `from` on.
+    pub(crate) async fn read(&self, id: StreamId, from: Offset, max_bytes: usize) -> Result<Read, ReadError> {
+        let mut missing = None;
+        for _ in 0..LOOKUPS_MAX {
+            let (plan, log_start, durable_end) = {
+                let state = self.state.read();
+                let stream = state.streams.get(&id).ok_or(ReadError::UnknownStream { stream: id })?;
+                let (start, end) = (stream.start, stream.durable_end());
+                if from < start || from > end {
+                    return Err(ReadError::OutOfRange { offset: from, start, end });
+                }
+                (plan(&state, stream, from, max_bytes), start, end)
+            };
+            match plan {
+                Plan::Local(sources) => {
+                    let batches = sources.into_iter().map(local).collect::<Result<_, _>>()?;
+                    return Ok(Read { batches, log_start, durable_end });
+                }
+                Plan::Ranges(ranges) => match self.read_ranges(id, &ranges, from, max_bytes).await {
+                    Ok(batches) => return Ok(Read { batches, log_start, durable_end }),
+                    Err(error @ StoreError::Missing { .. }) => missing = Some(error),
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+        Err(missing.expect("only a missing object is looked up again").into())
+    }
+
+    async fn read_ranges(
+        &self,
+        id: StreamId,
+        ranges: &[Arc<Range>],
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let (mut batches, mut bytes, mut at) = (Vec::new(), 0, from);
+        for range in ranges {
+            let left = max_bytes.saturating_sub(bytes);
+            if left == 0 && !batches.is_empty() {
+                break;
+            }
+            for stored in self.fetcher.read(id, range, from, left).await? {
+                if !batches.is_empty() && bytes + stored.bytes.len() > max_bytes {
+                    return Ok(batches);
+                }
+                bytes += stored.bytes.len();
+                at = stored.next();
+                batches.push(stored.bytes);
+            }
+            if at < range.next {
+                break; // the rest of this range comes before the next
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Base offset of the first batch that reaches a time.
+    pub(crate) async fn find_time(&self, id: StreamId, timestamp: i64) -> Result<Option<Offset>, ReadError> {
+        let mut missing = None;
+        for _ in 0..LOOKUPS_MAX {
+            let (ranges, local, start) = self.extent(id)?;
+            let local = local.iter().find(|batch| batch.max_timestamp >= timestamp);
+            let local = local.map(|batch| batch.base.max(start));
+            let mut found = Ok(None);
+            for range in ranges.iter().filter(|range| range.max_timestamp >= timestamp) {
+                found = self.fetcher.find(id, range, start, |max| max >= timestamp).await;
+                if !matches!(found, Ok(None)) {
+                    break;
+                }
+            }
+            match found {
+                Ok(found) => return Ok(found.or(local)),
+                Err(error @ StoreError::Missing { .. }) => missing = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(missing.expect("only a missing object is looked up again").into())
+    }
+
+    /// Greatest timestamp and base offset of the first batch that has it.
+    pub(crate) async fn latest_time(&self, id: StreamId) -> Result<Option<(i64, Offset)>, ReadError> {
+        let mut missing = None;
+        for _ in 0..LOOKUPS_MAX {
+            let (ranges, local, start) = self.extent(id)?;
+            match self.latest_in(id, &ranges, &local, start).await {
+                Ok(found) => return Ok(found),
+                Err(error @ StoreError::Missing { .. }) => missing = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(missing.expect("only a missing object is looked up again").into())
+    }
+
+    async fn latest_in(
+        &self,
+        id: StreamId,
+        ranges: &[Arc<Range>],
+        local: &[Placed],
+        start: Offset,
+    ) -> Result<Option<(i64, Offset)>, StoreError> {
+        let mut best: Option<(i64, Offset)> = None;
+        let mut take = |timestamp: i64, base: Offset| {
+            let base = base.max(start);
+            if best.is_none_or(|(most, first)| timestamp > most || (timestamp == most && base < first)) {
+                best = Some((timestamp, base));
+            }
+        };
+        local.iter().for_each(|batch| take(batch.max_timestamp, batch.base));
+        // The one range that begins before the start may have its greatest timestamp there.
+        for range in ranges.iter().filter(|range| range.base < start) {
+            let kept = self.fetcher.read(id, range, start, usize::MAX).await?;
+            kept.iter().for_each(|batch| take(batch.max_timestamp, batch.base));
+        }
+        let whole = ranges.iter().filter(|range| range.base >= start);
+        let latest = whole.max_by_key(|range| (range.max_timestamp, std::cmp::Reverse(range.base)));
+        if let Some(range) = latest {
+            let most = range.max_timestamp;
+            if let Some(base) = self.fetcher.find(id, range, start, |max| max >= most).await? {
+                take(most, base);
+            }
+        }
+        Ok(best)
+    }
+
+    fn extent(&self, id: StreamId) -> Result<Extent, ReadError> {
+        let state = self.state.read();
+        let stream = state.streams.get(&id).ok_or(ReadError::UnknownStream { stream: id })?;
+        Ok((stream.ranges.iter().cloned().collect(), stream.waiting().copied().collect(), stream.start))
+    }
+}
+
+/// Ranges, batches that the store does not have, and the start.
+type Extent = (Vec<Arc<Range>>, Vec<Placed>, Offset);
+
+fn plan(state: &State, stream: &Stream, from: Offset, max_bytes: usize) -> Plan {
+    let (mut sources, mut bytes) = (Vec::new(), 0);
+    if stream.batches.front().is_some_and(|first| first.base <= from) {
+        for batch in stream.batches.range(stream.find(from)..) {
+            bytes += batch.length as usize;
+            if !sources.is_empty() && bytes > max_bytes {
+                break;
+            }
+            let source = match state.tail.find(batch.position, batch.length) {
+                Some(bytes) => Source::Tail(bytes),
+                None => match state.segment(batch.position) {
+                    Some(segment) => Source::File(segment.clone(), *batch),
+                    // Uploaded, and gone from the tail since: the store has it.
+                    None => break,
+                },
+            };
+            sources.push(source);
+        }
+    }
+    let in_store = sources.is_empty() && from < stream.uploaded;
+    if in_store {
+        Plan::Ranges(stream.ranges_from(from).take(RANGES_MAX).cloned().collect())
+    } else {
+        Plan::Local(sources)
+    }
+}
+
+fn local(source: Source) -> Result<Bytes, ReadError> {
+    match source {
+        Source::Tail(bytes) => Ok(bytes),
+        Source::File(segment, place) => {
+            let mut bytes = vec![0; place.length as usize];
+            let read = segment.file.read_at(place.position - segment.base, &mut bytes);
+            read.map_err(|error| ReadError::Failed { reason: error.to_string() })?;
+            Ok(bytes.into())
+        }
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        match error.kind() {
+            ErrorKind::Corrupt => Self::Damaged { place: error.to_string() },
+            _ => Self::Failed { reason: error.to_string() },
+        }
+    }
+}

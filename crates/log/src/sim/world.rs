@@ -1,0 +1,553 @@
+//! One run: the parts of the log, stepped in an order that the seed decides, against the model. Used by the simulation.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cairn_clock::{Clock, Entropy, Timestamp};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{
+    disk::SimDisk,
+    model::{Batch, StreamModel},
+};
+use crate::{
+    Append, ErrorKind, LeaderEpoch, LogOptions, Offset, OpenError, PartitionIndex, ProducerEpoch, ProducerId,
+    ProducerMark, ReadError, Retention, Sequence, StoreError, StreamId,
+    frame::Entry,
+    open::{self, Opened, Shared},
+    store::memory::{Faults, MemoryStore},
+    upload::Uploader,
+    writer::{Call, Results, Writer},
+};
+
+/// Polls that a future may take before it counts as stuck.
+const POLLS_MAX: usize = 100_000;
+const SEGMENT_BYTES: u64 = (1 << 16) + 64;
+
+type Upload = Pin<Box<dyn Future<Output = (Uploader, &'static str, Result<(), StoreError>)>>>;
+
+/// The uploader: at rest, or on its way.
+enum Uploading {
+    Rests(Box<Uploader>),
+    Works(Upload),
+    Ended,
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    writer: Writer,
+    uploading: Uploading,
+}
+
+pub(super) struct World {
+    entropy: Entropy,
+    clock: Clock,
+    disk: SimDisk,
+    store: MemoryStore,
+    streams: BTreeMap<StreamId, StreamModel>,
+    log: Option<Running>,
+    /// Openers whose store was taken, and who do not know it yet.
+    zombies: Vec<Running>,
+    batches: u64,
+    trace: Vec<String>,
+}
+
+impl World {
+    /// Runs a seed; what happened, line by line.
+    pub(super) fn run(seed: u64, steps: usize) -> Vec<String> {
+        let mut world = Self {
+            entropy: Entropy::seeded(seed),
+            clock: Clock::manual(Timestamp::from_micros(1_000_000_000_000)),
+            disk: SimDisk::new(seed ^ 1),
+            store: MemoryStore::new(seed ^ 2),
+            streams: BTreeMap::new(),
+            log: None,
+            zombies: Vec::new(),
+            batches: 0,
+            trace: vec![format!("seed {seed}")],
+        };
+        // A failed assertion says which seed it was.
+        let guard = SeedOnPanic(seed);
+        world.open();
+        for _ in 0..steps {
+            world.step();
+            world.after_step();
+        }
+        world.calm();
+        world.power_loss(false);
+        world.verify();
+        drop(guard);
+        std::mem::take(&mut world.trace)
+    }
+
+    fn roll(&self, below: u64) -> u64 {
+        self.entropy.next_u64() % below.max(1)
+    }
+
+    fn tell(&mut self, line: String) {
+        self.trace.push(line);
+    }
+
+    fn options(&self) -> LogOptions {
+        LogOptions {
+            wal_segment_bytes: SEGMENT_BYTES,
+            wal_bytes_max: 1 << 30,
+            upload_bytes: 20_000,
+            tail_bytes_max: 10_000,
+            cache_bytes_max: 8_000,
+            disk: Arc::new(self.disk.clone()),
+            store: Arc::new(self.store.clone()),
+            ..LogOptions::new(PathBuf::from("/log"), stamp)
+        }
+    }
+
+    fn step(&mut self) {
+        match self.roll(100) {
+            0..40 => self.append(),
+            40..68 => self.upload(),
+            68..80 => self.read(),
+            80..83 => self.delete_before(),
+            83..86 => self.retention(),
+            86..88 => self.create_or_delete(),
+            88..92 => self.weather(),
+            92..94 => {
+                let operations = self.roll(12) as i64;
+                self.disk.die_after(operations.max(1));
+            }
+            94..96 => self.power_loss(true),
+            96..97 => self.kill(),
+            97..99 => self.lose_folder(),
+            _ => self.zombie(),
+        }
+    }
+
+    /// A process whose disk died goes on reading for a moment, and must not show what is not durable. Then it dies.
+    fn after_step(&mut self) {
+        if self.disk.is_dead() {
+            self.read();
+            if self.roll(2) == 0 { self.power_loss(true) } else { self.kill() }
+        }
+    }
+
+    // ── what happens ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn a_stream(&self) -> Option<StreamId> {
+        let at = self.roll(self.streams.len() as u64) as usize;
+        self.streams.keys().nth(at).copied()
+    }
+
+    /// One group of calls, each with some batches; a few of them are sent a second time.
+    fn append(&mut self) {
+        let mut calls = Vec::new();
+        let mut waiting = Vec::new();
+        let mut ends: BTreeMap<StreamId, (u64, i32)> =
+            self.streams.iter().map(|(id, stream)| (*id, (stream.end, stream.next_sequence))).collect();
+        for _ in 0..=self.roll(3) {
+            let (mut entries, mut expected) = (Vec::new(), Vec::new());
+            for _ in 0..=self.roll(4) {
+                let Some(id) = self.a_stream() else { return };
+                // The log knows the last five: what this very group has sent would push older ones out.
+                let again = self.roll(8) == 0 && ends[&id].1 == self.streams[&id].next_sequence;
+                let last = &self.streams[&id].last;
+                if let Some(old) = last.get(self.roll(last.len() as u64) as usize).filter(|_| again).cloned() {
+                    entries.push(entry(id, old.records, old.sequence, &old.bytes, 0));
+                    expected.push((id, old, true));
+                    continue;
+                }
+                let (end, sequence) = ends.get_mut(&id).expect("every stream is there");
+                let (base, records) = (*end, 1 + self.roll(3) as u32);
+                let idempotent = self.roll(2) == 0;
+                let sequence = idempotent.then(|| std::mem::replace(sequence, *sequence + records as i32));
+                *end += u64::from(records);
+                let bytes = self.bytes(base);
+                let now = self.clock.now().as_millis();
+                entries.push(entry(id, records, sequence, &bytes, now));
+                expected.push((id, Batch { base, records, bytes, sequence }, false));
+            }
+            let (reply, answer) = oneshot::channel();
+            calls.push(Call::Append { entries, bytes: 0, reply });
+            waiting.push((answer, expected));
+        }
+        let Some(log) = &mut self.log else { return };
+        log.shared.counters.queued.fetch_add(calls.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        let done = log.writer.group(calls).is_ok();
+        let lengths: Vec<_> = waiting.iter().map(|(_, expected)| expected.len()).collect();
+        self.tell(format!("append {lengths:?} {done}"));
+        for (answer, expected) in waiting {
+            self.answered(answer, expected);
+        }
+    }
+
+    fn answered(&mut self, mut answer: oneshot::Receiver<Results>, expected: Vec<(StreamId, Batch, bool)>) {
+        let Ok(results) = answer.try_recv() else {
+            for (id, batch, again) in expected {
+                if !again {
+                    self.streams.get_mut(&id).expect("known").may_have(batch);
+                }
+            }
+            return;
+        };
+        let results = results.expect("the writer had no reason to refuse the call");
+        for ((id, batch, again), result) in expected.into_iter().zip(results) {
+            let appended = result.expect("the writer had no reason to refuse the batch");
+            assert_eq!((appended.base_offset.get(), appended.duplicate), (batch.base, again), "of {id}");
+            if !again {
+                self.streams.get_mut(&id).expect("known").acknowledge(batch);
+            }
+        }
+    }
+
+    fn bytes(&mut self, base: u64) -> Bytes {
+        self.batches += 1;
+        let length = 16 + if self.roll(20) == 0 { self.roll(20_000) } else { self.roll(1_500) };
+        let mut bytes = BytesMut::new();
+        bytes.put_u64(base);
+        bytes.put_u64(self.batches);
+        bytes.resize(length as usize, self.batches as u8);
+        bytes.freeze()
+    }
+
+    /// One poll of what the uploader is at, or its next task.
+    fn upload(&mut self) {
+        let (lists, collects) = (self.roll(4) == 0, self.roll(3) == 0);
+        let Some(log) = &mut self.log else { return };
+        let line = poll_upload(&mut log.uploading, lists, collects);
+        self.tell(line);
+    }
+
+    /// Reads somewhere, or everything of a stream while uploads go on.
+    fn read(&mut self) {
+        let Some(id) = self.a_stream() else { return };
+        let (start, end) = (self.streams[&id].start, self.streams[&id].end);
+        let from = start + self.roll(end - start + 1);
+        let most = self.roll(20_000) as usize;
+        let Some(log) = &self.log else { return };
+        let shared = log.shared.clone();
+        let read = drive(shared.read(id, Offset::new(from), most));
+        match read {
+            Ok(read) => {
+                let to = self.streams[&id].compare(from, &read.batches);
+                assert!(from == end || to > from, "nothing was read at {from}, before {end}");
+                assert_eq!(read.durable_end.get(), end, "more is visible than was acknowledged");
+                self.tell(format!("read {from}..{to}"));
+            }
+            // The store fails in bad weather; data never does.
+            Err(ReadError::Failed { .. }) => self.tell(format!("read-failed {from}")),
+            Err(error) => panic!("reading {id} at {from} of {start}..{end}: {error}"),
+        }
+    }
+
+    fn change(&mut self, entry: Entry) -> bool {
+        let Some(log) = &mut self.log else { return false };
+        let (reply, mut answer) = oneshot::channel();
+        let _ = log.writer.group(vec![Call::Change { entry, reply }]);
+        matches!(answer.try_recv(), Ok(Ok(_)))
+    }
+
+    fn delete_before(&mut self) {
+        let Some(id) = self.a_stream() else { return };
+        let (start, end) = (self.streams[&id].start, self.streams[&id].end);
+        let to = start + self.roll((end - start) / 2 + 1);
+        self.forget(id, to);
+    }
+
+    fn forget(&mut self, id: StreamId, to: u64) {
+        let done = self.change(Entry::DeleteBefore(id, Offset::new(to)));
+        self.tell(format!("delete-before {to} {done}"));
+        let stream = self.streams.get_mut(&id).expect("known");
+        if done { stream.delete_before(to) } else { stream.may_delete_before(to) }
+    }
+
+    /// Time passes, and what is too old or too much goes.
+    fn retention(&mut self) {
+        self.clock.advance(Duration::from_secs(self.roll(200)));
+        let Some(log) = &self.log else { return };
+        let expired = log.shared.expired();
+        self.tell(format!("retention {}", expired.len()));
+        for (id, to) in expired {
+            // One whose creation was never acknowledged is nobody's.
+            let Some(end) = self.streams.get(&id).map(|stream| stream.end) else { continue };
+            assert!(to.get() <= end);
+            self.forget(id, to.get());
+            if self.disk.is_dead() {
+                return;
+            }
+        }
+    }
+
+    fn create_or_delete(&mut self) {
+        if self.streams.len() > 2 {
+            let Some(id) = self.a_stream() else { return };
+            let done = self.change(Entry::Delete(id));
+            self.tell(format!("delete {done}"));
+            if done {
+                self.streams.remove(&id);
+            } else {
+                self.streams.get_mut(&id).expect("known").maybe_deleted = true;
+            }
+        } else {
+            self.create();
+        }
+    }
+
+    fn create(&mut self) {
+        let id = StreamId::new(Uuid::from_u128(u128::from(self.entropy.next_u64())), PartitionIndex::new(0));
+        let limit = |chance: u64, value: u64| (chance == 0).then_some(value);
+        let retention = Retention { ms: limit(self.roll(3), 300_000), bytes: limit(self.roll(3), 60_000) };
+        let done = self.change(Entry::Create(id, retention));
+        self.tell(format!("create {done}"));
+        if done {
+            self.streams.insert(id, StreamModel::default());
+        }
+    }
+
+    /// The store becomes good, bad, or goes away.
+    fn weather(&mut self) {
+        let kind = self.roll(4);
+        self.store.set_away(kind == 0);
+        let bad = Faults { fails: self.roll(30), loses: self.roll(30), delays: 40 };
+        self.store.set_faults(if kind == 1 { bad } else { Faults { delays: 40, ..Faults::default() } });
+        self.tell(format!("weather {kind}"));
+    }
+
+    fn calm(&mut self) {
+        self.store.set_away(false);
+        self.store.set_faults(Faults::default());
+    }
+
+    fn power_loss(&mut self, dying_opens: bool) {
+        self.log = None;
+        self.disk.lose_power();
+        self.tell("power loss".to_owned());
+        self.reopen(dying_opens);
+    }
+
+    fn kill(&mut self) {
+        self.log = None;
+        self.disk.revive();
+        self.tell("kill".to_owned());
+        self.reopen(true);
+    }
+
+    /// Opens, sometimes dying once on the way.
+    fn reopen(&mut self, dying: bool) {
+        if dying && self.roll(4) == 0 {
+            let operations = 1 + self.roll(4) as i64;
+            self.disk.die_after(operations);
+            let opened = drive(open::open(self.options(), self.clock.clone(), self.entropy.clone()));
+            self.tell(format!("open-dying {}", opened.is_ok()));
+            if let Err(error) = &opened {
+                assert!(
+                    matches!(error, OpenError::Disk { .. } | OpenError::Store(StoreError::Failed { .. })),
+                    "{error}"
+                );
+            }
+            drop(opened);
+            self.disk.lose_power();
+        }
+        self.open();
+        if self.roll(3) == 0 {
+            self.verify();
+        }
+    }
+
+    fn open(&mut self) {
+        let opened = drive(open::open(self.options(), self.clock.clone(), self.entropy.clone()));
+        let opened = match opened {
+            Err(OpenError::Store(StoreError::Failed { .. })) => {
+                self.calm();
+                drive(open::open(self.options(), self.clock.clone(), self.entropy.clone()))
+            }
+            other => other,
+        };
+        let Opened { shared, writer, uploader } = opened.unwrap_or_else(|error| panic!("it does not open: {error}"));
+        self.tell(format!("open {}", shared.epoch));
+        self.log = Some(Running { shared: shared.clone(), writer, uploading: Uploading::Rests(Box::new(uploader)) });
+        let state = shared.state.read();
+        self.streams.retain(|id, stream| {
+            let found = state.streams.get(id);
+            assert!(found.is_some() || stream.maybe_deleted, "stream {id} is gone");
+            stream.maybe_deleted = false;
+            found.is_some_and(|found| {
+                stream.settle(found.start.get(), found.durable_end().get());
+                true
+            })
+        });
+        drop(state);
+        if self.streams.is_empty() {
+            self.create();
+        }
+    }
+
+    /// Reads every stream from start to end, in good weather.
+    fn verify(&mut self) {
+        self.calm();
+        let Some(log) = &self.log else { return };
+        let shared = log.shared.clone();
+        for (id, stream) in &self.streams {
+            let mut at = stream.start;
+            while at < stream.end {
+                let read = drive(shared.read(*id, Offset::new(at), 30_000));
+                let read = read.unwrap_or_else(|error| panic!("{id} at {at} of {}: {error}", stream.end));
+                let to = stream.compare(at, &read.batches);
+                assert!(to > at, "nothing was read at {at} of {}", stream.end);
+                at = to;
+            }
+        }
+        self.tell("verified".to_owned());
+    }
+
+    /// Uploads all, then another opener begins with the bucket alone. Sometimes the first does not know that it is over.
+    fn lose_folder(&mut self) {
+        self.calm();
+        self.disk.revive();
+        let Some(mut log) = self.log.take() else { return };
+        loop {
+            let line = poll_upload(&mut log.uploading, false, false);
+            let rests = matches!(log.uploading, Uploading::Rests(_));
+            if self.disk.is_dead() || matches!(log.uploading, Uploading::Ended) {
+                self.log = Some(log);
+                return;
+            }
+            if rests && line == "nothing" {
+                break;
+            }
+        }
+        assert_eq!(log.shared.state.read().depth(), 0, "all was uploaded");
+        self.tell("lost-folder".to_owned());
+        if self.roll(2) == 0 {
+            self.zombies.push(log);
+        } else {
+            drop(log);
+        }
+        self.disk = SimDisk::new(self.entropy.next_u64());
+        self.open();
+        self.verify();
+    }
+
+    /// One that lost its store writes and uploads on: nobody may ever see it, and nothing that is needed may go.
+    fn zombie(&mut self) {
+        let Some(mut zombie) = self.zombies.pop() else { return };
+        self.calm();
+        let Some(id) = zombie.shared.state.read().streams.keys().next().copied() else { return };
+        let (reply, _) = oneshot::channel();
+        let entries = vec![entry(id, 1, None, &Bytes::from_static(&[0xee; 900]), 0)];
+        let _ = zombie.writer.group(vec![Call::Append { entries, bytes: 0, reply }]);
+        for n in 0..200 {
+            let line = poll_upload(&mut zombie.uploading, n % 3 == 0, n % 5 == 0);
+            assert!(line != "committed", "a fenced opener changed the store");
+            if line.starts_with("fenced") {
+                self.tell(line);
+            }
+        }
+        assert!(zombie.shared.fenced().is_some(), "it never learnt that it is fenced");
+        self.verify();
+    }
+}
+
+/// One poll of a task, or the start of the next: to settle what there is, or to collect what nobody needs.
+fn poll_upload(uploading: &mut Uploading, lists: bool, collects: bool) -> String {
+    match std::mem::replace(uploading, Uploading::Ended) {
+        Uploading::Ended => "ended".to_owned(),
+        Uploading::Rests(mut uploader) => {
+            if lists {
+                uploader.doubt();
+            }
+            if collects {
+                *uploading = Uploading::Works(Box::pin(async move {
+                    let done = uploader.collect().await;
+                    (*uploader, "collected", done)
+                }));
+                return "collect".to_owned();
+            }
+            match uploader.gather() {
+                Ok(true) => {
+                    *uploading = Uploading::Works(Box::pin(async move {
+                        let done = uploader.settle().await;
+                        (*uploader, "committed", done)
+                    }));
+                    "gathered".to_owned()
+                }
+                Ok(false) => {
+                    *uploading = Uploading::Rests(uploader);
+                    "nothing".to_owned()
+                }
+                Err(error) => panic!("what was written does not read back: {error}"),
+            }
+        }
+        Uploading::Works(mut task) => match task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => {
+                *uploading = Uploading::Works(task);
+                "waits".to_owned()
+            }
+            Poll::Ready((uploader, what, Ok(()))) => {
+                *uploading = Uploading::Rests(Box::new(uploader));
+                what.to_owned()
+            }
+            Poll::Ready((uploader, what, Err(error))) => {
+                if error.kind() == ErrorKind::Fenced {
+                    return format!("fenced {error}");
+                }
+                assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+                *uploading = Uploading::Rests(Box::new(uploader));
+                format!("not-{what}")
+            }
+        },
+    }
+}
+
+fn stamp(bytes: &mut [u8], base: Offset, _: LeaderEpoch) {
+    bytes[..8].copy_from_slice(&base.get().to_be_bytes());
+}
+
+fn entry(stream: StreamId, records: u32, sequence: Option<i32>, bytes: &Bytes, max_timestamp: i64) -> Append {
+    let producer = sequence.map(|first| ProducerMark {
+        id: ProducerId::new(7),
+        epoch: ProducerEpoch::new(0),
+        first_sequence: Sequence::new(first),
+    });
+    let records = NonZeroU32::new(records).expect("at least one");
+    Append { stream, records, max_timestamp, producer, bytes: BytesMut::from(&bytes[..]) }
+}
+
+/// Polls a future to its end.
+fn drive<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..POLLS_MAX {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return done;
+        }
+    }
+    panic!("it never ends");
+}
+
+struct SeedOnPanic(u64);
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            #[allow(clippy::print_stderr)] // what led to it
+            self.trace.iter().rev().take(30).rev().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
+impl Drop for SeedOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            #[allow(clippy::print_stderr)] // the one thing that whoever reads a failure needs
+            {
+                eprintln!("failed with CAIRN_SIM_SEEDS={}..{}", self.0, self.0 + 1);
+            }
+        }
+    }
+}

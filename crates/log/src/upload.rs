@@ -1,0 +1,321 @@
+//! Carries the write-ahead log to the store, in the background. Driven by [`Uploader::run`], or step by step by the simulation.
+//!
+//! The order is what keeps records: the object is durable, then the index names it, then the range of the write-ahead log
+//! may be used again. Every name and every byte of a step is decided before its first call, and kept until the store has
+//! answered: so a call whose answer was lost is sent again as it was. The store decides ownership in the head and nowhere
+//! else: where the head is another's, this log stops.
+//!
+//! Objects are removed by their names alone, no clock is asked: those that the committed index does not name, of lower
+//! epochs, or of this one and not in flight. Higher epochs are another's business.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use cairn_clock::Entropy;
+use tokio::sync::watch;
+
+use crate::{
+    ErrorKind, StoreError,
+    index::{Change, Delta, HeadRecord, Index, IndexName, Range},
+    object::{self, ObjectId},
+    open::Shared,
+    store::{HeadVersion, Store},
+    wal::Spare,
+};
+
+mod gather;
+
+/// Files of the index before the next one is a snapshot.
+const FILES_MAX: usize = 64;
+/// Write-ahead files that are kept to be used again.
+const SPARES_MAX: usize = 2;
+/// What waits to be removed; past it, it is found again by listing.
+const GARBAGE_MAX: usize = 10_000;
+/// Waits between attempts while the store is away.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LAST: Duration = Duration::from_secs(5);
+
+/// One step on its way to the store.
+#[derive(Debug)]
+struct InFlight {
+    object: Option<(ObjectId, Bytes)>,
+    file: (IndexName, Bytes),
+    delta: Delta,
+    head: HeadRecord,
+}
+
+/// What the index does not name any more.
+#[derive(Debug, Default)]
+struct Garbage {
+    objects: Vec<ObjectId>,
+    files: Vec<IndexName>,
+    /// Whether there may be more that only a list finds: after a start, and after too much was forgotten.
+    unknown: bool,
+}
+
+/// The uploader's own state; nothing else touches it.
+#[derive(Debug)]
+pub(crate) struct Uploader {
+    shared: Arc<Shared>,
+    entropy: Entropy,
+    /// The head that is ours, or that was there when we came.
+    version: Option<HeadVersion>,
+    /// The snapshot and the deltas that the head names.
+    files: Vec<IndexName>,
+    /// The index as committed.
+    index: Index,
+    /// Up to where the write-ahead log was looked at; empty frames need no commit.
+    position: u64,
+    objects: u64,
+    in_flight: Option<InFlight>,
+    garbage: Garbage,
+}
+
+impl Uploader {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        entropy: Entropy,
+        version: Option<HeadVersion>,
+        files: Vec<IndexName>,
+        index: Index,
+    ) -> Self {
+        let garbage = Garbage { unknown: true, ..Garbage::default() };
+        let position = index.covered;
+        Self { shared, entropy, version, files, index, position, objects: 0, in_flight: None, garbage }
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.shared.options.store.as_ref()
+    }
+
+    /// Prepares the step that makes this epoch the owner, from `at` on.
+    pub(crate) fn begin_epoch(&mut self, at: u64) {
+        let changes = vec![Change::Epoch { epoch: self.shared.epoch, at }];
+        self.prepare(None, self.index.covered, changes);
+    }
+
+    /// Decides every name and byte of a step.
+    fn prepare(&mut self, object: Option<(ObjectId, Bytes)>, covered: u64, changes: Vec<Change>) {
+        let (log, epoch) = (self.shared.log, self.shared.epoch);
+        let sequence = self.index.sequence + 1;
+        let delta = Delta { log, snapshot: false, epoch, sequence, covered, changes };
+        let name = IndexName { epoch, sequence, nonce: self.entropy.next_u64() };
+        let whole = self.files.is_empty() || self.files.len() >= FILES_MAX;
+        let (files, bytes) = if whole {
+            let mut next = self.index.clone();
+            next.apply(&delta);
+            (vec![name], next.snapshot().encode())
+        } else {
+            (self.files.iter().copied().chain([name]).collect(), delta.encode())
+        };
+        let head = HeadRecord { log, epoch, sequence, files };
+        self.in_flight = Some(InFlight { object, file: (name, bytes), delta, head });
+    }
+
+    /// Takes what is durable and not uploaded, up to `upload_bytes`. Says whether there is a step to settle.
+    pub(crate) fn gather(&mut self) -> Result<bool, StoreError> {
+        if self.in_flight.is_some() {
+            return Ok(true);
+        }
+        let id = ObjectId { epoch: self.shared.epoch, number: self.objects };
+        while let Some(gathered) = gather::gather(&self.shared, &self.index, self.position, id)? {
+            self.position = gathered.end;
+            if gathered.changes.is_empty() {
+                // Empty frames only: nothing that the store must know.
+                let mut state = self.shared.state.write();
+                state.covered = state.covered.max(gathered.end);
+                continue;
+            }
+            if gathered.object.is_some() {
+                self.objects += 1;
+            }
+            self.prepare(gathered.object.map(|bytes| (id, bytes)), gathered.end, gathered.changes);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Brings the step in flight to its end, or fails and keeps it for another try.
+    pub(crate) async fn settle(&mut self) -> Result<(), StoreError> {
+        let Some(step) = &self.in_flight else { return Ok(()) };
+        if let Some((id, bytes)) = &step.object {
+            put(self.store(), &id.name(), bytes.clone()).await?;
+        }
+        put(self.store(), &step.file.0.name(), step.file.1.clone()).await?;
+        let replaced = self.store().replace_head(self.version.as_ref(), step.head.encode()).await;
+        match replaced {
+            Ok(version) => {
+                self.committed(version);
+                Ok(())
+            }
+            Err(StoreError::HeadChanged) => {
+                let now = self.store().head().await?.and_then(|head| HeadRecord::decode(&head.bytes));
+                let epoch = now.map_or(self.shared.epoch, |head| head.epoch);
+                self.shared.fence(epoch);
+                Err(StoreError::Fenced { epoch })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The store has it: the index first, then what readers see, then the write-ahead log may be used again.
+    fn committed(&mut self, version: HeadVersion) {
+        let Some(step) = self.in_flight.take() else { return };
+        if step.object.is_some() {
+            self.shared.counters.uploads.fetch_add(1, Ordering::Relaxed);
+        }
+        let gone = self.index.apply(&step.delta);
+        self.version = Some(version);
+        let replaced = self.files.iter().filter(|file| !step.head.files.contains(file));
+        self.garbage.files.extend(replaced.copied());
+        self.garbage.objects.extend(gone);
+        // Retention may have overtaken all that the object holds.
+        let needed = |id: &ObjectId| self.index.objects.contains_key(id);
+        self.garbage.objects.extend(step.object.map(|(id, _)| id).filter(|id| !needed(id)));
+        self.files = step.head.files;
+        {
+            let mut state = self.shared.state.write();
+            state.commit(&step.delta);
+            state.objects = self.index.objects.len() as u64;
+        }
+        self.trim();
+    }
+
+    /// Gives back write-ahead files that the store has, the oldest first. One that a reader holds is removed, not reused.
+    fn trim(&self) {
+        let disk = self.shared.options.disk.as_ref();
+        let covered = self.index.covered;
+        loop {
+            let segment = {
+                let mut state = self.shared.state.write();
+                let oldest = state.segments.first_key_value();
+                // The newest is the writer's.
+                let free = oldest.filter(|(_, segment)| segment.end() <= covered && state.segments.len() > 1);
+                let Some(base) = free.map(|(base, _)| *base) else { return };
+                state.segments.remove(&base).expect("it was just seen")
+            };
+            let mut spares = self.shared.spares.lock();
+            let fits = segment.bytes == self.shared.options.wal_segment_bytes && spares.len() < SPARES_MAX;
+            if fits && Arc::strong_count(&segment.file) == 1 {
+                let path = segment.path.with_extension("free");
+                match disk.rename(&segment.path, &path) {
+                    Ok(()) => spares.push(Spare { path, bytes: segment.bytes, file: segment.file }),
+                    Err(error) => tracing::warn!(%error, path = %segment.path.display(), "a used file stays"),
+                }
+            } else if let Err(error) = disk.remove(&segment.path) {
+                // It is found again and removed at the next start.
+                tracing::warn!(%error, path = %segment.path.display(), "a used file stays");
+            }
+        }
+    }
+
+    /// Removes what the committed index does not name.
+    pub(crate) async fn collect(&mut self) -> Result<(), StoreError> {
+        if self.garbage.objects.len() + self.garbage.files.len() > GARBAGE_MAX {
+            self.garbage = Garbage { unknown: true, ..Garbage::default() };
+        }
+        if self.garbage.unknown {
+            self.find_garbage().await?;
+        }
+        while let Some(object) = self.garbage.objects.last() {
+            self.store().delete(&object.name()).await?;
+            self.garbage.objects.pop();
+            self.shared.counters.objects_removed.fetch_add(1, Ordering::Relaxed);
+        }
+        while let Some(file) = self.garbage.files.last() {
+            self.store().delete(&file.name()).await?;
+            self.garbage.files.pop();
+        }
+        Ok(())
+    }
+
+    async fn find_garbage(&mut self) -> Result<(), StoreError> {
+        let ours = self.shared.epoch;
+        let in_flight = self.in_flight.as_ref();
+        let object_in_flight = in_flight.and_then(|step| step.object.as_ref()).map(|(id, _)| *id);
+        let file_in_flight = in_flight.map(|step| step.file.0);
+        let objects = self.store().list(object::FOLDER).await?;
+        let objects = objects.iter().filter_map(|listed| ObjectId::parse(&listed.name));
+        let objects = objects.filter(|id| id.epoch <= ours && !self.index.objects.contains_key(id));
+        let objects: Vec<_> = objects.filter(|id| Some(*id) != object_in_flight).collect();
+        let files = self.store().list(IndexName::FOLDER).await?;
+        let files = files.iter().filter_map(|listed| IndexName::parse(&listed.name));
+        let files = files.filter(|file| file.epoch <= ours && !self.files.contains(file));
+        let files = files.filter(|file| Some(*file) != file_in_flight).collect();
+        self.garbage = Garbage { objects, files, unknown: false };
+        Ok(())
+    }
+
+    /// Looks for garbage by listing at the next collection.
+    #[cfg(test)]
+    pub(crate) fn doubt(&mut self) {
+        self.garbage.unknown = true;
+    }
+
+    /// Uploads until `stop` says so, or another owns the store. What is not uploaded by then stays in the write-ahead log.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.work() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    async fn work(mut self) {
+        let (interval, shared) = (self.shared.options.upload_interval, self.shared.clone());
+        loop {
+            let by_size = tokio::select! {
+                () = shared.uploads.notified() => true,
+                () = tokio::time::sleep(interval) => false,
+            };
+            // An interval uploads all there is; size alone leaves what is too little for an object of its own.
+            let enough = |shared: &Shared| !by_size || shared.state.read().depth() >= shared.upload_at();
+            let mut wait = RETRY_FIRST;
+            while enough(&shared) {
+                let (uploader, gathered) = match tokio::task::spawn_blocking(move || {
+                    let gathered = self.gather();
+                    (self, gathered)
+                })
+                .await
+                {
+                    Ok(done) => done,
+                    Err(error) => return tracing::error!(%error, "uploads ended"),
+                };
+                self = uploader;
+                let done = match gathered {
+                    Ok(false) => break,
+                    Ok(true) => self.settle().await,
+                    Err(error) => Err(error),
+                };
+                match done {
+                    Ok(()) => {
+                        wait = RETRY_FIRST;
+                        *shared.trouble.lock() = None;
+                    }
+                    Err(error) if error.kind() == ErrorKind::Fenced => return,
+                    Err(error) => {
+                        shared.counters.upload_failures.fetch_add(1, Ordering::Relaxed);
+                        if shared.trouble.lock().replace(error.to_string()).is_none() {
+                            tracing::warn!(%error, "an upload failed and is tried again");
+                        }
+                        tokio::time::sleep(wait).await;
+                        wait = (wait * 2).min(RETRY_LAST);
+                    }
+                }
+            }
+            if let Err(error) = self.collect().await {
+                tracing::warn!(%error, "objects that nothing needs could not be removed and are tried again");
+            }
+        }
+    }
+}
+
+/// Creates an object of ours; one that is there already is ours too, because nobody else writes names of this epoch.
+async fn put(store: &dyn Store, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+    match store.put(name, bytes).await {
+        Err(StoreError::Exists { .. }) => Ok(()),
+        other => other,
+    }
+}

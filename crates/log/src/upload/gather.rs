@@ -1,0 +1,240 @@
+//! Reads a range of the write-ahead log and makes of it an object and the changes that the index needs. Called by `upload`.
+//!
+//! It must give what recovery would have made of the same frames: the index and the write-ahead log tell one story.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{Change, Index, Range, Shared};
+use crate::{
+    Offset, Retention, StoreError, StreamId,
+    frame::{self, BatchEntry, Entry, HEADER_BYTES},
+    ledger::Ledger,
+    object::{ObjectBuilder, ObjectId, PartPlace},
+    wal::{HEAD_BYTES, Segment},
+};
+
+/// A range of the write-ahead log, ready for the store.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) object: Option<Bytes>,
+    pub(super) changes: Vec<Change>,
+    /// Position behind it.
+    pub(super) end: u64,
+}
+
+/// A stream that something happened to.
+#[derive(Debug, Default)]
+struct Touched {
+    /// Whether the index has it and must forget what it had.
+    deleted: bool,
+    alive: bool,
+    retention: Retention,
+    start: Offset,
+    ledger: Ledger,
+    producers: BTreeSet<i64>,
+    range: Option<Range>,
+}
+
+/// Reads from `position` on: whole frames of one file, up to `upload_bytes`. Nothing where nothing is durable there.
+pub(super) fn gather(
+    shared: &Shared,
+    index: &Index,
+    position: u64,
+    id: ObjectId,
+) -> Result<Option<Gathered>, StoreError> {
+    let (segment, from, to) = match place(shared, position) {
+        None => return Ok(None),
+        Some(Place::Left(end)) => return Ok(Some(Gathered { object: None, changes: Vec::new(), end })),
+        Some(Place::Frames(segment, from, to)) => (segment, from, to),
+    };
+    let bytes = read(&segment, from, to, shared.options.upload_bytes).map_err(|error| StoreError::Failed {
+        reason: format!("cannot read {} for upload: {error}", segment.path.display()),
+    })?;
+    let mut gathering = Gathering { shared, index, id, touched: BTreeMap::new(), object: ObjectBuilder::default() };
+    let mut at = 0;
+    while at < bytes.len() && at + HEADER_BYTES <= bytes.len() {
+        let position = from + at as u64;
+        let Some(header) = frame::check(&bytes[at..], shared.log, position) else {
+            let whole = frame_length(&bytes[at..]).is_some_and(|length| at + length <= bytes.len());
+            if at > 0 && !whole {
+                break; // the read ended within this frame
+            }
+            return Err(StoreError::Damaged {
+                name: segment.path.display().to_string(),
+                what: format!("what was written at position {position} does not read back"),
+            });
+        };
+        let body = &bytes[at + HEADER_BYTES..at + HEADER_BYTES + header.body_bytes];
+        for entry in frame::entries(body).unwrap_or_default() {
+            gathering.take(entry, header.epoch, body);
+        }
+        at += header.frame_bytes();
+        if header.body_bytes == 0 {
+            break; // the log goes on in the next file
+        }
+    }
+    Ok(Some(gathering.finish(from + at as u64)))
+}
+
+enum Place {
+    /// The file that holds the next frame, where it begins, and up to where it may be read.
+    Frames(Segment, u64, u64),
+    /// The file's frames ended: the log goes on here.
+    Left(u64),
+}
+
+fn place(shared: &Shared, position: u64) -> Option<Place> {
+    let state = shared.state.read();
+    let (_, segment) = state.segments.range(..=position).next_back()?;
+    let from = position.max(segment.base + HEAD_BYTES as u64);
+    let to = segment.end().min(state.durable);
+    if from + HEADER_BYTES as u64 <= to && !is_sealed_at(segment, from, to) {
+        return Some(Place::Frames(segment.clone(), from, to));
+    }
+    // Over the end of one file, then over the head of the next.
+    let behind = if segment.end() <= state.durable { segment.end() } else { from.min(state.durable) };
+    (position < behind).then_some(Place::Left(behind))
+}
+
+/// Whether the file's frames ended before `from`: then zeros, or what the file held in an earlier life, follow.
+fn is_sealed_at(segment: &Segment, from: u64, to: u64) -> bool {
+    // A durable position past the file's end says that the log went on in the next one.
+    if to < segment.end() {
+        return false;
+    }
+    let mut header = [0; HEADER_BYTES];
+    let read = segment.file.read_at(from - segment.base, &mut header).is_ok();
+    read && !frame::begins(&header, from)
+}
+
+fn frame_length(bytes: &[u8]) -> Option<usize> {
+    let body = bytes.get(4..8)?;
+    Some(frame::frame_bytes(u32::from_le_bytes(body.try_into().ok()?) as usize))
+}
+
+/// Bytes from `from` on: about `most`, or the one frame that is longer.
+fn read(segment: &Segment, from: u64, to: u64, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut header = [0; HEADER_BYTES];
+    segment.file.read_at(from - segment.base, &mut header)?;
+    let first = frame_length(&header).unwrap_or(HEADER_BYTES) as u64;
+    let length = (to - from).min(most.max(first));
+    let mut bytes = vec![0; usize::try_from(length).expect("a file of the log is below 4 GiB")];
+    segment.file.read_at(from - segment.base, &mut bytes)?;
+    Ok(bytes)
+}
+
+struct Gathering<'a> {
+    shared: &'a Shared,
+    index: &'a Index,
+    id: ObjectId,
+    touched: BTreeMap<StreamId, Touched>,
+    object: ObjectBuilder,
+}
+
+impl Gathering<'_> {
+    fn touched(&mut self, id: StreamId) -> &mut Touched {
+        self.touched.entry(id).or_insert_with(|| {
+            self.index.streams.get(&id).map_or_else(Touched::default, |indexed| Touched {
+                alive: true,
+                retention: indexed.retention,
+                start: indexed.start,
+                ledger: indexed.ledger.clone(),
+                ..Touched::default()
+            })
+        })
+    }
+
+    fn take(&mut self, entry: Entry, epoch: u32, body: &[u8]) {
+        match entry {
+            Entry::Create(id, retention) => {
+                let stream = self.touched(id);
+                if !stream.alive {
+                    *stream = Touched { alive: true, retention, deleted: stream.deleted, ..Touched::default() };
+                }
+            }
+            Entry::SetRetention(id, retention) => self.touched(id).retention = retention,
+            Entry::Delete(id) => {
+                let deleted = self.index.streams.contains_key(&id);
+                *self.touched(id) = Touched { deleted, ..Touched::default() };
+                self.object.forget(id);
+            }
+            Entry::DeleteBefore(id, offset) => {
+                let stream = self.touched(id);
+                stream.start = stream.start.max(offset.min(stream.ledger.next));
+            }
+            Entry::Batch(batch) => self.batch(&batch, epoch, body),
+        }
+    }
+
+    fn batch(&mut self, batch: &BatchEntry, epoch: u32, body: &[u8]) {
+        // What retention has dropped since is durable news: it is not uploaded only to be removed.
+        let dropped = self.shared.state.read().streams.get(&batch.stream).map_or(Offset::default(), |s| s.start);
+        let object = self.id;
+        let stream = self.touched(batch.stream);
+        if !stream.alive {
+            return;
+        }
+        stream.ledger.record(batch.base, batch.records, batch.producer.as_ref());
+        stream.producers.extend(batch.producer.map(|producer| producer.id.get()));
+        let next = stream.ledger.next;
+        if next <= dropped {
+            stream.start = stream.start.max(next);
+            return;
+        }
+        let range = stream.range.get_or_insert_with(|| Range {
+            object,
+            part: PartPlace { at: 0, bytes: 0 },
+            base: batch.base,
+            next,
+            bytes: 0,
+            batches: 0,
+            max_timestamp: batch.max_timestamp,
+            epochs: Vec::new(),
+            aborted: Vec::new(),
+        });
+        range.next = next;
+        range.bytes += u64::from(batch.length);
+        range.batches += 1;
+        range.max_timestamp = range.max_timestamp.max(batch.max_timestamp);
+        if range.epochs.last().is_none_or(|(last, _)| *last != epoch) {
+            range.epochs.push((epoch, batch.base));
+        }
+        let at = batch.at as usize;
+        let bytes = &body[at..at + batch.length as usize];
+        self.object.push(batch.stream, batch.base, batch.records, batch.max_timestamp, bytes);
+    }
+
+    fn finish(self, end: u64) -> Gathered {
+        let (object, places) = if self.object.is_empty() {
+            (None, BTreeMap::new())
+        } else {
+            let (object, places) = self.object.finish(self.shared.log);
+            (Some(object), places)
+        };
+        let mut changes = Vec::new();
+        for (id, stream) in self.touched {
+            let Touched { deleted, alive, retention, start, ledger, producers, range } = stream;
+            if deleted {
+                changes.push(Change::Deleted { id });
+            }
+            if !alive {
+                continue;
+            }
+            changes.push(Change::Stream { id, retention, start, next: ledger.next });
+            if let (Some(range), Some(part)) = (range, places.get(&id)) {
+                changes.push(Change::Range { id, range: Arc::new(Range { part: *part, ..range }) });
+            }
+            let of = |id: i64| ledger.producers.get(&id).map(|producer| (id, producer.clone()));
+            let producers: Vec<_> = producers.into_iter().filter_map(of).collect();
+            if !producers.is_empty() {
+                changes.push(Change::Producers { id, producers });
+            }
+        }
+        Gathered { object, changes, end }
+    }
+}
