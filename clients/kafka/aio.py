@@ -40,7 +40,10 @@ class Member:
         await self.consumer.start()
         try:
             while not self.leaving:
-                await self.take()
+                if self.ledger.waits():
+                    await asyncio.sleep(0.01)
+                else:
+                    await self.take()
         finally:
             try:
                 await self.consumer.stop()
@@ -94,10 +97,17 @@ async def run():
     await write(options, ledger)
     group = options.topic + ".group"
     members, everyone = await read(options, ledger, group)
-    watcher = AIOKafkaConsumer(bootstrap_servers=options.bootstrap, group_id=group, enable_auto_commit=False)
-    await watcher.start()
+    deadline = time.monotonic() + 120
+    while True:
+        watcher = AIOKafkaConsumer(bootstrap_servers=options.bootstrap, group_id=group, enable_auto_commit=False)
+        try:
+            await watcher.start()
+            break
+        except KafkaError as error:  # the broker may be away still
+            await watcher.stop()
+            need(time.monotonic() < deadline, repr(error))
+            await asyncio.sleep(0.2)
     places = [TopicPartition(options.topic, p) for p in range(options.partitions)]
-    deadline = time.monotonic() + 60
     while True:
         done = {place.partition: await watcher.committed(place) for place in places}
         if all(done[p] == ledger.length(p) for p in done) or time.monotonic() > deadline:

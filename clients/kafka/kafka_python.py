@@ -43,7 +43,10 @@ class Member(threading.Thread):
     def run(self):
         try:
             while not self.leave.is_set():
-                self.take()
+                if self.ledger.waits():
+                    time.sleep(0.01)
+                else:
+                    self.take()
             self.consumer.close(autocommit=False)
         except (Exception, SystemExit) as failure:
             self.failure = failure
@@ -98,13 +101,18 @@ def main():
     group = options.topic + ".group"
     members, count = read(options, ledger, group)
     places = [TopicPartition(options.topic, p) for p in range(options.partitions)]
-    watcher = KafkaConsumer(bootstrap_servers=options.bootstrap, group_id=group, enable_auto_commit=False)
-    deadline = time.monotonic() + 60
-    while True:
-        done = {place.partition: watcher.committed(place) for place in places}
-        if all(done[p] == ledger.length(p) for p in done) or time.monotonic() > deadline:
+    watcher, done = None, {}
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            watcher = watcher or KafkaConsumer(bootstrap_servers=options.bootstrap, group_id=group, enable_auto_commit=False)
+            done = {place.partition: watcher.committed(place) for place in places}
+        except KafkaError:  # the broker may be away still
+            pass
+        if done and all(done[p] == ledger.length(p) for p in done):
             break
         time.sleep(0.2)
+    need(done, "committed offsets cannot be read")
     ends = {place.partition: end for place, end in watcher.end_offsets(places).items()}
     watcher.close()
     for member in members:

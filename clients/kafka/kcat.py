@@ -5,8 +5,10 @@ compared when the records come back. Its groups are librdkafka's balanced consum
 itself; three processes join, and one leaves.
 """
 
+import os
 import queue
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -37,28 +39,44 @@ def write(options, ledger):
 
 
 class Member:
-    """One `kcat -G`, whose lines go to a queue that all members share."""
+    """One `kcat -G`, whose lines go to a queue that all members share.
+
+    It writes to a file: a signal that arrives while kcat waits for a full pipe makes it print a line without its value.
+    """
 
     def __init__(self, options, group, lines):
+        self.file = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             ["kcat", "-E", "-b", options.bootstrap, "-X", "auto.offset.reset=earliest", "-X", "session.timeout.ms=10000",
              "-X", "heartbeat.interval.ms=1000", "-u", "-q", "-f", "%p\t%o\t%k\t%s\n", "-G", group, options.topic],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        # A line without its end was cut off when kcat ended.
-        whole = (line for line in self.process.stdout if line.endswith(b"\n"))
-        self.thread = threading.Thread(target=lambda: [lines.put(line) for line in whole], daemon=True)
+            stdout=self.file, stderr=subprocess.DEVNULL)
+        self.thread = threading.Thread(target=self.follow, args=[lines], daemon=True)
         self.thread.start()
+
+    def follow(self, lines):
+        at, rest, over = 0, b"", False
+        while not over:
+            # Asked before the read: what it wrote before it ended is read then.
+            over = self.process.poll() is not None
+            chunk = os.pread(self.file.fileno(), 1 << 20, at)
+            at += len(chunk)
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                lines.put(line)
+            if chunk:
+                over = False
+            else:
+                time.sleep(0.02)
 
     def leave(self):
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
 
 
 def read(options, ledger, group):
-    # Unbounded: kcat commits what it has printed, so it must never be killed while it waits for its lines to be read.
     lines = queue.Queue()
     members, count = [Member(options, group, lines), Member(options, group, lines)], 2
     deadline = time.monotonic() + 300 + options.records / 100
@@ -66,7 +84,7 @@ def read(options, ledger, group):
         while not ledger.complete():
             need(time.monotonic() < deadline, f"only {len(ledger.delivered)} records came back")
             try:
-                partition, offset, key, value = lines.get(timeout=0.2).rstrip(b"\n").split(b"\t")
+                partition, offset, key, value = lines.get(timeout=0.2).split(b"\t")
             except queue.Empty:
                 continue
             ledger.deliver(int(partition), int(offset), key, bytes.fromhex(value.decode()), None)

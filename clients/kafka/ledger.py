@@ -87,6 +87,10 @@ class Ledger:
             self.delivered.add(i)
             return len(self.delivered)
 
+    def waits(self):
+        """Half has come back and the kill that belongs there has not been asked for: members wait, however quick they are."""
+        return len(self.delivered) * 2 >= self.records and "read" not in self.killed
+
     def complete(self):
         return len(self.delivered) == self.records
 

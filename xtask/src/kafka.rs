@@ -30,6 +30,8 @@ pub(crate) const RECORDS_PROOF: u32 = 100_000;
 const RECORDS_SLICE: u32 = 4_000;
 /// Partitions of each client's topic.
 const PARTITIONS: &str = "8";
+/// How often a client must ask for a kill: while it writes, and while it reads.
+const KILLS: u32 = 2;
 /// The number of the Produce request.
 const PRODUCE: i16 = 0;
 /// How long one client may take, besides its records.
@@ -145,8 +147,8 @@ fn drive(
         kills += 1;
         restart(&mut cairn)
     })?;
-    if kills == 0 {
-        bail!("the client asked for no kill");
+    if kills != KILLS || !said.contains("3 members") {
+        bail!("the client asked for {kills} kills, not {KILLS}, or had not 3 members: {said}");
     }
     let seen = tap.seen();
     if !seen.keys().any(|(key, _)| *key == PRODUCE) {
