@@ -188,3 +188,20 @@ fn reason(why: impl Into<String>) -> StrBytes {
 pub(crate) fn decode_only(key: ApiKey, version: i16, mut body: Bytes) -> bool {
     kafka_protocol::messages::RequestKind::decode(key, &mut body, version).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_names_every_version_that_is_offered() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kafka-compatibility.md");
+        let document = std::fs::read_to_string(path).expect("docs/kafka-compatibility.md");
+        for (key, versions) in ADVERTISED {
+            let row = format!("| {key:?} | {}–{} |", versions.start(), versions.end());
+            assert!(document.contains(&row), "`{row}` is missing: run `cargo xtask kafka`");
+        }
+        let rows = document.lines().filter(|line| line.contains('–') && line.starts_with("| ")).count();
+        assert_eq!(rows, ADVERTISED.len(), "a request is named that is not offered");
+    }
+}
