@@ -18,9 +18,6 @@ mod rebalance;
 const MEMBER_BYTES: usize = 512;
 /// What an id that was given out and not yet used takes besides itself, about.
 const PENDING_BYTES: usize = 64;
-/// Generations that may have been given out since a group was last stored: only what is synced is stored, so after a
-/// restart the next generation lies beyond all of them.
-const GENERATIONS_UNSTORED_MAX: i32 = 1_000;
 
 /// One waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -144,8 +141,6 @@ struct Group {
     phase_ends_ms: u64,
     /// Until then an empty group that gets its first member waits for more.
     gather_until_ms: u64,
-    /// By how much the next generation is greater.
-    generation_step: i32,
     /// What it took when it was last counted.
     bytes: usize,
 }
@@ -224,7 +219,6 @@ impl Core {
         let protocol = stored.protocol.clone().unwrap_or_default();
         let mut group = Group::new();
         group.generation = stored.generation;
-        group.generation_step = GENERATIONS_UNSTORED_MAX;
         group.protocol_type = stored.protocol_type;
         for member in stored.members {
             let value = Member {
@@ -379,7 +373,6 @@ impl Group {
             pending: HashMap::new(),
             phase_ends_ms: u64::MAX,
             gather_until_ms: 0,
-            generation_step: 1,
             bytes: 0,
         }
     }

@@ -219,7 +219,7 @@ impl Group {
     fn complete_join(&mut self, now_ms: u64, name: &str, out: &mut Vec<Effect>) {
         self.members.retain(|_, member| member.joining.is_some() || member.instance.is_some());
         let before = self.generation;
-        self.generation = self.generation.checked_add(self.generation_step).unwrap_or(1);
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
         if self.members.is_empty() {
             self.become_empty(name, out);
             return;
@@ -233,7 +233,6 @@ impl Group {
             self.phase_ends_ms = now_ms + self.rebalance_timeout_ms().max(1);
             return;
         };
-        self.generation_step = 1;
         self.leader = Some(leader);
         self.protocol = self.elect_protocol();
         self.state = GroupState::CompletingRebalance;
