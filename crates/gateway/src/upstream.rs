@@ -8,7 +8,9 @@ use std::{collections::HashMap, ffi::OsString, sync::Arc, time::Duration};
 
 use cairn_clock::Entropy;
 use cairn_contract::Transport;
-use cairn_mcp::{HttpClient, HttpLink, HttpTarget, Limits as WireLimits, Link, LinkError, StdioCommand, StdioLink};
+use cairn_mcp::{
+    HttpClient, HttpLink, HttpTarget, KeptLink, Limits as WireLimits, Link, LinkError, Start, StdioCommand, StdioLink,
+};
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -45,7 +47,7 @@ pub(crate) struct Server {
     limits: WireLimits,
     places: usize,
     scopes: Mutex<HashMap<Caller, Scope>>,
-    backoff: Mutex<Backoff>,
+    starter: Arc<Starter>,
     pub(crate) catalogue: Catalogue,
     pub(crate) eras: Arc<Eras>,
     pub(crate) bridges: Bridges,
@@ -61,14 +63,59 @@ enum Way {
 #[derive(Clone, Debug)]
 struct Scope {
     child: Option<Arc<StdioLink>>,
+    /// When the child was started.
+    began: Option<Instant>,
     places: Arc<Semaphore>,
+}
+
+/// Starts the children of one server, later and later while they fail.
+#[derive(Debug, Default)]
+struct Starter {
+    backoff: Mutex<Backoff>,
+    /// Held while a shared child is started.
+    one_at_a_time: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Backoff {
     failures: u32,
-    started: Option<Instant>,
     not_before: Option<Instant>,
+}
+
+impl Backoff {
+    fn fail(&mut self, chance: u64) {
+        self.failures = self.failures.saturating_add(1);
+        let doubled = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_MAX);
+        self.not_before = Some(Instant::now() + doubled + Duration::from_millis(chance % 50));
+    }
+}
+
+impl Starter {
+    /// Starts a child after the pause that is due. `lived` is how long the one had lived in whose place it comes.
+    async fn start(
+        &self,
+        command: &StdioCommand,
+        limits: WireLimits,
+        shared: bool,
+        lived: Option<Duration>,
+        entropy: &Entropy,
+    ) -> Result<StdioLink, LinkError> {
+        let pause = {
+            let mut backoff = self.backoff.lock();
+            match lived {
+                Some(lived) if lived > WELL_AFTER => *backoff = Backoff::default(),
+                Some(_) => backoff.fail(entropy.next_u64()),
+                None => {}
+            }
+            backoff.not_before.map_or(Duration::ZERO, |when| when.saturating_duration_since(Instant::now()))
+        };
+        tokio::time::sleep(pause).await;
+        let spawned = StdioLink::spawn(command, limits, shared);
+        if spawned.is_err() {
+            self.backoff.lock().fail(entropy.next_u64());
+        }
+        spawned
+    }
 }
 
 impl Server {
@@ -99,7 +146,7 @@ impl Server {
             limits,
             places,
             scopes: Mutex::default(),
-            backoff: Mutex::default(),
+            starter: Arc::default(),
             catalogue: Catalogue::default(),
             eras,
             bridges: Bridges::default(),
@@ -127,10 +174,26 @@ impl Server {
         }
     }
 
+    /// A link to one child, which ends with it: whoever holds it makes the next handshake by itself.
+    pub(crate) async fn single_link(&self, entropy: &Entropy) -> Result<Arc<dyn Link>, LinkError> {
+        match &self.way {
+            Way::Stdio(command) => Ok(Arc::new(self.starter.start(command, self.limits, false, None, entropy).await?)),
+            Way::Http { .. } => self.own_link(entropy).await,
+        }
+    }
+
     /// A link of one session's own.
     pub(crate) async fn own_link(&self, entropy: &Entropy) -> Result<Arc<dyn Link>, LinkError> {
         match &self.way {
-            Way::Stdio(command) => Ok(Arc::new(self.spawn(command, false, entropy).await?)),
+            Way::Stdio(command) => {
+                let (starter, command) = (self.starter.clone(), command.clone());
+                let (limits, entropy) = (self.limits, entropy.clone());
+                let start: Start = Arc::new(move |lived| {
+                    let (starter, command, entropy) = (starter.clone(), command.clone(), entropy.clone());
+                    Box::pin(async move { starter.start(&command, limits, false, lived, &entropy).await })
+                });
+                Ok(Arc::new(KeptLink::start(start, self.limits).await?))
+            }
             Way::Http { client, target } => Ok(Arc::new(HttpLink::new(client.clone(), target.clone(), self.limits))),
         }
     }
@@ -152,17 +215,19 @@ impl Server {
         if let Some(child) = scope.child.filter(|child| child.ended().is_none()) {
             return Ok((child, scope.places));
         }
-        let child = Arc::new(self.spawn(command, true, entropy).await?);
+        // Calls that find the child gone start one together.
+        let _one_at_a_time = self.starter.one_at_a_time.lock().await;
+        let scope = self.scope(caller);
+        if let Some(child) = scope.child.filter(|child| child.ended().is_none()) {
+            return Ok((child, scope.places));
+        }
+        let lived = scope.began.map(|began| began.elapsed());
+        let child = Arc::new(self.starter.start(command, self.limits, true, lived, entropy).await?);
         let mut scopes = self.scopes.lock();
         let scope = scopes.get_mut(caller).expect("scope() has put it there and nothing removes it");
-        // Another call may have started one meanwhile; the second child ends with its last handle.
-        match &scope.child {
-            Some(other) if other.ended().is_none() => Ok((other.clone(), scope.places.clone())),
-            _ => {
-                scope.child = Some(child.clone());
-                Ok((child, scope.places.clone()))
-            }
-        }
+        scope.child = Some(child.clone());
+        scope.began = Some(Instant::now());
+        Ok((child, scope.places.clone()))
     }
 
     /// The places that all modern requests of one principal share.
@@ -172,31 +237,8 @@ impl Server {
 
     fn scope(&self, caller: &Caller) -> Scope {
         let mut scopes = self.scopes.lock();
-        let new = || Scope { child: None, places: Arc::new(Semaphore::new(self.places)) };
+        let new = || Scope { child: None, began: None, places: Arc::new(Semaphore::new(self.places)) };
         scopes.entry(caller.clone()).or_insert_with(new).clone()
-    }
-
-    async fn spawn(&self, command: &StdioCommand, shared: bool, entropy: &Entropy) -> Result<StdioLink, LinkError> {
-        let pause = {
-            let mut backoff = self.backoff.lock();
-            let now = Instant::now();
-            if backoff.started.is_some_and(|started| now - started > WELL_AFTER) {
-                backoff.failures = 0;
-                backoff.not_before = None;
-            }
-            backoff.not_before.map_or(Duration::ZERO, |when| when.saturating_duration_since(now))
-        };
-        tokio::time::sleep(pause).await;
-        let spawned = StdioLink::spawn(command, self.limits, shared);
-        let mut backoff = self.backoff.lock();
-        backoff.started = Some(Instant::now());
-        if spawned.is_err() {
-            backoff.failures = backoff.failures.saturating_add(1);
-            let doubled = BACKOFF_MIN.saturating_mul(1 << backoff.failures.min(10)).min(BACKOFF_MAX);
-            let jitter = Duration::from_millis(entropy.next_u64() % 50);
-            backoff.not_before = Some(Instant::now() + doubled + jitter);
-        }
-        spawned
     }
 
     /// Ends the shared children and the sessions that Cairn holds with the server.

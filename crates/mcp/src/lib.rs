@@ -2,8 +2,9 @@
 //!
 //! In the order in which data flow: [`Limits`] bound what a peer may send, the scanner finds [`Message`]s in it,
 //! [`headers`] hold HTTP headers and body to each other, an [`Editor`] splices what must change, and a [`Link`] carries
-//! the result to a server and the answer back: [`StdioLink`] (kept alive by a [`Supervisor`]), [`HttpLink`], and
-//! [`SseLink`] for servers of 2024-11-05. [`era`] knows the protocol's versions, [`bridge`] plays one era to the other.
+//! the result to a server and the answer back: [`StdioLink`] (for a legacy session within a [`KeptLink`], which starts it
+//! again), [`HttpLink`], and [`SseLink`] for servers of 2024-11-05. [`era`] knows the protocol's versions, [`bridge`] plays
+//! one era to the other.
 //!
 //! This crate decides nothing and records nothing: it must not know policy, events or the log.
 
@@ -25,7 +26,6 @@ mod scan;
 mod scan_text;
 pub mod sse;
 mod stdio;
-mod supervisor;
 #[cfg(test)]
 #[allow(clippy::print_stdout, clippy::print_stderr)] // it plays a server, whose language these are
 mod testing;
@@ -40,5 +40,4 @@ pub use message::{Kind, Message, Target, meta};
 pub use refusal::{ParseFault, Refusal};
 pub use reply::code;
 pub use scan::ScanFault;
-pub use stdio::{StdioCommand, StdioLink};
-pub use supervisor::{Greeter, Greeting, ServerState, Supervisor, SupervisorOptions};
+pub use stdio::{KeptLink, START_WAIT_MAX, Start, Starting, StdioCommand, StdioLink};

@@ -50,10 +50,19 @@ fn play(role: &str) {
         eprintln!("cannot find the database");
         std::process::exit(3);
     }
+    let mut open = role != "session";
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("the parent writes text");
         let request: Value = serde_json::from_str(&line).expect("the parent writes JSON");
         let (id, params) = (request["id"].clone(), &request["params"]);
+        match request["method"].as_str().unwrap_or_default() {
+            "initialize" => say(&json!({"jsonrpc": "2.0", "id": id, "result": {}})),
+            "notifications/initialized" => open = true,
+            _ => {}
+        }
+        if !open {
+            continue;
+        }
         match request["method"].as_str().unwrap_or_default() {
             "echo" => {
                 if !params["_meta"]["progressToken"].is_null() {

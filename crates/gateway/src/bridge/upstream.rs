@@ -305,7 +305,7 @@ impl Gateway {
         request: &Message,
     ) -> Result<Arc<Upstream>, Refusal> {
         let unavailable = |error: LinkError| Refusal::Unavailable { reason: error.to_string() };
-        let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
+        let link = server.single_link(self.entropy()).await.map_err(unavailable)?;
         let answered = tokio::time::timeout(HANDSHAKE_MAX, handshake(&*link, request)).await;
         let answer = match answered {
             Ok(Ok(answer)) => answer,

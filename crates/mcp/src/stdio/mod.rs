@@ -1,5 +1,5 @@
 //! A server as a child process: one message a line on stdin and stdout (MCP, transports, stdio). Called by the gateway
-//! through [`Link`], and by the [`Supervisor`](crate::Supervisor) that starts it again.
+//! through [`Link`], for a legacy session within a [`KeptLink`] that starts it again.
 //!
 //! Guarantees: a line is written once and whole or the error says that it may have been; a child that ends, closes its
 //! stdout or breaks the framing ends the link, and every call that waits then ends with `Lost` and the end of its
@@ -7,8 +7,11 @@
 //! were written before the end are delivered before it. Variables named `CAIRN_*` never reach the child.
 
 mod child;
+mod kept;
 mod lines;
 mod writer;
+
+pub use kept::{KeptLink, START_WAIT_MAX, Start, Starting};
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
