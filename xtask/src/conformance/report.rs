@@ -139,7 +139,7 @@ impl fmt::Display for Report {
              - It refuses an `Origin` or `Host` that is not local (HTTP 403).\n\
              - It refuses headers that disagree with the body, and a modern `MCP-Protocol-Version` over a body that \
              names no version (HTTP 400, −32020 or −32602).\n\
-             - It refuses invalid UTF-8, duplicate keys at any depth, protocol keys that equal another but for case, \
+             - It refuses invalid UTF-8, lone surrogates, duplicate keys at any depth, protocol keys that equal another but for case, \
              folding or NUL, ids that are neither string nor integer, and arrays outside 2025-03-26.\n\
              - In front of a child process it is the HTTP server: it refuses protocol versions that it does not know \
              (HTTP 400, −32022), because a child is asked for its version once and not with each request.\n\n\
