@@ -173,7 +173,8 @@ fn how(stop: &Stop, plan: &Plan, layer: &Forgetful, entropy: &Entropy) -> How {
         Stop::Step(step) => Some(format!("{step}:{}", nth(30))),
         Stop::AnyMoment => None,
         Stop::Disk(op, part) => {
-            env.push(("FORGETFUL_KILL", format!("{op}:{}:{part}", nth(60))));
+            // A start has some dozens of them; most of these fall into the load behind it.
+            env.push(("FORGETFUL_KILL", format!("{op}:{}:{part}", 30 + nth(150))));
             None
         }
         Stop::Starting => {
@@ -233,7 +234,7 @@ async fn load(
     entropy: &Entropy,
     doors: &impl Fn(&Up, Through, u64) -> (Door, Era),
 ) -> Result<Trail, String> {
-    let follower = Follower::start(&up.kafka);
+    let follower = Follower::start(&up.kafka).await;
     let quiet = CancellationToken::new();
     let held_every = if matches!(stop, Stop::Step("held")) { 4 } else { 40 };
     let agents: Vec<_> = (0..plan.agents)

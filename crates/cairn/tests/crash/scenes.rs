@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rdkafka::{
     ClientConfig,
-    producer::{BaseProducer, BaseRecord, Producer},
+    producer::{BaseProducer, BaseRecord},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -146,7 +146,7 @@ async fn nothing_is_shown_forwarded_or_answered_before_it_is_durable() {
         // Each sync takes its time, so that whatever does not wait for it is far ahead of it when the power goes.
         up = stage.site.up(&stage.layered(&[("FORGETFUL_SYNC_MS", "80")])).await;
         stage.is_one_story(&up.kafka).await;
-        let follower = Follower::start(&up.kafka);
+        let follower = Follower::start(&up.kafka).await;
         let before = stage.book.entries().iter().filter(|entry| entry.saw == Saw::Result).count();
         let agents = stage.agents(&up, &format!("slow-{round}"), 4, Habit::Mixed(0)).await;
         stage.saw("results", before + 6, |saw| *saw == Saw::Result).await;

@@ -24,6 +24,8 @@ use rdkafka::{
 use tokio::time::Instant;
 
 const ASK_WITHIN: Duration = Duration::from_secs(30);
+/// How long a follower asks a Cairn that may be dead already.
+const FOLLOW_WITHIN: Duration = Duration::from_secs(3);
 /// How long reading to the known end may take on a loaded machine.
 const READ_WITHIN: Duration = Duration::from_secs(120);
 
@@ -123,12 +125,12 @@ fn consumer(bootstrap: &str) -> Result<BaseConsumer, KafkaError> {
 }
 
 /// The partitions of Cairn's topics with their ends.
-fn ends(consumer: &BaseConsumer) -> Result<BTreeMap<Place, i64>, KafkaError> {
-    let metadata = consumer.fetch_metadata(None, ASK_WITHIN)?;
+fn ends(consumer: &BaseConsumer, within: Duration) -> Result<BTreeMap<Place, i64>, KafkaError> {
+    let metadata = consumer.fetch_metadata(None, within)?;
     let mut ends = BTreeMap::new();
     for topic in metadata.topics().iter().filter(|topic| topic.name().starts_with("mcp.")) {
         for partition in topic.partitions() {
-            let (_, end) = consumer.fetch_watermarks(topic.name(), partition.id(), ASK_WITHIN)?;
+            let (_, end) = consumer.fetch_watermarks(topic.name(), partition.id(), within)?;
             ends.insert((topic.name().to_owned(), partition.id()), end);
         }
     }
@@ -146,7 +148,7 @@ fn assign(consumer: &BaseConsumer, ends: &BTreeMap<Place, i64>) -> Result<(), Ka
 fn read_all(bootstrap: &str) -> Result<Trail, String> {
     let words = |error: KafkaError| error.to_string();
     let consumer = consumer(bootstrap).map_err(words)?;
-    let mut left = ends(&consumer).map_err(words)?;
+    let mut left = ends(&consumer, ASK_WITHIN).map_err(words)?;
     assign(&consumer, &left).map_err(words)?;
     left.retain(|_, end| *end > 0);
     let (mut trail, mut findings) = (Trail::default(), Vec::new());
@@ -188,11 +190,14 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Reads from the beginning and on, until it is ended.
-    pub(crate) fn start(bootstrap: &str) -> Self {
+    /// Reads from the beginning and on, until it is ended. Returns when it has begun, so that it sees what comes.
+    pub(crate) async fn start(bootstrap: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (bootstrap, stopped) = (bootstrap.to_owned(), stop.clone());
-        let reading = tokio::task::spawn_blocking(move || follow(&bootstrap, &stopped));
+        let (begun, began) = tokio::sync::oneshot::channel();
+        let reading = tokio::task::spawn_blocking(move || follow(&bootstrap, &stopped, begun));
+        // It ends without a word where Cairn is dead before anything could be seen.
+        let _ = began.await;
         Self { stop, reading }
     }
 
@@ -203,14 +208,15 @@ impl Follower {
     }
 }
 
-fn follow(bootstrap: &str, stop: &AtomicBool) -> Result<Trail, String> {
+fn follow(bootstrap: &str, stop: &AtomicBool, begun: tokio::sync::oneshot::Sender<()>) -> Result<Trail, String> {
     let (mut trail, mut findings) = (Trail::default(), Vec::new());
     // Cairn may be killed before it says which partitions there are: then nothing was seen.
     let Ok(consumer) = consumer(bootstrap) else { return Ok(trail) };
-    let Ok(ends) = ends(&consumer) else { return Ok(trail) };
+    let Ok(ends) = ends(&consumer, FOLLOW_WITHIN) else { return Ok(trail) };
     if assign(&consumer, &ends).is_err() {
         return Ok(trail);
     }
+    let _ = begun.send(());
     while !stop.load(Ordering::SeqCst) {
         if let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) {
             let (place, offset, record) = record(&message);
