@@ -4,9 +4,12 @@
 //! A talk that is dropped before its final response cancels the call at the server and answers what the server still
 //! waits for, so that nothing is left hanging whatever ended it: the client, time, or a retry that never came.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
+
+use cairn_contract::Transport;
 
 use cairn_mcp::{Content, Exchange, Frame, Kind, LinkError, Message, Prepared, RawId, bridge::ModernCall};
+use futures::FutureExt;
 use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -34,6 +37,8 @@ pub(crate) struct Talk {
     voice: Voice,
     /// What the server says beside the call's own stream.
     beside: mpsc::Receiver<Frame>,
+    /// Requests of the server that came behind something of the call's own stream.
+    behind: VecDeque<Frame>,
     /// The server's request that waits for the client's answer.
     asked: Option<Question>,
     is_over: bool,
@@ -105,7 +110,8 @@ impl Talk {
         let link = upstream.link.clone();
         // Apart from who listens, because some servers answer with nothing before what they ask elsewhere is answered.
         let sending = tokio::spawn(async move { link.forward(prepared).await });
-        Self { upstream: upstream.clone(), wire, voice: Voice::Sending(sending), beside, asked: None, is_over: false }
+        let (upstream, voice) = (upstream.clone(), Voice::Sending(sending));
+        Self { upstream, wire, voice, beside, behind: VecDeque::new(), asked: None, is_over: false }
     }
 
     /// What the server asked is answered so: the bytes for it, and the client's call in the other direction ends.
@@ -134,11 +140,23 @@ impl Talk {
     }
 
     async fn next(&mut self) -> Heard {
+        if let Some(frame) = self.behind.pop_front() {
+            return Heard::Frame(frame);
+        }
         tokio::select! {
             biased;
             Some(frame) = self.beside.recv() => Heard::Frame(frame),
             heard = self.voice.next(&self.upstream) => heard,
         }
+    }
+
+    /// What the call's own stream holds already. A request that a server makes behind its answer is not part of the call,
+    /// and on a pipe, where one reader brings both, the answer is here by then.
+    async fn ahead(&mut self, on_pipe: bool) -> Option<Heard> {
+        if on_pipe && matches!(self.voice, Voice::Sending(_)) {
+            return Some(self.voice.next(&self.upstream).await); // no longer than the writing takes
+        }
+        self.voice.next(&self.upstream).now_or_never()
     }
 }
 
@@ -170,8 +188,14 @@ impl Gateway {
     /// server, which ends the client's request but not the call.
     pub(crate) async fn talk(&self, call: &Call, mut talk: Box<Talk>, reply: &mut Reply) -> Ending {
         let modern = ModernCall::of(&call.message);
+        let on_pipe = call.session.server.transport() == Transport::Pipe;
+        let mut held = None;
         loop {
-            let frame = match talk.next().await {
+            let heard = match held.take() {
+                Some(heard) => heard,
+                None => talk.next().await,
+            };
+            let frame = match heard {
                 Heard::Frame(frame) => frame,
                 Heard::Opened => {
                     self.reached(Step::Forwarded, call);
@@ -183,15 +207,21 @@ impl Gateway {
                     return ending;
                 }
             };
-            let Some(message) = frame.message else { continue };
+            let Some(message) = frame.message.clone() else { continue };
             match message.kind() {
                 Kind::Response | Kind::Error => {
                     // Beside its stream nothing but this call's own answer comes here.
                     talk.is_over = true;
                     talk.upstream.settle().await;
-                    while let Ok(frame) = talk.beside.try_recv() {
-                        if let Some(notice) = frame.message.filter(|message| message.kind() == Kind::Notification) {
-                            self.pass_notice(call, &modern, &notice, reply).await;
+                    talk.upstream.forget(&talk.wire); // what the server asks from here on belongs to no call
+                    while let Some(frame) = talk.behind.pop_front().or_else(|| talk.beside.try_recv().ok()) {
+                        match frame.message {
+                            Some(notice) if notice.kind() == Kind::Notification => {
+                                self.pass_notice(call, &modern, &notice, reply).await;
+                            }
+                            // It came too late to be part of the call, and the server waits for an answer.
+                            Some(asked) if asked.kind() == Kind::Request => talk.upstream.heard(asked).await,
+                            _ => {}
                         }
                     }
                     return Ending::Final { status: 200, session_id: None, event_id: None, message };
@@ -204,10 +234,17 @@ impl Gateway {
                         return Ending::Cancelled;
                     }
                 }
-                Kind::Request => match self.question(call, &modern, talk, message).await {
-                    Ok(ending) => return ending,
-                    Err(same) => talk = same,
-                },
+                Kind::Request => {
+                    held = talk.ahead(on_pipe).await;
+                    if held.is_some() {
+                        talk.behind.push_back(frame);
+                        continue;
+                    }
+                    match self.question(call, &modern, talk, message).await {
+                        Ok(ending) => return ending,
+                        Err(same) => talk = same,
+                    }
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A gateway over a trail in memory, clients at the end of pipes, and what the servers wrote down.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -97,7 +97,7 @@ impl Bench {
         let who = PipeClient { principal: Some(principal.to_owned()), workflow: Some(SharedWorkflow::new(PATIENCE)) };
         let served = tokio::spawn(async move { gateway.serve_pipe(spec, who, read, write).await.expect("a pipe") });
         let (read, write) = tokio::io::split(near);
-        Client { read: BufReader::new(read), write, served }
+        Client { read: BufReader::new(read), write, served, early: VecDeque::new() }
     }
 
     fn journal_path(&self) -> PathBuf {
@@ -163,6 +163,8 @@ pub(crate) struct Client {
     read: BufReader<ReadHalf<DuplexStream>>,
     write: WriteHalf<DuplexStream>,
     served: JoinHandle<()>,
+    /// Notifications that came before an answer which was waited for.
+    early: VecDeque<Value>,
 }
 
 impl Client {
@@ -182,7 +184,7 @@ impl Client {
         serde_json::from_str(&line).expect("the gateway writes JSON")
     }
 
-    /// The answer to a request; what comes before it is passed over.
+    /// The answer to a request; notifications that come before it are kept.
     pub(crate) async fn answer(&mut self, id: impl Into<Value>) -> Value {
         let id = id.into();
         loop {
@@ -190,6 +192,7 @@ impl Client {
             if message["id"] == id && message.get("method").is_none() {
                 return message;
             }
+            self.early.push_back(message);
         }
     }
 
@@ -206,7 +209,10 @@ impl Client {
 
     pub(crate) async fn notification(&mut self, method: &str) -> Value {
         loop {
-            let message = self.next().await;
+            let message = match self.early.pop_front() {
+                Some(message) => message,
+                None => self.next().await,
+            };
             if message["method"] == method {
                 return message;
             }

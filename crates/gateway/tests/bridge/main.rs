@@ -298,7 +298,8 @@ async fn what_a_legacy_server_asks_outside_of_a_call_gets_an_error() {
     let bench = Bench::new(|_| {}).await;
     let mut client = bench.pipe("forward", "ada").await;
     client.send(&modern(1, "tools/list", json!({}))).await;
-    client.answer(1).await;
+    let answer = client.answer(1).await;
+    assert_eq!(answer["result"]["tools"], json!([]), "{answer}");
     bench.journal_has("-31011").await;
     client.close().await;
     let events = bench.calls().await;
@@ -330,7 +331,8 @@ async fn subscriptions_and_list_changes_reach_a_legacy_client() {
     let bench = Bench::new(|_| {}).await;
     let mut client = bench.pipe("modern", "ada").await;
     client.send(&initialize("2025-06-18", &json!({}))).await;
-    client.answer("open").await;
+    let opened = client.answer("open").await;
+    assert!(opened["result"].is_object(), "{opened}");
     client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
     let changed = client.notification("notifications/tools/list_changed").await;
     assert_eq!(

@@ -72,10 +72,12 @@ impl Server {
                 json!({"protocolVersion": params["protocolVersion"], "serverInfo": {"name": "legacy", "version": "1"},
                 "capabilities": {"tools": {"listChanged": true}, "resources": {"subscribe": true}}}),
             ),
-            "notifications/initialized" if self.role == "forward" => {
-                say(&json!({"jsonrpc": "2.0", "id": 99, "method": "roots/list"}));
+            "tools/list" => {
+                self.answer(message, json!({"tools": []}));
+                if self.role == "forward" {
+                    say(&json!({"jsonrpc": "2.0", "id": 99, "method": "roots/list"}));
+                }
             }
-            "tools/list" => self.answer(message, json!({"tools": []})),
             "resources/subscribe" => {
                 self.answer(message, json!({}));
                 say(
