@@ -344,7 +344,12 @@ impl ServerSection {
                         "server {name:?} has a url and another type than \"http\" (Streamable HTTP) or \"sse\": use one of these"
                     );
                 }
-                Reach::Http { url: url.clone(), headers: self.headers.clone() }
+                let (url, headers) = (url.clone(), self.headers.clone());
+                if self.kind.as_deref() == Some("sse") {
+                    Reach::Sse { url, headers }
+                } else {
+                    Reach::Http { url, headers }
+                }
             }
             (Some(_), Some(_)) => bail!("server {name:?} has both command and url: keep one"),
             (None, None) => bail!("server {name:?} has neither command nor url: give one"),

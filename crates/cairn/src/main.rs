@@ -260,6 +260,9 @@ pub(crate) struct WrapArguments {
     /// A Streamable HTTP server instead of a command.
     #[arg(long, conflicts_with = "command")]
     pub(crate) url: Option<String>,
+    /// The server at the URL speaks HTTP+SSE, the transport of 2024-11-05.
+    #[arg(long)]
+    pub(crate) sse: bool,
     /// A header for the HTTP server, as `name: value`.
     #[arg(long)]
     pub(crate) header: Vec<String>,

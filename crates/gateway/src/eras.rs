@@ -135,11 +135,14 @@ impl Server {
     }
 
     async fn discover(&self) -> Result<Known, LinkError> {
+        let known = |modern, legacy| Known { modern, legacy, at: Instant::now() };
+        if self.is_legacy_by_transport() {
+            return Ok(known(None, Some(true)));
+        }
         let request = era::discover_request(&RawId::text("cairn-probe"), NAME, env!("CARGO_PKG_VERSION"));
-        let link = self.probe_link()?;
+        let link = self.probe_link().await?;
         let found = era::probe(&*link, &request, &ForwardHeaders::default(), PROBE_WAIT).await;
         link.close().await;
-        let known = |modern, legacy| Known { modern, legacy, at: Instant::now() };
         match found? {
             probe @ Probe::Modern { .. } => Ok(known(Some(Offer::of(&probe, &self.name).map(Arc::new)), None)),
             Probe::Legacy { answered: true } => Ok(known(None, Some(true))),
@@ -156,7 +159,7 @@ impl Server {
     }
 
     async fn greets(&self) -> Result<bool, LinkError> {
-        let link = self.probe_link()?;
+        let link = self.probe_link().await?;
         let greets = era::greets(&*link, NAME, env!("CARGO_PKG_VERSION"), PROBE_WAIT).await;
         link.close().await;
         greets

@@ -36,6 +36,13 @@ pub enum Reach {
         /// Headers added to every request; they may hold secrets.
         headers: BTreeMap<String, String>,
     },
+    /// HTTP+SSE, the transport of 2024-11-05.
+    Sse {
+        /// The address of the event stream.
+        url: String,
+        /// Headers added to every request; they may hold secrets.
+        headers: BTreeMap<String, String>,
+    },
 }
 
 impl Reach {
@@ -47,6 +54,7 @@ impl Reach {
                 serde_json::json!([command, args, env, cwd, env_clear]).to_string().into_bytes()
             }
             Self::Http { url, headers } => serde_json::json!([url, headers]).to_string().into_bytes(),
+            Self::Sse { url, headers } => serde_json::json!([url, headers, "sse"]).to_string().into_bytes(),
         }
     }
 }
@@ -57,6 +65,7 @@ impl std::fmt::Debug for Reach {
         match self {
             Self::Stdio { command, .. } => f.debug_struct("Stdio").field("command", command).finish_non_exhaustive(),
             Self::Http { .. } => f.debug_struct("Http").finish_non_exhaustive(),
+            Self::Sse { .. } => f.debug_struct("Sse").finish_non_exhaustive(),
         }
     }
 }

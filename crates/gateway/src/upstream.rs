@@ -9,7 +9,8 @@ use std::{collections::HashMap, ffi::OsString, sync::Arc, time::Duration};
 use cairn_clock::Entropy;
 use cairn_contract::Transport;
 use cairn_mcp::{
-    HttpClient, HttpLink, HttpTarget, KeptLink, Limits as WireLimits, Link, LinkError, Start, StdioCommand, StdioLink,
+    HttpClient, HttpLink, HttpTarget, KeptLink, Limits as WireLimits, Link, LinkError, SseLink, Start, StdioCommand,
+    StdioLink,
 };
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
@@ -57,6 +58,20 @@ pub(crate) struct Server {
 enum Way {
     Stdio(StdioCommand),
     Http { client: HttpClient, target: Arc<HttpTarget> },
+    Sse { client: HttpClient, target: Arc<HttpTarget> },
+}
+
+impl Way {
+    /// A connection of one's own to a server on the network.
+    async fn connect(&self, limits: WireLimits) -> Result<Arc<dyn Link>, LinkError> {
+        match self {
+            Self::Http { client, target } => Ok(Arc::new(HttpLink::new(client.clone(), target.clone(), limits))),
+            Self::Sse { client, target } => {
+                Ok(Arc::new(SseLink::connect(client.clone(), target.clone(), limits).await?))
+            }
+            Self::Stdio(_) => unreachable!("a child is started, under its back-off, by its server"),
+        }
+    }
 }
 
 /// What the modern requests of one principal share.
@@ -126,6 +141,11 @@ impl Server {
         places: usize,
         eras: Arc<Eras>,
     ) -> Result<Self, ServerError> {
+        let target = |url: &str, headers: &_| {
+            let fault =
+                |error: cairn_mcp::TargetError| ServerError { name: spec.name.clone(), reason: error.to_string() };
+            HttpTarget::new(url, headers).map(Arc::new).map_err(fault)
+        };
         let way = match &spec.reach {
             Reach::Stdio { command, args, env, cwd, env_clear } => Way::Stdio(StdioCommand {
                 command: command.into(),
@@ -134,11 +154,8 @@ impl Server {
                 env_clear: *env_clear,
                 cwd: cwd.clone(),
             }),
-            Reach::Http { url, headers } => {
-                let target = HttpTarget::new(url, headers)
-                    .map_err(|error| ServerError { name: spec.name.clone(), reason: error.to_string() })?;
-                Way::Http { client: client.clone(), target: Arc::new(target) }
-            }
+            Reach::Http { url, headers } => Way::Http { client: client.clone(), target: target(url, headers)? },
+            Reach::Sse { url, headers } => Way::Sse { client: client.clone(), target: target(url, headers)? },
         };
         Ok(Self {
             name: spec.name.clone(),
@@ -153,7 +170,7 @@ impl Server {
         })
     }
 
-    /// Whether the server is reached over HTTP.
+    /// Whether the server is reached over Streamable HTTP, and so keeps its sessions itself and gives HTTP its status.
     pub(crate) const fn is_http(&self) -> bool {
         matches!(self.way, Way::Http { .. })
     }
@@ -162,15 +179,20 @@ impl Server {
     pub(crate) const fn transport(&self) -> Transport {
         match self.way {
             Way::Stdio(_) => Transport::Pipe,
-            Way::Http { .. } => Transport::Tcp,
+            Way::Http { .. } | Way::Sse { .. } => Transport::Tcp,
         }
     }
 
+    /// Whether the transport itself says the era: HTTP+SSE ended before the modern one began.
+    pub(crate) const fn is_legacy_by_transport(&self) -> bool {
+        matches!(self.way, Way::Sse { .. })
+    }
+
     /// A link for a probe, which nothing else uses.
-    pub(crate) fn probe_link(&self) -> Result<Arc<dyn Link>, LinkError> {
+    pub(crate) async fn probe_link(&self) -> Result<Arc<dyn Link>, LinkError> {
         match &self.way {
             Way::Stdio(command) => Ok(Arc::new(StdioLink::spawn(command, self.limits, false)?)),
-            Way::Http { client, target } => Ok(Arc::new(HttpLink::new(client.clone(), target.clone(), self.limits))),
+            way => way.connect(self.limits).await,
         }
     }
 
@@ -178,7 +200,7 @@ impl Server {
     pub(crate) async fn single_link(&self, entropy: &Entropy) -> Result<Arc<dyn Link>, LinkError> {
         match &self.way {
             Way::Stdio(command) => Ok(Arc::new(self.starter.start(command, self.limits, false, None, entropy).await?)),
-            Way::Http { .. } => self.own_link(entropy).await,
+            way => way.connect(self.limits).await,
         }
     }
 
@@ -194,7 +216,7 @@ impl Server {
                 });
                 Ok(Arc::new(KeptLink::start(start, self.limits).await?))
             }
-            Way::Http { client, target } => Ok(Arc::new(HttpLink::new(client.clone(), target.clone(), self.limits))),
+            way => way.connect(self.limits).await,
         }
     }
 
@@ -204,12 +226,8 @@ impl Server {
         caller: &Caller,
         entropy: &Entropy,
     ) -> Result<(Arc<dyn Link>, Arc<Semaphore>), LinkError> {
-        let command = match &self.way {
-            Way::Http { client, target } => {
-                let places = self.scope(caller).places;
-                return Ok((Arc::new(HttpLink::new(client.clone(), target.clone(), self.limits)), places));
-            }
-            Way::Stdio(command) => command,
+        let Way::Stdio(command) = &self.way else {
+            return Ok((self.way.connect(self.limits).await?, self.scope(caller).places));
         };
         let scope = self.scope(caller);
         if let Some(child) = scope.child.filter(|child| child.ended().is_none()) {

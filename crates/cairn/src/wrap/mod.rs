@@ -36,6 +36,8 @@ struct Hello {
     name: String,
     command: Vec<String>,
     url: Option<String>,
+    /// Whether the URL is that of an HTTP+SSE stream.
+    sse: bool,
     headers: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
     cwd: PathBuf,

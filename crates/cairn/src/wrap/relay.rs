@@ -88,6 +88,7 @@ fn hello(arguments: WrapArguments) -> anyhow::Result<Hello> {
         name: plain_name(&name),
         command: arguments.command,
         url,
+        sse: arguments.sse,
         headers,
         env: env.into_iter().filter(|(key, _)| !key.starts_with("CAIRN_")).collect(),
         cwd: std::env::current_dir().context("the working directory is gone")?,

@@ -129,6 +129,7 @@ async fn one(gateway: Gateway, workflows: Workflows, stream: UnixStream) -> anyh
         }
     };
     let reach = match (hello.command.split_first(), hello.url) {
+        (_, Some(url)) if hello.sse => Reach::Sse { url, headers: hello.headers },
         (_, Some(url)) => Reach::Http { url, headers: hello.headers },
         (Some((command, args)), None) => Reach::Stdio {
             command: command.clone(),
