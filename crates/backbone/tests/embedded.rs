@@ -151,7 +151,29 @@ async fn the_embedded_log_of_another_process_is_a_backbone_for_a_named_writer_on
     assert!(refused.contains("user or secret is wrong") && !refused.contains("wrong secret of"), "{refused}");
     let gateway = KafkaBackbone::open(options("gateway", Some(SECRET))).await.expect("a named writer");
     conformance::run(Arc::new(gateway)).await;
+    a_copy_of_the_folder_is_fenced(options("original", Some(SECRET)), options("copy", Some(SECRET)), folder.path())
+        .await;
     stop.cancel();
     served.await.expect("ended").expect("served");
     drop(log);
+}
+
+/// Two gateways with one id: the second finds the first one's epoch in the topics, and does not begin.
+async fn a_copy_of_the_folder_is_fenced(original: KafkaOptions, copy: KafkaOptions, folder: &Path) {
+    let open = async |options: KafkaOptions, name: &str, epoch| {
+        let backbone = Arc::new(KafkaBackbone::open(options).await.expect("a backbone"));
+        let options = RecorderOptions::new("gw", epoch, folder.join(name));
+        let opened = Recorder::open(options, backbone.clone(), Clock::system(), Entropy::system()).await;
+        (opened.map(|(recorder, _)| recorder), backbone)
+    };
+    let (recorder, backbone) = open(original, "original", 7).await;
+    let recorder = recorder.expect("the first");
+    recorder.strict(event(&recorder)).await.expect("recorded");
+    backbone.drained(Duration::from_secs(30)).await.expect("delivered");
+    for (epoch, fenced) in [(6, true), (7, true), (8, false)] {
+        let (opened, backbone) = open(copy.clone(), "copy", epoch).await;
+        let fault = opened.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(fault.contains("used twice"), fenced, "epoch {epoch}: {fault}");
+        backbone.close().await;
+    }
 }

@@ -3,7 +3,7 @@
 //! [`crate::up`] opens one before the gateway, serves it once the gateway stands, and closes it last. With a cluster there is
 //! no log and no Kafka port of our own: events go through the spool in `spool/` of the data folder.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use cairn_backbone::{Backbone, EmbeddedBackbone, KafkaBackbone};
@@ -20,6 +20,9 @@ use crate::{
     measures::Measures,
     up,
 };
+
+/// A wait for the cluster that is longer than this is said.
+const SILENT_MAX: Duration = Duration::from_secs(2);
 
 /// Which parts run in this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +74,16 @@ impl Engine {
         }
         let options = config.backbone.kafka(arguments.bootstrap.as_deref(), folder.path().join("spool"))?;
         let bootstrap = options.bootstrap.clone();
-        let backbone = Arc::new(KafkaBackbone::open(options).await.context("cannot use the cluster")?);
+        let opening = KafkaBackbone::open(options);
+        tokio::pin!(opening);
+        let opened = tokio::select! {
+            opened = &mut opening => opened,
+            () = tokio::time::sleep(SILENT_MAX) => {
+                eprintln!("cairn: waiting for the cluster at {bootstrap}");
+                opening.await
+            }
+        };
+        let backbone = Arc::new(opened.context("cannot use the cluster")?);
         let config =
             arguments.config.clone().or_else(|| Some(folder.path().join("cairn.toml")).filter(|path| path.is_file()));
         let config = config.map(|path| path.canonicalize()).transpose()?;
