@@ -178,7 +178,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "a client is answered before the outcome is durable",
         file: "crates/gateway/src/life.rs",
         before: "self.recorder().outcome(room, draft).await.map(|_| ())",
-        after: "{ let all = self.recorder().clone(); tokio::spawn(async move { all.outcome(room, draft).await }); Ok(()) }",
+        after: "{ let all = self.recorder().clone(); tokio::spawn(async move { all.outcome(room, draft).await }); Ok::<(), cairn_backbone::RecordError>(()) }",
         test: "-p cairn --test crash nothing_is_shown",
     },
     Mutant {
@@ -207,7 +207,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "crates/mcp/src/http_links/client.rs",
         before: "self.0.request(request).await.map_err(|error| {",
         after: "async { let _ = self.0.request(request.clone()).await; self.0.request(request).await }.await.map_err(|error| {",
-        test: "-p cairn --test crash what_a_dead_process",
+        test: "-p cairn --test crash over_http",
     },
     Mutant {
         name: "the name of a new data folder is not synced",
@@ -229,6 +229,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "if call.accepted_by_recorder != Accepted::Outcome {",
         after: "if call.accepted_by_recorder != Accepted::Outcome && call.method.is_empty() {",
         test: "-p cairn --test crash a_disk_that_stalls",
+    },
+    Mutant {
+        name: "an answer takes more memory than it claimed",
+        file: "crates/broker/src/api/fetch.rs",
+        before: "bytes_max.min(claim.bytes()).max(1)",
+        after: "bytes_max",
+        test: "-p cairn --test crash a_kafka_consumer",
     },
     Mutant {
         name: "policies that change are not noticed",

@@ -13,6 +13,10 @@ use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord},
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -339,6 +343,79 @@ async fn a_stalled_server_and_huge_messages_get_clear_errors_and_memory_stays_bo
     all(quick).await;
     assert_eq!(stage.is_one_story(&up.kafka).await.in_doubt, 0);
     up.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kafka_consumer_that_asks_and_does_not_read_costs_a_bounded_amount_of_memory() {
+    const CONSUMERS: usize = 4;
+    /// What one asks for, all of it at once, and none of it read: many times what may be kept.
+    const ASKED: usize = 64;
+    const GROWTH_BYTES_MAX: u64 = 256 << 20;
+    let mut stage = Stage::new().await;
+    let mut up = stage.site.up(&How::default()).await;
+    let (kafka, full) = (up.kafka.clone(), stage.stop.child_token());
+    let filling = tokio::task::spawn_blocking({
+        let full = full.clone();
+        move || fill(&kafka, &full)
+    });
+    let filled = tokio::time::timeout(PATIENCE, async {
+        // The answers show how much is there: more than is kept in memory of what came last.
+        while fetched_bytes(&up.kafka).await < 50 << 20 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    filled.await.expect("a topic with something in it");
+    full.cancel();
+    filling.await.expect("filling does not panic");
+    let before = up.resident_bytes();
+    let mut consumers = Vec::new();
+    for _ in 0..CONSUMERS {
+        let mut consumer = TcpStream::connect(&up.kafka).await.expect("connected");
+        // The broker may stop taking requests before all are written: that is what a bound looks like from here.
+        let asking = consumer.write_all(&fetch_request().repeat(ASKED)).await;
+        asking.expect("requests are small and go into the socket's buffer");
+        consumers.push(consumer);
+    }
+    let agents = stage.agents(&up, "beside", 4, Habit::Mixed(0)).await;
+    stage.saw("results beside slow consumers", 40, |saw| *saw == Saw::Result).await;
+    let growth = up.resident_bytes().saturating_sub(before);
+    assert!(growth < GROWTH_BYTES_MAX, "grew by {growth} bytes for {CONSUMERS} consumers");
+    stage.stop.cancel();
+    all(agents).await;
+    drop(consumers);
+    stage.is_one_story(&up.kafka).await;
+    up.kill().await;
+}
+
+/// A Fetch of version 4 for all of `filler`'s first partition (Kafka protocol guide, Fetch API).
+fn fetch_request() -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend(1_i16.to_be_bytes()); // Fetch
+    body.extend(4_i16.to_be_bytes());
+    body.extend(7_i32.to_be_bytes()); // correlation
+    body.extend((-1_i16).to_be_bytes()); // no client id
+    body.extend((-1_i32).to_be_bytes()); // a consumer
+    body.extend(0_i32.to_be_bytes()); // no wait
+    body.extend(1_i32.to_be_bytes());
+    body.extend((64_i32 << 20).to_be_bytes());
+    body.push(0);
+    body.extend(1_i32.to_be_bytes());
+    body.extend(6_i16.to_be_bytes());
+    body.extend(b"filler");
+    body.extend(1_i32.to_be_bytes());
+    body.extend(0_i32.to_be_bytes()); // the partition
+    body.extend(0_i64.to_be_bytes()); // from its beginning
+    body.extend((64_i32 << 20).to_be_bytes());
+    let mut frame = u32::try_from(body.len()).expect("short").to_be_bytes().to_vec();
+    frame.extend(body);
+    frame
+}
+
+/// How long the answer to that is.
+async fn fetched_bytes(kafka: &str) -> usize {
+    let mut consumer = TcpStream::connect(kafka).await.expect("connected");
+    consumer.write_all(&fetch_request()).await.expect("asked");
+    consumer.read_u32().await.expect("an answer") as usize
 }
 
 /// The body of the answer to a POST; `None` where the connection was closed before all was sent.
