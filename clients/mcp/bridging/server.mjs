@@ -20,6 +20,7 @@ const modern = options.era === 'modern';
 const sealed = createRequestStateCodec({ key: randomBytes(32) });
 const journal = (name) => options.journal && appendFileSync(options.journal, `${JSON.stringify({ name })}\n`);
 const note = (line) => options.journal && appendFileSync(`${options.journal}.notes`, `${line}\n`);
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const text = (words) => ({ content: [{ type: 'text', text: words }] });
 
 const form = (message, field) => ({
@@ -80,6 +81,7 @@ const does = {
     const progressToken = context.mcpReq._meta?.progressToken;
     for (const progress of progressToken === undefined ? [] : [1, 2]) {
       await context.mcpReq.notify({ method: 'notifications/progress', params: { progressToken, progress, total: 2 } });
+      await pause(20); // the SDK's clients forget a progress token in the moment in which they read the answer
     }
     await context.mcpReq.log('debug', 'small');
     await context.mcpReq.log('warning', 'large');
