@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     client_file::{self, ClientServer},
     faults,
+    store::StoreSection,
 };
 /// A spool below this could not hold the outcomes of the calls that it lets through.
 const SPOOL_BYTES_MIN: u64 = 1 << 20;
@@ -33,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) kafka: KafkaSection,
     pub(crate) admin: AdminSection,
     pub(crate) backbone: BackboneSection,
+    pub(crate) store: StoreSection,
     pub(crate) servers: BTreeMap<String, ServerSection>,
 }
 
@@ -205,6 +207,9 @@ impl Config {
         let mut config = Self::parse(path)?;
         for (name, secret) in &mut config.kafka.writers {
             *secret = filled(secret).with_context(|| format!("{}: kafka.writers.{name}", path.display()))?;
+        }
+        for value in config.store.values_mut() {
+            *value = filled(value).with_context(|| format!("{}: [store]", path.display()))?;
         }
         for (name, server) in &mut config.servers {
             server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
@@ -478,9 +483,16 @@ mod tests {
         let limits = format!("{:?}", config.limits().expect("limits"));
         assert_eq!(limits, format!("{:?}", Limits::default()), "what it calls defaults");
         let mut seen = 0;
-        for section in
-            ["", "[gateway]", "[gateway.limits]", "[kafka]", "[admin]", "[backbone]", "[servers.x]\ncommand = \"y\""]
-        {
+        for section in [
+            "",
+            "[gateway]",
+            "[gateway.limits]",
+            "[kafka]",
+            "[admin]",
+            "[backbone]",
+            "[store]",
+            "[servers.x]\ncommand = \"y\"",
+        ] {
             // An unknown key makes the reader say which ones it knows.
             let error =
                 toml::from_str::<Config>(&format!("{section}\nno-such-key = 1\n")).err().expect("unknown").to_string();

@@ -64,7 +64,7 @@ impl Engine {
         if !cluster {
             let wanted = arguments.kafka.as_deref().or(config.kafka.listen.as_deref());
             let listener = up::bind("kafka", wanted, "127.0.0.1:9092", arguments.any_port).await?;
-            let log = up::open_log(folder, clock, entropy).await?;
+            let log = up::open_log(config, folder, clock, entropy).await?;
             let broker = up::open_broker(config, folder, &listener, &log, clock, entropy).await?;
             let address = listener.local_addr()?.to_string();
             return Ok(Self::Embedded { log, broker, listener: Some(listener), address });

@@ -18,6 +18,7 @@ mod path;
 mod read;
 mod say;
 mod since;
+mod store;
 mod token;
 mod up;
 mod wrap;

@@ -161,9 +161,13 @@ pub(crate) async fn bind(
     })
 }
 
-pub(crate) async fn open_log(folder: &Folder, clock: &Clock, entropy: &Entropy) -> anyhow::Result<Log> {
-    let options = cairn_log::LogOptions::new(folder.path().join("log"), cairn_broker::batch::stamp);
-
+pub(crate) async fn open_log(
+    config: &Config,
+    folder: &Folder,
+    clock: &Clock,
+    entropy: &Entropy,
+) -> anyhow::Result<Log> {
+    let options = config.store.log_options(folder.path())?;
     Log::open(options, clock.clone(), entropy.clone()).await.context("cannot open the embedded log")
 }
 

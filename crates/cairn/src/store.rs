@@ -1,0 +1,132 @@
+//! `[store]` of the configuration: where the embedded log keeps its objects. Called by `config` and `up`.
+//!
+//! Values may be secrets: `${NAME}` is filled from the environment, and nothing here prints a key.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use cairn_log::{FolderStore, LogOptions, S3Options, S3Store, Store};
+use serde::Deserialize;
+
+/// `[store]`
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StoreSection {
+    kind: StoreKind,
+    /// The folder, where it is not `objects/` in the data folder.
+    path: Option<PathBuf>,
+    bucket: Option<String>,
+    prefix: Option<String>,
+    endpoint: Option<String>,
+    region: Option<String>,
+    access_key_id: Option<String>,
+    secret_access_key: Option<String>,
+    session_token: Option<String>,
+    upload_bytes: Option<u64>,
+    upload_interval_ms: Option<u64>,
+    wal_bytes_max: Option<u64>,
+}
+
+/// What keeps the objects.
+#[derive(Clone, Copy, Deserialize, Default, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+enum StoreKind {
+    /// A folder of this machine.
+    #[default]
+    Folder,
+    /// An S3 bucket, or what speaks S3.
+    S3,
+}
+
+impl StoreSection {
+    /// Every value that may name environment variables.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let Self { bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token, .. } = self;
+        [bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token].into_iter().flatten()
+    }
+
+    /// The log's options for a data folder.
+    pub(crate) fn log_options(&self, data: &Path) -> anyhow::Result<LogOptions> {
+        let mut options = LogOptions::new(data.join("log"), cairn_broker::batch::stamp);
+        options.store = self.store(data)?;
+        let Self { upload_bytes, upload_interval_ms, wal_bytes_max, .. } = self;
+        options.upload_bytes = upload_bytes.unwrap_or(options.upload_bytes);
+        options.wal_bytes_max = wal_bytes_max.unwrap_or(options.wal_bytes_max);
+        options.upload_interval = upload_interval_ms.map_or(options.upload_interval, Duration::from_millis);
+        Ok(options)
+    }
+
+    fn store(&self, data: &Path) -> anyhow::Result<Arc<dyn Store>> {
+        let Self { bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token, .. } = self;
+        if self.kind == StoreKind::Folder {
+            let others = [bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token];
+            if others.into_iter().any(Option::is_some) {
+                bail!("[store] has keys of an S3 bucket and kind \"folder\": set kind = \"s3\", or leave them out");
+            }
+            let path = self.path.clone().unwrap_or_else(|| data.join("objects"));
+            return Ok(Arc::new(FolderStore::new(path)));
+        }
+        if self.path.is_some() {
+            bail!("store.path is for kind = \"folder\": an S3 store has bucket and prefix");
+        }
+        if access_key_id.is_some() != secret_access_key.is_some() {
+            bail!("store.access_key_id and store.secret_access_key go together: give both, or neither");
+        }
+        let bucket = bucket.clone().filter(|bucket| !bucket.is_empty());
+        let options = S3Options {
+            bucket: bucket.context("store.kind is \"s3\" and there is no store.bucket: name the bucket")?,
+            prefix: prefix.clone().unwrap_or_default(),
+            endpoint: endpoint.clone(),
+            region: region.clone(),
+            access_key_id: access_key_id.clone(),
+            secret_access_key: secret_access_key.clone(),
+            session_token: session_token.clone(),
+        };
+        Ok(Arc::new(S3Store::new(&options)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(text: &str) -> anyhow::Result<LogOptions> {
+        let section: StoreSection = toml::from_str(text)?;
+        section.log_options(Path::new("/data"))
+    }
+
+    fn fault(text: &str) -> String {
+        format!("{:#}", section(text).expect_err("it must not be accepted"))
+    }
+
+    #[test]
+    fn a_store_is_a_folder_beside_the_log_unless_said_otherwise() {
+        assert!(format!("{:?}", section("").expect("nothing is enough").store).contains("/data/objects"));
+        assert!(format!("{:?}", section("path = \"/mnt/o\"").expect("a folder").store).contains("/mnt/o"));
+        let options = section("upload_interval_ms = 5").expect("an interval");
+        assert_eq!(options.upload_interval, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_to_do_and_without_the_secret() {
+        assert!(fault("kind = \"s3\"").contains("name the bucket"));
+        assert!(fault("bucket = \"b\"").contains("kind = \"s3\""));
+        assert!(fault("kind = \"s3\"\nbucket = \"b\"\npath = \"/x\"").contains("store.path"));
+        assert!(fault("kind = \"gcs\"").contains("unknown variant"));
+        assert!(fault("buckt = \"b\"").contains("buckt"));
+        let said = fault("kind = \"s3\"\nbucket = \"b\"\nsecret_access_key = \"s3cret\"");
+        assert!(said.contains("go together") && !said.contains("s3cret"), "{said}");
+    }
+
+    #[test]
+    fn a_bucket_is_opened_as_one_and_never_shows_its_secret() {
+        let text = "kind = \"s3\"\nbucket = \"b\"\nprefix = \"p\"\nregion = \"r\"\naccess_key_id = \"id\"\n\
+                    secret_access_key = \"s3cret\"\nendpoint = \"http://127.0.0.1:1\"";
+        let shown = format!("{:?}", section(text).expect("a bucket"));
+        assert!(shown.contains("s3://b/p") && !shown.contains("s3cret"), "{shown}");
+    }
+}
