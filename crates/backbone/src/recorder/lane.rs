@@ -72,6 +72,14 @@ pub(super) struct Item {
     reply: Reply,
 }
 
+/// An event before it has a place in a queue: its clock readings are those of the moment when it gets one.
+#[derive(Debug)]
+pub(super) struct Unstamped {
+    planned: Planned,
+    bytes: usize,
+    reply: Reply,
+}
+
 #[derive(Debug)]
 pub(super) enum Reply {
     Waiting { reply: Option<oneshot::Sender<Result<Recorded, RecordError>>>, _permit: OwnedSemaphorePermit },
@@ -94,13 +102,24 @@ struct Sealed {
     reply: Reply,
 }
 
-impl Item {
-    pub(super) fn new(planned: Planned, hlc: &Hlc, clock: &Clock, reply: Reply) -> Self {
+impl Unstamped {
+    pub(super) fn new(planned: Planned, reply: Reply) -> Self {
         let bytes = match reply {
             Reply::Relaxed { bytes } => bytes,
             Reply::Waiting { .. } => size_of(&planned.draft),
         };
-        Self { hlc: hlc.now(clock), time: clock.now(), planned, bytes, reply }
+        Self { planned, bytes, reply }
+    }
+
+    fn stamp(self, hlc: &Hlc, clock: &Clock) -> Item {
+        let Self { planned, bytes, reply } = self;
+        Item { hlc: hlc.now(clock), time: clock.now(), planned, bytes, reply }
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        !self.entries.iter().any(|entry| matches!(entry, Entry::Event(_)))
     }
 }
 
@@ -130,14 +149,22 @@ impl Lane {
         (self.topic, self.partition)
     }
 
-    /// Queues an event. It is made under the lock, so that clock readings rise in the queue's order.
-    pub(super) fn push(&self, item: impl FnOnce() -> Item) {
+    /// Queues events, all before the lane takes any: what is pushed together is sealed together, and rides one append where
+    /// it fits. They are made under the lock, so that clock readings rise in the queue's order.
+    pub(super) fn push(&self, batch_events_max: usize, items: impl IntoIterator<Item = Unstamped>, hlc: &Hlc, clock: &Clock) {
         let mut queue = self.queue.lock();
-        let item = item();
-        queue.urgent += usize::from(matches!(item.reply, Reply::Waiting { .. }));
-        queue.entries.push_back(Entry::Event(item));
+        let (idle, urgent) = (queue.is_empty(), queue.urgent);
+        for item in items {
+            queue.urgent += usize::from(matches!(item.reply, Reply::Waiting { .. }));
+            queue.entries.push_back(Entry::Event(item.stamp(hlc, clock)));
+        }
+        // A lane that gathers relaxed events has its timer: it is woken by the first, by one that somebody waits for, and by
+        // enough of them. Waking it for each would cost more than the events.
+        let wakes = idle || queue.urgent > urgent || queue.entries.len() >= batch_events_max;
         drop(queue);
-        self.work.notify_one();
+        if wakes {
+            self.work.notify_one();
+        }
     }
 
     /// Leaves a place in the sequence empty. Gaps that follow each other are one entry: dropping costs no memory.
@@ -180,7 +207,7 @@ impl Lane {
             let (some, now) = {
                 let queue = self.queue.lock();
                 let full = queue.entries.len() >= inner.options.batch_events_max;
-                (queue.entries.iter().any(|entry| matches!(entry, Entry::Event(_))), queue.urgent > 0 || full)
+                (!queue.is_empty(), queue.urgent > 0 || full)
             };
             if some && (now || inner.closing.load(Ordering::SeqCst)) {
                 return Some(self.seal(inner));
@@ -194,27 +221,39 @@ impl Lane {
         }
     }
 
+    /// Takes what fits into one append, and seals it. The queue is free meanwhile: hashing must not hold up callers.
     fn seal(&self, inner: &Inner) -> Vec<Sealed> {
-        let mut queue = self.queue.lock();
+        let taken = self.take(inner.options.batch_events_max);
         let mut chain = self.chain.lock();
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while batch.len() < inner.options.batch_events_max {
+        let mut batch = Vec::with_capacity(taken.len());
+        for entry in taken {
+            match entry {
+                Entry::Gap(places) => chain.sequence += places,
+                Entry::Event(item) => batch.extend(seal_one(inner, &mut chain, item)),
+            }
+        }
+        self.queue.lock().in_flight = batch.len();
+        batch
+    }
+
+    fn take(&self, events_max: usize) -> Vec<Entry> {
+        let mut queue = self.queue.lock();
+        let (mut taken, mut events, mut bytes) = (Vec::new(), 0, 0);
+        while events < events_max {
             match queue.entries.front() {
-                Some(Entry::Event(item)) if batch.is_empty() || bytes + item.bytes <= APPEND_BYTES_MAX => {}
-                Some(Entry::Gap(places)) => {
-                    chain.sequence += places;
-                    queue.entries.pop_front();
-                    continue;
+                Some(Entry::Event(item)) if events == 0 || bytes + item.bytes <= APPEND_BYTES_MAX => {
+                    events += 1;
+                    bytes += item.bytes;
+                    queue.urgent -= usize::from(matches!(item.reply, Reply::Waiting { .. }));
                 }
+                Some(Entry::Gap(_)) => {}
                 _ => break,
             }
-            let Some(Entry::Event(item)) = queue.entries.pop_front() else { break };
-            queue.urgent -= usize::from(matches!(item.reply, Reply::Waiting { .. }));
-            bytes += item.bytes;
-            batch.extend(seal_one(inner, &mut chain, item));
+            taken.extend(queue.entries.pop_front());
         }
-        queue.in_flight = batch.len();
-        batch
+        // Set in the same breath, so that nobody sees the events neither queued nor in flight.
+        queue.in_flight = events;
+        taken
     }
 
     /// Appends a batch, however often that takes.

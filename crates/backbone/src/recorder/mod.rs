@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{AppendError, Backbone, BackboneStats, ReadError, TopicError};
-use lane::{Item, Lane, Reply};
+use lane::{Lane, Reply, Unstamped};
 
 pub use open_call::OpenCall;
 
@@ -113,7 +113,7 @@ pub struct OutcomeRoom(OwnedSemaphorePermit);
 
 /// Events that were accepted and are on their way.
 #[derive(Debug)]
-pub struct Submitted(Vec<tokio::sync::oneshot::Receiver<Result<Recorded, RecordError>>>);
+pub struct Submitted(Vec<Wait>);
 
 impl Submitted {
     /// Waits until all of them are durable.
@@ -239,6 +239,9 @@ struct Counters {
     throttled_us: AtomicU64,
 }
 
+/// Resolves when an event is durable, or is known not to be.
+type Wait = tokio::sync::oneshot::Receiver<Result<Recorded, RecordError>>;
+
 /// What an outcome, with everything around it, may take in a bounded spool.
 const OUTCOME_BYTES: u64 = 16 * 1024;
 
@@ -328,12 +331,10 @@ impl Recorder {
         }
         // All permits in one go: callers that each hold some and wait for more would wait for each other.
         let mut permits = inner.admit(wanted).await?;
-        let mut waits = Vec::with_capacity(planned.len());
-        for planned in planned {
-            let permit = permits.split(1).expect("as many permits were acquired as there are events");
-            waits.push(inner.enqueue_waiting(planned, permit)?);
-        }
-        Ok(Submitted(waits))
+        let permitted = planned
+            .into_iter()
+            .map(|planned| (planned, permits.split(1).expect("as many permits were acquired as there are events")));
+        Ok(Submitted(inner.enqueue_waiting(permitted.collect())?))
     }
 
     /// Queues an event that may lag behind, and returns its id. Never blocks; without room the event is dropped, counted,
@@ -372,7 +373,7 @@ impl Recorder {
     /// Where the outcome is not durable yet: the client must be told `executed, not recorded`.
     pub async fn outcome(&self, room: OutcomeRoom, planned: Planned) -> Result<Recorded, RecordError> {
         let failing = self.0.failing_now();
-        let wait = self.0.enqueue_waiting(planned, room.0)?;
+        let wait = self.0.enqueue_waiting(vec![(planned, room.0)])?.pop().expect("one event, one answer");
         if let Some(error) = failing {
             return Err(error);
         }
@@ -473,20 +474,35 @@ impl Inner {
         &lanes[partition_for(draft.key.as_bytes(), lanes.len() as u32) as usize]
     }
 
-    fn enqueue_waiting(
-        &self,
-        planned: Planned,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<tokio::sync::oneshot::Receiver<Result<Recorded, RecordError>>, RecordError> {
+    /// Queues events that somebody waits for. Neighbours of one lane enter it together: a decision and its intent must
+    /// not be torn into two appends, which would be two syncs.
+    fn enqueue_waiting(&self, planned: Vec<(Planned, OwnedSemaphorePermit)>) -> Result<Vec<Wait>, RecordError> {
         if self.closed.is_cancelled() {
             return Err(RecordError::Closed);
         }
-        let (reply, wait) = tokio::sync::oneshot::channel();
-        let lane = self.lane_of(&planned.draft);
-        lane.push(|| {
-            Item::new(planned, &self.hlc, &self.clock, Reply::Waiting { reply: Some(reply), _permit: permit })
-        });
-        Ok(wait)
+        let mut waits = Vec::with_capacity(planned.len());
+        let mut together: Option<(Arc<Lane>, Vec<Unstamped>)> = None;
+        for (planned, permit) in planned {
+            let (reply, wait) = tokio::sync::oneshot::channel();
+            waits.push(wait);
+            let lane = self.lane_of(&planned.draft);
+            let item = Unstamped::new(planned, Reply::Waiting { reply: Some(reply), _permit: permit });
+            match &mut together {
+                Some((same, items)) if Arc::ptr_eq(same, lane) => items.push(item),
+                _ => {
+                    let before = together.replace((lane.clone(), vec![item]));
+                    self.push(before);
+                }
+            }
+        }
+        self.push(together);
+        Ok(waits)
+    }
+
+    fn push(&self, together: Option<(Arc<Lane>, Vec<Unstamped>)>) {
+        if let Some((lane, items)) = together {
+            lane.push(self.options.batch_events_max, items, &self.hlc, &self.clock);
+        }
     }
 
     fn enqueue_relaxed(&self, planned: Planned) {
@@ -496,7 +512,7 @@ impl Inner {
         let held = self.relaxed_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = events < self.options.relaxed_events_max && held + bytes <= self.options.relaxed_bytes_max;
         if room && self.has_headroom(1) && !self.closed.is_cancelled() {
-            lane.push(|| Item::new(planned, &self.hlc, &self.clock, Reply::Relaxed { bytes }));
+            self.push(Some((lane.clone(), vec![Unstamped::new(planned, Reply::Relaxed { bytes })])));
             return;
         }
         self.release(bytes);
