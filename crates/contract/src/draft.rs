@@ -1,7 +1,7 @@
 //! From a draft to the record that a topic holds.
 //!
 //! The gateway fills in what happened ([`Draft`]); whoever writes the event knows its place in the producer's chain
-//! ([`Stamp`]); [`Draft::seal`] joins them. A sealed record is final: its bytes are what the chain links, so nothing may
+//! ([`Stamp`]). [`Draft::write`] makes the data of the one, [`Written::seal`] joins the other to it, [`Draft::seal`] does both. A sealed record is final: its bytes are what the chain links, so nothing may
 //! change it afterwards.
 //!
 //! | header | value |
@@ -22,10 +22,14 @@ use cairn_clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Body, Common, Topic, event_type::CE_TYPE_PREFIX};
+use crate::{Body, Common, EventType, Topic, event_type::CE_TYPE_PREFIX};
 
 /// Largest value of an event, in bytes. Payloads stand as references, so that a larger one is a mistake.
 pub const EVENT_BYTES_MAX: usize = 900 * 1024;
+/// Bytes that most events' data has, place included: one allocation is then enough.
+const WRITTEN_BYTES: usize = 2 * 1024;
+/// Bytes that place and headers add, about.
+const PLACE_BYTES: usize = 1024;
 
 /// An event before it has a place in a producer's chain.
 #[derive(Clone, PartialEq, Debug)]
@@ -126,12 +130,31 @@ pub enum SealError {
     },
 }
 
+/// A draft whose data is written, but for its place in the chain. Whoever queues events writes them first: their size is
+/// then known, and the one task that seals has little left to do.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Written {
+    event_type: EventType,
+    key: String,
+    subject: Option<String>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+    /// A JSON object without its closing brace.
+    data: Vec<u8>,
+}
+
+/// What a draft says by itself.
 #[derive(Serialize)]
 struct Data<'a> {
     #[serde(flatten)]
     common: &'a Common,
     #[serde(flatten)]
     body: &'a Body,
+}
+
+/// What its place adds, behind that.
+#[derive(Serialize)]
+struct Place<'a> {
     hlc: &'a str,
     producer: &'a Producer,
     contract: ContractKey,
@@ -144,52 +167,29 @@ struct ContractKey {
 }
 
 impl Draft {
-    /// Makes the record: value, headers, key and timestamp.
+    /// Writes everything that does not depend on the place in the chain.
     ///
     /// # Errors
-    /// A `call.*` without what each of them carries, an event larger than [`EVENT_BYTES_MAX`], or a header with
-    /// control characters.
-    pub fn seal(self, stamp: &Stamp) -> Result<EventRecord, SealError> {
+    /// A `call.*` without what each of them carries, or an event larger than [`EVENT_BYTES_MAX`].
+    pub fn write(self) -> Result<Written, SealError> {
         let event_type = self.body.event_type();
         let event = event_type.name();
         self.check_keys(event)?;
-        let contract = event_type.contract();
-        let data = Data {
-            common: &self.common,
-            body: &self.body,
-            hlc: &stamp.hlc,
-            producer: &stamp.producer,
-            contract: ContractKey { name: contract.name, version: contract.version },
-        };
-        let value = serde_json::to_vec(&data).map_err(|source| SealError::Json { event, source })?;
-        if value.len() > EVENT_BYTES_MAX {
-            return Err(SealError::TooLarge { event, bytes: value.len() });
-        }
-        let mut headers = Headers { event, list: Vec::with_capacity(12) };
-        headers.text("ce_specversion", "1.0".to_owned())?;
-        headers.text("ce_id", stamp.id.to_string())?;
-        headers.text("ce_type", format!("{CE_TYPE_PREFIX}{event}"))?;
-        headers.text("ce_source", stamp.source.clone())?;
-        headers.text("ce_time", stamp.time.to_string())?;
-        if let Some(subject) = self.subject {
-            headers.text("ce_subject", subject)?;
-        }
-        headers.text("ce_dataschema", contract.uri())?;
-        headers.text("content-type", "application/json".to_owned())?;
-        if let Some(traceparent) = self.traceparent {
-            headers.text("traceparent", traceparent)?;
-            if let Some(tracestate) = self.tracestate {
-                headers.text("tracestate", tracestate)?;
-            }
-        }
-        headers.list.push(("__value_schema_id".to_owned(), contract.schema_id_header()));
-        Ok(EventRecord {
-            topic: event_type.topic(),
-            key: Bytes::from(self.key),
-            headers: headers.list,
-            value: Bytes::from(value),
-            timestamp_ms: stamp.time.as_millis(),
-        })
+        let mut data = Vec::with_capacity(WRITTEN_BYTES);
+        let shared = Data { common: &self.common, body: &self.body };
+        serde_json::to_writer(&mut data, &shared).map_err(|source| SealError::Json { event, source })?;
+        check_size(event, data.len())?;
+        data.pop();
+        let Self { key, subject, traceparent, tracestate, .. } = self;
+        Ok(Written { event_type, key, subject, traceparent, tracestate, data })
+    }
+
+    /// Makes the record: value, headers, key and timestamp.
+    ///
+    /// # Errors
+    /// As [`Draft::write`] and [`Written::seal`].
+    pub fn seal(self, stamp: &Stamp) -> Result<EventRecord, SealError> {
+        self.write()?.seal(stamp)
     }
 
     fn check_keys(&self, event: &'static str) -> Result<(), SealError> {
@@ -212,6 +212,67 @@ impl Draft {
             () => Ok(()),
         }
     }
+}
+
+impl Written {
+    /// About how many bytes the record will have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.data.len() + PLACE_BYTES + 2 * self.key.len()
+    }
+
+    /// Makes the record: value, headers, key and timestamp.
+    ///
+    /// # Errors
+    /// An event larger than [`EVENT_BYTES_MAX`], or a header with control characters.
+    pub fn seal(self, stamp: &Stamp) -> Result<EventRecord, SealError> {
+        let Self { event_type, key, subject, traceparent, tracestate, data: mut value } = self;
+        let event = event_type.name();
+        let contract = event_type.contract();
+        let place = Place {
+            hlc: &stamp.hlc,
+            producer: &stamp.producer,
+            contract: ContractKey { name: contract.name, version: contract.version },
+        };
+        let joint = value.len();
+        serde_json::to_writer(&mut value, &place).map_err(|source| SealError::Json { event, source })?;
+        // The place's own opening brace becomes the comma between the two parts, where the first has any members.
+        if joint > 1 {
+            value[joint] = b',';
+        } else {
+            value.remove(0);
+        }
+        check_size(event, value.len())?;
+        let mut headers = Headers { event, list: Vec::with_capacity(12) };
+        headers.list.push(("ce_specversion".to_owned(), Bytes::from_static(b"1.0")));
+        headers.text("ce_id", stamp.id.to_string())?;
+        headers.text("ce_type", format!("{CE_TYPE_PREFIX}{event}"))?;
+        headers.text("ce_source", stamp.source.clone())?;
+        headers.text("ce_time", stamp.time.to_string())?;
+        if let Some(subject) = subject {
+            headers.text("ce_subject", subject)?;
+        }
+        headers.text("ce_dataschema", contract.uri())?;
+        headers.list.push(("content-type".to_owned(), Bytes::from_static(b"application/json")));
+        if let Some(traceparent) = traceparent {
+            headers.text("traceparent", traceparent)?;
+            if let Some(tracestate) = tracestate {
+                headers.text("tracestate", tracestate)?;
+            }
+        }
+        headers.list.push(("__value_schema_id".to_owned(), contract.schema_id_header()));
+        Ok(EventRecord {
+            topic: event_type.topic(),
+            key: Bytes::from(key),
+            headers: headers.list,
+            value: Bytes::from(value),
+            timestamp_ms: stamp.time.as_millis(),
+        })
+    }
+}
+
+const fn check_size(event: &'static str, bytes: usize) -> Result<(), SealError> {
+    if bytes > EVENT_BYTES_MAX { Err(SealError::TooLarge { event, bytes }) } else { Ok(()) }
 }
 
 struct Headers {

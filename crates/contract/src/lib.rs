@@ -39,7 +39,7 @@ pub use context::{
     VersionSource,
 };
 pub use digest::{DigestKey, DigestKeyError, Location, Reference, sha256_text};
-pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, SealError, Stamp};
+pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, SealError, Stamp, Written};
 pub use event_type::EventType;
 pub use hlc::{Hlc, HlcError};
 pub use partition::{murmur2, partition_for};

@@ -6,13 +6,12 @@
 
 use std::{
     collections::VecDeque,
-    io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use cairn_clock::{Clock, Timestamp};
-use cairn_contract::{Draft, EventRecord, Hlc, Producer, Stamp, Topic, link};
+use cairn_contract::{EventRecord, Hlc, Producer, SealError, Stamp, Topic, Written, link};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -65,18 +64,18 @@ enum Entry {
 /// An event that waits to be sealed.
 #[derive(Debug)]
 pub(super) struct Item {
-    planned: Planned,
+    event: Unstamped,
     hlc: String,
     time: Timestamp,
-    bytes: usize,
-    reply: Reply,
 }
 
 /// An event before it has a place in a queue: its clock readings are those of the moment when it gets one.
 #[derive(Debug)]
 pub(super) struct Unstamped {
-    planned: Planned,
-    bytes: usize,
+    id: uuid::Uuid,
+    note: super::hints::Note,
+    /// The event's data, or why there is none: its place in the sequence then stays empty.
+    written: Result<Written, SealError>,
     reply: Reply,
 }
 
@@ -103,17 +102,26 @@ struct Sealed {
 }
 
 impl Unstamped {
-    pub(super) fn new(planned: Planned, reply: Reply) -> Self {
-        let bytes = match reply {
-            Reply::Relaxed { bytes } => bytes,
-            Reply::Waiting { .. } => size_of(&planned.draft),
-        };
-        Self { planned, bytes, reply }
+    /// Writes the event, on the caller's time and before any lock.
+    pub(super) fn new(planned: Planned, reply: impl FnOnce(usize) -> Reply) -> Self {
+        let Planned { id, draft } = planned;
+        let note = super::hints::Note::of(&draft);
+        let written = draft.write();
+        let reply = reply(written.as_ref().map_or(0, Written::bytes));
+        Self { id, note, written, reply }
+    }
+
+    /// About how many bytes its record will have.
+    pub(super) fn bytes(&self) -> usize {
+        self.written.as_ref().map_or(0, Written::bytes)
+    }
+
+    fn is_urgent(&self) -> bool {
+        matches!(self.reply, Reply::Waiting { .. })
     }
 
     fn stamp(self, hlc: &Hlc, clock: &Clock) -> Item {
-        let Self { planned, bytes, reply } = self;
-        Item { hlc: hlc.now(clock), time: clock.now(), planned, bytes, reply }
+        Item { hlc: hlc.now(clock), time: clock.now(), event: self }
     }
 }
 
@@ -151,11 +159,17 @@ impl Lane {
 
     /// Queues events, all before the lane takes any: what is pushed together is sealed together, and rides one append where
     /// it fits. They are made under the lock, so that clock readings rise in the queue's order.
-    pub(super) fn push(&self, batch_events_max: usize, items: impl IntoIterator<Item = Unstamped>, hlc: &Hlc, clock: &Clock) {
+    pub(super) fn push(
+        &self,
+        batch_events_max: usize,
+        items: impl IntoIterator<Item = Unstamped>,
+        hlc: &Hlc,
+        clock: &Clock,
+    ) {
         let mut queue = self.queue.lock();
         let (idle, urgent) = (queue.is_empty(), queue.urgent);
         for item in items {
-            queue.urgent += usize::from(matches!(item.reply, Reply::Waiting { .. }));
+            queue.urgent += usize::from(item.is_urgent());
             queue.entries.push_back(Entry::Event(item.stamp(hlc, clock)));
         }
         // A lane that gathers relaxed events has its timer: it is woken by the first, by one that somebody waits for, and by
@@ -238,13 +252,13 @@ impl Lane {
 
     fn take(&self, events_max: usize) -> Vec<Entry> {
         let mut queue = self.queue.lock();
-        let (mut taken, mut events, mut bytes) = (Vec::new(), 0, 0);
+        let (mut taken, mut events, mut bytes, mut urgent) = (Vec::new(), 0, 0, 0);
         while events < events_max {
             match queue.entries.front() {
-                Some(Entry::Event(item)) if events == 0 || bytes + item.bytes <= APPEND_BYTES_MAX => {
+                Some(Entry::Event(Item { event, .. })) if events == 0 || bytes + event.bytes() <= APPEND_BYTES_MAX => {
                     events += 1;
-                    bytes += item.bytes;
-                    queue.urgent -= usize::from(matches!(item.reply, Reply::Waiting { .. }));
+                    bytes += event.bytes();
+                    urgent += usize::from(event.is_urgent());
                 }
                 Some(Entry::Gap(_)) => {}
                 _ => break,
@@ -253,6 +267,7 @@ impl Lane {
         }
         // Set in the same breath, so that nobody sees the events neither queued nor in flight.
         queue.in_flight = events;
+        queue.urgent -= urgent;
         taken
     }
 
@@ -334,8 +349,8 @@ impl Lane {
             sealed.reply.tell(Err(told.clone()));
         }
         for entry in &mut self.queue.lock().entries {
-            if let Entry::Event(item) = entry {
-                item.reply.tell(Err(told.clone()));
+            if let Entry::Event(Item { event, .. }) = entry {
+                event.reply.tell(Err(told.clone()));
             }
         }
     }
@@ -383,49 +398,29 @@ impl Lane {
 }
 
 /// Gives an event its place in the chain. An event that cannot be sealed takes a sequence number with it: the gap shows.
-fn seal_one(inner: &Inner, chain: &mut State, mut item: Item) -> Option<Sealed> {
+fn seal_one(inner: &Inner, chain: &mut State, item: Item) -> Option<Sealed> {
+    let Item { event: Unstamped { id, note, written, mut reply }, hlc, time } = item;
     let producer = Producer {
         id: inner.options.gateway_id.clone(),
         epoch: inner.options.epoch,
         sequence: chain.sequence,
         previous: chain.previous.clone(),
     };
-    let id = item.planned.id;
-    let stamp = Stamp { source: inner.source.clone(), producer, hlc: item.hlc, id, time: item.time };
-    let note = super::hints::Note::of(&item.planned.draft);
+    let stamp = Stamp { source: inner.source.clone(), producer, hlc, id, time };
     chain.sequence += 1;
-    match item.planned.draft.seal(&stamp) {
+    match written.and_then(|written| written.seal(&stamp)) {
         Ok(record) => {
             chain.previous = Some(super::recovery::hexadecimal(&link(&record)));
-            Some(Sealed { record, note, id, reply: item.reply })
+            Some(Sealed { record, note, id, reply })
         }
         Err(error) => {
             inner.counters.invalid.fetch_add(1, Ordering::Relaxed);
-            if let Reply::Relaxed { bytes } = item.reply {
+            if let Reply::Relaxed { bytes } = reply {
                 inner.release(bytes);
             }
             tracing::error!(%error, "an event could not be recorded");
-            item.reply.tell(Err(RecordError::Invalid(Arc::new(error))));
+            reply.tell(Err(RecordError::Invalid(Arc::new(error))));
             None
         }
     }
-}
-
-/// About how many bytes a draft's record will have.
-pub(super) fn size_of(draft: &Draft) -> usize {
-    struct Count(usize);
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(1024 + 2 * draft.key.len());
-    // What cannot be written as JSON is refused when it is sealed.
-    let _ = serde_json::to_writer(&mut count, &draft.common);
-    let _ = serde_json::to_writer(&mut count, &draft.body);
-    count.0
 }

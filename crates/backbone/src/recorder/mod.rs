@@ -486,7 +486,7 @@ impl Inner {
             let (reply, wait) = tokio::sync::oneshot::channel();
             waits.push(wait);
             let lane = self.lane_of(&planned.draft);
-            let item = Unstamped::new(planned, Reply::Waiting { reply: Some(reply), _permit: permit });
+            let item = Unstamped::new(planned, |_| Reply::Waiting { reply: Some(reply), _permit: permit });
             match &mut together {
                 Some((same, items)) if Arc::ptr_eq(same, lane) => items.push(item),
                 _ => {
@@ -506,13 +506,14 @@ impl Inner {
     }
 
     fn enqueue_relaxed(&self, planned: Planned) {
-        let lane = self.lane_of(&planned.draft);
-        let bytes = lane::size_of(&planned.draft);
+        let lane = self.lane_of(&planned.draft).clone();
+        let item = Unstamped::new(planned, |bytes| Reply::Relaxed { bytes });
+        let bytes = item.bytes();
         let events = self.relaxed_events.fetch_add(1, Ordering::Relaxed);
         let held = self.relaxed_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = events < self.options.relaxed_events_max && held + bytes <= self.options.relaxed_bytes_max;
         if room && self.has_headroom(1) && !self.closed.is_cancelled() {
-            self.push(Some((lane.clone(), vec![Unstamped::new(planned, Reply::Relaxed { bytes })])));
+            self.push(Some((lane, vec![item])));
             return;
         }
         self.release(bytes);

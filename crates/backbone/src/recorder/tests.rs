@@ -152,6 +152,20 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_and_its_intent_ride_one_append() {
+    const CALLS: u64 = 500;
+    let bench = Bench::new();
+    let (recorder, _) = bench.open(bench.options(1)).await;
+    for _ in 0..CALLS {
+        let (_, common) = bench.call("w");
+        let drafts = vec![bench.plan(&common, decision()), bench.plan(&common, intent())];
+        recorder.strict_all(drafts).await.expect("recorded");
+    }
+    let stats = recorder.stats();
+    assert_eq!((stats.recorded, stats.appends), (2 * CALLS, CALLS), "one append is one sync");
+}
+
 #[tokio::test]
 async fn memory_is_a_backbone() {
     conformance::run(Arc::new(MemoryBackbone::new())).await;
