@@ -341,5 +341,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "forwarded: self.keys().payload.digest(going.bytes()),",
         after: "forwarded: self.keys().payload.digest(call.message.bytes()),",
         test: "-p cairn-gateway --test bridge each_round",
+        name: "a decision and its intent are torn into two appends",
+        file: "crates/backbone/src/recorder/mod.rs",
+        before: "if Arc::ptr_eq(same, lane) =>",
+        after: "if Arc::ptr_eq(same, lane) && items.is_empty() =>",
+        test: "-p cairn-backbone --lib a_decision_and_its_intent",
     },
 ];
