@@ -341,6 +341,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "forwarded: self.keys().payload.digest(going.bytes()),",
         after: "forwarded: self.keys().payload.digest(call.message.bytes()),",
         test: "-p cairn-gateway --test bridge each_round",
+    },
+    Mutant {
         name: "a decision and its intent are torn into two appends",
         file: "crates/backbone/src/recorder/mod.rs",
         before: "if Arc::ptr_eq(same, lane) =>",
