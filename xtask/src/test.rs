@@ -42,8 +42,8 @@ pub(crate) enum Step {
 const ALL: [Step; 8] =
     [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Bridging, Step::Secrets, Step::Kafka];
 
-/// What runs where no step is named. Lints run by name until they pass as a whole.
-const DEFAULT: [Step; 5] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Conformance, Step::Kafka];
+/// What runs where no step is named.
+const DEFAULT: [Step; 6] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Kafka];
 
 /// Runs the steps that are named, the default ones where none is.
 pub(crate) fn run(only: &[Step]) -> anyhow::Result<Tally> {

@@ -183,7 +183,7 @@ fn pump(
     options: &ReaderOptions,
     sender: &mpsc::Sender<Result<Entry, ReaderError>>,
 ) {
-    while !sender.is_closed() && !(options.until_end && left.is_empty()) {
+    while !(sender.is_closed() || options.until_end && left.is_empty()) {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let place = (message.topic().to_owned(), message.partition());

@@ -4,6 +4,8 @@
 //! first must have exactly the schema's properties, the second exactly the required ones. A field added to a type
 //! without its schema, or the other way round, fails here; so does a struct literal below, because none uses `..`.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 use std::collections::BTreeSet;
 
 use cairn_clock::Timestamp;

@@ -91,6 +91,7 @@ impl Call {
     ///
     /// # Errors
     /// Where the client gave a workflow id that is out of bounds.
+    #[allow(clippy::result_large_err, reason = "the message goes back to whoever must answer it, once")]
     pub(crate) fn accept(
         gateway: &Gateway,
         session: &Arc<Session>,

@@ -46,6 +46,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Where the server cannot be reached.
+    #[allow(clippy::wrong_self_convention, reason = "a direction, not a conversion")]
     pub(crate) async fn from_client(
         &self,
         session: &Arc<Session>,
@@ -94,6 +95,7 @@ impl Gateway {
     }
 
     /// A message of the server that is no final response. Returns what the client gets.
+    #[allow(clippy::wrong_self_convention, reason = "a direction, not a conversion")]
     pub(crate) async fn from_server(&self, session: &Arc<Session>, frame: Frame, call: Option<&Call>) -> Option<Frame> {
         let Some(message) = &frame.message else { return Some(frame) };
         match message.kind() {

@@ -205,7 +205,7 @@ async fn persistently<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> Resul
 fn check(options: &LogOptions) -> Result<(), OpenError> {
     let wrong = |option, reason: String| Err(OpenError::Option { option, reason });
     let bytes = options.wal_segment_bytes;
-    if !(SEGMENT_BYTES_MIN..1 << 32).contains(&bytes) || bytes % 8 != 0 {
+    if !(SEGMENT_BYTES_MIN..1 << 32).contains(&bytes) || !bytes.is_multiple_of(8) {
         return wrong("wal_segment_bytes", format!("a multiple of 8, at least {SEGMENT_BYTES_MIN} and below 4 GiB"));
     }
     if options.upload_bytes == 0 || options.upload_bytes >= 1 << 32 {

@@ -114,12 +114,14 @@ impl Stream {
     /// Forgets batches and ranges that end at or before `offset`.
     pub(crate) fn delete_before(&mut self, offset: Offset) {
         self.start = self.start.max(offset.min(self.durable_end()));
-        while let Some(gone) = self.batches.pop_front_if(|batch| batch.next() <= self.start) {
+        while self.batches.front().is_some_and(|batch| batch.next() <= self.start) {
+            let gone = self.batches.pop_front().expect("it was just looked at");
             if gone.base >= self.uploaded {
                 self.waiting_bytes -= u64::from(gone.length);
             }
         }
-        while let Some(gone) = self.ranges.pop_front_if(|range| range.next <= self.start) {
+        while self.ranges.front().is_some_and(|range| range.next <= self.start) {
+            let gone = self.ranges.pop_front().expect("it was just looked at");
             self.range_bytes -= gone.bytes;
         }
     }
@@ -157,7 +159,8 @@ impl Tail {
     pub(crate) fn push(&mut self, position: u64, group: Bytes, bytes_max: u64) {
         self.bytes += group.len() as u64;
         self.groups.push_back((position, group));
-        while let Some((_, old)) = self.groups.pop_front_if(|_| self.bytes > bytes_max) {
+        while self.bytes > bytes_max {
+            let Some((_, old)) = self.groups.pop_front() else { break };
             self.bytes -= old.len() as u64;
         }
     }
@@ -205,16 +208,18 @@ impl State {
     /// Takes in what was committed: ranges instead of batches, except for those that the tail still serves.
     pub(crate) fn commit(&mut self, delta: &Delta) {
         for change in &delta.changes {
-            if let Change::Range { id, range } = change {
-                if let Some(stream) = self.streams.get_mut(id) {
-                    stream.add_range(range);
-                }
+            if let Change::Range { id, range } = change
+                && let Some(stream) = self.streams.get_mut(id)
+            {
+                stream.add_range(range);
             }
         }
         self.covered = self.covered.max(delta.covered);
         let needed_from = self.covered.min(self.tail.start());
         for stream in self.streams.values_mut() {
-            while stream.batches.pop_front_if(|batch| batch.position < needed_from).is_some() {}
+            while stream.batches.front().is_some_and(|batch| batch.position < needed_from) {
+                stream.batches.pop_front();
+            }
             if stream.batches.capacity() > 4 * stream.batches.len() + 64 {
                 stream.batches.shrink_to_fit();
             }

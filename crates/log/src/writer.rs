@@ -161,10 +161,10 @@ impl Writer {
         let records = records.get();
         let log_start = self.shared.state.read().streams.get(&stream).map_or(Offset::default(), |stream| stream.start);
         let ledger = self.ledgers.get_mut(&stream).ok_or(AppendError::UnknownStream { stream })?;
-        if let Some(mark) = &producer {
-            if let Some(base_offset) = ledger.check(mark, records)? {
-                return Ok(Appended { base_offset, log_start, duplicate: true });
-            }
+        if let Some(mark) = &producer
+            && let Some(base_offset) = ledger.check(mark, records)?
+        {
+            return Ok(Appended { base_offset, log_start, duplicate: true });
         }
         let base = ledger.next;
         base.checked_add(u64::from(records)).ok_or(AppendError::OffsetsExhausted { stream })?;
@@ -202,12 +202,10 @@ impl Writer {
 
     /// Writes what is gathered, syncs it, and, where asked, leaves the file for a new one.
     fn persist(&mut self, start: u64, buffer: &mut Vec<u8>, leave: bool) -> io::Result<()> {
-        if leave {
-            if let Some(segment) = &self.segment {
-                let position = start + buffer.len() as u64;
-                if position + HEADER_BYTES as u64 <= segment.end() {
-                    frame::put_frame(buffer, self.shared.log, self.shared.epoch, position, self.synced, &[]);
-                }
+        if leave && let Some(segment) = &self.segment {
+            let position = start + buffer.len() as u64;
+            if position + HEADER_BYTES as u64 <= segment.end() {
+                frame::put_frame(buffer, self.shared.log, self.shared.epoch, position, self.synced, &[]);
             }
         }
         if !buffer.is_empty() {

@@ -67,7 +67,6 @@ impl Admin {
     }
 
     /// The routes.
-    #[must_use]
     pub fn router(&self) -> Router {
         let closed = Router::new()
             .route("/approvals", get(waiting))

@@ -52,6 +52,7 @@ impl Folder {
 
 /// What a reload did.
 #[derive(Clone, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one is made for each reload and consumed at once")]
 pub enum Change {
     /// The files say what they said before.
     Unchanged,

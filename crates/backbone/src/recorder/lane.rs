@@ -55,6 +55,7 @@ struct Queue {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are events")]
 enum Entry {
     Event(Item),
     /// Sequence numbers of events that found no room.

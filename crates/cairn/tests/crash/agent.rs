@@ -113,7 +113,7 @@ impl Agent {
             Habit::Act(_) => return Kind::Act,
             // The sample server has nothing to read, and policy says nothing of its tools.
             Habit::Mixed(_) if self.is_sample() => return Kind::Act,
-            Habit::Mixed(every) if every > 0 && dice % every == 0 => return Kind::Held,
+            Habit::Mixed(every) if every > 0 && dice.is_multiple_of(every) => return Kind::Held,
             Habit::Mixed(_) => {}
         }
         match (dice >> 32) % 10 {

@@ -48,6 +48,7 @@ pub(crate) struct How {
 }
 
 /// What became of a start.
+#[allow(clippy::large_enum_variant, reason = "one for each start")]
 pub(crate) enum Started {
     Ready(Up),
     /// It ended before it was ready; what it said.

@@ -221,7 +221,7 @@ fn gather(folder: &Path, paths: &mut BTreeMap<u64, PathBuf>) {
 
 /// A coin that falls the same way each time for one place of one file.
 fn toss(seed: u64, inode: u64, place: u64) -> bool {
-    Entropy::seeded(seed ^ inode.rotate_left(32) ^ place).next_u64() % 2 == 0
+    Entropy::seeded(seed ^ inode.rotate_left(32) ^ place).next_u64().is_multiple_of(2)
 }
 
 /// The files below a folder, by their names from there, with their contents.

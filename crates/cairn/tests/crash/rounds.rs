@@ -187,7 +187,7 @@ fn how(stop: &Stop, plan: &Plan, layer: &Forgetful, entropy: &Entropy) -> How {
 
 fn lose(plan: &Plan, layer: &Forgetful, round: usize) {
     if plan.power == Power::Fails {
-        layer.lose(if round % 2 == 0 { Loss::All } else { Loss::Some(plan.seed ^ round as u64) });
+        layer.lose(if round.is_multiple_of(2) { Loss::All } else { Loss::Some(plan.seed ^ round as u64) });
     }
 }
 

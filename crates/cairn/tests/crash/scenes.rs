@@ -61,7 +61,7 @@ impl Stage {
     async fn agents(&self, up: &Up, name: &str, count: u64, habit: Habit) -> Vec<tokio::task::JoinHandle<()>> {
         let agent = |number: u64| Agent {
             door: Door::Http(up.url()),
-            era: if number % 2 == 0 { Era::Legacy } else { Era::Modern },
+            era: if number.is_multiple_of(2) { Era::Legacy } else { Era::Modern },
             workflow: format!("{name}-{number}"),
             book: self.book.clone(),
             entropy: Entropy::seeded(number),

@@ -79,10 +79,10 @@ impl Trail {
         }
         for (place, records) in &fresh.0 {
             // Without retention and compaction each offset from the first to the last holds a record.
-            if let (Some((first, _)), Some((last, _))) = (records.first_key_value(), records.last_key_value()) {
-                if *first != 0 || last - first + 1 != records.len() as i64 {
-                    findings.push(format!("I4: {}/{} has a gap in its offsets", place.0, place.1));
-                }
+            if let (Some((first, _)), Some((last, _))) = (records.first_key_value(), records.last_key_value())
+                && (*first != 0 || last - first + 1 != records.len() as i64)
+            {
+                findings.push(format!("I4: {}/{} has a gap in its offsets", place.0, place.1));
             }
         }
         self.merge(fresh, &mut findings);

@@ -52,6 +52,6 @@ fn moving_a_byte_from_one_part_to_another_changes_the_link() {
     let none: [(&str, &[u8]); 0] = [];
     assert_ne!(link_parts(b"ab", b"c", none), link_parts(b"a", b"bc", none));
     assert_ne!(link_parts(b"", b"", [("a", b"b".as_slice())]), link_parts(b"", b"", [("ab", b"".as_slice())]));
-    let (a, b): ((&str, &[u8]), (&str, &[u8])) = (("a", b"1"), ("b", b"2"));
+    let (a, b) = (("a", b"1".as_slice()), ("b", b"2".as_slice()));
     assert_ne!(link_parts(b"", b"", [a, b]), link_parts(b"", b"", [b, a]));
 }

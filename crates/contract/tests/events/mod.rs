@@ -36,7 +36,7 @@ fn files() -> Vec<PolicyFile> {
     vec![PolicyFile { name: "a.cedar".into(), digest: sha("9c") }]
 }
 
-pub fn full_common() -> Common {
+pub(crate) fn full_common() -> Common {
     Common {
         workflow_id: "refund-4711".into(),
         call_id: Some(Uuid::from_u128(2)),
@@ -63,7 +63,7 @@ pub fn full_common() -> Common {
     }
 }
 
-pub fn minimal_common(topic: Topic) -> Common {
+pub(crate) fn minimal_common(topic: Topic) -> Common {
     if topic != Topic::Calls {
         return Common::default();
     }
@@ -80,7 +80,7 @@ pub fn minimal_common(topic: Topic) -> Common {
     }
 }
 
-pub fn full_bodies() -> Vec<Body> {
+pub(crate) fn full_bodies() -> Vec<Body> {
     let targets = [Target::tool("refund"), Target::resource("file:///a"), Target::prompt("summarise")];
     let mut bodies: Vec<Body> = Vec::new();
     for target in targets {
@@ -255,7 +255,7 @@ fn full_policy() -> Vec<Body> {
 }
 
 /// In the order of [`EventType::ALL`].
-pub fn minimal_bodies() -> Vec<Body> {
+pub(crate) fn minimal_bodies() -> Vec<Body> {
     let mut bodies = minimal_call();
     bodies.extend([
         NoticePassed::default().into(),

@@ -63,6 +63,7 @@ impl Within {
 
 /// What an armed call does when it is forwarded.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are calls, one for each that is in flight")]
 pub(crate) enum Going {
     /// It is sent.
     Call(Prepared),

@@ -46,7 +46,10 @@ const STREAM_PAUSE: Duration = Duration::from_secs(1);
 
 /// All such sessions of one server.
 #[derive(Debug, Default)]
-pub(crate) struct Bridges(Mutex<HashMap<(Caller, String), Arc<OnceCell<Arc<Upstream>>>>>);
+pub(crate) struct Bridges(Mutex<HashMap<(Caller, String), Opening>>);
+
+/// A session that is opened once, however many requests wait for it.
+type Opening = Arc<OnceCell<Arc<Upstream>>>;
 
 /// One legacy session with a server.
 #[derive(Debug)]
@@ -83,18 +86,18 @@ struct Listener {
 }
 
 impl Bridges {
-    fn cell(&self, caller: &Caller, key: &str) -> Option<Arc<OnceCell<Arc<Upstream>>>> {
+    fn cell(&self, caller: &Caller, key: &str) -> Option<Opening> {
         let mut sessions = self.0.lock();
         let at = (caller.clone(), key.to_owned());
-        if sessions.get(&at).is_some_and(|cell| cell.get().is_some_and(|upstream| !upstream.is_usable())) {
-            if let Some(upstream) = sessions.remove(&at).and_then(|cell| cell.get().cloned()) {
-                tokio::spawn(async move {
-                    while upstream.is_busy() && upstream.link.is_open() {
-                        tokio::time::sleep(STREAM_PAUSE).await;
-                    }
-                    upstream.end().await;
-                });
-            }
+        if sessions.get(&at).is_some_and(|cell| cell.get().is_some_and(|upstream| !upstream.is_usable()))
+            && let Some(upstream) = sessions.remove(&at).and_then(|cell| cell.get().cloned())
+        {
+            tokio::spawn(async move {
+                while upstream.is_busy() && upstream.link.is_open() {
+                    tokio::time::sleep(STREAM_PAUSE).await;
+                }
+                upstream.end().await;
+            });
         }
         if sessions.len() >= SESSIONS_MAX && !sessions.contains_key(&at) {
             let idle = sessions.iter().filter_map(|(at, cell)| Some((at, cell.get()?)));

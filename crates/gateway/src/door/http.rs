@@ -360,10 +360,10 @@ fn events(
 ) -> Response<Body> {
     let (wire, reader) = mpsc::channel::<Result<BodyFrame<Bytes>, Infallible>>(1);
     tokio::spawn(async move {
-        if let Some(frame) = first {
-            if wire.send(Ok(BodyFrame::data(encode(&frame)))).await.is_err() {
-                return;
-            }
+        if let Some(frame) = first
+            && wire.send(Ok(BodyFrame::data(encode(&frame)))).await.is_err()
+        {
+            return;
         }
         loop {
             let part = tokio::select! {

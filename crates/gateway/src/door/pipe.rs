@@ -139,15 +139,15 @@ impl Pipe {
             Bridge::ToLegacy(_) => start.ended,
             Bridge::None | Bridge::ToModern(_) => self.ended.child_token(),
         };
-        let session = Session::new(SessionStart {
+
+        Session::new(SessionStart {
             connection: self.connection.clone(),
             shared_workflow: self.workflow.clone(),
             places: self.places.clone(),
             outward: Some(self.outward.clone()),
             ended,
             ..start
-        });
-        session
+        })
     }
 
     /// The session of a request; opened where it is the first of its kind.

@@ -161,10 +161,7 @@ impl DiskFile for SimFile {
         let mut node = self.node.lock();
         let node = &mut *node;
         let pending = std::mem::take(&mut node.pending);
-        if died.is_err() {
-            // The pages are marked clean and are not on the disk.
-            return died;
-        }
+        died?; // the pages are marked clean and are not on the disk
         for (at, bytes) in pending {
             node.durable[at..at + bytes.len()].copy_from_slice(&bytes);
         }
