@@ -380,6 +380,9 @@ impl Lane {
     }
 
     fn recorded(&self, inner: &Inner, batch: &mut Vec<Sealed>, count: usize, appended: Appended) {
+        // Before anybody is told, so that whoever was told finds it counted.
+        inner.counters.appends.fetch_add(1, Ordering::Relaxed);
+        inner.counters.recorded.fetch_add(count as u64, Ordering::Relaxed);
         self.chain.lock().floor = appended.offset.map_or(appended.floor, |offset| offset + count as u64);
         let mut places = self.places.lock();
         for (index, sealed) in batch.drain(..count).enumerate() {
@@ -393,8 +396,6 @@ impl Lane {
             reply.tell(Ok(Recorded { event_id: sealed.id, topic, partition, offset }));
         }
         self.queue.lock().in_flight = batch.len();
-        inner.counters.appends.fetch_add(1, Ordering::Relaxed);
-        inner.counters.recorded.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 
