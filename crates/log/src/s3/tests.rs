@@ -19,6 +19,15 @@ use crate::{Append, LeaderEpoch, Log, LogOptions, Offset, PartitionIndex, Retent
 /// How long moto may take to answer after its start, on a loaded machine.
 const START_LIMIT_S: u64 = 120;
 
+/// moto's server for one request at a time. By itself it serves each in a thread, and checks and writes in two steps: two
+/// conditional writes at once can then both win, which no service does that promises them.
+const ONE_AT_A_TIME: &str = "
+import sys
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple('127.0.0.1', int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+";
+
 /// A running moto; ends with its guard.
 pub(crate) struct Moto {
     child: Child,
@@ -38,9 +47,9 @@ impl Moto {
         let bin = environment()?;
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|bound| bound.local_addr());
         let port = port.map_err(|error| error.to_string())?.port();
-        let mut command = Command::new(bin.join("moto_server"));
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().map_err(|error| format!("moto_server: {error}"))?;
+        let mut command = Command::new(bin.join("python"));
+        command.args(["-c", ONE_AT_A_TIME, &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().map_err(|error| format!("moto: {error}"))?;
         let moto = Self { child, port };
         for _ in 0..START_LIMIT_S * 10 {
             if moto.request("GET", "/moto-api/").is_ok() {
@@ -48,7 +57,7 @@ impl Moto {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        Err("moto_server does not answer".to_owned())
+        Err("moto does not answer".to_owned())
     }
 
     fn request(&self, method: &str, path: &str) -> std::io::Result<String> {
