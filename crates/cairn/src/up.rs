@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::Context;
-use cairn_backbone::{Backbone, Recorder, RecorderOptions, gateway_id, next_epoch};
+use cairn_backbone::{Backbone, RecordError, Recorder, RecorderOptions, gateway_id, next_epoch};
 use cairn_broker::{Broker, BrokerOptions};
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{Body, Common, Draft};
@@ -229,7 +229,8 @@ async fn open_gateway(
     if policy.store.is_observing() {
         eprintln!("cairn: no policy files: everything is permitted and recorded (policy version observe)");
     }
-    record_policies(&recorder, policy.store.activation("start").into_events());
+    let in_force = policy.store.activation("start").into_events();
+    record_policies(&recorder, in_force).await.context("cannot record which policies are in force")?;
     tokio::spawn(watch_policies(policy.clone(), recorder.clone()));
     Ok((gateway, recorder))
 }
@@ -244,16 +245,18 @@ fn policies(arguments: &UpArguments, beside: Option<PathBuf>, folder: &Folder) -
     Ok(PolicyStore::open_if_present(beside.join("policies"))?)
 }
 
-fn record_policies(recorder: &Recorder, events: Vec<Body>) {
-    for body in events {
+/// Records what became of a policy set: strict, because decisions name a version that must be found again.
+async fn record_policies(recorder: &Recorder, events: Vec<Body>) -> Result<(), RecordError> {
+    let planned = events.into_iter().map(|body| {
         let key = match &body {
             Body::PolicyLoaded(loaded) => loaded.version.clone(),
             Body::PolicyActivated(activated) => activated.version.clone(),
             _ => "rejected".to_owned(),
         };
-        let draft = Draft { key, subject: None, traceparent: None, tracestate: None, common: Common::default(), body };
-        recorder.relaxed(recorder.plan(draft));
-    }
+        let (subject, common) = (Some(key.clone()), Common::default());
+        recorder.plan(Draft { key, subject, traceparent: None, tracestate: None, common, body })
+    });
+    recorder.strict_all(planned.collect()).await.map(drop)
 }
 
 async fn watch_policies(policy: Policies, recorder: Recorder) {
@@ -263,19 +266,22 @@ async fn watch_policies(policy: Policies, recorder: Recorder) {
         if !store.changed() {
             continue;
         }
-        match store.reload("file change") {
+        let events = match store.reload("file change") {
             Ok(change) => {
                 policy.refused.store(false, Ordering::Relaxed);
                 if !matches!(change, Change::Unchanged) {
                     eprintln!("cairn: the policies changed; version {} decides from here on", store.current_version());
                 }
-                record_policies(&recorder, change.into_events());
+                change.into_events()
             }
             Err(error) => {
                 policy.refused.store(true, Ordering::Relaxed);
                 eprintln!("cairn: the new policies are not used, the old ones stay: {error}");
-                record_policies(&recorder, vec![error.rejected(&store.current_version(), "file change").into()]);
+                vec![error.rejected(&store.current_version(), "file change").into()]
             }
+        };
+        if let Err(error) = record_policies(&recorder, events).await {
+            eprintln!("cairn: what became of the policies is not recorded yet: {error}");
         }
     }
 }
