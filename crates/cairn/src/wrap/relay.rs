@@ -2,7 +2,15 @@
 //!
 //! It parses nothing. Where no `up` can be had, or `up` refuses, each request of the client gets an error that says why.
 
-use std::{collections::BTreeMap, io::IsTerminal, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::{Context, bail};
 use cairn_gateway::{Refusal, refuse_pipe};
@@ -50,15 +58,21 @@ async fn joined(arguments: WrapArguments) -> anyhow::Result<Joined> {
 
 async fn relay(joined: Joined) -> anyhow::Result<()> {
     let Joined { mut from_up, mut to_up } = joined;
-    let inward = tokio::spawn(async move {
-        let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut to_up).await;
-        let _ = to_up.shutdown().await;
+    let client_ended = Arc::new(AtomicBool::new(false));
+    tokio::spawn({
+        let client_ended = client_ended.clone();
+        async move {
+            let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut to_up).await;
+            // Said before the other end can know: it ends the connection in return.
+            client_ended.store(true, Ordering::Release);
+            let _ = to_up.shutdown().await;
+        }
     });
     let mut stdout = tokio::io::stdout();
     let copied = tokio::io::copy(&mut from_up, &mut stdout).await;
     let _ = stdout.flush().await;
     // Reading standard input blocks a thread that cannot be stopped; the exit ends it.
-    match (copied, inward.is_finished()) {
+    match (copied, client_ended.load(Ordering::Acquire)) {
         (Ok(_), true) => std::process::exit(0),
         (Err(error), _) => eprintln!("cairn wrap: the connection to cairn up or to the client broke: {error}"),
         (Ok(_), false) => {
