@@ -1,9 +1,9 @@
 //! The life of a call: everything between a client's message and a server's answer.
 //!
-//! [`Gateway`] is what the wiring holds. A message comes in through a door (`door/http.rs`, `door/pipe.rs`), finds its
-//! `session`, and lives in `life.rs`, which reads like the list of its steps; `stage.rs` holds the steps that lead to an
-//! armed call, `forward.rs` the one that spends it. Where client and server speak different eras (`eras.rs`), `bridge/`
-//! plays each to the other. Everything else is beside that path: requests and notices of the
+//! [`Gateway`] is what the wiring holds. A message comes in through a door (`door/http.rs` behind `door/listener.rs`, or
+//! `door/pipe.rs`), finds its `session`, and lives in `life.rs`, which reads like the list of its steps; `stage.rs` holds
+//! the steps that lead to an armed call, `forward.rs` the one that spends it. Where client and server speak different
+//! eras (`eras.rs`), `bridge/` plays each to the other. Everything else is beside that path: requests and notices of the
 //! server (`notices.rs`, `pump.rs`), what answers teach (`observe.rs`), what a predecessor left open (`recovery.rs`).
 //!
 //! This crate must not know Kafka, Cedar or the disk: it records through a `Recorder` and decides through a `PolicyStore`.

@@ -349,4 +349,18 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "if Arc::ptr_eq(same, lane) && items.is_empty() =>",
         test: "-p cairn-backbone --lib a_decision_and_its_intent",
     },
+    Mutant {
+        name: "a connection is closed over what its client still sends",
+        file: "crates/gateway/src/door/listener.rs",
+        before: "while this.left > 0 &&",
+        after: "while this.left > LINGER_BYTES_MAX &&",
+        test: "-p cairn --test commands writes_everything_first",
+    },
+    Mutant {
+        name: "a head that comes too slowly is dropped without a word",
+        file: "crates/gateway/src/door/listener.rs",
+        before: "if !parts.read_buf.is_empty() {",
+        after: "if parts.read_buf.is_empty() {",
+        test: "-p cairn --test commands comes_too_slowly",
+    },
 ];

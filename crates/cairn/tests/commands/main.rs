@@ -5,6 +5,7 @@
 
 mod adopt;
 mod approve;
+mod bounds;
 mod demo;
 mod support;
 mod trail;

@@ -10,15 +10,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame as BodyFrame, Incoming};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, mpsc},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::mpsc;
 
-use cairn_mcp::{Kind, Message, RawId, era, is_batch, parse_batch, sse};
+use cairn_mcp::{Kind, Message, RawId, era, headers::OriginFault, is_batch, parse_batch, sse};
 
 use crate::{
     Gateway, Limits, Refusal,
@@ -28,79 +23,62 @@ use crate::{
     upstream::Server,
 };
 
-/// A connection on which nothing comes is asked after so long whether its other end is still there.
-const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Head = http::request::Parts;
 
-/// How long an answer that is being written may take to end when the door closes.
-const CONNECTION_END_MAX: Duration = Duration::from_secs(3);
+/// Answers one request. Where its body was not read to the end, the connection ends with the answer.
+pub(super) async fn answer(gateway: &Gateway, connection: &Arc<str>, request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let mut body = Arriving::new(body);
+    let mut response = route(gateway, connection, &head, &mut body).await;
+    if !body.ended {
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
+    response
+}
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// A request's body as it comes.
+struct Arriving {
+    body: Incoming,
+    /// Whether all of it has been read.
+    ended: bool,
+    /// Whether what has come of it waits for room among all bodies.
+    wants_room: bool,
+}
 
-impl Gateway {
-    /// Serves `/mcp/<server>` until `stop`; then lets open answers end for a short while, and returns when they have.
-    ///
-    /// # Errors
-    /// Where the listener fails for good.
-    pub async fn serve_http(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        let places = Arc::new(Semaphore::new(self.limits().connections_max));
-        let connections = TaskTracker::new();
-        connections.close();
-        loop {
-            let place = tokio::select! {
-                () = stop.cancelled() => break,
-                place = places.clone().acquire_owned() => place.expect("nobody closes this semaphore"),
-            };
-            let stream = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    // One connection's failure (too many files, reset) is not the listener's.
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        continue;
-                    }
-                },
-            };
-            let _ = stream.set_nodelay(true);
-            bound_silence(&stream, self.limits().client_stall_max);
-            let gateway = self.clone();
-            let stop = stop.clone();
-            connections.spawn(async move {
-                let _place = place;
-                let gateway_limits = gateway.limits().clone();
-                let head_max = gateway_limits.header_bytes_max;
-                let name: Arc<str> = gateway.entropy().uuid_v7(gateway.clock().now()).to_string().into();
-                let service = hyper::service::service_fn(move |request| {
-                    let (gateway, name) = (gateway.clone(), name.clone());
-                    async move { Ok::<_, Infallible>(answer(&gateway, &name, request).await) }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(gateway_limits.request_read_max)
-                    .max_buf_size(head_max)
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::pin!(connection);
-                tokio::select! {
-                    _ = &mut connection => {}
-                    () = stop.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        let _ = tokio::time::timeout(CONNECTION_END_MAX, connection).await;
-                    }
-                }
-            });
-        }
-        connections.wait().await;
-        Ok(())
+impl Arriving {
+    fn new(body: Incoming) -> Self {
+        let ended = hyper::body::Body::is_end_stream(&body);
+        Self { body, ended, wants_room: false }
+    }
+
+    async fn frame(&mut self) -> Option<Result<BodyFrame<Bytes>, hyper::Error>> {
+        let frame = self.body.frame().await;
+        self.ended = frame.is_none() || hyper::body::Body::is_end_stream(&self.body);
+        frame
+    }
+
+    /// How long it is at least, as its head says.
+    fn announced(&self) -> u64 {
+        hyper::body::Body::size_hint(&self.body).lower()
     }
 }
 
-async fn answer(gateway: &Gateway, connection: &Arc<str>, request: Request<Incoming>) -> Response<Body> {
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    if let Err(reason) = gateway.origins().check(request.headers(), authority) {
-        return text(StatusCode::FORBIDDEN, &reason.to_string());
+async fn route(gateway: &Gateway, connection: &Arc<str>, head: &Head, body: &mut Arriving) -> Response<Body> {
+    let limit = gateway.limits().header_bytes_max;
+    if head_bytes(head) > limit {
+        let words = format!("the request's head is longer than {limit} bytes (header_bytes_max)");
+        return text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &words);
     }
-    let Some(name) = request.uri().path().strip_prefix("/mcp/").map(|name| name.trim_end_matches('/')) else {
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    if let Err(reason) = gateway.origins().check(&head.headers, authority) {
+        let setting = match reason {
+            OriginFault::Origin { .. } => "gateway.origins",
+            OriginFault::Host { .. } => "gateway.hosts",
+        };
+        return text(StatusCode::FORBIDDEN, &format!("{reason} ({setting})"));
+    }
+    let Some(name) = head.uri.path().strip_prefix("/mcp/").map(|name| name.trim_end_matches('/')) else {
         return text(StatusCode::NOT_FOUND, "no such path: a server behind Cairn is at /mcp/<server>");
     };
     let Some(server) = gateway.server(name) else {
@@ -109,10 +87,10 @@ async fn answer(gateway: &Gateway, connection: &Arc<str>, request: Request<Incom
             &format!("no server is called {name:?}: name it in the configuration under [servers]"),
         );
     };
-    match *request.method() {
-        Method::POST => post(gateway, connection, server, request).await,
-        Method::GET => listen(gateway, &server, request.headers()).await,
-        Method::DELETE => delete(gateway, &server, request.headers()).await,
+    match head.method {
+        Method::POST => post(gateway, connection, server, &head.headers, body).await,
+        Method::GET => listen(gateway, &server, &head.headers).await,
+        Method::DELETE => delete(gateway, &server, &head.headers).await,
         _ => {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "MCP uses POST, GET and DELETE");
             response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST, GET, DELETE"));
@@ -121,40 +99,51 @@ async fn answer(gateway: &Gateway, connection: &Arc<str>, request: Request<Incom
     }
 }
 
+/// The bytes of a request's head, near enough: what separates its parts is counted at its shortest.
+fn head_bytes(head: &Head) -> usize {
+    let line = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    line + fields.sum::<usize>()
+}
+
 async fn post(
     gateway: &Gateway,
     connection: &Arc<str>,
     server: Arc<Server>,
-    request: Request<Incoming>,
+    head: &HeaderMap,
+    body: &mut Arriving,
 ) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let arrival = || Arrival::http(&head.headers).over(connection);
+    let arrival = || Arrival::http(head).over(connection);
     let limit = gateway.limits().request_read_max;
     let (bytes, room) = match tokio::time::timeout(limit, read_body(gateway, body)).await {
         Ok(Ok(read)) => read,
         Ok(Err(response)) => return response,
+        Err(_) if body.wants_room => {
+            let refusal =
+                Refusal::Busy { setting: "bodies_bytes_max", limit: gateway.limits().bodies_bytes_max as u64 };
+            gateway.metrics().refused(refusal.word());
+            return refused(None, &refusal);
+        }
         Err(_) => {
             let words = format!("the request body did not come within {} ms (request_read_ms_max)", limit.as_millis());
-            let mut response = text(StatusCode::REQUEST_TIMEOUT, &words);
-            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-            return response;
+            return text(StatusCode::REQUEST_TIMEOUT, &words);
         }
     };
     drop(room);
     if is_batch(&bytes) {
-        return batch(gateway, &server, &head.headers, arrival, &bytes).await;
+        return batch(gateway, &server, head, arrival, &bytes).await;
     }
     let message = match Message::parse(bytes, gateway.wire_limits()) {
         Ok(message) => message,
         Err(refusal) => return unparsed(&refusal),
     };
-    if let Err(mismatch) = gateway.agree(&server, &head.headers, &message) {
+    if let Err(mismatch) = gateway.agree(&server, head, &message) {
         return error(StatusCode::BAD_REQUEST, message.id(), mismatch.code(), &mismatch.to_string(), None);
     }
-    if let Some(response) = unsupported(&server, &head.headers, &message) {
+    if let Some(response) = unsupported(&server, head, &message) {
         return response;
     }
-    let session = match gateway.session_for(&server, &head.headers, &message).await {
+    let session = match gateway.session_for(&server, head, &message).await {
         Ok(session) => session,
         Err(response) => {
             if let Early::Refused(refusal) = &response {
@@ -169,7 +158,7 @@ async fn post(
             Err(refusal) => refused(None, &refusal),
         };
     }
-    let (reply, parts) = Reply::channel(gateway.limits().client_queue_max, takes_events(&head.headers));
+    let (reply, parts) = Reply::channel(gateway.limits().client_queue_max, takes_events(head));
     gateway.start(session, message, arrival(), reply);
     written(parts, gateway.limits()).await
 }
@@ -177,7 +166,7 @@ async fn post(
 /// The whole body, within bounds of its own and of all bodies together. What is given back with it is its part of those.
 async fn read_body(
     gateway: &Gateway,
-    mut body: Incoming,
+    body: &mut Arriving,
 ) -> Result<(Bytes, Vec<tokio::sync::OwnedSemaphorePermit>), Response<Body>> {
     let limit = gateway.limits().message_bytes_max;
     let too_large = || {
@@ -187,8 +176,7 @@ async fn read_body(
         gateway.metrics().refused(refusal.word());
         refused(None, &refusal)
     };
-    let announced = hyper::body::Body::size_hint(&body).lower();
-    if announced > limit as u64 {
+    if body.announced() > limit as u64 {
         return Err(too_large());
     }
     let (mut whole, mut room) = (bytes::BytesMut::new(), Vec::new());
@@ -200,10 +188,12 @@ async fn read_body(
             return Err(too_large());
         }
         let bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        body.wants_room = true;
         let part = gateway.body_bytes().clone().acquire_many_owned(bytes).await;
+        body.wants_room = false;
         room.push(part.expect("nobody closes this semaphore"));
         // Most bodies are one chunk, which need not be copied.
-        if whole.is_empty() && hyper::body::Body::is_end_stream(&body) {
+        if whole.is_empty() && body.ended {
             return Ok((chunk, room));
         }
         whole.extend_from_slice(&chunk);
@@ -230,18 +220,6 @@ fn unsupported(server: &Server, head: &HeaderMap, message: &Message) -> Option<R
     let code = cairn_mcp::code::UNSUPPORTED_PROTOCOL_VERSION;
     let words = format!("unsupported protocol version {shown:?}: this server is served in {}", supported.join(", "));
     Some(error(StatusCode::BAD_REQUEST, message.id(), code, &words, Some(data.as_bytes())))
-}
-
-/// Lets the system give up a connection whose other end is gone, or takes nothing, though it never says so.
-fn bound_silence(stream: &tokio::net::TcpStream, stall: Duration) {
-    use rustix::net::sockopt;
-    let stall_ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
-    let set = sockopt::set_socket_keepalive(stream, true)
-        .and_then(|()| sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_AFTER))
-        .and_then(|()| sockopt::set_tcp_user_timeout(stream, stall_ms));
-    if let Err(error) = set {
-        tracing::debug!(%error, "a connection cannot be bound in its silence");
-    }
 }
 
 /// A batch of 2025-03-26: each member lives its own call, the answers come back as one array.
