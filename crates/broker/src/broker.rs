@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use cairn_clock::{Clock, Entropy};
 use cairn_log::{
     Append, AppendError, Appended, ErrorKind, Log, Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark,
-    ReadError, Sequence, StreamId,
+    ReadError, Room, Sequence, StreamId,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -396,7 +396,8 @@ impl Broker {
         let unknown = || ProduceError::UnknownPartition { topic: topic.to_owned(), partition: index };
         let found = self.inner.topics.get(topic).ok_or_else(unknown)?;
         let admitted = self.admit(who, &found, index, batch)?;
-        let mut results = self.append(vec![admitted]).await;
+        let room = if *who == Principal::Internal { Room::Own } else { Room::Guest };
+        let mut results = self.append(vec![admitted], room).await;
         results.pop().expect("one result for one batch").map(|appended| appended.base_offset)
     }
 
@@ -483,13 +484,13 @@ impl Broker {
     }
 
     /// Appends what was admitted, in order, in one group; one result each.
-    pub(crate) async fn append(&self, admitted: Vec<Admitted>) -> Vec<Result<Appended, ProduceError>> {
+    pub(crate) async fn append(&self, admitted: Vec<Admitted>, room: Room) -> Vec<Result<Appended, ProduceError>> {
         let count = admitted.len();
         if count == 0 {
             return Vec::new();
         }
         let entries = admitted.into_iter().map(|admitted| admitted.entry).collect();
-        match self.inner.log.append(entries).await {
+        match self.inner.log.append_within(entries, room).await {
             Ok(results) => {
                 let stored = results.iter().filter(|result| result.is_ok()).count() as u64;
                 self.inner.counters.batches.fetch_add(stored, Ordering::Relaxed);

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `format` | `{"version":1}` |
 //! | `cluster` | `{"id":"<uuid>"}` |
-//! | `epoch` | `{"epoch":<n>}`: one more at each start; producer ids are this epoch and a counter, so none is given twice |
+//! | `epoch` | `{"epoch":<n>}`: higher at each start; producer ids are this epoch and a counter, so none is given twice |
 //! | `topic/<uuid>` | `{"name":…,"partitions":…,"configs":{…}}`, or nothing when it was deleted |
 //!
 //! A change is durable before anybody sees it.
@@ -137,7 +137,8 @@ impl Catalogue {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let epoch = stored.epoch.saturating_add(1);
+        // The log's epoch is given by the store's owner and never again, also where records of ours were lost.
+        let epoch = stored.epoch.saturating_add(1).max(log.epoch().get());
         let cluster = stored.cluster.unwrap_or_else(|| entropy.uuid_v7(clock.now()));
         let catalogue = Self {
             log,

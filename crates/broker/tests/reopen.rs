@@ -5,13 +5,13 @@ mod support;
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use cairn_broker::{
     Principal, ProduceError, TopicError, TopicSpec,
     batch::{self, BatchBuilder},
 };
 use cairn_log::{AppendError, Offset, PartitionIndex};
-use support::{open, open_log, quick};
+use support::{bytes_below, eager, everything, open, open_log, quick, until};
 
 const ZERO: PartitionIndex = PartitionIndex::new(0);
 
@@ -141,44 +141,6 @@ async fn ten_thousand_old_commits_are_forgotten_at_start_and_the_last_is_kept() 
     }
 }
 
-/// Uploads at once, keeps nothing warm, and looks at retention all the time.
-fn eager(folder: &std::path::Path) -> cairn_log::LogOptions {
-    cairn_log::LogOptions {
-        wal_segment_bytes: 1 << 17,
-        upload_bytes: 20_000,
-        upload_interval: Duration::from_millis(20),
-        tail_bytes_max: 0,
-        cache_bytes_max: 10_000,
-        retention_interval: Duration::from_millis(20),
-        ..cairn_log::LogOptions::new(folder.to_owned(), batch::stamp)
-    }
-}
-
-/// Waits for what must come to pass, however slow the machine.
-async fn until(mut come: impl FnMut() -> bool) {
-    for _ in 0..6_000 {
-        if come() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never came to pass");
-}
-
-async fn everything(broker: &cairn_broker::Broker, topic: &str, partition: u32, end: u64) -> Vec<Bytes> {
-    let (mut at, mut found) = (Offset::new(0), Vec::new());
-    while at.get() < end {
-        let index = PartitionIndex::new(partition);
-        let fetched = broker.fetch(topic, index, at, 50_000, Duration::ZERO).await.unwrap();
-        for bytes in fetched.batches {
-            let header = batch::BatchHeader::parse(&bytes).unwrap();
-            at = Offset::new(u64::try_from(header.base_offset).unwrap() + u64::try_from(header.record_count).unwrap());
-            found.push(bytes);
-        }
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_uploaded_is_served_byte_for_byte_after_the_local_log_is_lost() {
     let folder = tempfile::tempdir().unwrap();
@@ -229,14 +191,4 @@ async fn time_retention_gives_disk_space_back() {
     assert!(wal <= 5 << 17, "{wal} bytes of write-ahead files after 1 MB came and went");
     assert_eq!(broker.produce(&who, "old", ZERO, batch_of(None, &["next"])).await.unwrap().get(), 100);
     broker.close().await;
-}
-
-fn bytes_below(folder: &std::path::Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(about) if about.is_dir() => bytes_below(&entry.path()),
-        Ok(about) => about.len(),
-        Err(_) => 0, // it went while we looked
-    };
-    entries.map(|entry| size(entry.unwrap())).sum()
 }

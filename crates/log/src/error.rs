@@ -255,6 +255,12 @@ pub enum StoreError {
         /// How.
         what: String,
     },
+    /// The store refuses whoever asks.
+    #[error("{reason}")]
+    Denied {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// Written by a newer version or not usable.
     #[error("{reason}")]
     Unsupported {
@@ -277,6 +283,7 @@ impl StoreError {
             Self::Exists { .. } | Self::Missing { .. } => ErrorKind::Invalid,
             Self::Fenced { .. } | Self::HeadChanged => ErrorKind::Fenced,
             Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Denied { .. } => ErrorKind::Denied,
             Self::Unsupported { .. } => ErrorKind::Internal,
             Self::Failed { .. } => ErrorKind::Retry,
         }

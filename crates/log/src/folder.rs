@@ -245,7 +245,17 @@ impl FolderStore {
 #[async_trait]
 impl Store for FolderStore {
     async fn prepare(&self) -> Result<(), StoreError> {
-        self.blocking(Self::prepare_now).await
+        self.blocking(|store| {
+            store.prepare_now().map_err(|error| match error {
+                StoreError::Failed { reason } => StoreError::Unsupported {
+                    reason: format!(
+                        "{reason}: make it a folder that can be written, or name another (path in [store])"
+                    ),
+                },
+                other => other,
+            })
+        })
+        .await
     }
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {

@@ -39,6 +39,6 @@ pub use error::{AppendError, ErrorKind, OpenError, ReadError, StoreError};
 pub use folder::FolderStore;
 pub use ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamId};
 pub use log::Log;
-pub use options::{Append, Appended, Bounds, LogOptions, LogStats, ProducerMark, Read, Retention};
+pub use options::{Append, Appended, Beginning, Bounds, LogOptions, LogStats, ProducerMark, Read, Retention, Room};
 pub use s3::{S3Options, S3Store};
 pub use store::{Head, HeadVersion, Listed, Store};

@@ -19,8 +19,8 @@ use tokio::{
 };
 
 use crate::{
-    Append, AppendError, Bounds, LeaderEpoch, LogOptions, LogStats, Offset, OpenError, Read, ReadError, Retention,
-    StreamId,
+    Append, AppendError, Beginning, Bounds, LeaderEpoch, LogOptions, LogStats, Offset, OpenError, Read, ReadError,
+    Retention, Room, StreamId,
     frame::Entry,
     open::{self, Opened, Shared, append_bytes_max},
     writer::{Call, Results, frame_size},
@@ -96,7 +96,7 @@ impl Log {
         if self.0.shared.state.read().streams.contains_key(&id) {
             return Ok(());
         }
-        self.0.shared.room()?;
+        self.0.shared.room(Room::Own)?;
         self.change(Entry::Create(id, retention)).await
     }
 
@@ -145,6 +145,26 @@ impl Log {
     /// # Errors
     /// The whole call's, or one entry's.
     pub async fn append(&self, entries: Vec<Append>) -> Results {
+        self.append_within(entries, Room::Own).await
+    }
+
+    /// Bytes that may still be appended before [`AppendError::Full`], and why not more.
+    #[must_use]
+    pub fn headroom(&self) -> (u64, impl FnOnce() -> String + '_) {
+        let shared = &self.0.shared;
+        let most = shared.options.wal_bytes_max;
+        let depth = shared.state.read().depth() + shared.counters.queued_bytes.load(Ordering::Relaxed);
+        let why = move || {
+            format!("{depth} of {most} bytes wait for the object store (wal_bytes_max): {}", shared.why_waiting())
+        };
+        (most.saturating_sub(depth), why)
+    }
+
+    /// As [`append`](Self::append), within the room of who asks.
+    ///
+    /// # Errors
+    /// The whole call's, or one entry's.
+    pub async fn append_within(&self, entries: Vec<Append>, room: Room) -> Results {
         let shared = &self.0.shared;
         let bytes = frame_size(&entries);
         let most = append_bytes_max(&shared.options);
@@ -152,10 +172,15 @@ impl Log {
             return Err(AppendError::TooLarge { bytes: bytes as u64, most });
         }
         let counters = &shared.counters;
-        if counters.queued_bytes.load(Ordering::Relaxed) > shared.options.queue_bytes_max as u64 {
-            return Err(AppendError::Full { reason: "too many bytes wait for the disk (queue_bytes_max)".to_owned() });
+        let room = if counters.queued_bytes.load(Ordering::Relaxed) > shared.options.queue_bytes_max as u64 {
+            Err(AppendError::Full { reason: "too many bytes wait for the disk (queue_bytes_max)".to_owned() })
+        } else {
+            shared.room(room)
+        };
+        if let Err(error) = room {
+            counters.appends_refused.fetch_add(1, Ordering::Relaxed);
+            return Err(error);
         }
-        shared.room()?;
         counters.queued.fetch_add(1, Ordering::Relaxed);
         counters.queued_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
@@ -223,6 +248,18 @@ impl Log {
         self.0.shared.latest_time(stream).await
     }
 
+    /// The epoch of this opener: higher than that of any before it, lost ones included.
+    #[must_use]
+    pub fn epoch(&self) -> LeaderEpoch {
+        LeaderEpoch::new(self.0.shared.epoch)
+    }
+
+    /// What was found when it was opened.
+    #[must_use]
+    pub fn beginning(&self) -> Beginning {
+        self.0.shared.beginning
+    }
+
     /// Counters and depths.
     #[must_use]
     pub fn stats(&self) -> LogStats {
@@ -243,6 +280,10 @@ impl Log {
             object_bytes: state.streams.values().map(|stream| stream.range_bytes()).sum(),
             objects_removed: read(&counters.objects_removed),
             object_reads: read(&self.0.shared.fetcher.reads),
+            appends_refused: read(&counters.appends_refused),
+            wal_limit_bytes: self.0.shared.options.wal_bytes_max,
+            store_away: self.0.shared.trouble.lock().is_some(),
+            is_fenced: self.0.shared.fenced().is_some(),
         }
     }
 

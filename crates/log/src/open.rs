@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -18,11 +18,11 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
-    AppendError, ErrorKind, LogOptions, OpenError, StoreError,
+    AppendError, Beginning, ErrorKind, LogOptions, OpenError, Room, StoreError,
     fetch::Fetcher,
     frame::HEADER_BYTES,
     index::{self, Index},
-    recover::recover,
+    recover::{Recovered, recover},
     state::State,
     upload::Uploader,
     wal::{HEAD_BYTES, Segment, Spare},
@@ -45,6 +45,7 @@ pub(crate) struct Counters {
     pub(crate) uploads: AtomicU64,
     pub(crate) upload_failures: AtomicU64,
     pub(crate) objects_removed: AtomicU64,
+    pub(crate) appends_refused: AtomicU64,
 }
 
 impl Counters {
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) folder: PathBuf,
     pub(crate) log: Uuid,
     pub(crate) epoch: u32,
+    pub(crate) beginning: Beginning,
     pub(crate) state: RwLock<State>,
     pub(crate) counters: Counters,
     pub(crate) fetcher: Fetcher,
@@ -94,18 +96,23 @@ impl Shared {
     }
 
     /// Whether more may be appended.
-    pub(crate) fn room(&self) -> Result<(), AppendError> {
+    pub(crate) fn room(&self, room: Room) -> Result<(), AppendError> {
         if let Some(fenced) = self.fenced() {
             return Err(fenced);
         }
-        let most = self.options.wal_bytes_max;
+        let most = room.of(self.options.wal_bytes_max);
         if self.state.read().depth() <= most {
             return Ok(());
         }
         self.uploads.notify_one();
-        let why = self.trouble.lock().clone().unwrap_or_else(|| "uploads are slower than appends".to_owned());
-        let reason = format!("more than {most} bytes wait for the object store (wal_bytes_max): {why}");
+        let reason =
+            format!("more than {most} bytes wait for the object store (wal_bytes_max): {}", self.why_waiting());
         Err(AppendError::Full { reason })
+    }
+
+    /// Why bytes wait for the store.
+    pub(crate) fn why_waiting(&self) -> String {
+        self.trouble.lock().clone().unwrap_or_else(|| "uploads are slower than appends".to_owned())
     }
 
     /// The error of an append once another owns the store.
@@ -125,10 +132,15 @@ impl Shared {
     /// The next write-ahead file: a spare where there is one.
     pub(crate) fn next_segment(&self, base: u64) -> io::Result<Segment> {
         let (disk, bytes) = (self.options.disk.as_ref(), self.options.wal_segment_bytes);
-        let spare = self.spares.lock().pop();
-        match spare.filter(|spare| spare.bytes == bytes) {
-            Some(spare) => Segment::reuse(disk, &self.folder, self.log, base, spare),
-            None => Segment::create(disk, &self.folder, self.log, base, bytes),
+        loop {
+            let Some(spare) = self.spares.lock().pop() else {
+                return Segment::create(disk, &self.folder, self.log, base, bytes);
+            };
+            if spare.bytes == bytes {
+                return Segment::reuse(disk, &self.folder, self.log, base, spare);
+            }
+            // Of another size, from before the options were changed.
+            disk.remove(&spare.path)?;
         }
     }
 }
@@ -160,14 +172,16 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
         None => (None, Vec::new(), Index { log: found.log, ..Index::default() }),
     };
     let epoch = found.epoch.max(index.epoch) + 1;
-    let next = found.state.durable;
-    let segment = found.state.segments.values().next_back().filter(|segment| segment.end() > next).cloned();
+    let beginning = beginning(&found, version.is_some().then_some(index.epoch), &folder);
+    let at = found.state.durable;
+    let segment = found.state.segments.values().next_back().filter(|segment| segment.end() > at).cloned();
     let fetcher = Fetcher::new(store, options.cache_bytes_max);
     let shared = Arc::new(Shared {
         options,
         folder,
         log: found.log,
         epoch,
+        beginning,
         state: RwLock::new(found.state),
         counters: Counters::default(),
         fetcher,
@@ -178,8 +192,18 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
         fenced_by: AtomicU32::new(0),
         _lock: FolderLock(lock),
     });
+    // Before the store knows this opener: from then on a store without a write-ahead log beside it means that one is lost.
+    let (segment, next) = match segment {
+        Some(segment) => (segment, at),
+        None => {
+            let failed = |source| OpenError::Disk { path: shared.folder.clone(), source };
+            let segment = shared.next_segment(at).map_err(failed)?;
+            shared.state.write().segments.insert(at, segment.clone());
+            (segment, at + HEAD_BYTES as u64)
+        }
+    };
     let mut uploader = Uploader::new(shared.clone(), entropy, version, files, index);
-    uploader.begin_epoch(next);
+    uploader.begin_epoch(at);
     for tries in 1.. {
         match uploader.settle().await {
             Ok(()) => break,
@@ -187,9 +211,32 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
             Err(error) => return Err(error.into()),
         }
     }
-    let writer =
-        Writer { shared: shared.clone(), ledgers: found.ledgers, next, synced: next, segment, written: Vec::new() };
+    let writer = Writer {
+        shared: shared.clone(),
+        ledgers: found.ledgers,
+        next,
+        synced: next,
+        segment: Some(segment),
+        written: Vec::new(),
+    };
     Ok(Opened { shared, writer, uploader })
+}
+
+/// What there is, and a word about what is not. `had` is the epoch of who had the store last, if anybody had.
+fn beginning(found: &Recovered, had: Option<u32>, folder: &Path) -> Beginning {
+    match (found.state.segments.is_empty(), had) {
+        (false, _) => Beginning::Whole,
+        (true, None) => Beginning::New,
+        (true, Some(epoch)) => {
+            let position = found.state.durable;
+            tracing::warn!(
+                "{} holds no write-ahead log: going on with what the object store has, up to position {position}; what \
+                 epoch {epoch} acknowledged and had not uploaded is lost, and its offsets are given again",
+                folder.display()
+            );
+            Beginning::StoreAlone { epoch }
+        }
+    }
 }
 
 async fn persistently<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -206,13 +253,22 @@ fn check(options: &LogOptions) -> Result<(), OpenError> {
     let wrong = |option, reason: String| Err(OpenError::Option { option, reason });
     let bytes = options.wal_segment_bytes;
     if !(SEGMENT_BYTES_MIN..1 << 32).contains(&bytes) || !bytes.is_multiple_of(8) {
-        return wrong("wal_segment_bytes", format!("a multiple of 8, at least {SEGMENT_BYTES_MIN} and below 4 GiB"));
+        let reason = format!("it is {bytes}: set it to a multiple of 8, at least {SEGMENT_BYTES_MIN} and below 4 GiB");
+        return wrong("wal_segment_bytes", reason);
     }
     if options.upload_bytes == 0 || options.upload_bytes >= 1 << 32 {
-        return wrong("upload_bytes", "at least 1 and below 4 GiB".to_owned());
+        return wrong("upload_bytes", format!("it is {}: set it to at least 1 and below 4 GiB", options.upload_bytes));
     }
-    if options.upload_interval.is_zero() {
-        return wrong("upload_interval", "above zero".to_owned());
+    if options.wal_bytes_max < SEGMENT_BYTES_MIN {
+        let reason = format!("it is {}: set it to at least {SEGMENT_BYTES_MIN}", options.wal_bytes_max);
+        return wrong("wal_bytes_max", reason);
+    }
+    for (option, interval) in
+        [("upload_interval", options.upload_interval), ("retention_interval", options.retention_interval)]
+    {
+        if interval.is_zero() {
+            return wrong(option, "it is 0: set it to at least 1 ms".to_owned());
+        }
     }
     Ok(())
 }

@@ -60,6 +60,20 @@ impl LogOptions {
     }
 }
 
+/// What an opener found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beginning {
+    /// Nothing: the log is new.
+    New,
+    /// A write-ahead log, and what the store has before it: all that was ever acknowledged.
+    Whole,
+    /// What the store has and no write-ahead log: what that epoch acknowledged and had not uploaded is not here.
+    StoreAlone {
+        /// Who had the store last.
+        epoch: u32,
+    },
+}
+
 /// How long and how much a stream keeps; `None` is without end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Retention {
@@ -93,6 +107,24 @@ pub struct Append {
     pub producer: Option<ProducerMark>,
     /// The batch.
     pub bytes: BytesMut,
+}
+
+/// Out of whose room an append is taken while much waits for the object store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// All of `wal_bytes_max`.
+    Own,
+    /// Seven eighths of it: guests leave the rest to the log's own, whose promises may hang on one more append.
+    Guest,
+}
+
+impl Room {
+    pub(crate) const fn of(self, wal_bytes_max: u64) -> u64 {
+        match self {
+            Self::Own => wal_bytes_max,
+            Self::Guest => wal_bytes_max - wal_bytes_max / 8,
+        }
+    }
 }
 
 /// A durable batch.
@@ -159,4 +191,12 @@ pub struct LogStats {
     pub object_reads: u64,
     /// Streams.
     pub streams: u64,
+    /// Appends refused because too much waits for the store or the disk.
+    pub appends_refused: u64,
+    /// Bytes that may wait for the store: `wal_bytes_max`.
+    pub wal_limit_bytes: u64,
+    /// The last upload failed, and is tried again.
+    pub store_away: bool,
+    /// Another has taken the store; nothing is accepted any more.
+    pub is_fenced: bool,
 }

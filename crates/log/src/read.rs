@@ -1,8 +1,8 @@
 //! Reading: the hot tail first, then the write-ahead log, then the store. Called by `log`.
 //!
 //! Where a batch lies is decided under the lock, its bytes are read outside it. A file of the write-ahead log that a reader
-//! holds is not used again. An object that is gone by then was removed because nothing needs it: the place is looked up
-//! again, and retention answers.
+//! holds is not used again, an object that it holds is not removed. One that is gone all the same was removed because
+//! nothing needs it: the place is looked up again, and retention answers.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     ErrorKind, Offset, Read, ReadError, StoreError, StreamId,
+    fetch::{Pinned, Pins},
     index::Range,
     open::Shared,
     state::{Placed, State, Stream},
@@ -30,7 +31,7 @@ enum Source {
 /// Where to read.
 enum Plan {
     Local(Vec<Source>),
-    Ranges(Vec<Arc<Range>>),
+    Ranges(Vec<Arc<Range>>, Pinned),
 }
 
 impl Shared {
@@ -45,14 +46,14 @@ impl Shared {
                 if from < start || from > end {
                     return Err(ReadError::OutOfRange { offset: from, start, end });
                 }
-                (plan(&state, stream, from, max_bytes), start, end)
+                (plan(&state, stream, from, max_bytes, &self.fetcher.pins), start, end)
             };
             match plan {
                 Plan::Local(sources) => {
                     let batches = sources.into_iter().map(local).collect::<Result<_, _>>()?;
                     return Ok(Read { batches, log_start, durable_end });
                 }
-                Plan::Ranges(ranges) => match self.read_ranges(id, &ranges, from, max_bytes).await {
+                Plan::Ranges(ranges, _pinned) => match self.read_ranges(id, &ranges, from, max_bytes).await {
                     Ok(batches) => return Ok(Read { batches, log_start, durable_end }),
                     Err(error @ StoreError::Missing { .. }) => missing = Some(error),
                     Err(error) => return Err(error.into()),
@@ -168,7 +169,7 @@ impl Shared {
 /// Ranges, batches that the store does not have, and the start.
 type Extent = (Vec<Arc<Range>>, Vec<Placed>, Offset);
 
-fn plan(state: &State, stream: &Stream, from: Offset, max_bytes: usize) -> Plan {
+fn plan(state: &State, stream: &Stream, from: Offset, max_bytes: usize, pins: &Pins) -> Plan {
     let (mut sources, mut bytes) = (Vec::new(), 0);
     if stream.batches.front().is_some_and(|first| first.base <= from) {
         for batch in stream.batches.range(stream.find(from)..) {
@@ -189,7 +190,9 @@ fn plan(state: &State, stream: &Stream, from: Offset, max_bytes: usize) -> Plan 
     }
     let in_store = sources.is_empty() && from < stream.uploaded;
     if in_store {
-        Plan::Ranges(stream.ranges_from(from).take(RANGES_MAX).cloned().collect())
+        let ranges: Vec<_> = stream.ranges_from(from).take(RANGES_MAX).cloned().collect();
+        let pinned = pins.hold(&ranges);
+        Plan::Ranges(ranges, pinned)
     } else {
         Plan::Local(sources)
     }

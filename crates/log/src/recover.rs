@@ -119,6 +119,8 @@ fn files(disk: &dyn Disk, folder: &Path, expected: Option<Uuid>) -> Result<Files
     let (mut segments, mut spares, mut log) = (Vec::new(), Vec::new(), expected);
     for path in disk.list(folder).map_err(|source| failed(folder, source))? {
         match path.extension().and_then(|kind| kind.to_str()) {
+            // Being made when its process died; it never had its name.
+            Some("new") => disk.remove(&path).map_err(|source| failed(&path, source))?,
             Some("free") => {
                 let file = disk.open(&path).map_err(|source| failed(&path, source))?;
                 let bytes = file.length().map_err(|source| failed(&path, source))?;

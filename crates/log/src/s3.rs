@@ -8,6 +8,7 @@ use std::{fmt, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cairn_clock::Entropy;
 use futures::TryStreamExt;
 use object_store::{
     ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
@@ -27,6 +28,10 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// How long one request may take; an object of 32 MiB needs a line of 1 MB/s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(40);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long the service may take to answer at the start.
+const PREPARE_LIMIT: Duration = Duration::from_secs(20);
+/// Where object_store looks for credentials when nothing else has any: the machine's own, which only a cloud's machine has.
+const INSTANCE_CREDENTIALS: &str = "169.254.";
 
 /// Where the bucket is, and who asks.
 #[derive(Clone, Default)]
@@ -113,11 +118,48 @@ impl S3Store {
     }
 
     fn error(&self, name: &str, error: &object_store::Error) -> StoreError {
+        use object_store::Error;
+        let (place, words) = (&self.place, words(error));
         match error {
-            object_store::Error::NotFound { .. } => StoreError::Missing { name: name.to_owned() },
-            // Its words name bucket and key, never the credentials.
-            other => StoreError::Failed { reason: format!("{}: {other}", self.place) },
+            Error::NotFound { .. } => StoreError::Missing { name: name.to_owned() },
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+                let reason = format!(
+                    "{place}: the service refuses these credentials ({words}): check access_key_id and secret_access_key, or \
+                     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they may get, put, list and delete objects there"
+                );
+                StoreError::Denied { reason }
+            }
+            _ if words.contains(INSTANCE_CREDENTIALS) => {
+                let reason = format!(
+                    "{place}: there are no credentials, and this machine has none of its own: set access_key_id and \
+                     secret_access_key in [store], or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                );
+                StoreError::Denied { reason }
+            }
+            _ => StoreError::Failed { reason: format!("{place}: {words}") },
         }
+    }
+
+    /// Sees whether the service writes only if: it must refuse a name that is taken, and a head that is not the one meant.
+    async fn probe(&self) -> Result<(), StoreError> {
+        let name = format!("probe/{:016x}", Entropy::system().next_u64());
+        self.put(&name, Bytes::from_static(b"probe")).await?;
+        let stranger = UpdateVersion { e_tag: Some("\"00000000000000000000000000000000\"".to_owned()), version: None };
+        let mut kept = true;
+        for mode in [PutMode::Create, PutMode::Update(stranger)] {
+            let options = PutOptions { mode, ..PutOptions::default() };
+            kept &= self.client.put_opts(&self.path(&name), PutPayload::from_static(b"again"), options).await.is_err();
+        }
+        self.delete(&name).await?;
+        if kept {
+            return Ok(());
+        }
+        let reason = format!(
+            "{}: the service does not heed If-None-Match and If-Match, by which the log knows that the bucket is its own: \
+             use one that does (AWS, MinIO, R2 and Ceph of 2024 or newer), or kind = \"folder\"",
+            self.place
+        );
+        Err(StoreError::Unsupported { reason })
     }
 
     async fn there(&self, name: &str) -> Result<bool, StoreError> {
@@ -131,11 +173,35 @@ impl S3Store {
 
 const HEAD: &str = "head";
 
+/// An error's words without what a service says about who asked: of a page of XML only the code.
+fn words(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let own = text.split('<').next().unwrap_or_default().trim_end_matches([' ', ':', '\n']);
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+    match code {
+        Some((code, _)) => format!("{own}: {code}"),
+        None => own.to_owned(),
+    }
+}
+
 #[async_trait]
 impl Store for S3Store {
     async fn prepare(&self) -> Result<(), StoreError> {
         // Proves reach, rights and bucket at once; the error of a wrong key is clearer here than at the first upload.
-        self.head().await.map(drop)
+        let advice = "see that endpoint and region are right, and that the service can be reached from here";
+        let found = match tokio::time::timeout(PREPARE_LIMIT, self.head()).await {
+            Ok(Err(StoreError::Failed { reason })) => {
+                return Err(StoreError::Unsupported { reason: format!("{reason}: {advice}") });
+            }
+            Ok(found) => found?,
+            Err(_) => {
+                let limit = PREPARE_LIMIT.as_secs();
+                let reason = format!("{} does not answer within {limit} s: {advice}", self.place);
+                return Err(StoreError::Unsupported { reason });
+            }
+        };
+        // Where there is a head, an opener before us has seen that.
+        if found.is_none() { self.probe().await } else { Ok(()) }
     }
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
@@ -224,7 +290,7 @@ impl Store for S3Store {
                 Some(tag) => return Ok(HeadVersion::new(tag)),
                 None => "the service gives no ETag".to_owned(),
             },
-            Err(error) => error.to_string(),
+            Err(error) => words(&error),
         };
         let now = self.head().await?;
         match now {

@@ -6,7 +6,7 @@
 //! else: where the head is another's, this log stops.
 //!
 //! Objects are removed by their names alone, no clock is asked: those that the committed index does not name, of lower
-//! epochs, or of this one and not in flight. Higher epochs are another's business.
+//! epochs, or of this one and not in flight, and that no running read holds. Higher epochs are another's business.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -37,6 +37,8 @@ const GARBAGE_MAX: usize = 10_000;
 /// Waits between attempts while the store is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
+/// How long a call that is on its way may take once the log is closed.
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// One step on its way to the store.
 #[derive(Debug)]
@@ -220,9 +222,14 @@ impl Uploader {
         if self.garbage.unknown {
             self.find_garbage().await?;
         }
-        while let Some(object) = self.garbage.objects.last() {
+        let mut at = 0;
+        while let Some(object) = self.garbage.objects.get(at).copied() {
+            if self.shared.fetcher.pins.holds(object) {
+                at += 1; // a read needs it: next time
+                continue;
+            }
             self.store().delete(&object.name()).await?;
-            self.garbage.objects.pop();
+            self.garbage.objects.swap_remove(at);
             self.shared.counters.objects_removed.fetch_add(1, Ordering::Relaxed);
         }
         while let Some(file) = self.garbage.files.last() {
@@ -256,24 +263,35 @@ impl Uploader {
     }
 
     /// Uploads until `stop` says so, or another owns the store. What is not uploaded by then stays in the write-ahead log.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    /// A call that is on its way may end first: were it left alone, it could change the head under who opens next.
+    pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
+        let mut stopped = stop.clone();
+        let too_long = async {
+            let _ = stopped.wait_for(|stop| *stop).await;
+            tokio::time::sleep(END_MAX).await;
+        };
         tokio::select! {
-            () = self.work() => {}
-            _ = stop.wait_for(|stop| *stop) => {}
+            () = self.work(stop) => {}
+            () = too_long => {}
         }
     }
 
-    async fn work(mut self) {
+    async fn work(mut self, mut stop: watch::Receiver<bool>) {
         let (interval, shared) = (self.shared.options.upload_interval, self.shared.clone());
         loop {
             let by_size = tokio::select! {
                 () = shared.uploads.notified() => true,
                 () = tokio::time::sleep(interval) => false,
+                _ = stop.wait_for(|stop| *stop) => return,
             };
             // An interval uploads all there is; size alone leaves what is too little for an object of its own.
             let enough = |shared: &Shared| !by_size || shared.state.read().depth() >= shared.upload_at();
             let mut wait = RETRY_FIRST;
             while enough(&shared) {
+                // Nobody is left to ask where the sender is gone.
+                if *stop.borrow() || stop.has_changed().is_err() {
+                    return;
+                }
                 let (uploader, gathered) = match tokio::task::spawn_blocking(move || {
                     let gathered = self.gather();
                     (self, gathered)
@@ -300,7 +318,10 @@ impl Uploader {
                         if shared.trouble.lock().replace(error.to_string()).is_none() {
                             tracing::warn!(%error, "an upload failed and is tried again");
                         }
-                        tokio::time::sleep(wait).await;
+                        tokio::select! {
+                            () = tokio::time::sleep(wait) => {}
+                            _ = stop.wait_for(|stop| *stop) => return,
+                        }
                         wait = (wait * 2).min(RETRY_LAST);
                     }
                 }

@@ -1,7 +1,7 @@
 //! Produce: batches in, offsets out. All partitions of one request ride in one group of the log.
 
 use bytes::BytesMut;
-use cairn_log::Appended;
+use cairn_log::{Appended, Room};
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -44,7 +44,7 @@ pub(super) async fn answer(broker: &Broker, session: &Session, request: ProduceR
         topics.push((head, partitions));
     }
     let append_times: Vec<i64> = admitted.iter().map(|batch| batch.append_time_ms().unwrap_or(-1)).collect();
-    let results = broker.append(admitted).await;
+    let results = broker.append(admitted, Room::Guest).await;
     let responses = topics.into_iter().map(|(head, partitions)| {
         let partitions = partitions.into_iter().map(|(index, place)| match place {
             Place::Refused(code, why) => refused(index, code, why),

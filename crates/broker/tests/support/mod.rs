@@ -1,12 +1,12 @@
 //! What the tests share: a broker on a port of its own, and a client that speaks frames. Holds no assertion of its own.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cairn_broker::{Broker, BrokerOptions, batch};
 use cairn_clock::{Clock, Entropy};
-use cairn_log::{Log, LogOptions};
+use cairn_log::{Log, LogOptions, Offset, PartitionIndex};
 use kafka_protocol::{
     messages::{ApiKey, RequestHeader, RequestKind, ResponseHeader, ResponseKind},
     protocol::{Decodable, Encodable, StrBytes},
@@ -33,6 +33,56 @@ pub fn quick() -> BrokerOptions {
     options
 }
 
+/// Uploads at once, keeps nothing warm, and looks at retention all the time.
+pub fn eager(folder: &Path) -> LogOptions {
+    LogOptions {
+        wal_segment_bytes: 1 << 17,
+        upload_bytes: 20_000,
+        upload_interval: Duration::from_millis(20),
+        tail_bytes_max: 0,
+        cache_bytes_max: 10_000,
+        retention_interval: Duration::from_millis(20),
+        ..LogOptions::new(folder.to_owned(), batch::stamp)
+    }
+}
+
+/// Waits for what must come to pass, however slow the machine.
+pub async fn until(mut come: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if come() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to pass");
+}
+
+/// All batches of a partition as they are stored.
+pub async fn everything(broker: &Broker, topic: &str, partition: u32, end: u64) -> Vec<Bytes> {
+    let (mut at, mut found) = (Offset::new(0), Vec::new());
+    while at.get() < end {
+        let index = PartitionIndex::new(partition);
+        let fetched = broker.fetch(topic, index, at, 50_000, Duration::ZERO).await.unwrap();
+        for bytes in fetched.batches {
+            let header = batch::BatchHeader::parse(&bytes).unwrap();
+            at = Offset::new(u64::try_from(header.base_offset).unwrap() + u64::try_from(header.record_count).unwrap());
+            found.push(bytes);
+        }
+    }
+    found
+}
+
+/// Bytes of every file below a folder.
+pub fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(about) if about.is_dir() => bytes_below(&entry.path()),
+        Ok(about) => about.len(),
+        Err(_) => 0, // it went while we looked
+    };
+    entries.map(|entry| size(entry.unwrap())).sum()
+}
+
 pub struct Served {
     pub broker: Broker,
     pub address: SocketAddr,
@@ -42,7 +92,10 @@ pub struct Served {
 
 impl Served {
     pub async fn start(folder: &Path, options: BrokerOptions) -> Self {
-        let broker = open(folder, options).await;
+        Self::serve(open(folder, options).await).await
+    }
+
+    pub async fn serve(broker: Broker) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();

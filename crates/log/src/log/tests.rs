@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Appended, ErrorKind, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Sequence, Store,
-    store::memory::MemoryStore,
+    Appended, ErrorKind, Head, HeadVersion, Listed, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Sequence,
+    Store, StoreError, store::memory::MemoryStore,
 };
 
 fn stamp(bytes: &mut [u8], base: Offset, _: LeaderEpoch) {
@@ -423,5 +423,163 @@ async fn a_folder_with_a_write_ahead_log_alone_opens_and_is_uploaded() {
     until(|| log.stats().wal_depth_bytes == 0).await;
     assert_eq!(all(&log).await, before);
     assert!(put(&log, batch(9, Some(398))).await.duplicate);
+    log.close().await;
+}
+
+/// A store that keeps some calls waiting while its gate is shut.
+#[derive(Debug)]
+struct Gated {
+    store: MemoryStore,
+    open: watch::Receiver<bool>,
+    waiting: Arc<AtomicU64>,
+}
+
+impl Gated {
+    async fn pass(&self) {
+        let mut open = self.open.clone();
+        if !*open.borrow() {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+        }
+        open.wait_for(|open| *open).await.expect("the gate outlives the test");
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Gated {
+    async fn prepare(&self) -> Result<(), StoreError> {
+        self.store.prepare().await
+    }
+    async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.store.put(name, bytes).await
+    }
+    async fn get(&self, name: &str, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+        self.pass().await;
+        self.store.get(name, range).await
+    }
+    async fn get_all(&self, name: &str) -> Result<Bytes, StoreError> {
+        self.store.get_all(name).await
+    }
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.store.list(folder).await
+    }
+    async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.store.delete(name).await
+    }
+    async fn head(&self) -> Result<Option<Head>, StoreError> {
+        self.store.head().await
+    }
+    async fn replace_head(&self, was: Option<&HeadVersion>, bytes: Bytes) -> Result<HeadVersion, StoreError> {
+        if self.waiting.load(Ordering::SeqCst) == HEADS_WAIT {
+            self.pass().await;
+        }
+        self.store.replace_head(was, bytes).await
+    }
+}
+
+/// What `waiting` holds where heads are to wait at the gate too.
+const HEADS_WAIT: u64 = 1 << 32;
+
+fn gated(folder: &Path) -> (LogOptions, MemoryStore, watch::Sender<bool>, Arc<AtomicU64>) {
+    let (gate, open) = watch::channel(true);
+    let (store, waiting) = (MemoryStore::new(1), Arc::<AtomicU64>::default());
+    let gated = Gated { store: store.clone(), open, waiting: waiting.clone() };
+    let options = LogOptions { tail_bytes_max: 0, cache_bytes_max: 0, store: Arc::new(gated), ..eager(folder) };
+    (options, store, gate, waiting)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_a_reader_holds_is_not_removed_under_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (options, store, gate, waiting) = gated(folder.path());
+    let log = open_with(options).await;
+    for n in 0..200 {
+        put(&log, batch(n as u8, None)).await;
+    }
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    let before = log.read(stream(), Offset::default(), 5_000).await.expect("readable").batches;
+    gate.send_replace(false);
+    let slow = log.clone();
+    let reader = tokio::spawn(async move { slow.read(stream(), Offset::default(), 5_000).await });
+    until(|| waiting.load(Ordering::SeqCst) == 1).await;
+    log.delete_before(stream(), Offset::new(399)).await.expect("durable");
+    // What nobody reads goes, and what the reader is about to ask for stays.
+    until(|| log.stats().objects_removed > 5).await;
+    let objects = || store.names().iter().filter(|name| name.starts_with("data/")).count() as u64;
+    assert!(objects() > log.stats().objects, "{:?}", log.stats());
+    gate.send_replace(true);
+    assert_eq!(reader.await.expect("no panic").expect("it was there when it was asked for").batches, before);
+    until(|| objects() == log.stats().objects).await;
+    assert!(matches!(log.read(stream(), Offset::default(), 1).await, Err(ReadError::OutOfRange { .. })));
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_log_changes_the_head_no_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (options, store, gate, waiting) = gated(folder.path());
+    let log = open_with(options.clone()).await;
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    waiting.store(HEADS_WAIT, Ordering::SeqCst);
+    gate.send_replace(false);
+    put(&log, batch(1, None)).await;
+    until(|| waiting.load(Ordering::SeqCst) > HEADS_WAIT).await;
+    let closing = tokio::spawn(async move { log.close().await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!closing.is_finished(), "it closed while a head was on its way");
+    gate.send_replace(true);
+    closing.await.expect("no panic");
+    let head = store.head().await.expect("readable").expect("a head").version;
+    let log = open_with(options).await;
+    assert_ne!(store.head().await.expect("readable").expect("a head").version, head);
+    assert_eq!(all(&log).await.len(), 1);
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_ahead_log_that_is_lost_is_missed_also_where_nothing_was_written_yet() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = async || Log::open(eager(folder.path()), Clock::system(), Entropy::system()).await.expect("it opens");
+    let log = open().await;
+    assert_eq!((log.beginning(), log.epoch().get()), (Beginning::New, 1));
+    log.close().await;
+    drop(log);
+    let log = open().await;
+    assert_eq!((log.beginning(), log.epoch().get()), (Beginning::Whole, 2));
+    log.close().await;
+    drop(log);
+    fs::remove_dir_all(folder.path().join("wal")).expect("lost");
+    let log = open().await;
+    assert_eq!((log.beginning(), log.epoch().get()), (Beginning::StoreAlone { epoch: 2 }, 3));
+    log.close().await;
+}
+
+#[tokio::test]
+async fn files_that_a_crash_or_another_setting_left_over_do_not_stay() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wal = folder.path().join("wal");
+    let log = open_with(eager(folder.path())).await;
+    for n in 0..400 {
+        put(&log, batch(n as u8, None)).await;
+    }
+    let of = |kind: &str| {
+        let paths = fs::read_dir(&wal).expect("files").map(|entry| entry.expect("an entry").path());
+        paths.filter(|path| path.extension().is_some_and(|found| found == kind)).count()
+    };
+    until(|| log.stats().wal_depth_bytes == 0 && of("free") > 0).await;
+    log.close().await;
+    drop(log);
+    fs::write(wal.join("0000000000fffff0.new"), [0; 100]).expect("written");
+    let log = open_with(LogOptions { wal_segment_bytes: 1 << 18, ..eager(folder.path()) }).await;
+    assert_eq!(of("new"), 0, "a file that was never finished stays");
+    for n in 0..300 {
+        put(&log, batch(n as u8, None)).await;
+    }
+    until(|| log.stats().wal_depth_bytes == 0).await;
+    for entry in fs::read_dir(&wal).expect("files") {
+        let entry = entry.expect("an entry");
+        let is_old = entry.metadata().expect("a file").len() < 1 << 18;
+        assert!(!(is_old && entry.path().extension().is_some_and(|kind| kind == "free")), "{:?}", entry.path());
+    }
+    assert_eq!(all(&log).await.len(), 700);
     log.close().await;
 }
