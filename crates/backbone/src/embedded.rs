@@ -128,6 +128,14 @@ impl Backbone for EmbeddedBackbone {
     async fn bounds(&self, topic: Topic, partition: u32) -> Result<Bounds, ReadError> {
         self.stream(topic, partition)
     }
+
+    fn headroom(&self) -> Option<u64> {
+        Some(self.0.log().headroom())
+    }
+
+    fn why_no_headroom(&self) -> String {
+        format!("{}; the rest is kept for outcomes", self.0.log().why_no_headroom())
+    }
 }
 
 fn append_error(error: &cairn_log::AppendError) -> AppendError {

@@ -36,6 +36,11 @@ pub trait Backbone: Debug + Send + Sync {
         None
     }
 
+    /// Why there is no more headroom, and what to do.
+    fn why_no_headroom(&self) -> String {
+        String::new()
+    }
+
     /// Whether an append that failed left nothing behind, so that nothing need be read back before it is tried again.
     fn append_is_atomic(&self) -> bool {
         false

@@ -363,8 +363,8 @@ impl ServerSection {
     }
 }
 
-/// Replaces `${NAME}` by the environment variable of that name, `${NAME:-else}` with another value where it is not set.
-/// `$${` stands for `${`.
+/// Replaces `${NAME}` by the environment variable of that name, `${NAME:-else}` with another value where it is not set,
+/// `${file:PATH}` by what is in that file, its last line end cut. `$${` stands for `${`.
 fn filled(text: &str) -> anyhow::Result<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -379,6 +379,14 @@ fn filled(text: &str) -> anyhow::Result<String> {
             rest[start..].find('}').context("a value holds \"${\" without \"}\": write \"$${\" where none is meant")?
                 + start;
         let name = &rest[start + 2..end];
+        if let Some(path) = name.strip_prefix("file:") {
+            let held =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read the file {path} of a value"))?;
+            out.push_str(&rest[..start]);
+            out.push_str(held.strip_suffix('\n').map_or(held.as_str(), |line| line.strip_suffix('\r').unwrap_or(line)));
+            rest = &rest[end + 1..];
+            continue;
+        }
         let name = name.strip_prefix("env:").unwrap_or(name);
         let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
         if name.starts_with("input:") || name.ends_with("Folder") {
@@ -564,6 +572,9 @@ mod tests {
         assert_eq!(filled("a${NO_SUCH_VARIABLE_HERE:-b}c").expect("a default"), "abc");
         assert_eq!(filled("${env:NO_SUCH_VARIABLE_HERE:-}$${x}").expect("a default"), "${x}");
         assert!(filled("${input:token}").expect_err("the client's").to_string().contains("filled in by the client"));
+        let (_folder, path) = written("s3cret\r\n");
+        assert_eq!(filled(&format!("a${{file:{}}}c", path.display())).expect("a file"), "as3cretc");
+        assert!(filled("${file:/no/such}").expect_err("no file").to_string().contains("/no/such"));
         assert!(filled("${PATH").is_err() && !filled("${PATH}").expect("set").is_empty());
     }
 }

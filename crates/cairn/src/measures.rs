@@ -176,8 +176,24 @@ impl Page<'_> {
         self.counter("cairn_log_fsyncs", "Syncs of the write-ahead log.", stats.fsyncs)?;
         self.counter("cairn_log_appends", "Batches appended to the log.", stats.appends)?;
         self.counter("cairn_log_appended_bytes", "Their bytes.", stats.appended_bytes)?;
+        self.gauge(
+            "cairn_log_wal_limit_bytes",
+            "The bound of that depth; past it appends are refused.",
+            stats.wal_limit_bytes,
+        )?;
+        self.counter("cairn_log_appends_refused", "Append calls refused for want of room.", stats.appends_refused)?;
+        self.gauge("cairn_log_fenced", "1 once another process has taken the store.", u64::from(stats.is_fenced))?;
         self.counter("cairn_log_uploads", "Objects put into the store.", stats.uploads)?;
-        self.counter("cairn_log_upload_failures", "Uploads that failed and are tried again.", stats.upload_failures)
+        self.counter("cairn_log_upload_failures", "Uploads that failed and are tried again.", stats.upload_failures)?;
+        self.gauge("cairn_store_away", "1 while uploads to the store fail.", u64::from(stats.store_away))?;
+        self.gauge("cairn_store_objects", "Objects in the store that streams need.", stats.objects)?;
+        self.gauge("cairn_store_object_bytes", "Bytes of batches in them.", stats.object_bytes)?;
+        self.counter(
+            "cairn_store_objects_removed",
+            "Objects removed by retention or as left over.",
+            stats.objects_removed,
+        )?;
+        self.counter("cairn_store_batches_read", "Batches read from objects or their cache.", stats.object_reads)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `[store]` of the configuration: where the embedded log keeps its objects. Called by `config` and `up`.
 //!
-//! Values may be secrets: `${NAME}` is filled from the environment, and nothing here prints a key.
+//! Values may be secrets: `${NAME}` is filled from the environment, `${file:PATH}` from a file, and nothing here prints a key.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,6 +29,9 @@ pub(crate) struct StoreSection {
     upload_bytes: Option<u64>,
     upload_interval_ms: Option<u64>,
     wal_bytes_max: Option<u64>,
+    wal_segment_bytes: Option<u64>,
+    retention_interval_ms: Option<u64>,
+    cache_bytes_max: Option<u64>,
 }
 
 /// What keeps the objects.
@@ -53,10 +56,13 @@ impl StoreSection {
     pub(crate) fn log_options(&self, data: &Path) -> anyhow::Result<LogOptions> {
         let mut options = LogOptions::new(data.join("log"), cairn_broker::batch::stamp);
         options.store = self.store(data)?;
-        let Self { upload_bytes, upload_interval_ms, wal_bytes_max, .. } = self;
-        options.upload_bytes = upload_bytes.unwrap_or(options.upload_bytes);
-        options.wal_bytes_max = wal_bytes_max.unwrap_or(options.wal_bytes_max);
-        options.upload_interval = upload_interval_ms.map_or(options.upload_interval, Duration::from_millis);
+        let ms = |value: Option<u64>, or: Duration| value.map_or(or, Duration::from_millis);
+        options.upload_bytes = self.upload_bytes.unwrap_or(options.upload_bytes);
+        options.upload_interval = ms(self.upload_interval_ms, options.upload_interval);
+        options.wal_bytes_max = self.wal_bytes_max.unwrap_or(options.wal_bytes_max);
+        options.wal_segment_bytes = self.wal_segment_bytes.unwrap_or(options.wal_segment_bytes);
+        options.retention_interval = ms(self.retention_interval_ms, options.retention_interval);
+        options.cache_bytes_max = self.cache_bytes_max.unwrap_or(options.cache_bytes_max);
         Ok(options)
     }
 
@@ -75,6 +81,12 @@ impl StoreSection {
         }
         if access_key_id.is_some() != secret_access_key.is_some() {
             bail!("store.access_key_id and store.secret_access_key go together: give both, or neither");
+        }
+        if let Some(endpoint) = endpoint
+            && !endpoint.starts_with("http://")
+            && !endpoint.starts_with("https://")
+        {
+            bail!("store.endpoint is no URL: begin it with https:// or http://");
         }
         let bucket = bucket.clone().filter(|bucket| !bucket.is_empty());
         let options = S3Options {

@@ -38,6 +38,8 @@ use crate::{
 
 /// How often the policy folder is looked at.
 const POLICY_EVERY: Duration = Duration::from_secs(1);
+/// A wait for the embedded log that is longer than this is said.
+const SILENT_MAX: Duration = Duration::from_secs(2);
 /// How long everything may take to end after SIGTERM; a service manager waits longer than that.
 const END_MAX: Duration = Duration::from_secs(13);
 /// How long events that are queued may take to be recorded at the end.
@@ -168,7 +170,15 @@ pub(crate) async fn open_log(
     entropy: &Entropy,
 ) -> anyhow::Result<Log> {
     let options = config.store.log_options(folder.path())?;
-    Log::open(options, clock.clone(), entropy.clone()).await.context("cannot open the embedded log")
+    let mut opening = Box::pin(Log::open(options, clock.clone(), entropy.clone()));
+    let opened = tokio::select! {
+        opened = &mut opening => opened,
+        () = tokio::time::sleep(SILENT_MAX) => {
+            eprintln!("cairn: waiting for the embedded log: its object store, or what is to be read back");
+            opening.await
+        }
+    };
+    opened.context("cannot open the embedded log")
 }
 
 pub(crate) async fn open_broker(

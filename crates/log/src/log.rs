@@ -148,16 +148,21 @@ impl Log {
         self.append_within(entries, Room::Own).await
     }
 
-    /// Bytes that may still be appended before [`AppendError::Full`], and why not more.
+    /// Bytes that may still be appended before [`AppendError::Full`].
     #[must_use]
-    pub fn headroom(&self) -> (u64, impl FnOnce() -> String + '_) {
+    pub fn headroom(&self) -> u64 {
         let shared = &self.0.shared;
-        let most = shared.options.wal_bytes_max;
-        let depth = shared.state.read().depth() + shared.counters.queued_bytes.load(Ordering::Relaxed);
-        let why = move || {
-            format!("{depth} of {most} bytes wait for the object store (wal_bytes_max): {}", shared.why_waiting())
-        };
-        (most.saturating_sub(depth), why)
+        let queued = shared.counters.queued_bytes.load(Ordering::Relaxed);
+        shared.options.wal_bytes_max.saturating_sub(shared.state.read().depth() + queued)
+    }
+
+    /// Why there is no more of it, for people.
+    #[must_use]
+    pub fn why_no_headroom(&self) -> String {
+        let most = self.0.shared.options.wal_bytes_max;
+        let depth = most.saturating_sub(self.headroom());
+        let why = self.0.shared.why_waiting();
+        format!("{depth} of {most} bytes wait for the object store (wal_bytes_max): {why}")
     }
 
     /// As [`append`](Self::append), within the room of who asks.

@@ -483,6 +483,14 @@ impl Backbone for KafkaBackbone {
         self.shared.ask(move |cluster| cluster.bounds(topic, partition)).await
     }
 
+    fn why_no_headroom(&self) -> String {
+        let stats = self.stats();
+        format!(
+            "the spool holds {} of {} bytes and the rest is kept for outcomes: bring the cluster back or raise the spool's bound",
+            stats.spool_bytes, stats.spool_bytes_max
+        )
+    }
+
     fn headroom(&self) -> Option<u64> {
         Some(self.shared.spool.lock().headroom())
     }

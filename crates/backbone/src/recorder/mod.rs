@@ -435,13 +435,7 @@ impl Inner {
         if self.has_headroom(events) {
             return Ok(());
         }
-        let stats = self.backbone.stats();
-        Err(RecordError::Full {
-            reason: format!(
-                "the spool holds {} of {} bytes and the rest is kept for outcomes: bring the cluster back or raise the spool's bound",
-                stats.spool_bytes, stats.spool_bytes_max
-            ),
-        })
+        Err(RecordError::Full { reason: self.backbone.why_no_headroom() })
     }
 
     /// Places for strict events; waiting for them is back-pressure, and is counted.

@@ -7,6 +7,7 @@ mod adopt;
 mod approve;
 mod bounds;
 mod demo;
+mod store;
 mod support;
 mod trail;
 mod up;

@@ -11,6 +11,8 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
 };
@@ -391,6 +393,17 @@ pub(crate) fn outcomes(data: &Path) -> Vec<Value> {
         .filter(|event| event["type"] == "call.outcome")
         .map(|event| event["data"].clone())
         .collect()
+}
+
+/// Creates a topic as any client may.
+pub(crate) fn create_topic(kafka: &str, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka).create().expect("a client");
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic = configs.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let made = runtime.block_on(admin.create_topics(&[topic], &AdminOptions::new())).expect("an answer");
+    assert_eq!(made, [Ok(name.to_owned())]);
 }
 
 /// Every regular file below a folder.

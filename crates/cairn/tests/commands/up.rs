@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{Agent, TOKEN, Up, answer, cairn, http, open, orders, run, text, wait_for};
 
 /// Families by name: the type, and samples.
-type Page = BTreeMap<String, (String, Vec<(String, f64)>)>;
+pub(crate) type Page = BTreeMap<String, (String, Vec<(String, f64)>)>;
 
 /// One family of the text format 0.0.4, read strictly: help, then type, then samples of that name, and no name twice.
 fn families(page: &str) -> Page {
@@ -42,13 +42,13 @@ fn families(page: &str) -> Page {
     found
 }
 
-fn value(page: &Page, series: &str) -> f64 {
+pub(crate) fn value(page: &Page, series: &str) -> f64 {
     let name = series.split('{').next().unwrap_or_default();
     let samples = &page.get(name).unwrap_or_else(|| panic!("no {name}")).1;
     samples.iter().find(|(found, _)| found == series).unwrap_or_else(|| panic!("no {series} in {samples:?}")).1
 }
 
-fn metrics(admin: &str) -> Page {
+pub(crate) fn metrics(admin: &str) -> Page {
     let answer = http(admin, "GET /metrics", &[], "");
     assert_eq!(answer.header("content-type").as_deref(), Some("text/plain; version=0.0.4; charset=utf-8"));
     families(&answer.body)

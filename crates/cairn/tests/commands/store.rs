@@ -1,0 +1,463 @@
+//! `[store]` as a user runs it: kill -9 in the middle of uploads, a bucket of S3, a store that goes away and comes back.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use cairn_clock::Entropy;
+use rdkafka::{
+    ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::DeliveryResult,
+    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+};
+use serde_json::json;
+
+use crate::{
+    support::{Agent, LONG, Up, cairn, files, http, outcomes, run, text, wait_for},
+    up::{metrics, value},
+};
+
+#[path = "../../../../clients/moto/moto.rs"]
+mod moto;
+
+/// Kills of the default run, and of a proof.
+const KILLS: u64 = 16;
+const KILLS_PROOF: u64 = 300;
+/// Small and hasty, so that every kill finds an upload on its way.
+const HASTY: &str = "upload_bytes = 20000\nupload_interval_ms = 15\nwal_segment_bytes = 262144\n\
+                     retention_interval_ms = 50\ncache_bytes_max = 100000\n";
+const PARTITIONS: i32 = 3;
+
+fn configured(folder: &Path, store: &str) -> PathBuf {
+    let path = folder.join("cairn.toml");
+    fs::write(&path, format!("[store]\n{store}")).expect("written");
+    path
+}
+
+fn start(program: &str, data: &Path, config: &Path) -> Up {
+    let mut command = cairn();
+    command.args([program, "--kafka", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(data);
+    command.arg("--config").arg(config).env("CAIRN_OPERATOR_TOKEN", crate::support::TOKEN);
+    if program == "up" {
+        command.args(["--gateway", "127.0.0.1:0"]);
+    }
+    Up::spawn(&mut command, data)
+}
+
+// ── kill -9 ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Numbers by topic, partition and offset.
+type Records = BTreeMap<(String, i32, i64), u64>;
+
+/// What was acknowledged.
+#[derive(Clone, Default)]
+struct Acknowledged(Arc<Mutex<Records>>, Arc<AtomicU64>);
+
+impl ClientContext for Acknowledged {}
+
+impl ProducerContext for Acknowledged {
+    type DeliveryOpaque = Box<u64>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Self::DeliveryOpaque) {
+        let Ok(message) = result else { return };
+        let place = (message.topic().to_owned(), message.partition(), message.offset());
+        assert!(self.0.lock().expect("whole").insert(place, *number).is_none(), "an offset was given twice");
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Sends numbers in order, to a topic that keeps all and to one that keeps little, until it is told to stop.
+fn load(kafka: &str, numbers: &AtomicU64, acknowledged: &Acknowledged, stop: &AtomicBool) {
+    let producer: ThreadedProducer<Acknowledged> = ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .set("enable.idempotence", "true")
+        .set("batch.size", "20000")
+        .set("linger.ms", "2")
+        .set("queue.buffering.max.messages", "1000")
+        .create_with_context(acknowledged.clone())
+        .expect("a producer");
+    while !stop.load(Ordering::SeqCst) {
+        let number = numbers.fetch_add(1, Ordering::SeqCst);
+        let value = format!("{number} {}", "x".repeat((number % 97) as usize * 10));
+        let topic = if number % 5 < 2 { "kept" } else { "passing" };
+        let partition = (number / 7) as i32 % PARTITIONS;
+        let mut record =
+            BaseRecord::<(), _, _>::with_opaque_to(topic, Box::new(number)).payload(&value).partition(partition);
+        while let Err((error, back)) = producer.send(record) {
+            assert!(matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)), "{error}");
+            if stop.load(Ordering::SeqCst) {
+                return producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+            }
+            record = back;
+            pause(2);
+        }
+    }
+    producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+}
+
+#[allow(clippy::disallowed_methods)] // real processes in real time
+fn pause(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+/// Reads a topic from `from` on, or from where it begins by now.
+fn read(kafka: &str, topic: &str, from: &BTreeMap<i32, i64>) -> Records {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .set("group.id", "store-tests")
+        .set("auto.offset.reset", "earliest")
+        .set("fetch.wait.max.ms", "20")
+        .set("check.crcs", "true")
+        .create()
+        .expect("a consumer");
+    let (mut list, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
+    for partition in 0..PARTITIONS {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, LONG).expect("it answers");
+        let first = from.get(&partition).copied().unwrap_or(0).max(low);
+        if first < high {
+            list.add_partition_offset(topic, partition, Offset::Offset(first)).expect("added");
+            ends.insert(partition, high);
+        }
+    }
+    consumer.assign(&list).expect("assigned");
+    let mut found = Records::new();
+    while !ends.is_empty() {
+        let message = consumer.poll(LONG).expect("a record").expect("no error");
+        let (partition, offset) = (message.partition(), message.offset());
+        let payload = text(message.payload().expect("a value"));
+        let number: u64 = payload.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+        assert_eq!(payload.len() as u64, number.to_string().len() as u64 + 1 + number % 97 * 10, "its bytes");
+        let next = found.keys().rfind(|place| place.1 == partition).map(|place| place.2 + 1);
+        if next.is_some_and(|next| next < offset) {
+            // Only retention may take what comes next from a reader, and it takes all before it too.
+            let (low, _) = consumer.fetch_watermarks(topic, partition, LONG).expect("it answers");
+            assert!(low >= offset, "{topic}-{partition}: a gap from {next:?} to {offset}, and the start is {low}");
+            found.retain(|place, _| place.1 != partition);
+        }
+        assert!(found.insert((topic.to_owned(), partition, offset), number).is_none(), "it came twice");
+        if ends.get(&partition).is_some_and(|end| offset + 1 >= *end) {
+            ends.remove(&partition);
+        }
+    }
+    found
+}
+
+/// What was read, and what must be there: each number once and in order in its partition, what was acknowledged at its
+/// offset.
+fn agree(read: &Records, acknowledged: &Records, topic: &str) {
+    let mut last: BTreeMap<i32, (i64, u64)> = BTreeMap::new();
+    for ((_, partition, offset), number) in read {
+        if let Some((before, earlier)) = last.insert(*partition, (*offset, *number)) {
+            assert!(number > &earlier, "{topic}-{partition}: {number} at {offset} comes behind {earlier} at {before}");
+            assert_eq!(before + 1, *offset, "{topic}-{partition}: there is a gap");
+        }
+    }
+    let mut firsts: BTreeMap<i32, i64> = BTreeMap::new();
+    for (_, partition, offset) in read.keys() {
+        let first = firsts.entry(*partition).or_insert(*offset);
+        *first = (*first).min(*offset);
+    }
+    for (place, number) in acknowledged.iter().filter(|(place, _)| place.0 == topic) {
+        if firsts.get(&place.1).is_some_and(|first| place.2 < *first) {
+            continue; // before what was looked at: compared earlier, or dropped by retention
+        }
+        assert_eq!(read.get(place), Some(number), "what was acknowledged at {place:?} is not there");
+    }
+}
+
+/// Nothing lies in the store that the index does not name, and nothing is lacking.
+fn is_tidy(data: &Path, admin: &str) {
+    wait_for("a tidy store", || {
+        let page = metrics(admin);
+        let objects = files(&data.join("objects/data")).len() as f64;
+        let uploaded = value(&page, "cairn_log_wal_depth_bytes") == 0.0;
+        (uploaded && objects == value(&page, "cairn_store_objects")).then_some(())
+    });
+    assert_eq!(files(&data.join("objects/making")).len(), 0, "what was half made stays");
+    // One snapshot, the deltas behind it, and what the last step replaced.
+    let index = files(&data.join("objects/index")).len();
+    assert!(index <= 70, "{index} files of the index");
+    let wal = files(&data.join("log/wal")).len();
+    assert!(wal <= 8, "{wal} write-ahead files");
+}
+
+fn ends(records: &Records) -> BTreeMap<i32, i64> {
+    let mut ends = BTreeMap::new();
+    for (_, partition, offset) in records.keys() {
+        let end = ends.entry(*partition).or_insert(0);
+        *end = (offset + 1).max(*end);
+    }
+    ends
+}
+
+#[test]
+fn kills_in_the_middle_of_uploads_lose_nothing_and_leave_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, config) = (folder.path().join("data"), configured(folder.path(), HASTY));
+    let proof = std::env::var("CAIRN_PROOF").is_ok_and(|what| what == "crash");
+    let entropy = Entropy::seeded(7);
+    let (numbers, acknowledged) = (AtomicU64::new(0), Acknowledged::default());
+    let (mut kept, mut uploads) = (Records::new(), 0.0);
+    for round in 0..if proof { KILLS_PROOF } else { KILLS } {
+        let mut up = start("broker", &data, &config);
+        if round == 0 {
+            crate::support::create_topic(&up.kafka, "kept", PARTITIONS, &[("retention.ms", "-1")]);
+            crate::support::create_topic(&up.kafka, "passing", PARTITIONS, &[("retention.bytes", "60000")]);
+        }
+        let known = acknowledged.0.lock().expect("whole").clone();
+        let from = ends(&kept);
+        kept.extend(read(&up.kafka, "kept", &from));
+        agree(&kept, &known, "kept");
+        agree(&read(&up.kafka, "passing", &BTreeMap::new()), &known, "passing");
+        let (before, stop) = (acknowledged.1.load(Ordering::SeqCst), AtomicBool::new(false));
+        let enough = before + 1 + entropy.next_u64() % 1_500;
+        std::thread::scope(|scope| {
+            scope.spawn(|| load(&up.kafka, &numbers, &acknowledged, &stop));
+            wait_for("acknowledgements", || (acknowledged.1.load(Ordering::SeqCst) >= enough).then_some(()));
+            uploads += value(&metrics(&up.admin), "cairn_log_uploads_total");
+            pause(entropy.next_u64() % 20);
+            up.process.signal("-KILL");
+            up.process.wait();
+            stop.store(true, Ordering::SeqCst);
+        });
+    }
+    assert!(uploads > KILLS as f64, "{uploads} uploads: hardly a kill met one");
+
+    // What no crash of ours may have left, so that the collection has something to find.
+    for orphan in ["data/00000001/00000000ffffffff", "index/00000001/00000000000000aa-00000000000000bb"] {
+        let path = data.join("objects").join(orphan);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, "an orphan").expect("written");
+    }
+    fs::write(data.join("objects/making/left"), "half").expect("written");
+    let known = acknowledged.0.lock().expect("whole").clone();
+    let up = start("broker", &data, &config);
+    kept = read(&up.kafka, "kept", &BTreeMap::new());
+    agree(&kept, &known, "kept");
+    let passing = read(&up.kafka, "passing", &BTreeMap::new());
+    agree(&passing, &known, "passing");
+    assert!(passing.len() < known.len() / 4 && kept.len() > 200, "{} of {}", passing.len(), known.len());
+    is_tidy(&data, &up.admin);
+    assert!(!data.join("objects/data/00000001/00000000ffffffff").exists());
+    up.end();
+
+    // All that is left of it has to be in the objects: none that was needed was removed.
+    fs::remove_dir_all(data.join("log/wal")).expect("lost");
+    let up = start("broker", &data, &config);
+    assert!(up.errors().contains("holds no write-ahead log"), "the start says so: {}", up.errors());
+    assert_eq!(read(&up.kafka, "kept", &BTreeMap::new()), kept);
+    up.end();
+    let up = start("broker", &data, &config);
+    assert!(!up.errors().contains("holds no write-ahead log"), "once: {}", up.errors());
+    up.end();
+}
+
+// ── S3 ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const SECRET: &str = "s3cret-of-the-commands-test";
+
+/// A way to a service that can be cut: while it is, connections are taken and closed.
+struct Way {
+    address: String,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Way {
+    fn to(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let cut = is_cut.clone();
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                if cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(far) = TcpStream::connect(&target) else { continue };
+                let pair = |one: &TcpStream, other: &TcpStream| {
+                    (one.try_clone().expect("a handle"), other.try_clone().expect("a handle"))
+                };
+                for (mut from, mut to) in [pair(&near, &far), pair(&far, &near)] {
+                    let cut = cut.clone();
+                    std::thread::spawn(move || {
+                        let mut bytes = [0; 16_384];
+                        while let Ok(count @ 1..) = from.read(&mut bytes) {
+                            if cut.load(Ordering::SeqCst) || to.write_all(&bytes[..count]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+                    });
+                }
+            }
+        });
+        Self { address, is_cut }
+    }
+}
+
+fn s3(bucket: &str, endpoint: &str) -> String {
+    format!(
+        "kind = \"s3\"\nbucket = \"{bucket}\"\nprefix = \"some/where\"\nendpoint = \"{endpoint}\"\nregion = \"us-east-1\"\n\
+         access_key_id = \"test\"\nsecret_access_key = \"${{file:SECRET_FILE}}\"\n"
+    )
+}
+
+/// A configuration with the sample server behind it.
+fn with_server(folder: &Path, store: &str) -> PathBuf {
+    let secret = folder.join("secret.txt");
+    fs::write(&secret, format!("{SECRET}\n")).expect("written");
+    let config = configured(folder, &store.replace("SECRET_FILE", &secret.display().to_string()));
+    let words = crate::support::sample(&folder.join("journal.txt"));
+    let text = fs::read_to_string(&config).expect("there");
+    let server = format!("\n[servers.orders]\ncommand = {:?}\nargs = {:?}\n", words[0], &words[1..]);
+    fs::write(&config, text + &server).expect("written");
+    config
+}
+
+fn ticket(agent: &Agent, number: u64) -> serde_json::Value {
+    agent.call("create_ticket", &json!({ "title": format!("ticket {number}") }))
+}
+
+fn shows_no_secret(up: &Up) {
+    assert!(!up.errors().contains(SECRET), "{}", up.errors());
+    assert!(!http(&up.admin, "GET /metrics", &[], "").body.contains(SECRET));
+}
+
+#[test]
+fn a_trail_lies_in_a_bucket_and_is_there_after_a_kill_and_without_the_local_log() {
+    let Some(moto) = moto::moto_or_skip(&[]) else { return };
+    moto.make_bucket("trail");
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let hasty = "upload_bytes = 4000\nupload_interval_ms = 100\nwal_segment_bytes = 1048576\n";
+    let config = with_server(folder.path(), &(s3("trail", &moto.endpoint()) + hasty));
+    let mut up = start("up", &data, &config);
+    let agent = Agent::connect(&up.gateway, "orders");
+    for number in 0..20 {
+        assert!(ticket(&agent, number).get("result").is_some());
+    }
+    wait_for("objects in the bucket", || {
+        let listed = moto.request("GET", "/trail?list-type=2&prefix=some/where/data/").expect("moto answers");
+        (listed.matches("<Key>some/where/data/").count() >= 2).then_some(())
+    });
+    assert_eq!(files(&data.join("objects")).len(), 0, "the folder has none");
+    shows_no_secret(&up);
+    for number in 20..30 {
+        assert!(ticket(&agent, number).get("result").is_some());
+    }
+    up.process.signal("-KILL");
+    up.process.wait();
+    let up = start("up", &data, &config);
+    let completed = |data: &Path| outcomes(data).iter().filter(|outcome| outcome["outcome"] == "completed").count();
+    let first = completed(&data);
+    assert!(first >= 30, "{first} outcomes after the kill");
+    wait_for("all of it in the bucket", || {
+        (value(&metrics(&up.admin), "cairn_log_wal_depth_bytes") == 0.0).then_some(())
+    });
+    shows_no_secret(&up);
+    up.end();
+    fs::remove_dir_all(data.join("log")).expect("lost");
+    let up = start("up", &data, &config);
+    assert!(up.errors().contains("holds no write-ahead log"), "{}", up.errors());
+    assert_eq!(completed(&data), first);
+    let agent = Agent::connect(&up.gateway, "orders");
+    assert!(ticket(&agent, 99).get("result").is_some());
+    shows_no_secret(&up);
+    up.end();
+}
+
+#[test]
+fn a_bucket_that_cannot_be_used_is_said_at_the_start_with_what_to_do() {
+    // Bucket and key are made by the first two requests; from then on moto asks who it is.
+    let Some(strict) = moto::moto_or_skip(&[("INITIAL_NO_AUTH_ACTION_COUNT", "1")]) else { return };
+    strict.make_bucket("closed");
+    let Some(open) = moto::moto_or_skip(&[]) else { return };
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|bound| bound.local_addr()).expect("a free port");
+    let folder = tempfile::tempdir().expect("a folder");
+    let keyless = |text: String| {
+        text.lines().filter(|line| !line.contains("access_key")).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let cases: Vec<(String, &[&str])> = vec![
+        (s3("none", &open.endpoint()), &["s3://none/some/where", "does not exist", "create it"]),
+        (s3("closed", &strict.endpoint()), &["refuses these credentials", "InvalidAccessKeyId", "access_key_id"]),
+        (s3("any", &format!("http://{nobody}")), &["s3://any/some/where", "endpoint", "reached from here"]),
+        (keyless(s3("any", &open.endpoint())), &["there are no credentials", "AWS_ACCESS_KEY_ID"]),
+        (s3("any", "minio:9000"), &["store.endpoint", "https://"]),
+        (s3("", &open.endpoint()), &["name the bucket"]),
+        ("upload_bytes = 0\n".to_owned(), &["upload_bytes", "at least 1"]),
+        ("wal_segment_bytes = 1000\n".to_owned(), &["wal_segment_bytes", "multiple of 8"]),
+        ("path = \"/proc/cairn-objects\"\n".to_owned(), &["/proc/cairn-objects", "path in [store]"]),
+    ];
+    for (store, says) in cases {
+        let config = with_server(folder.path(), &store);
+        let mut command = cairn();
+        command.args(["broker", "--kafka", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
+        command.arg(folder.path().join("data")).arg("--config").arg(&config);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"] {
+            command.env_remove(name);
+        }
+        let output = run(&mut command);
+        let words = text(&output.stderr);
+        assert!(!output.status.success(), "it started: {store}");
+        assert!(says.iter().all(|word| words.contains(word)), "{store}: {words}");
+        assert!(!words.contains(SECRET) && !words.contains("<?xml"), "{words}");
+    }
+}
+
+#[test]
+fn while_a_bucket_is_away_calls_go_on_to_a_bound_and_again_when_it_is_back() {
+    let Some(moto) = moto::moto_or_skip(&[]) else { return };
+    moto.make_bucket("away");
+    let way = Way::to(moto.endpoint().trim_start_matches("http://").to_owned());
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let small = "upload_bytes = 20000\nupload_interval_ms = 100\nwal_segment_bytes = 1048576\nwal_bytes_max = 200000\n";
+    let config = with_server(folder.path(), &(s3("away", &format!("http://{}", way.address)) + small));
+    let up = start("up", &data, &config);
+    let agent = Agent::connect(&up.gateway, "orders");
+    assert!(ticket(&agent, 0).get("result").is_some());
+    way.is_cut.store(true, Ordering::SeqCst);
+    let mut done = 1;
+    let refused = loop {
+        let answer = ticket(&agent, done);
+        if answer.get("result").is_none() {
+            break answer;
+        }
+        done += 1;
+        assert!(done < 2_000, "far more is accepted than may wait");
+    };
+    // Before the server acts, never after: there was room for the outcome of every call that went through.
+    assert!(done > 5 && refused["error"]["data"]["cairn"] == "not_recorded", "{done}: {refused}");
+    wait_for("the metric", || (value(&metrics(&up.admin), "cairn_store_away") == 1.0).then_some(()));
+    let refused = ticket(&agent, done);
+    let words = refused["error"]["message"].as_str().expect("an error");
+    assert!(words.contains("wal_bytes_max") && words.contains("s3://away/some/where"), "{words}");
+    let page = metrics(&up.admin);
+    for positive in ["cairn_log_upload_failures_total", "cairn_recorder_events_refused_total"] {
+        assert!(value(&page, positive) > 0.0, "{positive}");
+    }
+    let depth = value(&page, "cairn_log_wal_depth_bytes") / value(&page, "cairn_log_wal_limit_bytes");
+    assert!((0.5..=1.0).contains(&depth), "{depth}");
+    shows_no_secret(&up);
+    way.is_cut.store(false, Ordering::SeqCst);
+    wait_for("room", || ticket(&agent, done).get("result").is_some().then_some(()));
+    wait_for("the uploads", || (value(&metrics(&up.admin), "cairn_log_wal_depth_bytes") == 0.0).then_some(()));
+    assert_eq!(value(&metrics(&up.admin), "cairn_store_away"), 0.0);
+    let completed = outcomes(&data).iter().filter(|outcome| outcome["outcome"] == "completed").count() as u64;
+    assert!(completed > done, "{completed} outcomes of {done} calls and the handshake");
+    // Whatever was refused never reached the server.
+    let journal = fs::read_to_string(folder.path().join("journal.txt")).expect("a journal");
+    assert_eq!(journal.lines().filter(|line| line.contains("create_ticket")).count() as u64, done + 1, "{journal}");
+    up.end();
+}
