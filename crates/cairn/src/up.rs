@@ -109,6 +109,8 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     });
     engine.serve(&stop, &tasks);
     tasks.close();
+    // Whoever hears that it is ready may ask it to end at once.
+    let signals = Signals::taken()?;
     ready.store(true, Ordering::Release);
     folder.announce(&endpoints)?;
     token::show_if_new(&folder, &entropy)?;
@@ -118,7 +120,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         format!(" gateway http://{}/mcp/<server>", endpoints.gateway)
     };
     say::line(format_args!("ready {}{gateway_words} admin http://{}", engine.words(), endpoints.admin));
-    signalled(&stop).await?;
+    signals.wait(&stop).await;
     ready.store(false, Ordering::Release);
     folder.withdraw();
     let ending = shut_down(measures, &stop, &tasks, engine);
@@ -329,15 +331,27 @@ fn witness() -> anyhow::Result<Arc<dyn Witness>> {
     Ok(Arc::new(Crash { step, left: count.parse::<i64>().context("CAIRN_CRASH_AT: <step>:<n>")?.into() }))
 }
 
-async fn signalled(stop: &CancellationToken) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        () = stop.cancelled() => {}
+/// The signals that end this process in order.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// From here on a signal ends nothing by itself.
+    fn taken() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Waits for one, or for `stop`.
+    async fn wait(mut self, stop: &CancellationToken) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+            () = stop.cancelled() => {}
+        }
+    }
 }
 
 /// Calls first, then what records them, then who reads, then the backbone.

@@ -2,9 +2,9 @@
 //!
 //! The probe is Cairn's own (`server/discover`, and a handshake where a legacy client meets a server that answered it),
 //! never a client's call, and leaves no `call.*`. A child is probed as a process of its own that ends before the first
-//! real one starts, because some servers end, or settle on an era, with the first message. What cannot be found out
-//! (the server is down, or slow) is not remembered, and the client's messages are relayed as they are. Called by the
-//! doors before a session begins.
+//! real one starts, because some servers end, or settle on an era, with the first message. A server that refuses
+//! connections is waited for, as it may still be starting. What cannot be found out (the server is slow, or broken) is
+//! not remembered, and the client's messages are relayed as they are. Called by the doors before a session begins.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -38,14 +38,16 @@ pub(crate) enum Plan {
     ToLegacy,
     /// The eras differ and cannot be bridged.
     Impossible(NotBridged),
+    /// Nobody listens there, and it was waited for long enough.
+    Unreachable(LinkError),
 }
 
 /// What is known of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Eras {
     known: Mutex<Option<Known>>,
-    /// One probe at a time.
-    probing: tokio::sync::Mutex<()>,
+    /// One probe at a time. Holds when the last one began that found nothing out: whoever waited for it, shares that.
+    probing: tokio::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Debug)]
@@ -89,12 +91,30 @@ impl Server {
             self.refresh_when_old(client);
             return plan;
         }
-        let _alone = self.eras.probing.lock().await;
-        if let Some(plan) = self.eras.plan(client) {
-            return plan;
+        let arrived = Instant::now();
+        let mut patience = self.patience();
+        loop {
+            let mut in_vain = self.eras.probing.lock().await;
+            if let Some(plan) = self.eras.plan(client) {
+                return plan;
+            }
+            if in_vain.is_some_and(|began| began >= arrived) {
+                return Plan::Relay;
+            }
+            let (began, before) = (Instant::now(), self.eras.known.lock().clone());
+            let error = match self.probe(client, before).await {
+                Ok(known) => return known.plan(client).unwrap_or(Plan::Relay),
+                Err(error) => error,
+            };
+            if !matches!(error.cause(), LinkFault::Refused { .. }) {
+                *in_vain = Some(began);
+                return Plan::Relay;
+            }
+            drop(in_vain);
+            if let Err(error) = patience.again(error).await {
+                return Plan::Unreachable(error);
+            }
         }
-        let before = self.eras.known.lock().clone();
-        self.probe(client, before).await.and_then(|known| known.plan(client)).unwrap_or(Plan::Relay)
     }
 
     fn refresh_when_old(self: &Arc<Self>, client: Era) {
@@ -105,21 +125,18 @@ impl Server {
         let server = self.clone();
         tokio::spawn(async move {
             let Ok(_alone) = server.eras.probing.try_lock() else { return };
-            server.probe(client, None).await;
+            // What is known holds until something else is found out.
+            let _ = server.probe(client, None).await;
         });
     }
 
-    /// Finds out what is missing, and remembers it. None where the server cannot be asked.
-    async fn probe(&self, client: Era, before: Option<Known>) -> Option<Known> {
+    /// Finds out what is missing, and remembers it.
+    async fn probe(&self, client: Era, before: Option<Known>) -> Result<Known, LinkError> {
         let mut known = match before {
             Some(known) => known,
-            None => match self.discover().await {
-                Ok(known) => known,
-                Err(error) => {
-                    tracing::debug!(server = %self.name, %error, "the server's era could not be probed");
-                    return None;
-                }
-            },
+            None => self.discover().await.inspect_err(|error| {
+                tracing::debug!(server = %self.name, %error, "the server's era could not be probed");
+            })?,
         };
         if client == Era::Legacy && known.modern.is_some() && known.legacy.is_none() {
             match self.greets().await {
@@ -131,7 +148,7 @@ impl Server {
         }
         tracing::debug!(server = %self.name, modern = known.modern.is_some(), legacy = ?known.legacy, "probed");
         *self.eras.known.lock() = Some(known.clone());
-        Some(known)
+        Ok(known)
     }
 
     async fn discover(&self) -> Result<Known, LinkError> {

@@ -13,6 +13,7 @@ use crate::{
     Gateway,
     bridge::{Bridge, Going, Talk},
     call::Call,
+    refusal::reason,
     reply::Reply,
     resume::{Interrupted, Waiting, is_answer},
     session::Door,
@@ -240,7 +241,7 @@ async fn expired(limit: Option<std::time::Duration>) {
 }
 
 pub(crate) fn broken(error: &LinkError) -> Ending {
-    let reason = error.to_string();
+    let reason = reason(error);
     match error.reach() {
         Reach::NotSent => Ending::NotSent { reason },
         Reach::Lost => Ending::Lost { reason },

@@ -139,6 +139,8 @@ impl Gateway {
             message_bytes_max: options.limits.message_bytes_max,
             depth_max: options.limits.nesting_depth_max,
             frames_queued_max: options.limits.client_queue_max,
+            connect_wait_max: options.limits.server_connect_max,
+            start_wait_max: options.limits.server_restart_max,
             ..WireLimits::default()
         };
         let client = HttpClient::new(&wire_limits);
@@ -318,7 +320,7 @@ impl Gateway {
     /// Places for one more call: one in all, one of the client's.
     pub(crate) fn admit(&self, session: &Session) -> Result<Places, Refusal> {
         if self.stop().is_cancelled() {
-            return Err(Refusal::NotRecorded { reason: "the gateway is stopping".to_owned() });
+            return Err(Refusal::stopping());
         }
         let limits = self.limits();
         let busy = |setting, limit: usize| Refusal::Busy { setting, limit: limit as u64 };

@@ -86,7 +86,7 @@ impl Gateway {
             .link
             .notify(&message, &arrival.forward(negotiated))
             .await
-            .map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
+            .map_err(|error| Refusal::unavailable(&error))?;
         let listens = session.door == Door::Pipe && session.server.is_http();
         if listens && message.method() == Some("notifications/initialized") {
             self.listen_for_pipe(session);

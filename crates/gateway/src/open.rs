@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cairn_contract::{Body, SessionClosed};
 use cairn_mcp::{
-    Content, LinkError, Message,
+    Content, Link, LinkError, Message, Unreached,
     bridge::{NotBridged, Offer},
     era::Era,
     headers,
@@ -57,10 +57,12 @@ impl Gateway {
     ) -> Result<Arc<Session>, Early> {
         let caller = self.local();
         if message.is_modern() {
-            if let Plan::ToLegacy = server.plan(Era::Modern).await {
-                return self.bridged_session(server, caller, message).await;
-            }
-            let (link, places) = server.shared_link(&caller, self.entropy()).await.map_err(unavailable)?;
+            let shared = match server.plan(Era::Modern).await {
+                Plan::ToLegacy => return self.bridged_session(server, caller, message).await,
+                Plan::Unreachable(error) => Err(error),
+                _ => server.shared_link(&caller, self.entropy()).await,
+            };
+            let (link, places) = shared.unwrap_or_else(|error| (unreached(error), server.places(&caller)));
             let session = Session::new(SessionStart { places, ..self.session_start(server, caller, Door::Http, link) });
             self.pump(&session);
             return Ok(session);
@@ -73,12 +75,18 @@ impl Gateway {
         let plan = server.plan(Era::Legacy).await;
         // Whether the server keeps the session, not we: then it outlives a restart of the gateway.
         let relays = server.is_http() && !matches!(plan, Plan::ToModern(_));
+        let known = if relays { session_header(head) } else { None };
+        if let Plan::Unreachable(error) = plan {
+            let session = Session::new(self.session_start(server, caller, Door::Http, unreached(error)));
+            *session.secret.lock() = known.map(ToOwned::to_owned);
+            return Ok(session);
+        }
         if let Some(id) = session_header(head) {
             if !relays {
                 return Err(Early::NoSession("no such session: it ended or never was; send initialize again"));
             }
             let place = self.admit_session().map_err(Early::Refused)?;
-            let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
+            let link = server.own_link(self.entropy()).await.unwrap_or_else(unreached);
             let start = self.session_start(server, caller, Door::Http, link);
             let session = Session::new(SessionStart { place: Some(place), ..start });
             *session.secret.lock() = Some(id.to_owned());
@@ -96,8 +104,8 @@ impl Gateway {
                 self.start_from_legacy(server, caller, Door::Http, offer).await.map_err(unavailable)?
             }
             Plan::Impossible(why) => return Err(Early::Refused(why.into())),
-            Plan::Relay | Plan::ToLegacy => {
-                let link = server.own_link(self.entropy()).await.map_err(unavailable)?;
+            Plan::Relay | Plan::ToLegacy | Plan::Unreachable(_) => {
+                let link = server.own_link(self.entropy()).await.unwrap_or_else(unreached);
                 self.session_start(server, caller, Door::Http, link)
             }
         };
@@ -139,7 +147,7 @@ impl Gateway {
         server: &Arc<Server>,
         caller: Caller,
         door: Door,
-        link: Arc<dyn cairn_mcp::Link>,
+        link: Arc<dyn Link>,
     ) -> SessionStart {
         SessionStart {
             server: server.clone(),
@@ -270,5 +278,10 @@ impl Gateway {
 }
 
 fn unavailable(error: LinkError) -> Early {
-    Early::Refused(Refusal::Unavailable { reason: error.to_string() })
+    Early::Refused(Refusal::unavailable(&error))
+}
+
+/// The link of a call to a server that could not be reached: the call lives, and ends with that.
+pub(crate) fn unreached(error: LinkError) -> Arc<dyn Link> {
+    Arc::new(Unreached::new(error))
 }

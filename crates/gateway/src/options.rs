@@ -95,6 +95,10 @@ pub struct Limits {
     pub sessions_max: usize,
     /// How long a forwarded call may take before it ends `timed_out`.
     pub call_timeout: Duration,
+    /// How long a call waits for an HTTP server that refuses connections, as one does that is still starting.
+    pub server_connect_max: Duration,
+    /// How long a call waits for a server's process that ended and is started again, pauses included.
+    pub server_restart_max: Duration,
     /// How long a call is held for approval. Clients give up at 60 s.
     pub hold_max: Duration,
     /// How long a legacy server's call waits for a modern client's answer to what the server asked.
@@ -123,6 +127,8 @@ impl Default for Limits {
             calls_max: 1024,
             sessions_max: 1024,
             call_timeout: Duration::from_secs(300),
+            server_connect_max: Duration::from_secs(10),
+            server_restart_max: Duration::from_secs(30),
             hold_max: Duration::from_secs(50),
             input_wait_max: Duration::from_secs(300),
             hold_progress_every: Duration::from_secs(5),

@@ -3,7 +3,7 @@
 //! Codes lie outside −32768 to −32000, which JSON-RPC and MCP keep for themselves, so that no client mistakes a refusal
 //! for something the server said. A refusal never repeats a payload.
 
-use cairn_mcp::{Message, RawId};
+use cairn_mcp::{LinkError, LinkFault, Message, RawId};
 use serde_json::{Value, json};
 
 /// Why Cairn answered in the server's place.
@@ -101,6 +101,18 @@ pub(crate) const fn is_own(code: i64) -> bool {
     matches!(code, -31_099..=-31_001)
 }
 
+/// What went wrong with a link, with the setting that bounds it.
+pub(crate) fn reason(error: &LinkError) -> String {
+    let setting = match error.cause() {
+        LinkFault::Refused { .. } => " (server_connect_ms_max)",
+        LinkFault::NotReady { .. } => " (server_restart_ms_max)",
+        LinkFault::TooLong { .. } => " (message_bytes_max)",
+        LinkFault::SlowReader { .. } => " (client_queue_max)",
+        _ => "",
+    };
+    format!("{error}{setting}")
+}
+
 impl Refusal {
     /// Every word that [`Refusal::word`] gives.
     pub const WORDS: [&'static str; 13] = [
@@ -118,6 +130,16 @@ impl Refusal {
         "upstream_lost",
         "upstream_unavailable",
     ];
+
+    /// A server could not be reached; what to do is said where a setting matters.
+    pub(crate) fn unavailable(error: &LinkError) -> Self {
+        Self::Unavailable { reason: reason(error) }
+    }
+
+    /// This gateway takes no new calls.
+    pub(crate) fn stopping() -> Self {
+        Self::NotRecorded { reason: "the gateway is stopping".to_owned() }
+    }
 
     /// The JSON-RPC error code.
     #[must_use]

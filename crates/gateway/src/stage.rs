@@ -248,7 +248,7 @@ impl Gateway {
             headers.annotations = call.session.server.catalogue.annotations(name);
         }
         let prepared = call.session.link.prepare(&message, &headers);
-        prepared.map(Going::Call).map_err(|error| Refusal::Unavailable { reason: error.to_string() })
+        prepared.map(Going::Call).map_err(|error| Refusal::unavailable(&error))
     }
 
     /// Records the backlog and `draft` as durably as the call demands.

@@ -9,8 +9,8 @@ use std::{collections::HashMap, ffi::OsString, sync::Arc, time::Duration};
 use cairn_clock::Entropy;
 use cairn_contract::Transport;
 use cairn_mcp::{
-    HttpClient, HttpLink, HttpTarget, KeptLink, Limits as WireLimits, Link, LinkError, SseLink, Start, StdioCommand,
-    StdioLink,
+    HttpClient, HttpLink, HttpTarget, KeptLink, Limits as WireLimits, Link, LinkError, Patience, SseLink, Start,
+    StdioCommand, StdioLink,
 };
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
@@ -188,12 +188,20 @@ impl Server {
         matches!(self.way, Way::Sse { .. })
     }
 
-    /// A link for a probe, which nothing else uses.
+    /// A link for a probe, which nothing else uses. It does not wait for a server that refuses connections.
     pub(crate) async fn probe_link(&self) -> Result<Arc<dyn Link>, LinkError> {
         match &self.way {
             Way::Stdio(command) => Ok(Arc::new(StdioLink::spawn(command, self.limits, false)?)),
-            way => way.connect(self.limits).await,
+            Way::Http { client, target } => {
+                Ok(Arc::new(HttpLink::impatient(client.clone(), target.clone(), self.limits)))
+            }
+            way @ Way::Sse { .. } => way.connect(self.limits).await,
         }
+    }
+
+    /// How long a server that refuses connections is waited for.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::new(self.limits.connect_wait_max)
     }
 
     /// A link to one child, which ends with it: whoever holds it makes the next handshake by itself.

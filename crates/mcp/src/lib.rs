@@ -29,10 +29,11 @@ mod stdio;
 #[cfg(test)]
 #[allow(clippy::print_stdout, clippy::print_stderr)] // it plays a server, whose language these are
 mod testing;
+mod unreached;
 
 pub use batch::{is_batch, parse_batch};
 pub use edit::{EditError, Editor};
-pub use http_links::{HttpClient, HttpLink, HttpTarget, SseLink, TargetError};
+pub use http_links::{HttpClient, HttpLink, HttpTarget, Patience, SseLink, TargetError};
 pub use id::RawId;
 pub use limits::Limits;
 pub use link::{Canceller, Content, Exchange, ForwardHeaders, Frame, Link, LinkError, LinkFault, Prepared, Reach};
@@ -40,4 +41,5 @@ pub use message::{Kind, Message, Target, meta};
 pub use refusal::{ParseFault, Refusal};
 pub use reply::code;
 pub use scan::ScanFault;
-pub use stdio::{KeptLink, START_WAIT_MAX, Start, Starting, StdioCommand, StdioLink};
+pub use stdio::{KeptLink, Start, Starting, StdioCommand, StdioLink};
+pub use unreached::Unreached;

@@ -18,8 +18,10 @@ pub struct Limits {
     pub calls_pending_max: usize,
     /// Bytes kept of the end of a child's stderr.
     pub stderr_bytes_max: usize,
-    /// How long connecting to an HTTP upstream may take.
+    /// How long connecting to an HTTP upstream may take, and how long one is waited for that refuses connections.
     pub connect_wait_max: Duration,
+    /// How long a call waits for a child that is started again, pauses and handshake included.
+    pub start_wait_max: Duration,
     /// How long a child may take to end after its stdin was closed, before it is killed.
     pub exit_wait_max: Duration,
 }
@@ -34,6 +36,7 @@ impl Default for Limits {
             calls_pending_max: 1024,
             stderr_bytes_max: 16 * 1024,
             connect_wait_max: Duration::from_secs(10),
+            start_wait_max: Duration::from_secs(30),
             exit_wait_max: Duration::from_secs(2),
         }
     }

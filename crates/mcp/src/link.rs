@@ -293,6 +293,16 @@ pub enum LinkFault {
         /// The system's words.
         reason: String,
     },
+    /// Nobody listened there for as long as was waited.
+    #[error("cannot connect to {target}: {reason}, for {waited_ms} ms; start the server, or correct its URL")]
+    Refused {
+        /// Scheme, host and port.
+        target: String,
+        /// The system's words.
+        reason: String,
+        /// How long was waited.
+        waited_ms: u64,
+    },
     /// The connection failed.
     #[error("the connection failed: {reason}")]
     Broken {

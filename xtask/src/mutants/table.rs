@@ -363,4 +363,25 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "if parts.read_buf.is_empty() {",
         test: "-p cairn --test commands comes_too_slowly",
     },
+    Mutant {
+        name: "a server that is still starting is not waited for",
+        file: "crates/mcp/src/http_links/patience.rs",
+        before: "if waited + self.pause > self.limit {",
+        after: "if waited + self.pause > Duration::ZERO {",
+        test: "-p cairn --test commands still_starting",
+    },
+    Mutant {
+        name: "a call that may have been sent is sent again",
+        file: "crates/mcp/src/http_links/client.rs",
+        before: "if error.is_connect() && is_refused(&error) {",
+        after: "if error.is_connect() || error.source().is_some() {",
+        test: "-p cairn --test commands not_sent_again",
+    },
+    Mutant {
+        name: "a request that waits for its server holds up the end",
+        file: "crates/gateway/src/door/http.rs",
+        before: "() = gateway.stop().cancelled() => Err(Early::Refused(Refusal::stopping())),",
+        after: "() = std::future::pending() => Err(Early::Refused(Refusal::stopping())),",
+        test: "-p cairn --test commands hold_up_the_end",
+    },
 ];

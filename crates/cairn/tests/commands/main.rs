@@ -7,6 +7,8 @@ mod adopt;
 mod approve;
 mod bounds;
 mod demo;
+mod played;
+mod starting;
 mod store;
 mod support;
 mod trail;

@@ -129,7 +129,9 @@ fn wraps_of_two_client_processes_have_two_workflows() {
 fn a_server_that_cannot_be_had_is_an_error_of_the_clients_requests() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
-    let up = Up::start(&data, &[]);
+    let config = folder.path().join("cairn.toml");
+    fs::write(&config, "[gateway.limits]\nserver_connect_ms_max = 200\n").expect("written");
+    let up = Up::start(&data, &["--config", &config.display().to_string()]);
     let mut none = wrap(&data, "none", &["no-such-program-anywhere".to_owned()]);
     let answer = none.initialize();
     assert_eq!(answer["error"]["code"], -31_007, "{answer}");

@@ -307,7 +307,7 @@ impl Gateway {
         caller: &Caller,
         request: &Message,
     ) -> Result<Arc<Upstream>, Refusal> {
-        let unavailable = |error: LinkError| Refusal::Unavailable { reason: error.to_string() };
+        let unavailable = |error: LinkError| Refusal::unavailable(&error);
         let link = server.single_link(self.entropy()).await.map_err(unavailable)?;
         let answered = tokio::time::timeout(HANDSHAKE_MAX, handshake(&*link, request)).await;
         let answer = match answered {
@@ -504,7 +504,7 @@ impl Drop for Subscriptions {
 
 /// The handshake, on a link that nothing else was sent on.
 async fn handshake(link: &dyn Link, request: &Message) -> Result<Message, Refusal> {
-    let unavailable = |error: LinkError| Refusal::Unavailable { reason: error.to_string() };
+    let unavailable = |error: LinkError| Refusal::unavailable(&error);
     let prepared = link.prepare(request, &ForwardHeaders::default()).map_err(unavailable)?;
     let exchange = link.forward(prepared).await.map_err(unavailable)?;
     match exchange.content {

@@ -143,7 +143,13 @@ async fn post(
     if let Some(response) = unsupported(&server, head, &message) {
         return response;
     }
-    let session = match gateway.session_for(&server, head, &message).await {
+    // The server may still be starting, which must not hold up our own end.
+    let session = tokio::select! {
+        biased;
+        session = gateway.session_for(&server, head, &message) => session,
+        () = gateway.stop().cancelled() => Err(Early::Refused(Refusal::stopping())),
+    };
+    let session = match session {
         Ok(session) => session,
         Err(response) => {
             if let Early::Refused(refusal) = &response {

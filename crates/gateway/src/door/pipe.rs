@@ -20,6 +20,7 @@ use crate::{
     bridge::Bridge,
     door::unserved::refuse_pipe,
     eras::Plan,
+    open::unreached,
     options::ServerSpec,
     reply::{Part, Reply},
     session::{Caller, Door, Session, SessionStart},
@@ -157,16 +158,31 @@ impl Pipe {
         if let Some(session) = known {
             return Ok(session.clone());
         }
-        let unavailable = |error: LinkError| Refusal::Unavailable { reason: error.to_string() };
+        let unavailable = |error: LinkError| Refusal::unavailable(&error);
         let (gateway, server) = (self.gateway.clone(), self.server.clone());
-        let session = match server.plan(era).await {
+        let unreachable = |error: LinkError| {
+            // Kept by nothing: the next request tries again.
+            self.begin(gateway.session_start(&server, self.caller.clone(), Door::Pipe, unreached(error)))
+        };
+        // Finding out may take as long as a server may take to start.
+        let plan = tokio::select! {
+            biased;
+            plan = server.plan(era) => plan,
+            () = self.ended.cancelled() => return Err(Refusal::Cancelled),
+            () = gateway.stop().cancelled() => return Err(Refusal::stopping()),
+        };
+        let session = match plan {
+            Plan::Unreachable(error) => return Ok(unreachable(error)),
             Plan::Relay => {
                 // One child for both eras, as without Cairn.
                 let other = if era == Era::Legacy { &self.modern } else { &self.legacy };
                 match other.clone().filter(|other| matches!(other.bridge, Bridge::None)) {
                     Some(session) => session,
                     None => {
-                        let link = server.own_link(gateway.entropy()).await.map_err(unavailable)?;
+                        let link = match server.own_link(gateway.entropy()).await {
+                            Ok(link) => link,
+                            Err(error) => return Ok(unreachable(error)),
+                        };
                         self.begin(gateway.session_start(&server, self.caller.clone(), Door::Pipe, link))
                     }
                 }

@@ -13,7 +13,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-use crate::{Limits, LinkError, LinkFault, http_links::HttpTarget};
+use crate::{
+    Limits, LinkError, LinkFault,
+    http_links::{HttpTarget, Patience},
+};
 
 /// Idle connections are dropped early: a request on one that the server is just closing is lost, and nothing repeats it.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -41,14 +44,34 @@ impl HttpClient {
         Self(builder.build(connector))
     }
 
-    /// Sends a request, once, and waits for the head of its answer.
+    /// Sends a request, once, and waits for the head of its answer. A server that refuses connections is
+    /// waited for so long.
     pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        target: &Arc<HttpTarget>,
+        wait: Duration,
+    ) -> Result<Response<Incoming>, LinkError> {
+        let mut patience = Patience::new(wait);
+        loop {
+            match self.send_now(request.clone(), target).await {
+                Err(error) => patience.again(error).await?,
+                answered => return answered,
+            }
+        }
+    }
+
+    /// The same, but for the waiting.
+    pub(crate) async fn send_now(
         &self,
         request: Request<Full<Bytes>>,
         target: &Arc<HttpTarget>,
     ) -> Result<Response<Incoming>, LinkError> {
         self.0.request(request).await.map_err(|error| {
             let reason = innermost(&error);
+            if error.is_connect() && is_refused(&error) {
+                return LinkError::not_sent(LinkFault::Refused { target: target.origin(), reason, waited_ms: 0 });
+            }
             if error.is_connect() {
                 return LinkError::not_sent(LinkFault::Connect { target: target.origin(), reason });
             }
@@ -58,6 +81,18 @@ impl HttpClient {
             LinkError::lost(LinkFault::Broken { reason })
         })
     }
+}
+
+/// Whether nobody listens there.
+fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(at) = next {
+        if let Some(error) = at.downcast_ref::<std::io::Error>() {
+            return error.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        next = at.source();
+    }
+    false
 }
 
 /// Whether a connection was closed before it took the request: hyper calls a request cancelled only while it still

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    HttpClient, HttpTarget,
+    HttpClient, HttpTarget, Patience,
     body::{Events, Media, collect, frame, media},
 };
 use crate::{
@@ -50,11 +50,16 @@ impl SseLink {
     /// # Errors
     /// `NotSent`: no message was sent yet. [`LinkFault::Status`] where the server has no such stream.
     pub async fn connect(client: HttpClient, target: Arc<HttpTarget>, limits: Limits) -> Result<Self, LinkError> {
-        let opening = open(&client, &target, &limits);
         let waited_ms = u64::try_from(limits.connect_wait_max.as_millis()).unwrap_or(u64::MAX);
-        let timed = tokio::time::timeout(limits.connect_wait_max, opening).await;
-        let opened = timed.map_err(|_| LinkFault::TimedOut { waited_ms }).and_then(|opened| opened);
-        let (events, endpoint) = opened.map_err(LinkError::not_sent)?;
+        let mut patience = Patience::new(limits.connect_wait_max);
+        let (events, endpoint) = loop {
+            let timed = tokio::time::timeout(limits.connect_wait_max, open(&client, &target, &limits)).await;
+            let opened = timed.map_err(|_| LinkFault::TimedOut { waited_ms }).and_then(|opened| opened);
+            match opened.map_err(LinkError::not_sent) {
+                Err(error) => patience.again(error).await?,
+                Ok(opened) => break opened,
+            }
+        };
         let router = Arc::new(Router::new(limits, false));
         let stop = CancellationToken::new();
         let sender = Sender { client, target, endpoint, limits };
@@ -69,7 +74,7 @@ async fn open(client: &HttpClient, target: &Arc<HttpTarget>, limits: &Limits) ->
     *request.uri_mut() = target.uri.clone();
     *request.headers_mut() = target.headers.clone();
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-    let response = client.send(request, target).await.map_err(|error| error.cause().clone())?;
+    let response = client.send_now(request, target).await.map_err(|error| error.cause().clone())?;
     if !response.status().is_success() || media(response.headers()) != Media::Events {
         return Err(LinkFault::Status { status: response.status().as_u16() });
     }
@@ -146,7 +151,7 @@ impl Sender {
             request.headers_mut().insert(name, value.clone());
         }
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let response = self.client.send(request, &self.target).await?;
+        let response = self.client.send(request, &self.target, self.limits.connect_wait_max).await?;
         let status = response.status();
         let _ = collect(response.into_body(), &self.limits).await;
         if status.is_success() {

@@ -4,7 +4,7 @@
 //! Guarantees: bodies are what `prepare` gave, byte for byte; headers that mirror the body are computed from it; a session
 //! id that the server gave at `initialize` is sent from then on. Must never pass a client's credentials on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -40,6 +40,8 @@ pub struct HttpLink {
     client: HttpClient,
     target: Arc<HttpTarget>,
     limits: Limits,
+    /// How long a server that refuses connections is waited for.
+    connect_wait_max: Duration,
     session: Mutex<Option<HeaderValue>>,
 }
 
@@ -47,7 +49,13 @@ impl HttpLink {
     /// A link; nothing is sent before the first message.
     #[must_use]
     pub const fn new(client: HttpClient, target: Arc<HttpTarget>, limits: Limits) -> Self {
-        Self { client, target, limits, session: Mutex::new(None) }
+        Self { client, target, limits, connect_wait_max: limits.connect_wait_max, session: Mutex::new(None) }
+    }
+
+    /// The same, for whoever does not wait for a server that refuses connections.
+    #[must_use]
+    pub const fn impatient(client: HttpClient, target: Arc<HttpTarget>, limits: Limits) -> Self {
+        Self { client, target, limits, connect_wait_max: Duration::ZERO, session: Mutex::new(None) }
     }
 
     /// The session id that the server gave at `initialize`.
@@ -94,7 +102,7 @@ impl HttpLink {
     async fn post(&self, body: Bytes, mut headers: HeaderMap) -> Result<Response<Incoming>, LinkError> {
         headers.insert(ACCEPT, JSON_AND_EVENTS);
         headers.insert(CONTENT_TYPE, JSON);
-        self.client.send(self.request(Method::POST, headers, body), &self.target).await
+        self.client.send(self.request(Method::POST, headers, body), &self.target, self.connect_wait_max).await
     }
 
     /// In the modern era a closed stream cancels; in the legacy era it does not, so the server is told.
@@ -104,7 +112,7 @@ impl HttpLink {
             return Canceller::none();
         }
         let (client, target, limits) = (self.client.clone(), self.target.clone(), self.limits);
-        let link = Self { client, target, limits, session: Mutex::new(None) };
+        let link = Self::impatient(client, target, limits);
         let (link, headers) = (Arc::new(link), prepared.headers.clone());
         Canceller::new(move |reason| {
             let (link, headers) = (link.clone(), headers.clone());
@@ -195,7 +203,10 @@ impl Link for HttpLink {
             let id = HeaderValue::from_str(id).map_err(|_| unfit("Last-Event-ID is no header value"))?;
             headers.insert(LAST_EVENT, id);
         }
-        let response = self.client.send(self.request(Method::GET, headers, Bytes::new()), &self.target).await?;
+        let response = self
+            .client
+            .send(self.request(Method::GET, headers, Bytes::new()), &self.target, self.connect_wait_max)
+            .await?;
         self.exchange(response, None).await
     }
 
@@ -204,7 +215,7 @@ impl Link for HttpLink {
         let mut headers = self.target.headers.clone();
         headers.insert(SESSION, session);
         let request = self.request(Method::DELETE, headers, Bytes::new());
-        let asked = tokio::time::timeout(self.limits.exit_wait_max, self.client.send(request, &self.target)).await;
+        let asked = tokio::time::timeout(self.limits.exit_wait_max, self.client.send_now(request, &self.target)).await;
         if !matches!(asked, Ok(Ok(_))) {
             tracing::debug!(target_origin = self.target.origin(), "could not end the session at the server");
         }

@@ -71,6 +71,8 @@ pub(super) struct Keeper {
     pub(super) tail: Tail,
     /// Cancelling it makes the writer close stdin.
     pub(super) ending: CancellationToken,
+    /// Cancelled where it is this side that ends the link.
+    pub(super) stop: CancellationToken,
     pub(super) limits: Limits,
 }
 
@@ -86,7 +88,7 @@ pub(super) async fn keep(mut child: Child, mut keeper: Keeper, gone: watch::Send
             finish(&mut child, keeper.limits.exit_wait_max).await
         }
         () = asked.cancelled() => {
-            read_fault = Some(LinkFault::Closed);
+            read_fault = keeper.stop.is_cancelled().then_some(LinkFault::Closed);
             finish(&mut child, keeper.limits.exit_wait_max).await
         }
     };

@@ -1,7 +1,7 @@
 //! A legacy session's child, started again when it dies. Called by the gateway through [`Link`]; the gateway says how a
 //! child is started and how long to pause before (`Start`).
 //!
-//! Guarantees: a call to a child that has ended, or is being started, waits within [`START_WAIT_MAX`]; the new child gets
+//! Guarantees: a call to a child that has ended, or is being started, waits within [`Limits::start_wait_max`]; the new child gets
 //! the handshake that the client made with the first, and then the call. Nothing is ever sent twice: a call that was under
 //! way when the child died is lost with it. What else the child held (subscriptions, a log level) died with it too. One
 //! start at a time. Must never start a child that nobody calls.
@@ -20,9 +20,6 @@ use crate::{
     Content, Exchange, ForwardHeaders, Frame, Kind, Limits, Link, LinkError, LinkFault, Message, Prepared, link::queue,
 };
 
-/// How long a call waits for a child that is being started again, pauses and handshake included.
-pub const START_WAIT_MAX: Duration = Duration::from_secs(30);
-
 /// Starts a child, after the pause that is due; told how long the one before has lived.
 pub type Start = Arc<dyn Fn(Option<Duration>) -> Starting + Send + Sync>;
 
@@ -32,6 +29,7 @@ pub type Starting = Pin<Box<dyn Future<Output = Result<StdioLink, LinkError>> + 
 /// One session's child, whichever it is now.
 pub struct KeptLink {
     start: Start,
+    wait_max: Duration,
     current: Mutex<(Arc<StdioLink>, Instant)>,
     handshake: Mutex<Handshake>,
     /// Why the last start failed.
@@ -66,6 +64,7 @@ impl KeptLink {
         let (unsolicited, receiver) = mpsc::channel(queue(&limits));
         let kept = Self {
             start,
+            wait_max: limits.start_wait_max,
             current: Mutex::new((Arc::clone(&first), Instant::now())),
             handshake: Mutex::default(),
             last: Mutex::default(),
@@ -88,10 +87,10 @@ impl KeptLink {
         if current.ended().is_none() {
             return Ok(current);
         }
-        match timeout(START_WAIT_MAX, self.revive()).await {
+        match timeout(self.wait_max, self.revive()).await {
             Ok(revived) => revived,
             Err(_) => {
-                let waited_ms = START_WAIT_MAX.as_millis() as u64;
+                let waited_ms = u64::try_from(self.wait_max.as_millis()).unwrap_or(u64::MAX);
                 let last = self.last.lock().as_ref().or(current.ended().as_ref()).map(ToString::to_string);
                 let last = last.unwrap_or_else(|| "it is still starting".to_owned());
                 Err(LinkError::not_sent(LinkFault::NotReady { waited_ms, last }))

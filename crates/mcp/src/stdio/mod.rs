@@ -11,7 +11,7 @@ mod kept;
 mod lines;
 mod writer;
 
-pub use kept::{KeptLink, START_WAIT_MAX, Start, Starting};
+pub use kept::{KeptLink, Start, Starting};
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
@@ -88,7 +88,7 @@ impl StdioLink {
         let reader = tokio::spawn(read_messages(stdout, Arc::clone(&router), writer.clone(), limits));
         tokio::spawn(keep(
             child,
-            child::Keeper { reader, stderr, router: Arc::clone(&router), tail, ending, limits },
+            child::Keeper { reader, stderr, router: Arc::clone(&router), tail, ending, stop: stop.clone(), limits },
             gone_sender,
         ));
         let guard = stop.clone().drop_guard();
@@ -148,7 +148,9 @@ impl Link for StdioLink {
         // Runs where the line was not begun, also when this future is dropped: then the call never was.
         let router = Arc::clone(&self.router);
         let unbegun = move || router.unregister(&wire);
-        self.writer.write(prepared.bytes, unbegun).await.map_err(|error| self.explain(error))?;
+        if let Err(error) = self.writer.write(prepared.bytes, unbegun).await {
+            return Err(self.explain(error).await);
+        }
         let content = Content::Stream(frames);
         Ok(Exchange { status: 200, session_id: None, headers: http::HeaderMap::new(), content, canceller })
     }
@@ -158,7 +160,10 @@ impl Link for StdioLink {
         if let Some(ended) = self.router.ended() {
             return Err(ended);
         }
-        self.writer.write(line, || {}).await.map_err(|error| self.explain(error))
+        match self.writer.write(line, || {}).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.explain(error).await),
+        }
     }
 
     fn unsolicited(&self) -> Option<mpsc::Receiver<Frame>> {
@@ -171,15 +176,20 @@ impl Link for StdioLink {
 
     async fn close(&self) {
         self.stop.cancel();
-        // Past the grace period come two signals, each of which is given a moment.
-        let bound = self.limits.exit_wait_max + 4 * child::SIGNAL_WAIT + Duration::from_secs(1);
-        let _ = tokio::time::timeout(bound, self.wait()).await;
+        let _ = tokio::time::timeout(self.end_max(), self.wait()).await;
     }
 }
 
 impl StdioLink {
-    /// A broken pipe is what a child's end looks like from here; say so where it is known.
-    fn explain(&self, error: LinkError) -> LinkError {
+    /// How long the end of a child may take: past the grace period come two signals, each of which is given a moment.
+    fn end_max(&self) -> Duration {
+        self.limits.exit_wait_max + 4 * child::SIGNAL_WAIT + Duration::from_secs(1)
+    }
+
+    /// A broken pipe is what a child's end looks like from here: waits for the end, which says how it came and what the
+    /// child's last words were.
+    async fn explain(&self, error: LinkError) -> LinkError {
+        let _ = tokio::time::timeout(self.end_max(), self.wait()).await;
         match (error, self.router.ended()) {
             (LinkError::NotSent { .. }, Some(ended)) => ended,
             (LinkError::Lost { .. }, Some(LinkError::NotSent { cause, stderr })) => LinkError::Lost { cause, stderr },

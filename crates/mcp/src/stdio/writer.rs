@@ -111,6 +111,8 @@ pub(super) async fn write_lines(
         // The caller may have gone; the line is written all the same.
         let _ = line.done.send(outcome);
         if failed {
+            // A child that reads no more can be told nothing: it ends, and the next call gets another.
+            ending.cancel();
             break;
         }
     }

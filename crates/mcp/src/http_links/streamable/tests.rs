@@ -213,8 +213,10 @@ async fn where_nobody_listens_nothing_is_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     drop(listener);
-    let error = send(&link(address), MODERN, &ForwardHeaders::default()).await.expect_err("refused");
-    assert!(matches!(error, LinkError::NotSent { cause: LinkFault::Connect { .. }, .. }), "{error}");
+    let limits = Limits { connect_wait_max: std::time::Duration::from_millis(100), ..Limits::default() };
+    let link = HttpLink::new(HttpClient::new(&limits), target(address), limits);
+    let error = send(&link, MODERN, &ForwardHeaders::default()).await.expect_err("refused");
+    assert!(matches!(error, LinkError::NotSent { cause: LinkFault::Refused { waited_ms: 20.., .. }, .. }), "{error}");
 }
 
 /// The server answers the first request, takes the second on the same connection, and hangs up.
