@@ -81,6 +81,12 @@ impl Site {
         std::fs::write(self.path("mcp.json"), text).expect("written");
     }
 
+    /// Puts settings of the object store into the configuration.
+    pub(crate) fn store(&self, url: &str, store: &str) {
+        let text = format!("[store]\n{store}\n[servers.up]\nurl = \"{url}\"\n");
+        std::fs::write(self.path("mcp.json"), text).expect("written");
+    }
+
     /// Replaces the policy set.
     pub(crate) fn policies(&self, text: &str) {
         std::fs::write(self.path("policies/crash.cedar"), text).expect("written");

@@ -11,7 +11,7 @@
  * FORGETFUL_JOURNAL  a folder on the same file system, with `journal` and `grave/` (what was unlinked); may also hold
  *                    `full` (no new blocks: ENOSPC), `stall` (syncs wait), `broken` (syncs fail: EIO)
  * FORGETFUL_KILL     <op>:<n>[:<part of a path>]; ops: write-before write-torn write-after sync-before sync-after
- *                    rename-before rename-after create-after any
+ *                    rename-before rename-after link-before link-after create-after any
  * FORGETFUL_SYNC_MS  each sync takes at least this long
  * FORGETFUL_LIES     a part of a path: syncs of such files are believed and do nothing, which the tests must catch
  *
@@ -339,14 +339,24 @@ int unlink(const char *path) {
     pthread_mutex_unlock(&lock);
     return result;
 }
-int link(const char *from, const char *to) {
-    REAL(link);
-    if (!is_below(to)) return real(from, to);
+static int linked(const char *from, const char *to, int flags) {
+    REAL(linkat);
+    if (!is_below(to)) return real(AT_FDCWD, from, AT_FDCWD, to, flags);
+    struct stat st;
+    may_die("link-before", to);
     pthread_mutex_lock(&lock);
-    note('C', 0, directory_of(to), 0, 0, to, "", -1, 0, 0);
-    int result = real(from, to);
+    /* A name that is taken stays what it is. */
+    if (lstat(to, &st) != 0) note('C', 0, directory_of(to), 0, 0, to, "", -1, 0, 0);
+    int result = real(AT_FDCWD, from, AT_FDCWD, to, flags);
     pthread_mutex_unlock(&lock);
+    may_die("link-after", to);
     return result;
+}
+int link(const char *from, const char *to) { return linked(from, to, 0); }
+int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags) {
+    REAL(linkat);
+    int is_whole = (from_folder == AT_FDCWD || from[0] == '/') && (to_folder == AT_FDCWD || to[0] == '/');
+    return is_whole ? linked(from, to, flags) : real(from_folder, from, to_folder, to, flags);
 }
 int mkdir(const char *path, mode_t mode) {
     REAL(mkdir);

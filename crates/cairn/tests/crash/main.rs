@@ -51,15 +51,34 @@ const DISK: [Stop; 6] = [
     Stop::Starting,
 ];
 
+/// So small and hasty that objects, heads and used files of the write-ahead log come and go all the time.
+const HASTY: &str = "upload_bytes = 6000\nupload_interval_ms = 10\nwal_segment_bytes = 131072\n";
+
+/// The operations that an upload is made of: the object, the index that names it, the head, and the file that is free then.
+const UPLOAD: [Stop; 8] = [
+    Stop::Disk("link-before", "objects/data"),
+    Stop::Disk("link-after", "objects/data"),
+    Stop::Disk("link-before", "objects/head"),
+    Stop::Disk("link-after", "objects/head"),
+    Stop::Disk("sync-before", "objects"),
+    Stop::Disk("sync-after", "objects"),
+    Stop::Disk("any", "objects"),
+    Stop::Disk("any", ""),
+];
+
 fn every_step() -> Vec<Stop> {
     STEPS.iter().map(|step| Stop::Step(step)).chain([Stop::AnyMoment]).collect()
 }
 
 /// Lives through the stops once for each seed: one in the default run, many in a proof.
 async fn suite(name: &str, stops: fn() -> Vec<Stop>, power: Power, through: Through) {
+    over(name, stops, power, through, None).await;
+}
+
+async fn over(name: &str, stops: fn() -> Vec<Stop>, power: Power, through: Through, store: Option<&'static str>) {
     let mut all = Tally::default();
     for seed in 0..proof_sites().unwrap_or(1) {
-        all.add(&live(&Plan { seed, stops: stops(), agents: 8, power, through }).await);
+        all.add(&live(&Plan { seed, stops: stops(), agents: 8, power, through, store }).await);
     }
     report(name, &all);
 }
@@ -92,4 +111,10 @@ async fn power_loss_at_any_step_of_a_call_leaves_one_story() {
 async fn power_loss_within_recording_or_recovery_leaves_one_story() {
     let stops = || DISK.into_iter().flat_map(|stop| [stop, Stop::Starting]).collect();
     suite("power loss around each operation on the disk, in recovery too", stops, Power::Fails, Through::Http).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_loss_between_an_upload_and_the_reuse_of_its_files_leaves_one_story() {
+    let stops = || UPLOAD.into_iter().collect();
+    over("power loss around each operation of an upload", stops, Power::Fails, Through::Http, Some(HASTY)).await;
 }

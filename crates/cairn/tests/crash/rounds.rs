@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     /// Whether each kill also takes the power away.
     pub(crate) power: Power,
     pub(crate) through: Through,
+    /// `[store]` of the configuration, where it is not the default.
+    pub(crate) store: Option<&'static str>,
 }
 
 /// The way that the agents take.
@@ -101,6 +103,9 @@ pub(crate) async fn live(plan: &Plan) -> Tally {
     let outside = tempfile::tempdir().expect("a folder");
     let upstream = Upstream::start(outside.path()).await;
     let mut site = Site::new(&upstream.url);
+    if let Some(store) = plan.store {
+        site.store(&upstream.url, store);
+    }
     let sample = outside.path().join("sample-journal.txt");
     let layer = Forgetful::new(&site.data(), &outside_of(&site));
     let (book, mut trail, mut tally) = (Arc::new(Book::default()), Trail::default(), Tally::default());
