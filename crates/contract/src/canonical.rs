@@ -61,6 +61,11 @@ pub fn canonical_value(value: &Value) -> String {
     out
 }
 
+/// The same, at the end of a text that is being built.
+pub fn write_canonical(out: &mut String, value: &Value) {
+    write_value(out, value);
+}
+
 fn write_value(out: &mut String, value: &Value) {
     match value {
         Value::Null => out.push_str("null"),

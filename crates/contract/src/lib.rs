@@ -30,7 +30,7 @@ pub use call::{
     ApprovalState, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, Claimed,
     Decision, Durability, Effect, Invocation, Outcome, SettledState,
 };
-pub use canonical::{CanonicalError, canonical_json, canonical_value};
+pub use canonical::{CanonicalError, canonical_json, canonical_value, write_canonical};
 pub use catalog::{CatalogChanged, CatalogDefined, CatalogKind};
 pub use chain::{Link, link, link_parts};
 pub use common::{Common, Direction, Era, LinkedBy, Target, Transport};

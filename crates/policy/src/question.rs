@@ -10,11 +10,12 @@
 //! The same mapped JSON makes the Cedar request and `inputs`, so that what is recorded is what was decided on.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use cairn_contract::{Direction, Target, canonical_value};
+use cairn_contract::{Direction, Target, canonical_value, write_canonical};
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{map, to_cedar};
@@ -41,10 +42,48 @@ pub struct Question {
 /// A question as Cedar takes it.
 pub(crate) struct Asked {
     pub(crate) request: Request,
-    pub(crate) entities: Entities,
+    pub(crate) known: Arc<Known>,
     pub(crate) inputs: Bytes,
     /// Whether policies cannot see something of the arguments that is not null.
     pub(crate) hides: bool,
+}
+
+/// Who asks for what at which server, as Cedar takes it: the part of a question that comes again and again.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) entities: Entities,
+    principal: EntityUid,
+    resource: EntityUid,
+    /// `"entities":[…],"principal":{…},"resource":{…}`, the end of the canonical inputs.
+    inputs: String,
+}
+
+/// The subjects that were asked about of late, each made once.
+#[derive(Debug, Default)]
+pub(crate) struct Subjects(Mutex<HashMap<String, Arc<Known>>>);
+
+/// So many subjects are kept; where more come, all are forgotten and made again.
+const SUBJECTS_MAX: usize = 1_024;
+/// A subject with longer names than this is made each time, so that what is kept is bounded in bytes.
+const SUBJECT_BYTES_MAX: usize = 512;
+
+impl Subjects {
+    fn of(&self, question: &Question) -> Arc<Known> {
+        let key = question.subject();
+        if key.len() > SUBJECT_BYTES_MAX {
+            return Arc::new(question.known());
+        }
+        if let Some(known) = self.0.lock().get(&key) {
+            return Arc::clone(known);
+        }
+        let known = Arc::new(question.known());
+        let mut kept = self.0.lock();
+        if kept.len() >= SUBJECTS_MAX {
+            kept.clear();
+        }
+        kept.insert(key, Arc::clone(&known));
+        known
+    }
 }
 
 static USER: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("User"));
@@ -58,14 +97,48 @@ fn type_name(name: &str) -> EntityTypeName {
     name.parse().expect("a plain identifier is the name of an entity type")
 }
 
+fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
 impl Question {
     /// The Cedar request, its entities and the record of both.
-    pub(crate) fn ask(&self) -> Asked {
-        let (kind, resource_id) = self.resource();
+    pub(crate) fn ask(&self, subjects: &Subjects) -> Asked {
+        let known = subjects.of(self);
         let (context, hides) = self.cedar_context();
+        let action = canonical_value(&json!({"type": "Action", "id": self.action}));
+        let context = Value::Object(context);
+        // In the order that canonical JSON wants: what `known` holds sorts behind these two.
+        let mut inputs = format!("{{\"action\":{action},\"context\":");
+        write_canonical(&mut inputs, &context);
+        inputs.push(',');
+        inputs.push_str(&known.inputs);
+        inputs.push('}');
+        let Value::Object(context) = context else { unreachable!("it was made an object above") };
+        let pairs = context.into_iter().map(|(name, value)| (name, to_cedar(value)));
+        let context = Context::from_pairs(pairs).expect("literal values, each name once, always make a context");
+        let action = uid(&ACTION, &self.action);
+        let request = Request::new(known.principal.clone(), action, known.resource.clone(), context, None)
+            .expect("a request without a schema has nothing to disagree with");
+        Asked { request, known, inputs: Bytes::from(inputs), hides }
+    }
+
+    /// What [`Question::known`] depends on, and nothing else. Lengths stand before names, so that no two are alike.
+    fn subject(&self) -> String {
+        let kind = match &self.target {
+            Target::Tool { .. } => 't',
+            Target::Prompt { .. } => 'p',
+            Target::Resource { .. } => 'r',
+            Target::None => '-',
+        };
+        let target = self.target.name().unwrap_or_default();
+        format!("{kind}{}:{}{}:{}{target}", self.principal.len(), self.principal, self.server.len(), self.server)
+    }
+
+    fn known(&self) -> Known {
+        let (kind, resource_id) = self.resource();
         let server = json!({"type": "Server", "id": self.server});
         let principal = json!({"type": "User", "id": self.principal});
-        let action = json!({"type": "Action", "id": self.action});
         let resource = json!({"type": kind.to_string(), "id": resource_id});
         let mut entities = vec![
             json!({"uid": principal, "attrs": {"name": self.principal}, "parents": []}),
@@ -75,25 +148,13 @@ impl Question {
             entities
                 .push(json!({"uid": resource, "attrs": {"name": name, "server": self.server}, "parents": [server]}));
         }
-        let inputs = canonical_value(&json!({
-            "principal": principal,
-            "action": action,
-            "resource": resource,
-            "context": context,
-            "entities": entities,
-        }));
-        let pairs = context.into_iter().map(|(name, value)| (name, to_cedar(value)));
-        let context = Context::from_pairs(pairs).expect("literal values, each name once, always make a context");
-        let uid = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
-        let request = Request::new(
-            uid(&USER, &self.principal),
-            uid(&ACTION, &self.action),
-            uid(kind, &resource_id),
-            context,
-            None,
-        )
-        .expect("a request without a schema has nothing to disagree with");
-        Asked { request, entities: self.entities(kind, &resource_id), inputs: Bytes::from(inputs), hides }
+        let inputs = canonical_value(&json!({ "principal": principal, "resource": resource, "entities": entities }));
+        Known {
+            entities: self.entities(kind, &resource_id),
+            principal: uid(&USER, &self.principal),
+            resource: uid(kind, &resource_id),
+            inputs: inputs[1..inputs.len() - 1].to_owned(),
+        }
     }
 
     fn resource(&self) -> (&'static EntityTypeName, String) {
@@ -138,7 +199,6 @@ impl Question {
     }
 
     fn entities(&self, kind: &EntityTypeName, resource_id: &str) -> Entities {
-        let uid = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
         let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
         let named = |uid, name: &str| {
             Entity::new(uid, HashMap::from([("name".to_owned(), text(name))]), HashSet::new())
@@ -154,5 +214,69 @@ impl Question {
             entities.push(entity.expect("literal attributes always evaluate"));
         }
         Entities::from_entities(entities, None).expect("three entities of different types, one below another, agree")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_contract::{Direction, Target, canonical_value};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::{Question, SUBJECTS_MAX, Subjects};
+
+    fn question(principal: &str, server: &str, target: Target, arguments: Value) -> Question {
+        Question {
+            principal: principal.to_owned(),
+            action: "tools/call".to_owned(),
+            direction: Direction::ToServer,
+            server: server.to_owned(),
+            target,
+            arguments: Some(arguments),
+            context: serde_json::Map::new(),
+        }
+    }
+
+    fn target() -> impl Strategy<Value = Target> {
+        let name = "[a-c:/\"0-9é]{0,4}";
+        prop_oneof![
+            name.prop_map(Target::tool),
+            name.prop_map(Target::resource),
+            name.prop_map(|prompt_name| Target::Prompt { prompt_name }),
+            Just(Target::None),
+        ]
+    }
+
+    proptest! {
+        /// What is kept of others never gets into a question, and the inputs are canonical as a whole.
+        #[test]
+        fn what_is_kept_changes_nothing(
+            asked in proptest::collection::vec(("[a-c:1]{0,3}", "[a-c:1]{0,3}", target(), "[a-z\"é]{0,5}"), 1..40),
+        ) {
+            let shared = Subjects::default();
+            for (principal, server, target, text) in asked {
+                let question = question(&principal, &server, target, json!({ "z": text, "a": [text] }));
+                let (kept, alone) = (question.ask(&shared), question.ask(&Subjects::default()));
+                prop_assert_eq!(&kept.inputs, &alone.inputs);
+                prop_assert_eq!(&kept.known.entities, &alone.known.entities);
+                prop_assert_eq!(kept.request.principal(), alone.request.principal());
+                prop_assert_eq!(kept.request.resource(), alone.request.resource());
+                let whole: Value = serde_json::from_slice(&kept.inputs).expect("JSON");
+                let canonical = canonical_value(&whole);
+                prop_assert_eq!(canonical.as_bytes(), &kept.inputs[..]);
+                prop_assert_eq!(&whole["principal"]["id"], &Value::from(principal.as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let subjects = Subjects::default();
+        for i in 0..SUBJECTS_MAX + 2 {
+            question("p", "s", Target::tool(i.to_string()), json!({})).ask(&subjects);
+            question("p", "s", Target::tool("x".repeat(1_000) + &i.to_string()), json!({})).ask(&subjects);
+            assert!(subjects.0.lock().len() <= SUBJECTS_MAX);
+        }
+        assert!(subjects.0.lock().keys().all(|key| key.len() < 1_000));
     }
 }

@@ -85,8 +85,10 @@ impl ActiveSet {
     pub(crate) fn decide(&self, asked: &Asked) -> Said {
         match &self.rules {
             None => Said { permit: true, determining: Vec::new(), obligations: Vec::new(), errors: Vec::new() },
-            Some(rules) => rules
-                .judge(&rules.authorizer.is_authorized(&asked.request, &rules.policies, &asked.entities), asked.hides),
+            Some(rules) => rules.judge(
+                &rules.authorizer.is_authorized(&asked.request, &rules.policies, &asked.known.entities),
+                asked.hides,
+            ),
         }
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::{
     Permit, PolicyError, Question, Ruling, Verdict,
     files::{SourceFile, read_folder},
+    question::Subjects,
     set::ActiveSet,
 };
 
@@ -29,6 +30,7 @@ struct Inner {
     /// What was last read, good or bad: only a difference to it is a change. Held over a whole reload, so that two
     /// cannot overtake each other.
     seen: Mutex<Vec<PolicyFile>>,
+    subjects: Subjects,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,7 @@ impl PolicyStore {
         let files = folder.as_ref().map_or_else(|| Ok(Vec::new()), Folder::read)?;
         let seen = fingerprint(&files);
         let active = RwLock::new(Arc::new(ActiveSet::compile(&files)?));
-        Ok(Self(Arc::new(Inner { folder, clock, active, seen: Mutex::new(seen) })))
+        Ok(Self(Arc::new(Inner { folder, clock, active, seen: Mutex::new(seen), subjects: Subjects::default() })))
     }
 
     /// The version in force: `sha256:<hex>`, or `observe`.
@@ -125,7 +127,7 @@ impl PolicyStore {
     pub fn decide(&self, question: &Question) -> Verdict {
         let started = self.0.clock.now();
         let active = Arc::clone(&self.0.active.read());
-        let asked = question.ask();
+        let asked = question.ask(&self.0.subjects);
         let said = active.decide(&asked);
         let outcome = if said.permit {
             let digest = sha256_text(&asked.inputs);
