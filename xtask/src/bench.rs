@@ -5,7 +5,7 @@
 //! It guarantees that what it started ends with it, and that all load stays on loopback.
 
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,19 +15,19 @@ use crate::process::{Running, quiet, version};
 use crate::tally::Tally;
 use crate::{cairn, places};
 
+mod peers;
+
 /// How long a peer may take until it listens.
 const READY_LIMIT: Duration = Duration::from_secs(120);
-/// How long fetching and installing may take.
-const SET_UP_LIMIT: Duration = Duration::from_secs(900);
+/// How long fetching, installing and building may take.
+const SET_UP_LIMIT: Duration = Duration::from_secs(3600);
 /// Any cluster id will do.
 const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
-/// The version of npm's `mcp-proxy` that is measured.
-const NPM_MCP_PROXY: &str = "mcp-proxy@6.7.19";
 
 /// What to run.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Also gateways of others (npm `mcp-proxy`).
+    /// Also gateways of others: the crate `mcp-proxy`, PyPI's `mcp-contextforge-gateway`, npm's `mcp-proxy`.
     #[arg(long)]
     peers: bool,
     /// The cargo profile that Cairn is built with.
@@ -53,12 +53,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
         Err(error) => tally.skip("Apache Kafka beside Cairn", &format!("{error:#}")),
     }
     if options.peers {
-        match npm_mcp_proxy(&program) {
-            Ok((peer, address)) => {
-                running.push(peer);
-                command.arg("--peer").arg(format!("npm mcp-proxy, stdio server=http://{address}/mcp"));
+        let (upstream, address) = canned(&program)?;
+        running.push(upstream);
+        command.args(["--upstream", &address]);
+        for (name, start) in peers::ALL {
+            match start(&program, &address) {
+                Ok(peer) => {
+                    command.args(peer.arguments(name));
+                    running.push(peer.running);
+                }
+                Err(error) => tally.skip(&format!("{name} beside Cairn"), &format!("{error:#}")),
             }
-            Err(error) => tally.skip("npm mcp-proxy beside Cairn", &format!("{error:#}")),
         }
     }
     let status = command.status().context("run cairn bench")?;
@@ -67,6 +72,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
         peer.end(Duration::from_secs(15));
     }
     Ok(tally)
+}
+
+/// The canned MCP server, in a process of its own; gives its address.
+fn canned(program: &Path) -> anyhow::Result<(Running, String)> {
+    let mut upstream = Running::start(Command::new(program).args(["bench-part", "upstream"]))?;
+    let address = upstream.wait_for(READY_LIMIT, |line| line.parse::<std::net::SocketAddr>().ok())?;
+    Ok((upstream, address.to_string()))
 }
 
 /// One node of Apache Kafka with its defaults: it acknowledges what the page cache holds.
@@ -102,32 +114,6 @@ fn kafka() -> anyhow::Result<(Running, String)> {
     )?;
     let broker = Running::start_into(&mut java("kafka.Kafka", &["server.properties"]), &folder.join("server.log"))?;
     listening(broker, &address, &folder.join("server.log"))
-}
-
-/// npm's `mcp-proxy` before the canned server as its child: it knows no servers over HTTP.
-fn npm_mcp_proxy(program: &Path) -> anyhow::Result<(Running, String)> {
-    let folder = npm(NPM_MCP_PROXY)?;
-    let address = free_address()?;
-    let (host, port) = address.split_once(':').context("an address has a port")?;
-    let mut command = Command::new("node");
-    command.arg(folder.join("node_modules/mcp-proxy/dist/bin/mcp-proxy.mjs"));
-    command.args(["--host", host, "--port", port, "--server", "stream", "--"]);
-    command.arg(program).args(["bench-part", "stdio"]);
-    let log = folder.join("peer.log");
-    let peer = Running::start_into(&mut command, &log)?;
-    listening(peer, &address, &log)
-}
-
-/// Installs one npm package into a folder of its own.
-fn npm(package: &str) -> anyhow::Result<PathBuf> {
-    version("npm", "--version").context("npm is not installed")?;
-    let folder = places::cache(&format!("bench-{}", package.replace('@', "-")))?;
-    if !folder.join("node_modules").is_dir() {
-        let mut install = Command::new("npm");
-        install.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(&folder).arg(package);
-        quiet(&mut install, SET_UP_LIMIT)?;
-    }
-    Ok(folder)
 }
 
 fn listening(mut peer: Running, address: &str, log: &Path) -> anyhow::Result<(Running, String)> {

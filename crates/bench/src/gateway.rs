@@ -38,8 +38,18 @@ const PEER_NOTE: &str = "records nothing durably before the call";
 /// Time for syncs of the disk alone in a round.
 const SYNCS_WITHIN: Duration = Duration::from_millis(500);
 
+/// What is special with some peers, by their names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Named<'a> {
+    pub(crate) headers: Vec<(&'a str, &'a str)>,
+    pub(crate) tools: Vec<(&'a str, &'a str)>,
+    pub(crate) resources: Vec<(&'a str, &'a str)>,
+}
+
 /// Other gateways before the same upstream.
-pub(crate) fn peers(urls: &[(&str, &str)], headers: &[(&str, &str)]) -> anyhow::Result<Vec<Target>> {
+pub(crate) fn peers(urls: &[(&str, &str)], named: &Named<'_>) -> anyhow::Result<Vec<Target>> {
+    let of =
+        |list: &[(&str, &str)], name: &str| list.iter().find(|(of, _)| *of == name).map(|(_, at)| (*at).to_owned());
     let mut targets = Vec::new();
     for (name, url) in urls {
         let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
@@ -50,10 +60,12 @@ pub(crate) fn peers(urls: &[(&str, &str)], headers: &[(&str, &str)]) -> anyhow::
             .with_context(|| format!("{url}: name an address and a port, such as 127.0.0.1:8000"))?;
         anyhow::ensure!(address.ip().is_loopback(), "{url}: load goes to loopback only");
         let mut target = Target::new(name, address, uri.path_and_query().map_or("/", |path| path.as_str()));
-        for (_, header) in headers.iter().filter(|(of, _)| of == name) {
+        for (_, header) in named.headers.iter().filter(|(of, _)| of == name) {
             let (key, value) = header.split_once(": ").with_context(|| format!("{header} is not `HEADER: VALUE`"))?;
             target.headers.insert(HeaderName::try_from(key)?, HeaderValue::try_from(value)?);
         }
+        target.tool = of(&named.tools, name).unwrap_or(target.tool);
+        target.resource = of(&named.resources, name).unwrap_or(target.resource);
         targets.push(target);
     }
     Ok(targets)
@@ -76,8 +88,9 @@ pub(crate) async fn measure(
         targets.push(Target::new(OVER_STDIO, stage.gateway_at, "/mcp/child"));
         targets.extend_from_slice(peers);
     }
+    let readers: Vec<_> = targets.iter().filter(|target| !target.resource.is_empty()).cloned().collect();
     for clients in [1, MANY] {
-        let turns = take_turns(stage, &targets, Method::Read, clients, effort).await?;
+        let turns = take_turns(stage, &readers, Method::Read, clients, effort).await?;
         relaxed(&turns, clients, report);
     }
     for clients in [1, MANY] {
@@ -249,7 +262,7 @@ pub(crate) fn value(text: &str, name: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{peers, value};
+    use super::{Named, peers, value};
 
     #[test]
     fn a_counter_is_found_by_its_name_and_no_other() {
@@ -260,9 +273,14 @@ mod tests {
 
     #[test]
     fn load_goes_to_loopback_only() {
-        assert!(peers(&[("far", "http://192.0.2.1:80/mcp")], &[]).is_err());
-        let near = peers(&[("near", "http://127.0.0.1:81/mcp?x=1")], &[("near", "authorization: Bearer x")]);
-        let near = near.expect("an address of this machine");
+        assert!(peers(&[("far", "http://192.0.2.1:80/mcp")], &Named::default()).is_err());
+        let named = Named {
+            headers: vec![("near", "authorization: Bearer x")],
+            tools: vec![("near", "canned/echo"), ("else", "echo")],
+            resources: Vec::new(),
+        };
+        let near = peers(&[("near", "http://127.0.0.1:81/mcp?x=1")], &named).expect("an address of this machine");
         assert_eq!((near[0].path.as_str(), near[0].headers.len()), ("/mcp?x=1", 1));
+        assert_eq!((near[0].tool.as_str(), near[0].resource.as_str()), ("canned/echo", "bench://text"));
     }
 }

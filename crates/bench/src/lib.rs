@@ -66,6 +66,12 @@ pub struct Options {
     /// A header that peers want, as `NAME=HEADER: VALUE`.
     #[arg(long = "peer-header", value_name = "NAME=HEADER: VALUE")]
     peer_headers: Vec<String>,
+    /// What a peer that names things anew calls the tool `echo`, as `NAME=TOOL`.
+    #[arg(long = "peer-tool", value_name = "NAME=TOOL")]
+    peer_tools: Vec<String>,
+    /// What it calls the resource `bench://text`, as `NAME=URI`; without a URI it is not read through that peer.
+    #[arg(long = "peer-resource", value_name = "NAME=URI")]
+    peer_resources: Vec<String>,
     /// Another Kafka, as `NAME=HOST:PORT`; its figures stand beside Cairn's.
     #[arg(long = "kafka-peer", value_name = "NAME=HOST:PORT")]
     kafka_peers: Vec<String>,
@@ -159,7 +165,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if options.wants(Section::Gateway) {
         let peers = gateway::peers(
             &Options::named(&options.peers, "--peer")?,
-            &Options::named(&options.peer_headers, "--peer-header")?,
+            &gateway::Named {
+                headers: Options::named(&options.peer_headers, "--peer-header")?,
+                tools: Options::named(&options.peer_tools, "--peer-tool")?,
+                resources: Options::named(&options.peer_resources, "--peer-resource")?,
+            },
         )?;
         gateway::measure(&stage, &peers, effort, &mut report).await?;
     }

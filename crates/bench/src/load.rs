@@ -28,11 +28,22 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
+    /// What it calls the tool.
+    pub(crate) tool: String,
+    /// What it calls the resource.
+    pub(crate) resource: String,
 }
 
 impl Target {
     pub(crate) fn new(name: &str, address: SocketAddr, path: &str) -> Self {
-        Self { name: name.to_owned(), address, path: path.to_owned(), headers: HeaderMap::new() }
+        Self {
+            name: name.to_owned(),
+            address,
+            path: path.to_owned(),
+            headers: HeaderMap::new(),
+            tool: "echo".to_owned(),
+            resource: "bench://text".to_owned(),
+        }
     }
 }
 
@@ -46,13 +57,14 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    fn request(self, id: usize) -> String {
+    fn request(self, id: usize, target: &Target) -> String {
+        let Target { tool, resource, .. } = target;
         match self {
             Self::Read => {
-                format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"resources/read","params":{{"uri":"bench://text"}}}}"#)
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"resources/read","params":{{"uri":"{resource}"}}}}"#)
             }
             Self::Tool => format!(
-                r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"What is the state of order 4711?"}}}}}}"#
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"text":"What is the state of order 4711?"}}}}}}"#
             ),
         }
     }
@@ -140,7 +152,7 @@ impl Client {
 
     async fn call(&mut self, method: Method) -> anyhow::Result<Duration> {
         self.calls += 1;
-        let request = method.request(self.calls);
+        let request = method.request(self.calls, &self.target);
         let started = Instant::now();
         let (_, answer) = self.post(request).await?;
         let took = started.elapsed();
