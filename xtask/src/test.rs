@@ -42,15 +42,10 @@ pub(crate) enum Step {
 const ALL: [Step; 8] =
     [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Bridging, Step::Secrets, Step::Kafka];
 
-/// What runs where no step is named.
-const DEFAULT: [Step; 6] = [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Kafka];
-
-/// Runs the steps that are named, the default ones where none is.
+/// Runs the steps that are named, all of them where none is.
 pub(crate) fn run(only: &[Step]) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    for step in
-        ALL.into_iter().filter(|step| if only.is_empty() { DEFAULT.contains(step) } else { only.contains(step) })
-    {
+    for step in ALL.into_iter().filter(|step| only.is_empty() || only.contains(step)) {
         let started = Instant::now();
         println!("── {step:?}");
         match run_step(step) {
