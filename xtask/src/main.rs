@@ -48,7 +48,7 @@ enum Recipe {
     Kafka(kafka::Options),
     /// Runs the long version of every suite and writes docs/proof.md.
     Proof {
-        /// Only suites whose name contains one of these; the others are listed as not run.
+        /// Only suites whose name contains one of these; the others keep what they came to.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
