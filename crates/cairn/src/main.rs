@@ -377,7 +377,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 Some(id) => read::workflow(&source, &id, reading.json),
                 None => read::workflows(&source, reading.json),
             });
-            say::line(format_args!("{}", text.await??));
+            let text = text.await??;
+            if !text.is_empty() {
+                say::line(format_args!("{text}"));
+            }
             Ok(())
         }
         Command::Approve(arguments) => settle(arguments, true).await,

@@ -15,6 +15,7 @@ use cairn_contract::{StoredEvent, partition_for, topics};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
     message::Headers,
 };
 use serde_json::{Value, json};
@@ -119,6 +120,21 @@ fn partitions(consumer: &BaseConsumer, source: &Source) -> anyhow::Result<Vec<(S
     Ok(found)
 }
 
+/// Whether only the connection failed.
+fn is_transport(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
+    matches!(error.rdkafka_error_code(), Some(BrokerTransportFailure | AllBrokersDown | OperationTimedOut))
+}
+
+/// An error of reading, in the words of whoever asked.
+fn unanswered(source: &Source, error: KafkaError) -> anyhow::Error {
+    if is_transport(&error) {
+        let words = format!("the broker at {} does not answer any more: is `cairn up` still there?", source.bootstrap);
+        return Ending::NobodyThere(words).into();
+    }
+    anyhow::Error::from(error).context(format!("cannot read from the broker at {}", source.bootstrap))
+}
+
 fn placed(message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Placed> {
     let headers: Vec<(String, Bytes)> = message.headers().map(|headers| {
         headers.iter().map(|h| (h.key.to_owned(), Bytes::copy_from_slice(h.value.unwrap_or_default()))).collect()
@@ -167,8 +183,8 @@ pub(crate) fn all(source: &Source, workflow: Option<&str>) -> anyhow::Result<Vec
     }
     consumer.assign(&assignment)?;
     while !left.is_empty() {
-        let message =
-            consumer.poll(ANSWER_MAX).context("the broker stopped answering in the middle of the trail")??;
+        let polled = consumer.poll(ANSWER_MAX).context("the broker stopped answering in the middle of the trail")?;
+        let message = polled.map_err(|error| unanswered(source, error))?;
         let key = (message.topic().to_owned(), message.partition());
         let done = left.get(&key).is_some_and(|end| message.offset() + 1 >= *end);
         events.extend(placed(&message));
@@ -194,11 +210,21 @@ pub(crate) fn tail(source: &Source, wanted: &Wanted) -> anyhow::Result<()> {
         }
     }
     consumer.assign(&assignment)?;
-    let mut printed = 0;
+    let (mut printed, mut is_away) = (0, false);
     let mut out = std::io::stdout().lock();
     while wanted.count.is_none_or(|count| printed < count) && (wanted.follow || !left.is_empty()) {
         let Some(message) = consumer.poll(Duration::from_millis(500)) else { continue };
-        let message = message?;
+        let message = match message {
+            // It comes back, and the reading goes on where it was.
+            Err(error) if wanted.follow && is_transport(&error) => {
+                if !std::mem::replace(&mut is_away, true) {
+                    eprintln!("cairn: the broker at {} is away; waiting for it", source.bootstrap);
+                }
+                continue;
+            }
+            other => other.map_err(|error| unanswered(source, error))?,
+        };
+        is_away = false;
         let place = (message.topic().to_owned(), message.partition());
         let is_past = left.get(&place).is_none_or(|end| message.offset() >= *end);
         if left.get(&place).is_some_and(|end| message.offset() + 1 >= *end) {
@@ -300,8 +326,13 @@ pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String
         );
         return Ok(Value::from(list.collect::<Vec<_>>()).to_string());
     }
-    let lines =
-        newest.iter().map(|(id, (time, calls, events))| format!("{time}  {id}  {calls} calls, {events} events"));
+    if newest.is_empty() {
+        eprintln!("cairn: no workflows yet: nothing has been called through Cairn");
+    }
+    let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let lines = newest.iter().map(|(id, (time, calls, events))| {
+        format!("{time}  {id}  {}, {}", many(*calls, "call"), many(*events, "event"))
+    });
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 

@@ -42,6 +42,12 @@ pub enum CredentialError {
         /// Why.
         source: std::io::Error,
     },
+    /// Nobody has made one, as where `cairn wrap` started the `up`.
+    #[error("there is no operator token yet: make one with `cairn operator new --data {}`", data.display())]
+    Missing {
+        /// The data folder.
+        data: PathBuf,
+    },
     /// The file is not what this version writes.
     #[error("the operator credential {path:?} is damaged: make a new one with `cairn operator new`")]
     Damaged {
@@ -127,7 +133,12 @@ impl Credential {
     /// # Errors
     /// Where the file cannot be read: then nobody is let in.
     pub fn admits(&self, token: &str) -> Result<bool, CredentialError> {
-        let text = fs::read(&self.path).map_err(|source| CredentialError::Io { path: self.path.clone(), source })?;
+        let text = fs::read(&self.path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => {
+                CredentialError::Missing { data: self.path.parent().unwrap_or(Path::new(".")).to_owned() }
+            }
+            _ => CredentialError::Io { path: self.path.clone(), source },
+        })?;
         let damaged = || CredentialError::Damaged { path: self.path.clone() };
         let stored: Stored = serde_json::from_slice(&text).map_err(|_| damaged())?;
         let kept = hex::decode(&stored.sha256).map_err(|_| damaged())?;
@@ -157,6 +168,14 @@ mod tests {
             let text = fs::read_to_string(entry.expect("an entry").path()).expect("text");
             assert!(!text.contains(new.reveal()) && !text.contains(&new.reveal()[9..]));
         }
+    }
+
+    #[test]
+    fn where_there_is_none_the_error_says_how_to_make_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = Credential::of(folder.path()).admits("cairn-op-anything").expect_err("nobody is let in");
+        let says = format!("`cairn operator new --data {}`", folder.path().display());
+        assert!(error.to_string().contains(&says), "{error}");
     }
 
     #[test]

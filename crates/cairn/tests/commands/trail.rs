@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Agent, Up, cairn, events, orders, run, text, trail, wait_for};
+use crate::support::{Agent, Process, Up, cairn, events, orders, run, text, trail, wait_for};
 
 fn tail(data: &Path, arguments: &[&str]) -> Vec<Value> {
     let output = run(cairn().args(["tail", "--no-follow", "--json", "--data"]).arg(data).args(arguments));
@@ -107,4 +107,51 @@ fn what_is_printed_is_what_a_consumer_reads() {
     up.end();
     let nobody = run(cairn().args(["trail", "--bootstrap", "127.0.0.1:9", "--data"]).arg(&data));
     assert_eq!(nobody.status.code(), Some(4), "{}", text(&nobody.stderr));
+}
+
+/// Reads on until the outcome of a call of `tool`.
+fn until(lines: &mut impl Iterator<Item = String>, tool: &str) {
+    lines.find(|line| line.contains("call.outcome") && line.contains(tool)).expect("the outcome is printed");
+}
+
+#[test]
+fn a_tail_that_follows_outlives_the_broker_and_a_trail_without_events_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = orders(folder.path());
+    let data = folder.path().join("data");
+    let start = |kafka: &str| {
+        let mut command = cairn();
+        command.args(["up", "--gateway", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--kafka", kafka, "--data"]);
+        command.arg(&data).arg("--config").arg(&config).env("CAIRN_OPERATOR_TOKEN", crate::support::TOKEN);
+        Up::spawn(&mut command, &data)
+    };
+    let mut up = start("127.0.0.1:0");
+    let kafka = up.kafka.clone();
+    let output = run(cairn().args(["trail", "--data"]).arg(&data));
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert!(text(&output.stderr).contains("no workflows yet"), "{}", text(&output.stderr));
+
+    let mut command = cairn();
+    command.args(["tail", "--from-start", "--json", "--workflow", "followed", "--data"]).arg(&data);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let (lines, errors) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let tail = Process { child };
+    let mut lines = BufReader::new(lines).lines().map(|line| line.expect("text"));
+    let call = |up: &Up, tool: &str| Agent::connect_in("followed", &up.gateway, "orders").call(tool, &json!({}));
+    call(&up, "list_orders");
+    until(&mut lines, "list_orders");
+
+    up.process.signal("-KILL");
+    up.process.wait();
+    let mut errors = BufReader::new(errors).lines().map(|line| line.expect("text"));
+    assert!(errors.any(|line| line.contains(&kafka) && line.contains("waiting for it")), "it says what it waits for");
+    let up = start(&kafka);
+    call(&up, "get_order");
+    until(&mut lines, "get_order");
+    up.end();
+    drop(tail);
+
+    // Without following there is an end to it, and a code that says which.
+    let output = run(cairn().args(["tail", "--no-follow", "--bootstrap", &kafka]));
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
 }
