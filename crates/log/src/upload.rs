@@ -3,7 +3,7 @@
 //! The order is what keeps records: the object is durable, then the index names it, then the range of the write-ahead log
 //! may be used again. Every name and every byte of a step is decided before its first call, and kept until the store has
 //! answered: so a call whose answer was lost is sent again as it was. The store decides ownership in the head and nowhere
-//! else: where the head is another's, this log stops.
+//! else: where the head is another's, this log stops. While it acknowledges it asks every second; idle, it asks nothing.
 //!
 //! Objects are removed by their names alone, no clock is asked: those that the committed index does not name, of lower
 //! epochs, or of this one and not in flight, and that no running read holds. Higher epochs are another's business.
@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use cairn_clock::Entropy;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     ErrorKind, StoreError,
@@ -37,6 +37,8 @@ const GARBAGE_MAX: usize = 10_000;
 /// Waits between attempts while the store is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
+/// How often who acknowledges asks whether the store is still its own: what is acknowledged after another took it is lost.
+const CONTACT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a call that is on its way may take once the log is closed.
 const END_MAX: Duration = Duration::from_secs(5);
 
@@ -163,6 +165,19 @@ impl Uploader {
         }
     }
 
+    /// Asks the store whether it is still ours, and stops the log where it is not.
+    pub(crate) async fn contact(&self) -> Result<bool, StoreError> {
+        let head = self.store().head().await?.and_then(|head| HeadRecord::decode(&head.bytes));
+        // One of our own epoch may be ahead of what we know: its answer was lost.
+        match head.map(|head| head.epoch).filter(|epoch| *epoch > self.shared.epoch) {
+            Some(epoch) => {
+                self.shared.fence(epoch);
+                Ok(false)
+            }
+            None => Ok(true),
+        }
+    }
+
     /// The store has it: the index first, then what readers see, then the write-ahead log may be used again.
     fn committed(&mut self, version: HeadVersion) {
         let Some(step) = self.in_flight.take() else { return };
@@ -278,12 +293,25 @@ impl Uploader {
 
     async fn work(mut self, mut stop: watch::Receiver<bool>) {
         let (interval, shared) = (self.shared.options.upload_interval, self.shared.clone());
+        let (mut due, mut seen) = (Instant::now() + interval, shared.counters.fsyncs.load(Ordering::Relaxed));
         loop {
             let by_size = tokio::select! {
-                () = shared.uploads.notified() => true,
-                () = tokio::time::sleep(interval) => false,
+                () = shared.uploads.notified() => Some(true),
+                () = tokio::time::sleep_until(due) => Some(false),
+                () = tokio::time::sleep(CONTACT_INTERVAL) => None,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
+            let Some(by_size) = by_size else {
+                let now = shared.counters.fsyncs.load(Ordering::Relaxed);
+                let acknowledges = std::mem::replace(&mut seen, now) != now;
+                if acknowledges && matches!(self.contact().await, Ok(false)) {
+                    return;
+                }
+                continue;
+            };
+            if !by_size {
+                due = Instant::now() + interval;
+            }
             // An interval uploads all there is; size alone leaves what is too little for an object of its own.
             let enough = |shared: &Shared| !by_size || shared.state.read().depth() >= shared.upload_at();
             let mut wait = RETRY_FIRST;

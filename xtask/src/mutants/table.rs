@@ -531,4 +531,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "sync_folder).and(linked),",
         test: "-p cairn --test crash power_loss_between",
     },
+    Mutant {
+        name: "who lost the store acknowledges until its next upload",
+        file: "crates/log/src/upload.rs",
+        before: "filter(|epoch| *epoch > self.shared.epoch)",
+        after: "filter(|epoch| *epoch < self.shared.epoch)",
+        test: "-p cairn --test commands who_takes",
+    },
 ];

@@ -19,7 +19,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
 use serde_json::json;
 
@@ -261,6 +261,67 @@ fn kills_in_the_middle_of_uploads_lose_nothing_and_leave_nothing_behind() {
     let up = start("broker", &data, &config);
     assert!(!up.errors().contains("holds no write-ahead log"), "once: {}", up.errors());
     up.end();
+}
+
+// ── two owners ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn who_takes_a_store_stops_its_former_owner_within_moments_and_keeps_what_was_uploaded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let objects = folder.path().join("shared-objects");
+    let config = configured(folder.path(), &format!("path = {:?}\nupload_interval_ms = 3600000\n", objects));
+    let hasty = folder.path().join("hasty.toml");
+    fs::write(&hasty, format!("[store]\npath = {objects:?}\n{HASTY}")).expect("written");
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    // What is uploaded comes along, by whatever hand.
+    let first = start("broker", &one, &hasty);
+    crate::support::create_topic(&first.kafka, "kept", PARTITIONS, &[]);
+    let acknowledged = Acknowledged::default();
+    some_load(&first.kafka, &acknowledged, 300);
+    wait_for("the uploads", || (value(&metrics(&first.admin), "cairn_log_wal_depth_bytes") == 0.0).then_some(()));
+    let uploaded = read(&first.kafka, "kept", &BTreeMap::new());
+    first.end();
+    // From here on its next upload is an hour away.
+    let first = start("broker", &one, &config);
+    let second = start("broker", &two, &hasty);
+    assert_eq!(read(&second.kafka, "kept", &BTreeMap::new()), uploaded);
+    wait_for("a refusal", || {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &first.kafka)
+            .set("message.timeout.ms", "2000")
+            .create()
+            .expect("a producer");
+        producer.send(BaseRecord::<(), _>::to("kept").payload("0 ").partition(0)).expect("queued");
+        let _ = producer.flush(LONG);
+        (value(&metrics(&first.admin), "cairn_log_fenced") == 1.0).then_some(())
+    });
+    assert!(first.errors().contains("another broker has taken over"), "{}", first.errors());
+    let kept = read(&second.kafka, "kept", &BTreeMap::new());
+    assert_eq!(kept, uploaded, "nothing of the former owner comes into the log of the new one");
+    some_load(&second.kafka, &acknowledged, 50);
+    first.end();
+    // Its folder holds records that the new owner went on without: they are not passed over.
+    let mut again = cairn();
+    again.args(["broker", "--kafka", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(&one);
+    let output = run(again.arg("--config").arg(&config));
+    let words = text(&output.stderr);
+    assert!(!output.status.success() && words.contains("never uploaded"), "{words}");
+    // A start that is refused takes nothing.
+    let more = Acknowledged::default();
+    some_load(&second.kafka, &more, 50);
+    second.end();
+}
+
+/// Sends numbers until some more are acknowledged.
+fn some_load(kafka: &str, acknowledged: &Acknowledged, count: u64) {
+    let (before, stop) = (acknowledged.1.load(Ordering::SeqCst), AtomicBool::new(false));
+    let numbers = AtomicU64::new(before * 1_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| load(kafka, &numbers, acknowledged, &stop));
+        let enough = || acknowledged.1.load(Ordering::SeqCst) >= before + count;
+        wait_for("acknowledgements", || enough().then_some(()));
+        stop.store(true, Ordering::SeqCst);
+    });
 }
 
 // ── S3 ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
