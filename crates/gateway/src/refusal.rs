@@ -3,7 +3,7 @@
 //! Codes lie outside −32768 to −32000, which JSON-RPC and MCP keep for themselves, so that no client mistakes a refusal
 //! for something the server said. A refusal never repeats a payload.
 
-use cairn_mcp::{LinkError, LinkFault, Message, RawId};
+use cairn_mcp::{LinkError, LinkFault, Message, ParseFault, RawId, ScanFault};
 use serde_json::{Value, json};
 
 /// Why Cairn answered in the server's place.
@@ -101,9 +101,19 @@ pub(crate) const fn is_own(code: i64) -> bool {
     matches!(code, -31_099..=-31_001)
 }
 
+/// The setting that bounds what a peer's message was refused for.
+const fn setting_of(refusal: &cairn_mcp::Refusal) -> &'static str {
+    match refusal.fault {
+        ParseFault::TooLong { .. } => " (message_bytes_max)",
+        ParseFault::Scan(ScanFault::TooDeep { .. }) => " (nesting_depth_max)",
+        _ => "",
+    }
+}
+
 /// What went wrong with a link, with the setting that bounds it.
 pub(crate) fn reason(error: &LinkError) -> String {
     let setting = match error.cause() {
+        LinkFault::BadAnswer(refusal) => setting_of(refusal),
         LinkFault::Refused { .. } => " (server_connect_ms_max)",
         LinkFault::NotReady { .. } => " (server_restart_ms_max)",
         LinkFault::TooLong { .. } => " (message_bytes_max)",
@@ -134,6 +144,11 @@ impl Refusal {
     /// A server could not be reached; what to do is said where a setting matters.
     pub(crate) fn unavailable(error: &LinkError) -> Self {
         Self::Unavailable { reason: reason(error) }
+    }
+
+    /// A client's message is beyond a bound.
+    pub(crate) fn too_large(refusal: &cairn_mcp::Refusal) -> Self {
+        Self::TooLarge { reason: format!("{refusal}{}; send less or raise the setting", setting_of(refusal)) }
     }
 
     /// This gateway takes no new calls.
@@ -202,7 +217,7 @@ impl Refusal {
                 None => format!("approval {approval_id} was denied"),
             },
             Self::ApprovalExpired { approval_id, after_ms } => format!(
-                "approval {approval_id} did not come within {after_ms} ms; nothing was sent; call again to ask again"
+                "approval {approval_id} did not come within {after_ms} ms (hold_ms_max); nothing was sent; call again to ask again"
             ),
             Self::Busy { setting, limit } => {
                 format!("too many at once: {setting} is {limit}; nothing was sent; retry later or raise the setting")

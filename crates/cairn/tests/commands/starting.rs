@@ -17,7 +17,7 @@ fn hello() -> Value {
 }
 
 fn agent(up: &Up, server: &str) -> Agent {
-    Agent { gateway: up.gateway.clone(), server: server.to_owned(), ..Agent::default() }
+    Agent::new(&up.gateway, server)
 }
 
 /// An `up` whose log says when it has been refused.
@@ -132,7 +132,7 @@ fn a_server_that_went_away_is_waited_for_and_what_was_sent_is_not_sent_again() {
     let address = server.address.clone();
     let up =
         bounded(folder.path(), "server_connect_ms_max = 500", &format!("[servers.far]\nurl = \"{}\"\n", server.url()));
-    let agent = Agent { session: String::new(), ..agent(&up, "far") };
+    let agent = agent(&up, "far");
     assert!(answer(agent.post(&hello())).json()["result"].is_object());
     assert!(agent.call("echo", &json!({}))["result"].is_object());
     drop(server);

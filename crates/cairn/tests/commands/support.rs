@@ -5,7 +5,10 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -195,11 +198,18 @@ pub(crate) struct Agent {
     pub(crate) session: String,
     /// The workflow that it names, if any.
     pub(crate) workflow: String,
+    /// How many calls it has made: each has an id of its own.
+    pub(crate) asked: AtomicU64,
 }
 
 impl Agent {
     pub(crate) fn connect(gateway: &str, server: &str) -> Self {
         Self::connect_in("", gateway, server)
+    }
+
+    /// A client that has not said anything yet.
+    pub(crate) fn new(gateway: &str, server: &str) -> Self {
+        Self { gateway: gateway.to_owned(), server: server.to_owned(), ..Self::default() }
     }
 
     pub(crate) fn connect_in(workflow: &str, gateway: &str, server: &str) -> Self {
@@ -228,7 +238,8 @@ impl Agent {
 
     pub(crate) fn ask(&self, tool: &str, arguments: &Value) -> TcpStream {
         let params = json!({ "name": tool, "arguments": arguments });
-        self.post(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params }))
+        let id = 2 + self.asked.fetch_add(1, Ordering::SeqCst);
+        self.post(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }))
     }
 
     pub(crate) fn call(&self, tool: &str, arguments: &Value) -> Value {
@@ -265,6 +276,12 @@ impl Client {
     pub(crate) fn send(&mut self, message: &Value) {
         let input = self.input.as_mut().expect("not closed yet");
         writeln!(input, "{message}").and_then(|()| input.flush()).expect("it is read");
+    }
+
+    /// Sends a line as it is.
+    pub(crate) fn send_line(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("not closed yet");
+        writeln!(input, "{line}").and_then(|()| input.flush()).expect("it is read");
     }
 
     /// Sends a request without waiting for its answer; its id.

@@ -23,6 +23,9 @@ use crate::{
     upstream::Server,
 };
 
+/// How long a body that holds room may wait for more of it.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(2);
+
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Head = http::request::Parts;
 
@@ -118,12 +121,7 @@ async fn post(
     let (bytes, room) = match tokio::time::timeout(limit, read_body(gateway, body)).await {
         Ok(Ok(read)) => read,
         Ok(Err(response)) => return response,
-        Err(_) if body.wants_room => {
-            let refusal =
-                Refusal::Busy { setting: "bodies_bytes_max", limit: gateway.limits().bodies_bytes_max as u64 };
-            gateway.metrics().refused(refusal.word());
-            return refused(None, &refusal);
-        }
+        Err(_) if body.wants_room => return no_room(gateway),
         Err(_) => {
             let words = format!("the request body did not come within {} ms (request_read_ms_max)", limit.as_millis());
             return text(StatusCode::REQUEST_TIMEOUT, &words);
@@ -169,6 +167,13 @@ async fn post(
     written(parts, gateway.limits()).await
 }
 
+/// All bodies that are being read hold what they may hold together.
+fn no_room(gateway: &Gateway) -> Response<Body> {
+    let refusal = Refusal::Busy { setting: "bodies_bytes_max", limit: gateway.limits().bodies_bytes_max as u64 };
+    gateway.metrics().refused(refusal.word());
+    refused(None, &refusal)
+}
+
 /// The whole body, within bounds of its own and of all bodies together. What is given back with it is its part of those.
 async fn read_body(
     gateway: &Gateway,
@@ -195,7 +200,10 @@ async fn read_body(
         }
         let bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         body.wants_room = true;
-        let part = gateway.body_bytes().clone().acquire_many_owned(bytes).await;
+        let part = gateway.body_bytes().clone().acquire_many_owned(bytes);
+        // One that holds nothing waits as long as it may; those that hold some must not wait for each other.
+        let wait = if room.is_empty() { gateway.limits().request_read_max } else { ROOM_WAIT_MAX };
+        let Ok(part) = tokio::time::timeout(wait, part).await else { return Err(no_room(gateway)) };
         body.wants_room = false;
         room.push(part.expect("nobody closes this semaphore"));
         // Most bodies are one chunk, which need not be copied.
@@ -444,7 +452,7 @@ fn parse_error(refusal: &cairn_mcp::Refusal) -> Message {
 fn unparsed(refusal: &cairn_mcp::Refusal) -> Response<Body> {
     match refusal.code() {
         Some(_) => json_bytes(StatusCode::BAD_REQUEST, parse_error(refusal).bytes().clone()),
-        None => refused(refusal.id.as_ref(), &Refusal::TooLarge { reason: refusal.to_string() }),
+        None => refused(refusal.id.as_ref(), &Refusal::too_large(refusal)),
     }
 }
 

@@ -268,7 +268,7 @@ impl Pipe {
                 let answer = match refusal.code() {
                     Some(code) => Message::error(refusal.id.as_ref(), code, &refusal.to_string(), None)
                         .expect("an error of ours is a message"),
-                    None => Refusal::TooLarge { reason: refusal.to_string() }.response(refusal.id.as_ref()),
+                    None => Refusal::too_large(&refusal).response(refusal.id.as_ref()),
                 };
                 let _ = reply.end(200, None, None, answer).await;
                 return;
