@@ -67,15 +67,22 @@ impl Moto {
 
     /// One request; the answer's head and body.
     pub(crate) fn request(&self, method: &str, path: &str) -> std::io::Result<String> {
+        self.send(method, path, &[])
+    }
+
+    /// One request with a body.
+    pub(crate) fn send(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let host = format!("127.0.0.1:{}", self.port);
         let signed = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request";
         write!(
             stream,
-            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: {signed}\r\ncontent-length: 0\r\n\
-             connection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: {signed}\r\ncontent-length: {}\r\n\
+             connection: close\r\n\r\n",
+            body.len()
         )?;
+        stream.write_all(body)?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())

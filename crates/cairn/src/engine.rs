@@ -145,7 +145,15 @@ impl Engine {
     /// Ends it; everything that was acknowledged stays.
     pub(crate) async fn close(self) {
         match self {
-            Self::Embedded { log, .. } => log.close().await,
+            Self::Embedded { log, .. } => {
+                log.close().await;
+                let waiting = log.stats().wal_depth_bytes;
+                if waiting > 0 {
+                    eprintln!(
+                        "cairn: {waiting} bytes of the log are not in the object store and are uploaded at the next start"
+                    );
+                }
+            }
             Self::Cluster { backbone, .. } => {
                 backbone.close().await;
                 let waiting = backbone.stats().spool_events;

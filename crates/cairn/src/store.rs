@@ -73,7 +73,8 @@ impl StoreSection {
             if others.into_iter().any(Option::is_some) {
                 bail!("[store] has keys of an S3 bucket and kind \"folder\": set kind = \"s3\", or leave them out");
             }
-            let path = self.path.clone().unwrap_or_else(|| data.join("objects"));
+            // A relative one lies in the data folder, never in the working directory.
+            let path = data.join(self.path.as_deref().unwrap_or(Path::new("objects")));
             return Ok(Arc::new(FolderStore::new(path)));
         }
         if self.path.is_some() {
@@ -118,7 +119,8 @@ mod tests {
     #[test]
     fn a_store_is_a_folder_beside_the_log_unless_said_otherwise() {
         assert!(format!("{:?}", section("").expect("nothing is enough").store).contains("/data/objects"));
-        assert!(format!("{:?}", section("path = \"/mnt/o\"").expect("a folder").store).contains("/mnt/o"));
+        assert!(format!("{:?}", section("path = \"/mnt/o\"").expect("a folder").store).contains("\"/mnt/o\""));
+        assert!(format!("{:?}", section("path = \"o\"").expect("a folder").store).contains("\"/data/o\""));
         let options = section("upload_interval_ms = 5").expect("an interval");
         assert_eq!(options.upload_interval, Duration::from_millis(5));
     }

@@ -199,8 +199,9 @@ pub enum OpenError {
     },
     /// The write-ahead log begins behind what the store holds: something in between is gone.
     #[error(
-        "{path} begins at position {found}, the object store ends at {expected}: the store was emptied or restored from \
-         an older copy; bring the right one back, or move the folder away to give up what lies between"
+        "{path} begins at position {found}, the object store ends at {expected}: the store was emptied, restored from an \
+         older copy, or is another than before; bring the right one back or copy its objects over, or move the folder away \
+         to give up what lies between"
     )]
     Gap {
         /// Folder.

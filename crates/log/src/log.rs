@@ -292,8 +292,8 @@ impl Log {
         }
     }
 
-    /// Ends the writer after what is queued, and the uploader where it stands; later appends are refused. What is durable
-    /// and not uploaded stays in the write-ahead log.
+    /// Ends the writer after what is queued, and the uploader after what is left, within some seconds; later appends are
+    /// refused. What the store has not taken by then stays in the write-ahead log.
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();
         if self.0.calls.try_send(Call::Close { reply }).is_ok() {

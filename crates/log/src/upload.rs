@@ -277,21 +277,54 @@ impl Uploader {
         self.garbage.unknown = true;
     }
 
-    /// Uploads until `stop` says so, or another owns the store. What is not uploaded by then stays in the write-ahead log.
-    /// A call that is on its way may end first: were it left alone, it could change the head under who opens next.
-    pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
+    /// Uploads until `stop` says so, or another owns the store; then what is left, as long as that may take. What the store
+    /// has not taken by then stays in the write-ahead log. No call is left on its way: it could change the head under who
+    /// opens next.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut stopped = stop.clone();
         let too_long = async {
             let _ = stopped.wait_for(|stop| *stop).await;
             tokio::time::sleep(END_MAX).await;
         };
+        let work = async {
+            if let Some(uploader) = self.work(&mut stop).await {
+                uploader.finish().await;
+            }
+        };
         tokio::select! {
-            () = self.work(stop) => {}
+            () = work => {}
             () = too_long => {}
         }
     }
 
-    async fn work(mut self, mut stop: watch::Receiver<bool>) {
+    /// Gathers and settles one step; `false` where there was nothing to upload.
+    async fn step(mut self) -> Option<(Self, Result<bool, StoreError>)> {
+        let gathered = tokio::task::spawn_blocking(move || {
+            let gathered = self.gather();
+            (self, gathered)
+        });
+        match gathered.await {
+            Ok((mut uploader, Ok(true))) => {
+                let settled = uploader.settle().await.map(|()| true);
+                Some((uploader, settled))
+            }
+            Ok(done) => Some(done),
+            Err(error) => {
+                tracing::error!(%error, "uploads ended");
+                None
+            }
+        }
+    }
+
+    /// Uploads what is left, and gives up at the first failure.
+    async fn finish(mut self) {
+        while let Some((uploader, Ok(true))) = self.step().await {
+            self = uploader;
+        }
+    }
+
+    /// Gives the uploader back where it was stopped, and nothing where there is no more to do for it.
+    async fn work(mut self, stop: &mut watch::Receiver<bool>) -> Option<Self> {
         let (interval, shared) = (self.shared.options.upload_interval, self.shared.clone());
         let (mut due, mut seen) = (Instant::now() + interval, shared.counters.fsyncs.load(Ordering::Relaxed));
         loop {
@@ -299,13 +332,13 @@ impl Uploader {
                 () = shared.uploads.notified() => Some(true),
                 () = tokio::time::sleep_until(due) => Some(false),
                 () = tokio::time::sleep(CONTACT_INTERVAL) => None,
-                _ = stop.wait_for(|stop| *stop) => return,
+                stopped = is_stopped(stop) => return stopped.then_some(self),
             };
             let Some(by_size) = by_size else {
                 let now = shared.counters.fsyncs.load(Ordering::Relaxed);
                 let acknowledges = std::mem::replace(&mut seen, now) != now;
                 if acknowledges && matches!(self.contact().await, Ok(false)) {
-                    return;
+                    return None;
                 }
                 continue;
             };
@@ -316,31 +349,18 @@ impl Uploader {
             let enough = |shared: &Shared| !by_size || shared.state.read().depth() >= shared.upload_at();
             let mut wait = RETRY_FIRST;
             while enough(&shared) {
-                // Nobody is left to ask where the sender is gone.
                 if *stop.borrow() || stop.has_changed().is_err() {
-                    return;
+                    return stop.has_changed().is_ok().then_some(self);
                 }
-                let (uploader, gathered) = match tokio::task::spawn_blocking(move || {
-                    let gathered = self.gather();
-                    (self, gathered)
-                })
-                .await
-                {
-                    Ok(done) => done,
-                    Err(error) => return tracing::error!(%error, "uploads ended"),
-                };
+                let (uploader, done) = self.step().await?;
                 self = uploader;
-                let done = match gathered {
-                    Ok(false) => break,
-                    Ok(true) => self.settle().await,
-                    Err(error) => Err(error),
-                };
                 match done {
-                    Ok(()) => {
+                    Ok(false) => break,
+                    Ok(true) => {
                         wait = RETRY_FIRST;
                         *shared.trouble.lock() = None;
                     }
-                    Err(error) if error.kind() == ErrorKind::Fenced => return,
+                    Err(error) if error.kind() == ErrorKind::Fenced => return None,
                     Err(error) => {
                         shared.counters.upload_failures.fetch_add(1, Ordering::Relaxed);
                         if shared.trouble.lock().replace(error.to_string()).is_none() {
@@ -348,7 +368,7 @@ impl Uploader {
                         }
                         tokio::select! {
                             () = tokio::time::sleep(wait) => {}
-                            _ = stop.wait_for(|stop| *stop) => return,
+                            stopped = is_stopped(stop) => return stopped.then_some(self),
                         }
                         wait = (wait * 2).min(RETRY_LAST);
                     }
@@ -359,6 +379,11 @@ impl Uploader {
             }
         }
     }
+}
+
+/// Waits for the word to stop; `false` where nobody is left to say it.
+async fn is_stopped(stop: &mut watch::Receiver<bool>) -> bool {
+    stop.wait_for(|stop| *stop).await.is_ok()
 }
 
 /// Creates an object of ours; one that is there already is ours too, because nobody else writes names of this epoch.

@@ -587,4 +587,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "let token = call.message.progress_token().filter(|_| false && reply.can_stream());",
         test: "-p cairn --test commands hold_ends_by_itself",
     },
+    Mutant {
+        name: "a clean end uploads nothing of what is left",
+        file: "crates/log/src/upload.rs",
+        before: "uploader.finish().await;",
+        after: "drop(uploader);",
+        test: "-p cairn-log --lib what_is_left_is_uploaded",
+    },
 ];

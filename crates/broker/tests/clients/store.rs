@@ -1,6 +1,10 @@
 //! The object store as clients see it: a broker that lost its local log, retention that frees, a store that is away.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use cairn_broker::batch::BatchHeader;
@@ -84,7 +88,9 @@ async fn send(producer: &FutureProducer, topic: &str, partitions: i32, numbers: 
 
 /// Everything of a topic, by librdkafka, from the first offset that is kept.
 fn consume(served: &Served, topic: &str, partitions: i32) -> Sent {
-    let consumer: BaseConsumer = config(served).set("group.id", "reader").create().unwrap();
+    // A commit that is due would end a poll with nothing.
+    let mut config = config(served);
+    let consumer: BaseConsumer = config.set("group.id", "reader").set("enable.auto.commit", "false").create().unwrap();
     let (mut list, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
     for partition in 0..partitions {
         let (low, high) = consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap();
@@ -126,6 +132,20 @@ fn committed(served: &Served, topic: &str) -> (Offset, String) {
 
 async fn is_uploaded(served: &Served) {
     until(|| served.broker.log().stats().wal_depth_bytes == 0).await;
+}
+
+/// Lets no object be made any more. (Who runs this may be root, whom no permission stops.)
+fn block(folder: &Path) -> PathBuf {
+    let making = folder.join("objects/making");
+    std::fs::remove_dir_all(&making).unwrap();
+    std::fs::write(&making, "in the way").unwrap();
+    making
+}
+
+async fn without_store(folder: &Path, what: impl AsyncFnOnce()) {
+    let making = block(folder);
+    what().await;
+    std::fs::remove_file(&making).unwrap();
 }
 
 fn end_of(served: &Served, topic: &str, partition: u32) -> u64 {
@@ -214,7 +234,8 @@ async fn what_was_not_uploaded_is_lost_with_the_local_log_and_nothing_else_is() 
     let lost_id = ids(&everything(&served.broker, "t", 0, 250).await);
     tokio::task::block_in_place(|| commit(&served, "t", 250, "second"));
     let epoch = served.broker.log().epoch().get();
-    served.end().await;
+    // A clean end would upload it; that of a machine does not.
+    without_store(folder.path(), async || served.end().await).await;
     std::fs::remove_dir_all(folder.path().join("wal")).unwrap();
 
     let served = serve(eager(folder.path())).await;
@@ -281,8 +302,12 @@ async fn what_is_too_much_leaves_disk_and_store_and_consumers_go_on_behind_it() 
     assert_eq!(fetch_code(&mut wire, "t", start - 1).await, (1, -1), "OFFSET_OUT_OF_RANGE");
     assert_eq!(fetch_code(&mut wire, "t", start).await, (0, start));
     let first = |reset: &str| {
-        let consumer: BaseConsumer =
-            config(&served).set("group.id", "g").set("auto.offset.reset", reset).create().unwrap();
+        let consumer: BaseConsumer = config(&served)
+            .set("group.id", "g")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", reset)
+            .create()
+            .unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_offset("t", 0, Offset::Offset(0)).unwrap();
         consumer.assign(&list).unwrap();
@@ -339,10 +364,7 @@ async fn while_the_store_cannot_be_written_producers_are_refused_at_a_bound_and_
     create(&served, "t", 1, &[]).await;
     let mut sent = send(&producer(&served), "t", 1, 0..100).await;
     is_uploaded(&served).await;
-    // No object can be made any more. (Who runs this may be root, whom no permission stops.)
-    let making = folder.path().join("objects/making");
-    std::fs::remove_dir_all(&making).unwrap();
-    std::fs::write(&making, "in the way").unwrap();
+    let making = block(folder.path());
 
     let hasty: FutureProducer = idempotent(&served).set("message.timeout.ms", "3000").create().unwrap();
     let bulk = |at: usize| format!("{at} {}", "x".repeat(8_000)).into_bytes();

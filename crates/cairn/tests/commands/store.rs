@@ -117,6 +117,8 @@ fn read(kafka: &str, topic: &str, from: &BTreeMap<i32, i64>) -> Records {
         .set("bootstrap.servers", kafka)
         .set("group.id", "store-tests")
         .set("auto.offset.reset", "earliest")
+        // A commit that is due ends a poll with nothing.
+        .set("enable.auto.commit", "false")
         .set("fetch.wait.max.ms", "20")
         .set("check.crcs", "true")
         .create()
@@ -434,6 +436,48 @@ fn a_trail_lies_in_a_bucket_and_is_there_after_a_kill_and_without_the_local_log(
     assert_eq!(completed(&data), first);
     let agent = Agent::connect(&up.gateway, "orders");
     assert!(ticket(&agent, 99).get("result").is_some());
+    shows_no_secret(&up);
+    up.end();
+}
+
+#[test]
+fn a_folder_of_objects_goes_on_in_a_bucket_once_it_is_copied_there() {
+    let Some(moto) = moto::moto_or_skip(&[]) else { return };
+    moto.make_bucket("moved");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, in_folder) = (folder.path().join("data"), configured(folder.path(), HASTY));
+    let up = start("broker", &data, &in_folder);
+    crate::support::create_topic(&up.kafka, "kept", PARTITIONS, &[]);
+    let acknowledged = Acknowledged::default();
+    some_load(&up.kafka, &acknowledged, 2_000);
+    let before = read(&up.kafka, "kept", &BTreeMap::new());
+    up.end();
+
+    let in_bucket = with_server(folder.path(), &(s3("moved", &moto.endpoint()) + HASTY));
+    let mut forgotten = cairn();
+    forgotten.args(["broker", "--kafka", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(&data);
+    let output = run(forgotten.arg("--config").arg(&in_bucket));
+    let words = text(&output.stderr);
+    assert!(!output.status.success() && words.contains("copy its objects over"), "{words}");
+
+    let objects = data.join("objects");
+    let put = |name: &str, path: &Path| {
+        let bytes = fs::read(path).expect("an object");
+        let said = moto.send("PUT", &format!("/moved/some/where/{name}"), &bytes).expect("moto answers");
+        assert!(said.lines().next().is_some_and(|line| line.contains(" 200 ")), "{said}");
+    };
+    for part in ["data", "index"] {
+        for path in files(&objects.join(part)) {
+            put(path.strip_prefix(&objects).expect("below").to_str().expect("text"), &path);
+        }
+    }
+    let mut heads = files(&objects.join("head"));
+    heads.sort();
+    put("head", heads.last().expect("a head"));
+    fs::remove_dir_all(&objects).expect("removed");
+    let up = start("broker", &data, &in_bucket);
+    assert_eq!(read(&up.kafka, "kept", &BTreeMap::new()), before);
+    some_load(&up.kafka, &acknowledged, 100);
     shows_no_secret(&up);
     up.end();
 }

@@ -372,6 +372,8 @@ pub(crate) fn events(data: &Path) -> Vec<Value> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", endpoints["kafka"].as_str().expect("an address"))
         .set("group.id", "tests")
+        // A commit that is due ends a poll with nothing.
+        .set("enable.auto.commit", "false")
         .set("fetch.wait.max.ms", "50")
         .create()
         .expect("a consumer");

@@ -43,6 +43,14 @@ async fn open(folder: &Path) -> Log {
     log
 }
 
+/// Ends it as a crash does: nothing more is uploaded.
+async fn crash(log: &Log) {
+    let uploads = log.0.uploads.lock().take().expect("it runs");
+    uploads.abort();
+    let _ = uploads.await;
+    log.close().await;
+}
+
 async fn put(log: &Log, append: Append) -> Appended {
     log.append(vec![append]).await.expect("a call").remove(0).expect("an entry")
 }
@@ -68,7 +76,7 @@ async fn what_was_acknowledged_is_read_back_byte_for_byte_after_a_restart_over_m
     }
     let before = all(&log).await;
     assert_eq!(before.len(), 500);
-    log.close().await;
+    crash(&log).await;
     drop(log);
     assert!(fs::read_dir(folder.path().join("wal")).expect("files").count() > 3);
     let log = open(folder.path()).await;
@@ -108,7 +116,7 @@ async fn a_torn_tail_is_erased_and_the_log_goes_on() {
     let log = open(folder.path()).await;
     put(&log, batch(1, None)).await;
     put(&log, batch(2, None)).await;
-    log.close().await;
+    crash(&log).await;
     drop(log);
     let (file, _, end) = tail(folder.path());
     file.write_all_at(&[0xff; 40], end as u64 - 20).expect("torn"); // the last frame, half written
@@ -127,7 +135,7 @@ async fn damage_before_the_synced_point_is_refused() {
     for n in 0..5 {
         put(&log, batch(n, None)).await;
     }
-    log.close().await;
+    crash(&log).await;
     drop(log);
     let (file, bytes, _) = tail(folder.path());
     let inside = bytes.windows(8).position(|window| window == [1; 8]).expect("the second batch");
@@ -414,7 +422,7 @@ async fn a_folder_with_a_write_ahead_log_alone_opens_and_is_uploaded() {
         put(&log, batch(n as u8, Some(n * 2))).await;
     }
     let before = all(&log).await;
-    log.close().await;
+    crash(&log).await;
     drop(log);
     // As it was before there were objects: nothing had been uploaded.
     fs::remove_dir_all(folder.path().join("objects")).expect("removed");
@@ -581,5 +589,39 @@ async fn files_that_a_crash_or_another_setting_left_over_do_not_stay() {
         assert!(!(is_old && entry.path().extension().is_some_and(|kind| kind == "free")), "{:?}", entry.path());
     }
     assert_eq!(all(&log).await.len(), 700);
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_is_uploaded_at_the_end_and_stays_in_the_local_log_where_the_store_is_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = MemoryStore::new(1);
+    let unhurried = || LogOptions {
+        upload_bytes: 10_000,
+        upload_interval: Duration::from_secs(3_600),
+        store: Arc::new(store.clone()),
+        ..options(folder.path())
+    };
+    let log = open_with(unhurried()).await;
+    for n in 0..5 {
+        put(&log, batch(n, None)).await;
+    }
+    assert!(log.stats().wal_depth_bytes > 4_500);
+    store.set_away(true);
+    log.close().await;
+    assert!(log.stats().wal_depth_bytes > 4_500);
+    drop(log);
+    store.set_away(false);
+    let log = open_with(unhurried()).await;
+    assert_eq!(all(&log).await.len(), 5);
+    for n in 5..40 {
+        put(&log, batch(n, None)).await;
+    }
+    log.close().await;
+    assert_eq!(log.stats().wal_depth_bytes, 0);
+    drop(log);
+    fs::remove_dir_all(folder.path().join("wal")).expect("lost");
+    let log = open_with(unhurried()).await;
+    assert_eq!(all(&log).await.len(), 40);
     log.close().await;
 }
