@@ -141,7 +141,13 @@ fn rust() -> anyhow::Result<Tally> {
 
 fn crash() -> anyhow::Result<Tally> {
     // One after another: they share the machine's disk, and each brings its own load.
-    cargo(&["test", "-p", "cairn", "--test", "crash", "--", "--test-threads=1", "--nocapture"], "crash", CRASH_LIMIT)
+    let of = |test: &[&str]| {
+        let arguments = [&["test", "-p", "cairn", "--test"], test, &["--test-threads=1", "--nocapture"]].concat();
+        cargo(&arguments, "crash", CRASH_LIMIT)
+    };
+    let mut tally = of(&["crash", "--"])?;
+    tally.add(of(&["commands", "--", "kills_in_the_middle"])?);
+    Ok(tally)
 }
 
 fn cargo(arguments: &[&str], proof: &str, limit: Duration) -> anyhow::Result<Tally> {

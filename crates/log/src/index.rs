@@ -8,7 +8,7 @@
 mod layout;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -106,8 +106,10 @@ pub(crate) struct Index {
 impl Index {
     /// Applies a file. Returns the objects that nothing needs any more.
     pub(crate) fn apply(&mut self, delta: &Delta) -> Vec<ObjectId> {
-        let before: BTreeSet<ObjectId> = self.objects.keys().copied().collect();
+        // Only what a step touches is looked at: there may be a great many objects.
+        let mut gone: Vec<ObjectId> = Vec::new();
         if delta.snapshot {
+            gone.extend(self.objects.keys());
             *self = Self::default();
         }
         self.log = delta.log;
@@ -115,12 +117,13 @@ impl Index {
         self.sequence = delta.sequence;
         self.covered = delta.covered;
         for change in &delta.changes {
-            self.change(change);
+            self.change(change, &mut gone);
         }
-        before.into_iter().filter(|object| !self.objects.contains_key(object)).collect()
+        gone.retain(|object| !self.objects.contains_key(object));
+        gone
     }
 
-    fn change(&mut self, change: &Change) {
+    fn change(&mut self, change: &Change, gone: &mut Vec<ObjectId>) {
         match change {
             Change::Epoch { epoch, at } => {
                 self.epochs.push_back((*epoch, *at));
@@ -135,17 +138,14 @@ impl Index {
                 if *start > stream.start {
                     stream.start = *start;
                     let kept = |range: &Arc<Range>| range.next > *start;
-                    stream
-                        .ranges
-                        .iter()
-                        .filter(|range| !kept(range))
-                        .for_each(|gone| release(&mut self.objects, gone.object));
+                    let dropped = stream.ranges.iter().filter(|range| !kept(range));
+                    dropped.for_each(|range| release(&mut self.objects, range.object, gone));
                     stream.ranges.retain(kept);
                 }
             }
             Change::Deleted { id } => {
-                for gone in self.streams.remove(id).into_iter().flat_map(|stream| stream.ranges) {
-                    release(&mut self.objects, gone.object);
+                for range in self.streams.remove(id).into_iter().flat_map(|stream| stream.ranges) {
+                    release(&mut self.objects, range.object, gone);
                 }
             }
             Change::Range { id, range } => {
@@ -185,11 +185,12 @@ impl Index {
     }
 }
 
-fn release(objects: &mut BTreeMap<ObjectId, u32>, object: ObjectId) {
+fn release(objects: &mut BTreeMap<ObjectId, u32>, object: ObjectId, gone: &mut Vec<ObjectId>) {
     if let Some(count) = objects.get_mut(&object) {
         *count -= 1;
         if *count == 0 {
             objects.remove(&object);
+            gone.push(object);
         }
     }
 }
@@ -240,6 +241,8 @@ async fn replay(store: &dyn Store, head: &HeadRecord) -> Result<Index, StoreErro
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::{layout::tests::changes, *};
@@ -253,7 +256,10 @@ mod tests {
                 let delta = Delta { log: Uuid::nil(), snapshot: n == 0, epoch: 1, sequence, covered: 8 * sequence, changes };
                 let held: BTreeSet<_> = index.objects.keys().copied().collect();
                 let gone = index.apply(&delta);
-                prop_assert!(gone.iter().all(|object| held.contains(object) && !index.objects.contains_key(object)));
+                let expected = held.iter().filter(|object| !index.objects.contains_key(object));
+                let found: BTreeSet<_> = gone.iter().filter(|object| held.contains(object)).collect();
+                prop_assert_eq!(found, expected.collect::<BTreeSet<_>>(), "all that went, and nothing else");
+                prop_assert!(gone.iter().all(|object| !index.objects.contains_key(object)));
                 let mut copy = Index::default();
                 copy.apply(&index.snapshot());
                 prop_assert_eq!(&copy, &index);

@@ -186,6 +186,7 @@ impl Log {
             counters.appends_refused.fetch_add(1, Ordering::Relaxed);
             return Err(error);
         }
+        shared.contact_after_pause().await;
         counters.queued.fetch_add(1, Ordering::Relaxed);
         counters.queued_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use cairn_clock::{Clock, Entropy};
@@ -21,7 +22,7 @@ use crate::{
     AppendError, Beginning, ErrorKind, LogOptions, OpenError, Room, StoreError,
     fetch::Fetcher,
     frame::HEADER_BYTES,
-    index::{self, Index},
+    index::{self, HeadRecord, Index},
     recover::{Recovered, recover},
     state::State,
     upload::Uploader,
@@ -31,6 +32,10 @@ use crate::{
 
 /// How often a call of the store is sent again while the log opens; afterwards it is tried for ever.
 const OPEN_TRIES_MAX: usize = 10;
+/// After so long without a word from the store, who appends asks first whether it is still ours.
+const UNSEEN_MAX: Duration = Duration::from_secs(2);
+/// How long that may take.
+const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// The least bytes of a write-ahead file.
 const SEGMENT_BYTES_MIN: u64 = (1 << 16) + HEAD_BYTES as u64;
 
@@ -75,6 +80,10 @@ pub(crate) struct Shared {
     pub(crate) spares: Mutex<Vec<Spare>>,
     /// Why the last upload failed, while it does.
     pub(crate) trouble: Mutex<Option<String>>,
+    /// When the store was last seen to be ours, by the clock, in microseconds.
+    pub(crate) seen_ours_us: AtomicU64,
+    /// Held by who asks the store whether it is.
+    pub(crate) asking: tokio::sync::Mutex<()>,
     /// The epoch of who took over; 0 while nobody did.
     fenced_by: AtomicU32,
     /// Held by every part: the folder is free when all of them have ended.
@@ -120,6 +129,46 @@ impl Shared {
         match self.fenced_by.load(Ordering::Acquire) {
             0 => None,
             epoch => Some(AppendError::Fenced { epoch }),
+        }
+    }
+
+    /// Notes that the store is ours at this moment.
+    pub(crate) fn is_ours_now(&self) {
+        self.seen_ours_us.store(self.clock.now().as_micros(), Ordering::Relaxed);
+    }
+
+    /// Whether nobody has looked for a while whether the store is ours. The clock is that of the world: it goes on while the
+    /// machine sleeps, which is when others take over.
+    fn is_long_unseen(&self) -> bool {
+        let (now, seen) = (self.clock.now().as_micros(), self.seen_ours_us.load(Ordering::Relaxed));
+        now < seen || now - seen > UNSEEN_MAX.as_micros() as u64
+    }
+
+    /// Asks the store whether it is still ours, and stops the log where it is not.
+    pub(crate) async fn contact(&self) -> Result<bool, StoreError> {
+        let head = self.options.store.head().await?.and_then(|head| HeadRecord::decode(&head.bytes));
+        // One of our own epoch may be ahead of what we know: its answer was lost.
+        match head.map(|head| head.epoch).filter(|epoch| *epoch > self.epoch) {
+            Some(epoch) => {
+                self.fence(epoch);
+                Ok(false)
+            }
+            None => {
+                self.is_ours_now();
+                Ok(true)
+            }
+        }
+    }
+
+    /// Before the first acknowledgement after a pause: asks, for a moment. A store that does not answer holds up nobody: the
+    /// uploader asks again, and an acknowledgement rests on the local disk.
+    pub(crate) async fn contact_after_pause(&self) {
+        if !self.is_long_unseen() || self.trouble.lock().is_some() {
+            return;
+        }
+        let _one_at_a_time = self.asking.lock().await;
+        if self.is_long_unseen() && !matches!(tokio::time::timeout(ASK_LIMIT, self.contact()).await, Ok(Ok(_))) {
+            self.is_ours_now(); // as far as anybody can tell, until it is asked again
         }
     }
 
@@ -189,6 +238,8 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
         uploads: Notify::new(),
         spares: Mutex::new(found.spares),
         trouble: Mutex::default(),
+        seen_ours_us: AtomicU64::new(0),
+        asking: tokio::sync::Mutex::default(),
         fenced_by: AtomicU32::new(0),
         _lock: FolderLock(lock),
     });

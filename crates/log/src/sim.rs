@@ -17,9 +17,13 @@ use self::world::World;
 const STEPS: usize = 250;
 /// Seeds of a default run: a few hundred in some seconds without optimisation.
 const SEEDS: std::ops::Range<u64> = 0..300;
+/// Seeds of a proof.
+const SEEDS_PROOF: std::ops::Range<u64> = 0..5_000;
 
 fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("CAIRN_SIM_SEEDS") else { return SEEDS };
+    let Ok(text) = std::env::var("CAIRN_SIM_SEEDS") else {
+        return if std::env::var_os("CAIRN_PROOF").is_some() { SEEDS_PROOF } else { SEEDS };
+    };
     let (from, to) = text.split_once("..").unwrap_or(("0", &text));
     let number = |text: &str| text.trim().parse::<u64>().expect("CAIRN_SIM_SEEDS is FROM..TO");
     number(from)..number(to)

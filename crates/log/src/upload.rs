@@ -3,7 +3,8 @@
 //! The order is what keeps records: the object is durable, then the index names it, then the range of the write-ahead log
 //! may be used again. Every name and every byte of a step is decided before its first call, and kept until the store has
 //! answered: so a call whose answer was lost is sent again as it was. The store decides ownership in the head and nowhere
-//! else: where the head is another's, this log stops. While it acknowledges it asks every second; idle, it asks nothing.
+//! else: where the head is another's, this log stops. While it acknowledges it asks every second, and after a pause before the
+//! first acknowledgement; idle, it asks nothing.
 //!
 //! Objects are removed by their names alone, no clock is asked: those that the committed index does not name, of lower
 //! epochs, or of this one and not in flight, and that no running read holds. Higher epochs are another's business.
@@ -165,22 +166,10 @@ impl Uploader {
         }
     }
 
-    /// Asks the store whether it is still ours, and stops the log where it is not.
-    pub(crate) async fn contact(&self) -> Result<bool, StoreError> {
-        let head = self.store().head().await?.and_then(|head| HeadRecord::decode(&head.bytes));
-        // One of our own epoch may be ahead of what we know: its answer was lost.
-        match head.map(|head| head.epoch).filter(|epoch| *epoch > self.shared.epoch) {
-            Some(epoch) => {
-                self.shared.fence(epoch);
-                Ok(false)
-            }
-            None => Ok(true),
-        }
-    }
-
     /// The store has it: the index first, then what readers see, then the write-ahead log may be used again.
     fn committed(&mut self, version: HeadVersion) {
         let Some(step) = self.in_flight.take() else { return };
+        self.shared.is_ours_now();
         if step.object.is_some() {
             self.shared.counters.uploads.fetch_add(1, Ordering::Relaxed);
         }
@@ -337,7 +326,7 @@ impl Uploader {
             let Some(by_size) = by_size else {
                 let now = shared.counters.fsyncs.load(Ordering::Relaxed);
                 let acknowledges = std::mem::replace(&mut seen, now) != now;
-                if acknowledges && matches!(self.contact().await, Ok(false)) {
+                if acknowledges && matches!(shared.contact().await, Ok(false)) {
                     return None;
                 }
                 continue;

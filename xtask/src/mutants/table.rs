@@ -533,10 +533,17 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "who lost the store acknowledges until its next upload",
-        file: "crates/log/src/upload.rs",
-        before: "filter(|epoch| *epoch > self.shared.epoch)",
-        after: "filter(|epoch| *epoch < self.shared.epoch)",
+        file: "crates/log/src/open.rs",
+        before: "filter(|epoch| *epoch > self.epoch)",
+        after: "filter(|epoch| *epoch < self.epoch)",
         test: "-p cairn --test commands who_takes",
+    },
+    Mutant {
+        name: "who lost the store in a pause acknowledges once more",
+        file: "crates/log/src/open.rs",
+        before: "if !self.is_long_unseen() || self.trouble",
+        after: "if self.is_long_unseen() || self.trouble",
+        test: "-p cairn-log --lib who_lost_the_store_in_a_pause",
     },
     Mutant {
         name: "bodies that hold room wait for each other",

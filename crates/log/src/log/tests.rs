@@ -625,3 +625,29 @@ async fn what_is_left_is_uploaded_at_the_end_and_stays_in_the_local_log_where_th
     assert_eq!(all(&log).await.len(), 40);
     log.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lost_the_store_in_a_pause_acknowledges_nothing_after_it() {
+    let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let store = MemoryStore::new(1);
+    let clock = Clock::manual(cairn_clock::Timestamp::from_micros(1_000_000_000_000));
+    let with = |folder: &Path| LogOptions {
+        store: Arc::new(store.clone()),
+        upload_interval: Duration::from_secs(3_600),
+        ..options(folder)
+    };
+    let first = Log::open(with(one.path()), clock.clone(), Entropy::system()).await.expect("it opens");
+    first.create_stream(stream(), Retention::default()).await.expect("a stream");
+    put(&first, batch(1, None)).await;
+    let second = open_with(with(two.path())).await;
+    clock.advance(Duration::from_secs(5));
+    let refused = first.append(vec![batch(2, None)]).await.expect_err("it is refused before it is written");
+    assert_eq!(refused.kind(), ErrorKind::Fenced);
+    put(&second, batch(3, None)).await;
+    // A store that is away at that moment holds up nobody.
+    store.set_away(true);
+    clock.advance(Duration::from_secs(5));
+    put(&second, batch(4, None)).await;
+    second.close().await;
+    first.close().await;
+}
