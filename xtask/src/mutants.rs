@@ -20,15 +20,17 @@ use crate::tally::Tally;
 
 /// How long one test may take, compiled; a mutant that hangs past it counts as caught.
 const TEST_LIMIT: Duration = Duration::from_secs(900);
+/// How long a test may take unbroken, compiled with all that it needs from an empty cache.
+const BASELINE_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Runs the mutants whose name contains `only`.
 pub(crate) fn run(only: &str) -> anyhow::Result<Tally> {
     let tree = places::cache("mutants")?.join("tree");
-    for part in ["Cargo.toml", "Cargo.lock", "rustfmt.toml", "clippy.toml"] {
+    for part in ["Cargo.toml", "Cargo.lock", "rustfmt.toml", "clippy.toml", "README.md"] {
         std::fs::create_dir_all(&tree)?;
         std::fs::copy(places::root().join(part), tree.join(part)).with_context(|| format!("copy {part}"))?;
     }
-    for part in ["crates", "xtask", "contracts", "clients", ".cargo"] {
+    for part in ["crates", "xtask", "contracts", "clients", "docs", "examples", ".cargo"] {
         let folder = places::root().join(part);
         if folder.is_dir() {
             places::copy_tree(&folder, &tree.join(part))?;
@@ -37,7 +39,7 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let mut baselines = BTreeMap::new();
     for mutant in MUTANTS.iter().filter(|mutant| mutant.name.contains(only)) {
-        let baseline = baselines.entry(mutant.test).or_insert_with(|| test(&tree, mutant.test));
+        let baseline = baselines.entry(mutant.test).or_insert_with(|| test(&tree, mutant.test, BASELINE_LIMIT));
         let name = format!("mutant {}", mutant.name);
         match baseline {
             Ok(ended) if ended.success && !runs_something(ended) => tally.fail(&name, "its test runs nothing"),
@@ -64,7 +66,7 @@ fn is_caught(tree: &Path, mutant: &Mutant) -> anyhow::Result<()> {
         bail!("`{}` is not there exactly once in {}: bring the table up to date", mutant.before, mutant.file);
     }
     std::fs::write(&path, text.replacen(mutant.before, mutant.after, 1))?;
-    let ended = test(tree, mutant.test);
+    let ended = test(tree, mutant.test, TEST_LIMIT);
     std::fs::write(&path, &text)?;
     let ended = ended?;
     if ended.success {
@@ -79,9 +81,9 @@ fn is_caught(tree: &Path, mutant: &Mutant) -> anyhow::Result<()> {
     )
 }
 
-fn test(tree: &Path, arguments: &str) -> anyhow::Result<Ended> {
+fn test(tree: &Path, arguments: &str, limit: Duration) -> anyhow::Result<Ended> {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
     command.arg("test").args(arguments.split_whitespace()).current_dir(tree);
     command.env("CARGO_TARGET_DIR", places::cache("mutants")?.join("target")).env("CARGO_TERM_COLOR", "never");
-    Running::start(&mut command)?.follow(TEST_LIMIT, |_| ())
+    Running::start(&mut command)?.follow(limit, |_| ())
 }
