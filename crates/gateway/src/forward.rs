@@ -13,6 +13,7 @@ use crate::{
     Gateway,
     bridge::{Bridge, Going, Talk},
     call::Call,
+    pump::Beside,
     refusal::reason,
     reply::Reply,
     resume::{Interrupted, Waiting, is_answer},
@@ -180,12 +181,7 @@ impl Gateway {
                 continue;
             }
             if is_answer(&frame) {
-                call.session.settle().await;
-                while let Some(frame) = beside.at_once() {
-                    if reply.frame(frame).await.is_err() {
-                        break;
-                    }
-                }
+                self.catch_up(call, &mut beside, reply).await;
                 let Frame { event_id, message, .. } = frame;
                 let message = message.expect("a frame with a final response holds a message");
                 return Ending::Final { status: 200, session_id, event_id, message };
@@ -194,6 +190,24 @@ impl Gateway {
             if reply.frame(frame).await.is_err() && self.client_left(call) {
                 return Ending::Cancelled;
             }
+        }
+    }
+
+    /// Passes on what the server said before its answer, so that the answer overtakes nothing. What is on its way here may
+    /// be more than fits in between, so it is taken while it comes.
+    async fn catch_up(&self, call: &Call, beside: &mut Beside, reply: &mut Reply) {
+        let settled = call.session.settle();
+        tokio::pin!(settled);
+        loop {
+            let frame = tokio::select! {
+                Some(frame) = beside.next() => frame,
+                () = &mut settled => break,
+            };
+            // A client that has gone takes nothing; the rest is taken all the same, or it would be waited for.
+            let _ = reply.frame(frame).await;
+        }
+        while let Some(frame) = beside.at_once() {
+            let _ = reply.frame(frame).await;
         }
     }
 

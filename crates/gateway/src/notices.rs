@@ -144,6 +144,13 @@ impl Gateway {
     async fn ask(&self, session: &Arc<Session>, message: Message, within: Option<&Call>) -> bool {
         let id = message.id().cloned().unwrap_or_else(RawId::null);
         let limit = self.limits().call_timeout;
+        let most = self.limits().calls_per_client_max;
+        if session.asked.lock().len() >= most {
+            let refusal = Refusal::Busy { setting: "calls_per_client_max", limit: most as u64 };
+            self.metrics().refused(refusal.word());
+            self.answer_server(session, &refusal.response(Some(&id))).await;
+            return false;
+        }
         let (answered, answer) = oneshot::channel();
         let asking = self.begin_ask(session, message, within, answer, limit);
         match asking.opened.await {

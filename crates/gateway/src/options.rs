@@ -87,7 +87,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Deepest nesting of a message.
     pub nesting_depth_max: usize,
-    /// Calls in flight for one client session, or one principal where there are no sessions.
+    /// Calls in flight for one client session, or one principal where there are no sessions; and as many that its server
+    /// makes of the client.
     pub calls_per_client_max: usize,
     /// Calls in flight in all.
     pub calls_max: usize,

@@ -224,8 +224,13 @@ impl<'a> Scanner<'a> {
     fn value_goes_on(&mut self) -> Result<bool, ScanFault> {
         let slot = self.next_slot.take();
         match self.bytes.get(self.at) {
+            Some(b'{' | b'[') if self.levels.len() >= self.depth_max => {
+                self.shape.ambiguity.get_or_insert(ScanFault::TooDeep { limit: self.depth_max });
+                self.skip_nested()?;
+                Ok(false)
+            }
             Some(b'{') => {
-                self.open(true, slot)?;
+                self.open(true, slot);
                 if self.bytes.get(self.at) == Some(&b'}') {
                     self.close()?;
                     return Ok(false);
@@ -234,7 +239,7 @@ impl<'a> Scanner<'a> {
                 Ok(true)
             }
             Some(b'[') => {
-                self.open(false, None)?;
+                self.open(false, None);
                 if self.bytes.get(self.at) == Some(&b']') {
                     self.close()?;
                     return Ok(false);
@@ -291,10 +296,29 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn open(&mut self, is_object: bool, slot: Option<Slot>) -> Result<(), ScanFault> {
-        if self.levels.len() >= self.depth_max {
-            return Err(ScanFault::TooDeep { limit: self.depth_max });
+    /// Passes over what is nested too deeply, to find the end of it and the id behind: the document is refused in any
+    /// case, so what is inside need not be right.
+    fn skip_nested(&mut self) -> Result<(), ScanFault> {
+        let mut depth = 0_usize;
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at = scan_string(self.bytes, self.at)?.0;
+                    continue;
+                }
+                Some(b'{' | b'[') => depth += 1,
+                Some(b'}' | b']') => depth -= 1,
+                Some(_) => {}
+                None => return Err(ScanFault::syntax(self.at, "a closing brace or bracket")),
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Ok(());
+            }
         }
+    }
+
+    fn open(&mut self, is_object: bool, slot: Option<Slot>) {
         if let Some(slot) = slot {
             let span = Span { start: self.at, end: self.at };
             self.shape.objects[slot as usize] = Some(Object { span, members: Vec::with_capacity(8) });
@@ -302,7 +326,6 @@ impl<'a> Scanner<'a> {
         self.levels.push(Level { is_object, opened: self.at, keys_from: self.keys.len(), slot });
         self.at += 1;
         self.skip_space();
-        Ok(())
     }
 
     fn close(&mut self) -> Result<(), ScanFault> {

@@ -7,6 +7,7 @@ mod adopt;
 mod approve;
 mod bounds;
 mod demo;
+mod hostile;
 mod played;
 mod starting;
 mod store;

@@ -217,10 +217,12 @@ impl Agent {
         workflow.clone_into(&mut agent.workflow);
         let client = json!({ "name": "test", "version": "1" });
         let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client });
-        let answer =
-            answer(agent.post(&json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params })));
-        agent.session = answer.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {answer:?}"));
-        agent.post(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+        let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
+        let welcome = answer(agent.post(&hello));
+        agent.session = welcome.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {welcome:?}"));
+        // A client that hung up at once might take it back.
+        let confirmed = answer(agent.post(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })));
+        assert_eq!(confirmed.status, 202, "{confirmed:?}");
         agent
     }
 

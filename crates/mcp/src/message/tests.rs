@@ -108,3 +108,19 @@ proptest! {
         let _ = Message::parse(bytes.into(), &Limits::default());
     }
 }
+
+#[test]
+fn an_answer_that_is_nested_too_deeply_still_names_its_call() {
+    let deep = format!("{}{{\"]\": 1}}{}", "[".repeat(200), "]".repeat(200));
+    for text in [
+        format!(r#"{{"jsonrpc":"2.0","id":7,"result":{{"a":{deep}}}}}"#),
+        format!(r#"{{"jsonrpc":"2.0","result":{deep},"id":7}}"#),
+    ] {
+        let refusal = Message::parse(text.into_bytes().into(), &Limits::default()).expect_err("too deep");
+        assert_eq!(refusal.id, Some(RawId::integer(7)));
+        assert_eq!(refusal.code(), None, "{refusal}");
+    }
+    let open = format!(r#"{{"jsonrpc":"2.0","id":7,"result":{}"#, "[".repeat(200));
+    let refusal = Message::parse(open.into_bytes().into(), &Limits::default()).expect_err("it never ends");
+    assert_eq!(refusal.id, None);
+}
