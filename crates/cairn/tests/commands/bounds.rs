@@ -318,11 +318,15 @@ fn bodies_that_are_being_read_share_one_bound() {
         stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![b' '; bytes])).expect("taken");
         stream
     };
-    // What is left is not enough for the next, which gives up what it holds, and says so.
-    let slow = part(40_000);
+    // What is left is not enough for the next, which gives up what it holds, and says so. Whoever comes first is served,
+    // so it is tried until the slow one was.
     let body = long_call(60_000);
-    let refused = posted(&agent, &body);
-    busy(&refused.json(), "bodies_bytes_max", 65_536);
+    let (slow, refused) = wait_for("the slow one to be first", || {
+        let slow = part(40_000);
+        let answer = posted(&agent, &body).json();
+        answer["error"].is_object().then_some((slow, answer))
+    });
+    busy(&refused, "bodies_bytes_max", 65_536);
     works(&up);
     drop(slow);
     wait_for("room", || posted(&agent, &body).body.contains("\"result\"").then_some(()));

@@ -210,7 +210,6 @@ fn event(message: &Value) -> String {
 /// What a tool of the HTTP server does; each named after it.
 fn misbehave(asked: &Asked, stream: &mut TcpStream, elsewhere: &str) -> GoesOn {
     let Some(tool) = asked.body["params"]["name"].as_str() else { return well(asked, stream) };
-    let id = &asked.body["id"];
     let part = vec![b'x'; 64 << 10];
     let events = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
     let json_head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
@@ -277,8 +276,6 @@ fn misbehave(asked: &Asked, stream: &mut TcpStream, elsewhere: &str) -> GoesOn {
         ),
         _ => well(asked, stream),
     }
-    .then_some(!id.is_null())
-    .unwrap_or(false)
 }
 
 #[test]

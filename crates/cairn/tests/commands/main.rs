@@ -13,5 +13,6 @@ mod starting;
 mod store;
 mod support;
 mod trail;
+mod transports;
 mod up;
 mod wrap;

@@ -37,6 +37,7 @@ impl Reserved {
 pub(crate) struct Asked {
     pub(crate) method: String,
     pub(crate) path: String,
+    pub(crate) head: String,
     pub(crate) body: Value,
 }
 
@@ -44,6 +45,12 @@ impl Asked {
     /// The JSON-RPC method, or nothing.
     pub(crate) fn rpc(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
+    }
+
+    /// The value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        fields.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
     }
 
     fn read(reader: &mut BufReader<TcpStream>) -> Option<Self> {
@@ -55,12 +62,11 @@ impl Asked {
         }
         let mut words = head.split(' ');
         let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-        let length = head.lines().filter_map(|line| line.split_once(':'));
-        let length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-        let length = length.filter_map(|(_, value)| value.trim().parse().ok()).next().unwrap_or(0);
+        let asked = Self { method, path, head, body: Value::Null };
+        let length = asked.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        Some(Self { method, path, body: serde_json::from_slice(&body).unwrap_or_default() })
+        Some(Self { body: serde_json::from_slice(&body).unwrap_or_default(), ..asked })
     }
 }
 
