@@ -182,6 +182,11 @@ impl Page<'_> {
             stats.wal_limit_bytes,
         )?;
         self.counter("cairn_log_appends_refused", "Append calls refused for want of room.", stats.appends_refused)?;
+        self.counter(
+            "cairn_log_read_failures",
+            "Reads that failed: no answer, or something is missing or damaged.",
+            stats.read_failures,
+        )?;
         self.gauge("cairn_log_fenced", "1 once another process has taken the store.", u64::from(stats.is_fenced))?;
         self.counter("cairn_log_uploads", "Objects put into the store.", stats.uploads)?;
         self.counter("cairn_log_upload_failures", "Uploads that failed and are tried again.", stats.upload_failures)?;

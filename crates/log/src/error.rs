@@ -133,6 +133,12 @@ pub enum ReadError {
         /// Where.
         place: String,
     },
+    /// The index names an object that is not there.
+    #[error("object {name} is missing from the store: restore it from a copy")]
+    Missing {
+        /// Which.
+        name: String,
+    },
     /// Disk or store did not answer.
     #[error("reading failed: {reason}")]
     Failed {
@@ -147,7 +153,7 @@ impl ReadError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownStream { .. } | Self::OutOfRange { .. } => ErrorKind::Invalid,
-            Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Damaged { .. } | Self::Missing { .. } => ErrorKind::Corrupt,
             Self::Failed { .. } => ErrorKind::Retry,
         }
     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    Offset, StoreError, StreamId,
+    Offset, ReadError, StoreError, StreamId,
     index::Range,
     object::{self, Chunk, ObjectId, Stored},
     store::Store,
@@ -122,11 +122,30 @@ pub(crate) struct Fetcher {
     bytes_max: u64,
     pub(crate) reads: AtomicU64,
     pub(crate) pins: Pins,
+    /// What was said last of a read that failed.
+    told: Mutex<String>,
 }
 
 impl Fetcher {
     pub(crate) fn new(store: Arc<dyn Store>, bytes_max: u64) -> Self {
-        Self { store, cache: Mutex::default(), bytes_max, reads: AtomicU64::new(0), pins: Pins::default() }
+        Self {
+            store,
+            cache: Mutex::default(),
+            bytes_max,
+            reads: AtomicU64::new(0),
+            pins: Pins::default(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Says why a read failed, once for each reason: whoever reads asks again and again.
+    pub(crate) fn tell(&self, id: StreamId, error: &ReadError) {
+        let words = error.to_string();
+        let mut told = self.told.lock();
+        if *told != words {
+            tracing::error!(stream = %id, "a read failed: {words}");
+            *told = words;
+        }
     }
 
     /// Batches of one range from the one that holds `from` on: one at least, else up to `max_bytes`.
@@ -141,7 +160,11 @@ impl Fetcher {
         let first = chunks.partition_point(|chunk| chunk.base <= from).saturating_sub(1);
         let (mut found, mut bytes) = (Vec::new(), 0);
         for at in first..chunks.len() {
-            for stored in self.batches(range, &chunks, at).await?.iter().filter(|stored| stored.next() > from) {
+            let batches = match self.batches(range, &chunks, at).await {
+                Err(_) if !found.is_empty() => break,
+                batches => batches?,
+            };
+            for stored in batches.iter().filter(|stored| stored.next() > from) {
                 bytes += stored.bytes.len();
                 if !found.is_empty() && bytes > max_bytes {
                     return Ok(self.counted(found));
@@ -215,6 +238,9 @@ impl Fetcher {
             // A copy, so that one cached chunk does not hold all that was fetched with it.
             let piece = Bytes::copy_from_slice(&bytes[from..from + chunk.length as usize]);
             let Some(batches) = object::batches(chunk, &piece).map(Arc::new) else {
+                if let Some(first) = first {
+                    return Ok(first); // who needs the bad one hears of it
+                }
                 let what = format!("the bytes from {} to {} are bad", chunk.at, chunk.at + u64::from(chunk.length));
                 return Err(StoreError::Damaged { name: range.object.name(), what });
             };

@@ -286,6 +286,7 @@ impl Log {
             object_bytes: state.streams.values().map(|stream| stream.range_bytes()).sum(),
             objects_removed: read(&counters.objects_removed),
             object_reads: read(&self.0.shared.fetcher.reads),
+            read_failures: read(&counters.read_failures),
             appends_refused: read(&counters.appends_refused),
             wal_limit_bytes: self.0.shared.options.wal_bytes_max,
             store_away: self.0.shared.trouble.lock().is_some(),

@@ -51,6 +51,7 @@ pub(crate) struct Counters {
     pub(crate) upload_failures: AtomicU64,
     pub(crate) objects_removed: AtomicU64,
     pub(crate) appends_refused: AtomicU64,
+    pub(crate) read_failures: AtomicU64,
 }
 
 impl Counters {

@@ -193,6 +193,8 @@ pub struct LogStats {
     pub streams: u64,
     /// Appends refused because too much waits for the store or the disk.
     pub appends_refused: u64,
+    /// Reads that failed: the disk or the store did not answer, or what they hold is missing or damaged.
+    pub read_failures: u64,
     /// Bytes that may wait for the store: `wal_bytes_max`.
     pub wal_limit_bytes: u64,
     /// The last upload failed, and is tried again.

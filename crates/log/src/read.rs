@@ -4,7 +4,7 @@
 //! holds is not used again, an object that it holds is not removed. One that is gone all the same was removed because
 //! nothing needs it: the place is looked up again, and retention answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -35,8 +35,20 @@ enum Plan {
 }
 
 impl Shared {
-    /// Whole batches from the one that holds `from` on.
+    /// Whole batches from the one that holds `from` on. What is missing or damaged is said where an operator looks: a
+    /// consumer only gets a code.
     pub(crate) async fn read(&self, id: StreamId, from: Offset, max_bytes: usize) -> Result<Read, ReadError> {
+        let read = self.read_now(id, from, max_bytes).await;
+        if let Err(error) = &read
+            && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Retry)
+        {
+            self.counters.read_failures.fetch_add(1, Ordering::Relaxed);
+            self.fetcher.tell(id, error);
+        }
+        read
+    }
+
+    async fn read_now(&self, id: StreamId, from: Offset, max_bytes: usize) -> Result<Read, ReadError> {
         let mut missing = None;
         for _ in 0..LOOKUPS_MAX {
             let (plan, log_start, durable_end) = {
@@ -76,7 +88,12 @@ impl Shared {
             if left == 0 && !batches.is_empty() {
                 break;
             }
-            for stored in self.fetcher.read(id, range, from, left).await? {
+            let read = match self.fetcher.read(id, range, from, left).await {
+                // What lies before it is given out; who goes on from there hears of it.
+                Err(_) if !batches.is_empty() => break,
+                read => read?,
+            };
+            for stored in read {
                 if !batches.is_empty() && bytes + stored.bytes.len() > max_bytes {
                     return Ok(batches);
                 }
@@ -212,9 +229,11 @@ fn local(source: Source) -> Result<Bytes, ReadError> {
 
 impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
-        match error.kind() {
-            ErrorKind::Corrupt => Self::Damaged { place: error.to_string() },
-            _ => Self::Failed { reason: error.to_string() },
+        match error {
+            // Nobody dropped what lay in it, or its place would not have been found again.
+            StoreError::Missing { name } => Self::Missing { name },
+            StoreError::Damaged { name, what } => Self::Damaged { place: format!("object {name} ({what})") },
+            other => Self::Failed { reason: other.to_string() },
         }
     }
 }

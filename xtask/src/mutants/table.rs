@@ -483,6 +483,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-log --lib sim::ack",
     },
     Mutant {
+        name: "an object that is gone takes what lies before it along",
+        file: "crates/log/src/read.rs",
+        before: "Err(_) if !batches.is_empty() => break,",
+        after: "Err(_) if batches.len() == usize::MAX => break,",
+        test: "-p cairn-broker --test clients an_object_that_is_gone",
+    },
+    Mutant {
         name: "a read goes on past its part of an object",
         file: "crates/log/src/fetch.rs",
         before: "range.part.at + u64::from(range.part.bytes));",

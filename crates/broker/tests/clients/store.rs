@@ -414,3 +414,41 @@ async fn while_the_store_cannot_be_written_producers_are_refused_at_a_bound_and_
     assert_eq!(next.keys().next(), Some(&(0, sent.len() as i64)));
     served.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_that_is_gone_or_damaged_is_an_error_and_all_others_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(eager(folder.path())).await;
+    create(&served, "t", 1, &[("retention.ms", "-1")]).await;
+    let sent = send(&producer(&served), "t", 1, 0..1_500).await;
+    is_uploaded(&served).await;
+    served.end().await;
+    std::fs::remove_dir_all(folder.path().join("wal")).unwrap();
+    let mut objects = Vec::new();
+    for epoch in std::fs::read_dir(folder.path().join("objects/data")).unwrap() {
+        let names = std::fs::read_dir(epoch.unwrap().path()).unwrap();
+        objects.extend(names.map(|name| name.unwrap().path()).filter(|path| path.metadata().unwrap().len() > 10_000));
+    }
+    objects.sort();
+    let (gone, bad) = (&objects[objects.len() / 3], &objects[objects.len() / 2]);
+    assert_ne!(gone, bad, "too few objects: {objects:?}");
+    std::fs::remove_file(gone).unwrap();
+    let mut bytes = std::fs::read(bad).unwrap();
+    bytes.iter_mut().skip(200).step_by(500).for_each(|byte| *byte ^= 1);
+    std::fs::write(bad, bytes).unwrap();
+
+    let served = serve(eager(folder.path())).await;
+    let mut wire = Wire::connect(&served).await;
+    let (mut at, mut good, mut lost) = (0, 0, 0);
+    while at < 1_500 {
+        match fetch_code(&mut wire, "t", at).await.0 {
+            0 => good += 1,
+            2 => lost += 1, // CORRUPT_MESSAGE
+            code => panic!("code {code} at {at}"),
+        }
+        at += 1;
+    }
+    assert!(good > 1_000 && lost > 10, "{good} and {lost} of {}", sent.len());
+    assert!(served.broker.log().stats().read_failures >= lost);
+    served.end().await;
+}
