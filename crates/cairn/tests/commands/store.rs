@@ -141,7 +141,8 @@ fn read(kafka: &str, topic: &str, from: &BTreeMap<i32, i64>) -> Records {
         let payload = text(message.payload().expect("a value"));
         let number: u64 = payload.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
         assert_eq!(payload.len() as u64, number.to_string().len() as u64 + 1 + number % 97 * 10, "its bytes");
-        let next = found.keys().rfind(|place| place.1 == partition).map(|place| place.2 + 1);
+        let last = found.range(..(topic.to_owned(), partition + 1, 0)).next_back();
+        let next = last.filter(|(place, _)| place.1 == partition).map(|(place, _)| place.2 + 1);
         if next.is_some_and(|next| next < offset) {
             // Only retention may take what comes next from a reader, and it takes all before it too.
             let (low, _) = consumer.fetch_watermarks(topic, partition, LONG).expect("it answers");
