@@ -70,6 +70,11 @@ impl Gateway {
         if let Some(id) = session_header(head)
             && let Some(session) = self.sessions().find(server, id)
         {
+            // The stream of a 2024-11-05 server is its session: once it has ended, only a new handshake opens another.
+            if server.is_legacy_by_transport() && !session.link.is_open() {
+                self.end_session(&session, "the server's stream ended").await;
+                return Err(Early::NoSession("the server ended this session; send initialize again"));
+            }
             return Ok(session);
         }
         let plan = server.plan(Era::Legacy).await;

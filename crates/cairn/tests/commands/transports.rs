@@ -185,6 +185,8 @@ fn a_server_of_2024_11_05_works_over_http() {
     // The stream ends under a call: nobody knows what became of it, and a new session goes on.
     let lost = agent.call("hangs-up", &json!({}));
     assert_eq!(lost["error"]["data"]["cairn"], "upstream_lost", "{lost}");
+    let over = answer(agent.ask("echo", &json!({})));
+    assert!(over.status == 404 && over.body.contains("send initialize again"), "clients know what to do: {over:?}");
     let again = Agent::connect(&up.gateway, "old");
     assert_eq!(said(&again.call("echo", &json!({}))), "echoed");
     works(&up);
