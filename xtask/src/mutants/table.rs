@@ -659,9 +659,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a client that takes nothing is waited for",
-        file: "crates/gateway/src/door/http.rs",
-        before: "let sent = tokio::time::timeout(stall, wire.send(",
-        after: "let sent = tokio::time::timeout(stall * 1_000, wire.send(",
+        file: "crates/cairn/src/config.rs",
+        before: "client_stall_max: ms(set.client_stall_ms_max, default.client_stall_max),",
+        after: "client_stall_max: ms(set.client_stall_ms_max.map(|ms| ms * 1_000), default.client_stall_max),",
         test: "-p cairn --test commands takes_nothing",
     },
     Mutant {

@@ -120,8 +120,10 @@ fn last(answer: &Answer) -> Value {
 fn a_child_that_misbehaves_harms_nobody_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let bad = scripted(folder.path());
-    let limits = format!("message_bytes_max = {MESSAGE_BYTES_MAX}\ncall_timeout_ms = 6000\nclient_queue_max = 64");
-    let up = bounded(folder.path(), &limits, &bad);
+    // So many calls that what the server asks fills every queue between it and the client.
+    let limits =
+        format!("message_bytes_max = {MESSAGE_BYTES_MAX}\ncall_timeout_ms = 6000\ncalls_per_client_max = 1000");
+    let up = bounded(folder.path(), &format!("{limits}\nclient_queue_max = 64"), &bad);
     let data = folder.path().join("data");
     let agent = Agent::connect(&up.gateway, "bad");
     let call = |tool: &str| last(&answer(agent.ask(tool, &json!({}))));
