@@ -306,6 +306,18 @@ fn a_call_that_takes_too_long_ends_and_says_so() {
     up.end();
 }
 
+/// Whether the process at the other end of a connection of this machine has taken all that was sent.
+fn is_read(stream: &TcpStream) -> bool {
+    let (near, far) = (stream.local_addr().expect("bound").port(), stream.peer_addr().expect("connected").port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("the system's connections");
+    table.lines().any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, local, remote, _, queues, ..] = fields[..] else { return false };
+        let is = |address: &str, port: u16| address.ends_with(&format!(":{port:04X}"));
+        is(local, far) && is(remote, near) && queues.ends_with(":00000000")
+    })
+}
+
 #[test]
 fn bodies_that_are_being_read_share_one_bound() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -323,6 +335,7 @@ fn bodies_that_are_being_read_share_one_bound() {
     let body = long_call(60_000);
     let (slow, refused) = wait_for("the slow one to be first", || {
         let slow = part(40_000);
+        wait_for("its part to be read", || is_read(&slow).then_some(()));
         let answer = posted(&agent, &body).json();
         answer["error"].is_object().then_some((slow, answer))
     });
