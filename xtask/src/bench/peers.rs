@@ -94,8 +94,9 @@ for _ in range(60):
 sys.exit("the tools of the server do not appear")
 "#;
 
-/// `ContextForge` with its defaults (SQLite, tokens asked for), told that servers may be on this machine. It answers
-/// `resources/read` from what it registered itself, and takes no resource with the canned server's scheme.
+/// `ContextForge` with its defaults (SQLite, tokens asked for), told that servers may be on this machine, and without its
+/// limit of calls a minute. It answers `resources/read` from what it registered itself, and takes no resource with the
+/// canned server's scheme.
 fn contextforge(_: &Path, upstream: &str) -> anyhow::Result<Peer> {
     version("python3", "--version").context("python3 is not installed")?;
     let folder = places::cache("bench-contextforge")?;
@@ -116,6 +117,9 @@ fn contextforge(_: &Path, upstream: &str) -> anyhow::Result<Peer> {
         ("DATABASE_URL", format!("sqlite:///{}/mcp.db", data.display())),
         ("SSRF_ALLOW_LOCALHOST", "true".to_owned()),
         ("SSRF_ALLOW_PRIVATE_NETWORKS", "true".to_owned()),
+        // It answers a hundred calls a minute by default.
+        ("RATE_LIMITING_ENABLED", "false".to_owned()),
+        ("TOOL_RATE_LIMIT", "1000000000".to_owned()),
         ("LOG_LEVEL", "ERROR".to_owned()),
         ("HOME", data.display().to_string()),
     ];
