@@ -98,7 +98,14 @@ pub(crate) async fn measure(
         let turns = take_turns(stage, &targets, Method::Tool, clients, effort).await?;
         let after = counters(stage).await?;
         strict(&turns, clients, report);
-        let calls = turns.rounds.iter().map(|round| round["Cairn"].latencies.len()).sum::<usize>();
+        let cairn = |round: &BTreeMap<String, Round>| {
+            ["Cairn", OVER_STDIO]
+                .into_iter()
+                .filter_map(|name| round.get(name))
+                .map(|round| round.latencies.len())
+                .sum::<usize>()
+        };
+        let calls = turns.rounds.iter().map(cairn).sum();
         group_commit(&before, &after, clients, calls, report);
     }
     Ok(())
@@ -149,11 +156,26 @@ async fn take_turns(
         turns.syncs.push(tokio::task::spawn_blocking(move || disk.syncs(SYNCS_WITHIN)).await??);
         let mut round = BTreeMap::new();
         for target in targets {
-            round.insert(target.name.clone(), load::round(target, method, clients, effort.slice).await?);
+            if !turns.names.contains(&target.name) {
+                continue;
+            }
+            match load::round(target, method, clients, effort.slice).await {
+                Ok(took) => drop(round.insert(target.name.clone(), took)),
+                // What somebody else's program does not bear is said, and left out; the run goes on.
+                Err(error) if is_peer(&target.name) => {
+                    eprintln!("{} is left out with {clients} clients: {error:#}", target.name);
+                    turns.names.retain(|name| *name != target.name);
+                }
+                Err(error) => return Err(error),
+            }
         }
         turns.rounds.push(round);
     }
     Ok(turns)
+}
+
+fn is_peer(name: &str) -> bool {
+    !matches!(name, "direct" | "byte relay" | "Cairn" | OVER_STDIO)
 }
 
 fn clients_word(clients: usize) -> String {
@@ -164,8 +186,7 @@ fn clients_word(clients: usize) -> String {
 fn common(section: &'static str, turns: &Turns, clients: usize, report: &mut Report) {
     let who = clients_word(clients);
     for name in &turns.names {
-        let is_peer = !matches!(name.as_str(), "direct" | "byte relay" | "Cairn" | OVER_STDIO);
-        let noted = |row: Row| if is_peer { row.note(PEER_NOTE) } else { row };
+        let noted = |row: Row| if is_peer(name) { row.note(PEER_NOTE) } else { row };
         let mut row = noted(Row::new(section, format!("{who}: {name}"), turns.calls(name), "calls/s"));
         if name != "byte relay" {
             let ratio = turns.each(|round| round[name].calls_per_second / round["byte relay"].calls_per_second);
