@@ -338,11 +338,7 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| "warn".into());
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
-    // One processor is left to the log's writer and to uploads. With two, a second worker made calls slower: most of what
-    // one task starts is for another that could run at once where it is, and waking a thread for it costs more.
-    let workers = std::thread::available_parallelism().map_or(1, |processors| (processors.get() - 1).max(1));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
         .enable_all()
         .build()
         .expect("a runtime needs threads and epoll, and nothing runs without");
