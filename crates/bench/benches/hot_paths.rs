@@ -65,6 +65,9 @@ fn main() {
     if wants("decide") {
         runtime.block_on(decide());
     }
+    if wants("decide") {
+        decide_among_many();
+    }
     if wants("forward") {
         runtime.block_on(forward());
     }
@@ -263,6 +266,85 @@ async fn decide() {
     let (authorizer, entities) = (Authorizer::new(), Entities::empty());
     let base = async || authorizer.is_authorized(&request, &policies, &entities);
     compare("decide one call, 4 policies", run, "Cedar alone on a ready request", base).await;
+}
+
+/// Policies of the large set.
+const MANY_POLICIES: usize = 1_000;
+/// Entities beside it.
+const MANY_ENTITIES: usize = 10_000;
+/// Decisions that are timed one by one.
+const MANY_DECISIONS: usize = 20_000;
+
+/// A set as a large company might have it: most policies name a tool, some a server, a group or only a condition.
+fn many_policies() -> String {
+    (0..MANY_POLICIES)
+        .map(|i| match i % 20 {
+            0 => format!(
+                "@id(\"p{i}\") permit(principal in Group::\"g{}\", action == Action::\"tools/call\", resource in Server::\"s{}\");\n",
+                i % 100,
+                i % 50
+            ),
+            1 if i < 100 => format!(
+                "@id(\"p{i}\") forbid(principal, action == Action::\"tools/call\", resource) when {{ context has arguments && context.arguments has n{i} }};\n"
+            ),
+            k => format!(
+                "@id(\"p{i}\") {}(principal, action == Action::\"tools/call\", resource == Tool::\"s{}/t{}\");\n",
+                if k == 2 { "forbid" } else { "permit" },
+                i % 50,
+                i / 50
+            ),
+        })
+        .collect()
+}
+
+/// One decision after another, by many users on many tools, with a thousand policies and ten thousand entities: how long
+/// the middle one takes, and the hundredth slowest. Beside it Cedar on all policies at once.
+fn decide_among_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = many_policies();
+    std::fs::write(folder.path().join("bench.cedar"), &policies).unwrap();
+    let people: Vec<_> = (0..MANY_ENTITIES)
+        .map(|i| {
+            let group = serde_json::json!({ "type": "Group", "id": format!("g{}", i % 100) });
+            serde_json::json!({ "uid": { "type": "User", "id": format!("u{i}") }, "attrs": { "level": i % 5 }, "parents": [group] })
+        })
+        .collect();
+    std::fs::write(folder.path().join("entities.json"), serde_json::to_vec(&people).unwrap()).unwrap();
+    let store = PolicyStore::open(Some(folder.path().to_owned())).unwrap();
+    let questions: Vec<Question> = (0..2_000)
+        .map(|i| Question {
+            principal: format!("u{}", i * 37 % 500),
+            action: "tools/call".to_owned(),
+            direction: Direction::ToServer,
+            server: format!("s{}", i % 50),
+            target: Target::tool(format!("t{}", i % 20)),
+            arguments: Some(serde_json::json!({ "text": "What is the state of order 4711?" })),
+            context: serde_json::Map::new(),
+        })
+        .collect();
+    let mut taken: Vec<f64> = (0..MANY_DECISIONS)
+        .map(|i| {
+            let began = Instant::now();
+            black_box(store.decide(&questions[i * 7 % questions.len()]));
+            began.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    let set: PolicySet = policies.parse().unwrap();
+    let uid = |text: &str| text.parse::<EntityUid>().unwrap();
+    let (user, action, tool) = (uid(r#"User::"u7""#), uid(r#"Action::"tools/call""#), uid(r#"Tool::"s7/t7""#));
+    let request = Request::new(user, action, tool, Context::empty(), None).unwrap();
+    let (authorizer, entities) = (Authorizer::new(), Entities::empty());
+    let whole = (0..200).map(|_| {
+        let began = Instant::now();
+        black_box(authorizer.is_authorized(&request, &set, &entities));
+        began.elapsed().as_secs_f64() * 1e6
+    });
+    let whole = median(whole.collect());
+    taken.sort_by(f64::total_cmp);
+    for (name, at) in [("p50", taken.len() / 2), ("p99", taken.len() * 99 / 100)] {
+        let path = format!("decide among {MANY_POLICIES} policies and {MANY_ENTITIES} entities, {name}");
+        println!("| {path} | {:.2} | Cedar alone on all policies | {whole:.2} | {:.2} |", taken[at], taken[at] / whole);
+    }
 }
 
 /// One call to an HTTP server through the link. Against the bare HTTP client on a connection of its own.

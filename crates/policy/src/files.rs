@@ -1,4 +1,4 @@
-//! Reads the `*.cedar` files of a folder, within bounds.
+//! Reads the files of a policies folder, within bounds: `*.cedar`, and `entities.json`.
 //!
 //! The store calls it at start, at each reload and at each look for changes. Files are ordered by name. It must never
 //! follow into folders below, and never read more than its bounds.
@@ -7,12 +7,14 @@ use std::{fs, io::Read, path::Path, path::PathBuf};
 
 use cairn_contract::{PolicyFile, sha256_text};
 
-use crate::PolicyError;
+use crate::{PolicyError, directory::ENTITIES_FILE};
 
 /// Most policy files that a folder may hold.
 pub const FILES_MAX: usize = 256;
 /// Largest policy file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Largest file of entities, in bytes.
+pub const ENTITIES_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// A policy file as read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,9 +28,14 @@ impl SourceFile {
     pub(crate) fn digest(&self) -> PolicyFile {
         PolicyFile { name: self.name.clone(), digest: sha256_text(&self.bytes) }
     }
+
+    /// Whether it holds policies.
+    pub(crate) fn is_policies(&self) -> bool {
+        self.name != ENTITIES_FILE
+    }
 }
 
-/// Every `*.cedar` file directly in `folder`, ordered by name.
+/// Every file directly in `folder` that counts, ordered by name.
 pub(crate) fn read_folder(folder: &Path) -> Result<Vec<SourceFile>, PolicyError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -37,7 +44,8 @@ pub(crate) fn read_folder(folder: &Path) -> Result<Vec<SourceFile>, PolicyError>
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let path = entry.map_err(failed(folder))?.path();
-        if path.extension().is_none_or(|extension| extension != "cedar") {
+        let is_entities = path.file_name().is_some_and(|name| name == ENTITIES_FILE);
+        if !is_entities && path.extension().is_none_or(|extension| extension != "cedar") {
             continue;
         }
         if !fs::metadata(&path).map_err(failed(&path))?.is_file() {
@@ -47,14 +55,12 @@ pub(crate) fn read_folder(folder: &Path) -> Result<Vec<SourceFile>, PolicyError>
             let what = format!("it holds more than {FILES_MAX} policy files");
             return Err(PolicyError::TooLarge { path: folder.to_owned(), what });
         }
+        let bytes_max = if is_entities { ENTITIES_BYTES_MAX } else { FILE_BYTES_MAX };
         let mut bytes = Vec::new();
         let file = fs::File::open(&path).map_err(failed(&path))?;
-        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed(&path))?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(PolicyError::TooLarge {
-                path,
-                what: format!("a policy file has at most {FILE_BYTES_MAX} bytes"),
-            });
+        file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed(&path))?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(PolicyError::TooLarge { path, what: format!("this file has at most {bytes_max} bytes") });
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         files.push(SourceFile { path, name, bytes });

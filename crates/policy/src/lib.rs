@@ -19,16 +19,26 @@
 //! ```
 
 mod arguments;
+mod compile;
+mod directory;
 mod error;
 mod files;
+mod index;
+mod names;
 mod question;
+mod rules;
 mod set;
 mod store;
+mod subjects;
 mod verdict;
 
+#[cfg(test)]
+mod slice_tests;
+
 pub use arguments::{ARGUMENT_BYTES_MAX, ARGUMENT_DEPTH_MAX, ARGUMENT_VALUES_MAX};
+pub use directory::ENTITIES_MAX;
 pub use error::{PolicyError, PolicyProblem};
-pub use files::{FILE_BYTES_MAX, FILES_MAX};
+pub use files::{ENTITIES_BYTES_MAX, FILE_BYTES_MAX, FILES_MAX};
 pub use question::Question;
 pub use set::OBSERVE;
 pub use store::{Change, PolicyStore};

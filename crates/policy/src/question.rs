@@ -9,16 +9,16 @@
 //!
 //! The same mapped JSON makes the Cedar request and `inputs`, so that what is recorded is what was decided on.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_contract::{Direction, Target, canonical_value, write_canonical};
-use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression};
-use parking_lot::Mutex;
+use cedar_policy::{Context, Entities, EntityTypeName, EntityUid, PolicySet, Request};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{map, to_cedar};
+use crate::names::{ACTION, PROMPT, RESOURCE, SERVER, TOOL, USER, uid};
+use crate::subjects::Subjects;
 
 /// What the gateway asks.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,79 +51,76 @@ pub(crate) struct Asked {
 /// Who asks for what at which server, as Cedar takes it: the part of a question that comes again and again.
 #[derive(Debug)]
 pub(crate) struct Known {
+    /// What a decision can come to, and no more.
     pub(crate) entities: Entities,
+    /// The policies whose scope holds.
+    pub(crate) slice: Arc<PolicySet>,
     principal: EntityUid,
+    action: EntityUid,
     resource: EntityUid,
-    /// `"entities":[…],"principal":{…},"resource":{…}`, the end of the canonical inputs.
-    inputs: String,
+    /// `{"action":{…},"context":`, the beginning of the canonical inputs.
+    begin: String,
+    /// `,"entities":[…],"principal":{…},"resource":{…}}`, their end.
+    end: String,
 }
 
-/// The subjects that were asked about of late, each made once.
-#[derive(Debug, Default)]
-pub(crate) struct Subjects(Mutex<HashMap<String, Arc<Known>>>);
+/// The entities that a question is about.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) principal: EntityUid,
+    pub(crate) action: EntityUid,
+    pub(crate) resource: EntityUid,
+    pub(crate) server: EntityUid,
+}
 
-/// So many subjects are kept; where more come, all are forgotten and made again.
-const SUBJECTS_MAX: usize = 1_024;
-/// A subject with longer names than this is made each time, so that what is kept is bounded in bytes.
-const SUBJECT_BYTES_MAX: usize = 512;
-
-impl Subjects {
-    fn of(&self, question: &Question) -> Arc<Known> {
-        let key = question.subject();
-        if key.len() > SUBJECT_BYTES_MAX {
-            return Arc::new(question.known());
+impl Named {
+    /// Principal, server, resource: the server only once, where it is the resource.
+    pub(crate) fn roots(&self) -> Vec<EntityUid> {
+        let mut roots = vec![self.principal.clone(), self.server.clone()];
+        if self.resource != self.server {
+            roots.push(self.resource.clone());
         }
-        if let Some(known) = self.0.lock().get(&key) {
-            return Arc::clone(known);
-        }
-        let known = Arc::new(question.known());
-        let mut kept = self.0.lock();
-        if kept.len() >= SUBJECTS_MAX {
-            kept.clear();
-        }
-        kept.insert(key, Arc::clone(&known));
-        known
+        roots
     }
 }
 
-static USER: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("User"));
-static ACTION: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Action"));
-static SERVER: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Server"));
-static TOOL: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Tool"));
-static PROMPT: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Prompt"));
-static RESOURCE: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Resource"));
-
-fn type_name(name: &str) -> EntityTypeName {
-    name.parse().expect("a plain identifier is the name of an entity type")
-}
-
-fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
-    EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+impl Known {
+    /// Of the entities as Cedar's JSON has them, the first ones being those that the question names.
+    pub(crate) fn new(named: Named, entities: &[Value], slice: Arc<PolicySet>) -> Self {
+        let reference = |uid: &EntityUid| json!({ "type": uid.type_name().to_string(), "id": uid.id().unescaped() });
+        let begin = format!("{{\"action\":{},\"context\":", canonical_value(&reference(&named.action)));
+        // In the order that canonical JSON wants: all of this sorts behind the context.
+        let end = canonical_value(&json!({
+            "entities": entities, "principal": reference(&named.principal), "resource": reference(&named.resource),
+        }));
+        let end = format!(",{}", &end[1..]);
+        let entities = Entities::from_json_value(Value::Array(entities.to_vec()), None)
+            .expect("entities that were read once are read again");
+        let Named { principal, action, resource, .. } = named;
+        Self { entities, slice, principal, action, resource, begin, end }
+    }
 }
 
 impl Question {
-    /// The Cedar request, its entities and the record of both.
-    pub(crate) fn ask(&self, subjects: &Subjects) -> Asked {
-        let known = subjects.of(self);
+    /// The Cedar request, its entities and the record of both; `make` makes what is not kept.
+    pub(crate) fn ask(&self, subjects: &Subjects, make: impl FnOnce(Named) -> Known) -> Asked {
+        let known = subjects.of(&self.subject(), || make(self.named()));
         let (context, hides) = self.cedar_context();
-        let action = canonical_value(&json!({"type": "Action", "id": self.action}));
         let context = Value::Object(context);
-        // In the order that canonical JSON wants: what `known` holds sorts behind these two.
-        let mut inputs = format!("{{\"action\":{action},\"context\":");
+        let mut inputs = String::with_capacity(known.begin.len() + known.end.len() + 256);
+        inputs.push_str(&known.begin);
         write_canonical(&mut inputs, &context);
-        inputs.push(',');
-        inputs.push_str(&known.inputs);
-        inputs.push('}');
+        inputs.push_str(&known.end);
         let Value::Object(context) = context else { unreachable!("it was made an object above") };
         let pairs = context.into_iter().map(|(name, value)| (name, to_cedar(value)));
         let context = Context::from_pairs(pairs).expect("literal values, each name once, always make a context");
-        let action = uid(&ACTION, &self.action);
-        let request = Request::new(known.principal.clone(), action, known.resource.clone(), context, None)
+        let (principal, action, resource) = (known.principal.clone(), known.action.clone(), known.resource.clone());
+        let request = Request::new(principal, action, resource, context, None)
             .expect("a request without a schema has nothing to disagree with");
         Asked { request, known, inputs: Bytes::from(inputs), hides }
     }
 
-    /// What [`Question::known`] depends on, and nothing else. Lengths stand before names, so that no two are alike.
+    /// What the kept part depends on, and nothing else. Lengths stand before names, so that no two are alike.
     fn subject(&self) -> String {
         let kind = match &self.target {
             Target::Tool { .. } => 't',
@@ -132,28 +129,24 @@ impl Question {
             Target::None => '-',
         };
         let target = self.target.name().unwrap_or_default();
-        format!("{kind}{}:{}{}:{}{target}", self.principal.len(), self.principal, self.server.len(), self.server)
+        let mut key = String::with_capacity(self.principal.len() + self.server.len() + self.action.len() + 40);
+        key.push(kind);
+        for name in [&self.principal, &self.server, &self.action] {
+            key.push_str(&name.len().to_string());
+            key.push(':');
+            key.push_str(name);
+        }
+        key.push_str(target);
+        key
     }
 
-    fn known(&self) -> Known {
-        let (kind, resource_id) = self.resource();
-        let server = json!({"type": "Server", "id": self.server});
-        let principal = json!({"type": "User", "id": self.principal});
-        let resource = json!({"type": kind.to_string(), "id": resource_id});
-        let mut entities = vec![
-            json!({"uid": principal, "attrs": {"name": self.principal}, "parents": []}),
-            json!({"uid": server, "attrs": {"name": self.server}, "parents": []}),
-        ];
-        if let Some(name) = self.target.name() {
-            entities
-                .push(json!({"uid": resource, "attrs": {"name": name, "server": self.server}, "parents": [server]}));
-        }
-        let inputs = canonical_value(&json!({ "principal": principal, "resource": resource, "entities": entities }));
-        Known {
-            entities: self.entities(kind, &resource_id),
+    fn named(&self) -> Named {
+        let (kind, id) = self.resource();
+        Named {
             principal: uid(&USER, &self.principal),
-            resource: uid(kind, &resource_id),
-            inputs: inputs[1..inputs.len() - 1].to_owned(),
+            action: uid(&ACTION, &self.action),
+            resource: uid(kind, &id),
+            server: uid(&SERVER, &self.server),
         }
     }
 
@@ -197,24 +190,6 @@ impl Question {
         context.insert("server".to_owned(), Value::from(self.server.as_str()));
         (context, hides)
     }
-
-    fn entities(&self, kind: &EntityTypeName, resource_id: &str) -> Entities {
-        let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
-        let named = |uid, name: &str| {
-            Entity::new(uid, HashMap::from([("name".to_owned(), text(name))]), HashSet::new())
-                .expect("literal attributes always evaluate")
-        };
-        let mut entities =
-            vec![named(uid(&USER, &self.principal), &self.principal), named(uid(&SERVER, &self.server), &self.server)];
-        if let Some(name) = self.target.name() {
-            let attributes =
-                HashMap::from([("name".to_owned(), text(name)), ("server".to_owned(), text(&self.server))]);
-            let parents = HashSet::from([uid(&SERVER, &self.server)]);
-            let entity = Entity::new(uid(kind, resource_id), attributes, parents);
-            entities.push(entity.expect("literal attributes always evaluate"));
-        }
-        Entities::from_entities(entities, None).expect("three entities of different types, one below another, agree")
-    }
 }
 
 #[cfg(test)]
@@ -223,7 +198,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::{Question, SUBJECTS_MAX, Subjects};
+    use super::Question;
+    use crate::{set::ActiveSet, subjects::SUBJECTS_MAX};
 
     fn question(principal: &str, server: &str, target: Target, arguments: Value) -> Question {
         Question {
@@ -248,15 +224,17 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         /// What is kept of others never gets into a question, and the inputs are canonical as a whole.
         #[test]
         fn what_is_kept_changes_nothing(
-            asked in proptest::collection::vec(("[a-c:1]{0,3}", "[a-c:1]{0,3}", target(), "[a-z\"é]{0,5}"), 1..40),
+            asked in proptest::collection::vec(("[a-c:1]{0,3}", "[a-c:1]{0,3}", target(), "[a-z\"é]{0,5}"), 1..24),
         ) {
-            let shared = Subjects::default();
+            let shared = ActiveSet::observe();
             for (principal, server, target, text) in asked {
                 let question = question(&principal, &server, target, json!({ "z": text, "a": [text] }));
-                let (kept, alone) = (question.ask(&shared), question.ask(&Subjects::default()));
+                let (kept, alone) = (shared.ask(&question), ActiveSet::observe().ask(&question));
                 prop_assert_eq!(&kept.inputs, &alone.inputs);
                 prop_assert_eq!(&kept.known.entities, &alone.known.entities);
                 prop_assert_eq!(kept.request.principal(), alone.request.principal());
@@ -271,12 +249,14 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let subjects = Subjects::default();
+        let set = ActiveSet::observe();
         for i in 0..SUBJECTS_MAX + 2 {
-            question("p", "s", Target::tool(i.to_string()), json!({})).ask(&subjects);
-            question("p", "s", Target::tool("x".repeat(1_000) + &i.to_string()), json!({})).ask(&subjects);
-            assert!(subjects.0.lock().len() <= SUBJECTS_MAX);
+            set.ask(&question("p", "s", Target::tool(i.to_string()), json!({})));
+            if i % 64 == 0 {
+                set.ask(&question("p", "s", Target::tool("x".repeat(1_000) + &i.to_string()), json!({})));
+            }
         }
-        assert!(subjects.0.lock().keys().all(|key| key.len() < 1_000));
+        let kept = set.subjects().keys();
+        assert!(kept.len() <= SUBJECTS_MAX && kept.iter().all(|key| key.len() < 1_000), "{}", kept.len());
     }
 }

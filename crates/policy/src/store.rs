@@ -14,7 +14,6 @@ use parking_lot::{Mutex, RwLock};
 use crate::{
     Permit, PolicyError, Question, Ruling, Verdict,
     files::{SourceFile, read_folder},
-    question::Subjects,
     set::ActiveSet,
 };
 
@@ -30,7 +29,6 @@ struct Inner {
     /// What was last read, good or bad: only a difference to it is a change. Held over a whole reload, so that two
     /// cannot overtake each other.
     seen: Mutex<Vec<PolicyFile>>,
-    subjects: Subjects,
 }
 
 #[derive(Debug)]
@@ -100,7 +98,7 @@ impl PolicyStore {
         let files = folder.as_ref().map_or_else(|| Ok(Vec::new()), Folder::read)?;
         let seen = fingerprint(&files);
         let active = RwLock::new(Arc::new(ActiveSet::compile(&files)?));
-        Ok(Self(Arc::new(Inner { folder, clock, active, seen: Mutex::new(seen), subjects: Subjects::default() })))
+        Ok(Self(Arc::new(Inner { folder, clock, active, seen: Mutex::new(seen) })))
     }
 
     /// The version in force: `sha256:<hex>`, or `observe`.
@@ -127,7 +125,7 @@ impl PolicyStore {
     pub fn decide(&self, question: &Question) -> Verdict {
         let started = self.0.clock.now();
         let active = Arc::clone(&self.0.active.read());
-        let asked = question.ask(&self.0.subjects);
+        let asked = active.ask(question);
         let said = active.decide(&asked);
         let outcome = if said.permit {
             let digest = sha256_text(&asked.inputs);
@@ -173,7 +171,7 @@ impl PolicyStore {
         };
         *seen = fingerprint(&files);
         let before = Arc::clone(&self.0.active.read());
-        if files.is_empty() && !before.is_observing() {
+        if !files.iter().any(SourceFile::is_policies) && !before.is_observing() {
             return Err(PolicyError::Emptied { path: folder.path.clone() });
         }
         let next = ActiveSet::compile(&files)?;

@@ -105,6 +105,27 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-policy",
     },
     Mutant {
+        name: "a policy for a group or a server is left out of the slice",
+        file: "crates/policy/src/index.rs",
+        before: "self.uid == other || self.ancestors.contains(other)",
+        after: "self.uid == other",
+        test: "-p cairn-policy --lib slice_and_whole",
+    },
+    Mutant {
+        name: "an entity that a condition names is not handed to the engine",
+        file: "crates/policy/src/rules.rs",
+        before: "let mentioned: Vec<EntityUid> = if self.mentions.is_empty()",
+        after: "let mentioned: Vec<EntityUid> = if !self.mentions.is_empty()",
+        test: "-p cairn-policy --lib slice_and_whole",
+    },
+    Mutant {
+        name: "what is kept of a question forgets who asked",
+        file: "crates/policy/src/question.rs",
+        before: "for name in [&self.principal, &self.server, &self.action] {",
+        after: "for name in [&self.server, &self.action] {",
+        test: "-p cairn-policy --lib what_is_kept",
+    },
+    Mutant {
         name: "adopt shows the values of variables and headers",
         file: "crates/cairn/src/adopt/shown.rs",
         before: "\"env\" | \"headers\" =>",

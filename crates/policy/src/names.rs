@@ -1,0 +1,51 @@
+//! The names of Cairn's entities, and what every entity of a type has whether a file describes it or not.
+//!
+//! `User::"<principal>"`, `Server::"<server>"`, `Tool::"<server>/<tool>"` and so on: each has `name`, and what belongs to
+//! a server has `server` and is in it. The question and the file of entities both ask here, so that they cannot differ.
+
+use std::sync::LazyLock;
+
+use cedar_policy::{EntityId, EntityTypeName, EntityUid};
+use serde_json::{Map, Value, json};
+
+/// Who may call.
+pub(crate) static USER: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("User"));
+/// What is asked.
+pub(crate) static ACTION: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Action"));
+/// A server of the configuration.
+pub(crate) static SERVER: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Server"));
+/// A server's tool.
+pub(crate) static TOOL: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Tool"));
+/// A server's prompt.
+pub(crate) static PROMPT: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Prompt"));
+/// A server's resource.
+pub(crate) static RESOURCE: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Resource"));
+
+fn type_name(name: &str) -> EntityTypeName {
+    name.parse().expect("a plain identifier is the name of an entity type")
+}
+
+/// The entity of that type and id.
+pub(crate) fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+/// The attributes and parents that Cairn gives an entity of that type and id.
+pub(crate) fn own(kind: &str, id: &str) -> (Map<String, Value>, Vec<Value>) {
+    let mut attributes = Map::new();
+    let mut parents = Vec::new();
+    let mut name = id;
+    match kind {
+        "Tool" | "Prompt" | "Resource" => {
+            // A server's name holds no slash; a resource's name may.
+            let (server, within) = id.split_once('/').unwrap_or((id, ""));
+            name = within;
+            attributes.insert("server".to_owned(), json!(server));
+            parents.push(json!({ "type": "Server", "id": server }));
+        }
+        "Server" => drop(attributes.insert("server".to_owned(), json!(id))),
+        _ => {}
+    }
+    attributes.insert("name".to_owned(), json!(name));
+    (attributes, parents)
+}
