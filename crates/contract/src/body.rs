@@ -6,8 +6,8 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
-    CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, CatalogChanged,
-    CatalogDefined, ContextChanged, ContextListed, ContextPrompt, ContextRead, EventType, NoticePassed,
+    AccessRefused, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled,
+    CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt, ContextRead, EventType, NoticePassed,
     PolicyActivated, PolicyLoaded, PolicyRejected, SessionClosed, SessionOpened, Target,
 };
 
@@ -92,6 +92,7 @@ bodies!(
     PolicyLoaded,
     PolicyActivated,
     PolicyRejected,
+    AccessRefused,
 );
 
 impl Body {

@@ -46,6 +46,9 @@ pub struct Common {
     /// Who acts, as Cairn verified it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    /// Through which OAuth client or agent, as Cairn verified it: `<issuer>/<client id>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// The client's name as it says it: a claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_name: Option<String>,

@@ -47,6 +47,8 @@ pub enum EventType {
     PolicyActivated,
     /// `policy.rejected`
     PolicyRejected,
+    /// `access.refused`
+    AccessRefused,
 }
 
 /// What stands before the name in `ce_type`.
@@ -54,7 +56,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -74,6 +76,7 @@ impl EventType {
         Self::PolicyLoaded,
         Self::PolicyActivated,
         Self::PolicyRejected,
+        Self::AccessRefused,
     ];
 
     /// The name, such as `call.intent`.
@@ -99,6 +102,7 @@ impl EventType {
             Self::PolicyLoaded => "policy.loaded",
             Self::PolicyActivated => "policy.activated",
             Self::PolicyRejected => "policy.rejected",
+            Self::AccessRefused => "access.refused",
         }
     }
 
@@ -124,6 +128,7 @@ impl EventType {
             Self::ContextRead | Self::ContextChanged | Self::ContextListed | Self::ContextPrompt => Topic::Context,
             Self::CatalogDefined | Self::CatalogChanged => Topic::Catalog,
             Self::PolicyLoaded | Self::PolicyActivated | Self::PolicyRejected => Topic::Policies,
+            Self::AccessRefused => Topic::Operators,
         }
     }
 

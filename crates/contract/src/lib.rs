@@ -5,6 +5,7 @@
 //! in `contracts/` by this crate's tests. This crate must never do I/O, and must never know where events are stored, how
 //! MCP looks on the wire, or how policy decides.
 
+mod access;
 mod body;
 mod call;
 mod canonical;
@@ -25,6 +26,7 @@ mod stored;
 mod topic;
 mod workflow;
 
+pub use access::{AccessRefused, CredentialKind};
 pub use body::{Body, BodyError};
 pub use call::{
     ApprovalState, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, Claimed,
@@ -44,7 +46,7 @@ pub use event_type::EventType;
 pub use hlc::{Hlc, HlcError};
 pub use partition::{murmur2, partition_for};
 pub use policy::{PolicyActivated, PolicyFile, PolicyLoaded, PolicyRejected};
-pub use schema::{Contract, contract};
+pub use schema::{Contract, contract, contracts};
 pub use session::{Implementation, NoticePassed, SessionClosed, SessionOpened};
 pub use stored::{ContractName, StoredError, StoredEvent};
 pub use topic::{Topic, TopicSpec, topics};

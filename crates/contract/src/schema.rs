@@ -25,8 +25,8 @@ pub struct Contract {
 }
 
 impl Contract {
-    fn new(event_type: EventType, schema: &'static str) -> Self {
-        Self { name: event_type.name(), version: 1, schema, guid: guid(schema) }
+    fn new(event_type: EventType, version: u32, schema: &'static str) -> Self {
+        Self { name: event_type.name(), version, schema, guid: guid(schema) }
     }
 
     /// The URI in `ce_dataschema`, which is the schema's `$id`.
@@ -53,41 +53,53 @@ fn guid(schema: &str) -> Uuid {
     Uuid::from_bytes(Md5::digest(parsed.to_string()).into())
 }
 
-static CONTRACTS: LazyLock<[Contract; EventType::ALL.len()]> =
-    LazyLock::new(|| EventType::ALL.map(|event_type| Contract::new(event_type, text(event_type))));
+static CONTRACTS: LazyLock<[Vec<Contract>; EventType::ALL.len()]> = LazyLock::new(|| {
+    EventType::ALL.map(|event_type| {
+        let numbered = (1..).zip(texts(event_type));
+        numbered.map(|(version, schema)| Contract::new(event_type, version, schema)).collect()
+    })
+});
+
+/// Every published contract of an event type, oldest first.
+#[must_use]
+pub fn contracts(event_type: EventType) -> &'static [Contract] {
+    &CONTRACTS[event_type as usize]
+}
 
 /// The newest contract of an event type.
 #[must_use]
 pub fn contract(event_type: EventType) -> &'static Contract {
-    &CONTRACTS[event_type as usize]
+    contracts(event_type).last().expect("every event type has a contract")
 }
 
-const fn text(event_type: EventType) -> &'static str {
-    macro_rules! file {
-        ($name:literal) => {
-            include_str!(concat!("../../../contracts/", $name, "/v1.json"))
+/// The schemas of an event type, the first one first.
+const fn texts(event_type: EventType) -> &'static [&'static str] {
+    macro_rules! files {
+        ($name:literal, $($version:literal),+) => {
+            &[$(include_str!(concat!("../../../contracts/", $name, "/v", $version, ".json"))),+]
         };
     }
     match event_type {
-        EventType::CallDecision => file!("call.decision"),
-        EventType::CallApproval => file!("call.approval"),
-        EventType::CallIntent => file!("call.intent"),
-        EventType::CallOutcome => file!("call.outcome"),
-        EventType::CallAnswered => file!("call.answered"),
-        EventType::CallLate => file!("call.late"),
-        EventType::CallSettled => file!("call.settled"),
-        EventType::NoticePassed => file!("notice.passed"),
-        EventType::ContextRead => file!("context.read"),
-        EventType::ContextChanged => file!("context.changed"),
-        EventType::ContextListed => file!("context.listed"),
-        EventType::ContextPrompt => file!("context.prompt"),
-        EventType::SessionOpened => file!("session.opened"),
-        EventType::SessionClosed => file!("session.closed"),
-        EventType::CatalogDefined => file!("catalog.defined"),
-        EventType::CatalogChanged => file!("catalog.changed"),
-        EventType::PolicyLoaded => file!("policy.loaded"),
-        EventType::PolicyActivated => file!("policy.activated"),
-        EventType::PolicyRejected => file!("policy.rejected"),
+        EventType::CallDecision => files!("call.decision", 1, 2),
+        EventType::CallApproval => files!("call.approval", 1, 2),
+        EventType::CallIntent => files!("call.intent", 1, 2),
+        EventType::CallOutcome => files!("call.outcome", 1, 2),
+        EventType::CallAnswered => files!("call.answered", 1, 2),
+        EventType::CallLate => files!("call.late", 1, 2),
+        EventType::CallSettled => files!("call.settled", 1, 2),
+        EventType::NoticePassed => files!("notice.passed", 1, 2),
+        EventType::ContextRead => files!("context.read", 1, 2),
+        EventType::ContextChanged => files!("context.changed", 1, 2),
+        EventType::ContextListed => files!("context.listed", 1, 2),
+        EventType::ContextPrompt => files!("context.prompt", 1, 2),
+        EventType::SessionOpened => files!("session.opened", 1, 2),
+        EventType::SessionClosed => files!("session.closed", 1, 2),
+        EventType::CatalogDefined => files!("catalog.defined", 1, 2),
+        EventType::CatalogChanged => files!("catalog.changed", 1, 2),
+        EventType::PolicyLoaded => files!("policy.loaded", 1, 2),
+        EventType::PolicyActivated => files!("policy.activated", 1, 2),
+        EventType::PolicyRejected => files!("policy.rejected", 1, 2),
+        EventType::AccessRefused => files!("access.refused", 1),
     }
 }
 

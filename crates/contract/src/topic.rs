@@ -18,11 +18,14 @@ pub enum Topic {
     Catalog,
     /// `mcp.policies`: each policy set.
     Policies,
+    /// `mcp.operators`: what people and limits did.
+    Operators,
 }
 
 impl Topic {
     /// Every topic, in the order in which they are created.
-    pub const ALL: [Self; 5] = [Self::Calls, Self::Context, Self::Sessions, Self::Catalog, Self::Policies];
+    pub const ALL: [Self; 6] =
+        [Self::Calls, Self::Context, Self::Sessions, Self::Catalog, Self::Policies, Self::Operators];
 
     /// The Kafka topic's name.
     #[must_use]
@@ -33,6 +36,7 @@ impl Topic {
             Self::Sessions => "mcp.sessions",
             Self::Catalog => "mcp.catalog",
             Self::Policies => "mcp.policies",
+            Self::Operators => "mcp.operators",
         }
     }
 
@@ -51,6 +55,7 @@ impl Topic {
             Self::Sessions => (WORKFLOW_PARTITIONS, false, Some(90), "workflow id"),
             Self::Catalog => (1, false, None, "<server>/<kind>/<name>"),
             Self::Policies => (1, true, None, "policy version"),
+            Self::Operators => (1, true, Some(400), "subject, group or operator"),
         };
         let retention = match retention_days {
             Some(days) => Some(Duration::from_secs(days * SECONDS_PER_DAY)),
@@ -88,8 +93,15 @@ pub struct TopicSpec {
 
 /// Every topic's worth, in the order in which they are created.
 #[must_use]
-pub const fn topics() -> [TopicSpec; 5] {
-    [Topic::Calls.spec(), Topic::Context.spec(), Topic::Sessions.spec(), Topic::Catalog.spec(), Topic::Policies.spec()]
+pub const fn topics() -> [TopicSpec; 6] {
+    [
+        Topic::Calls.spec(),
+        Topic::Context.spec(),
+        Topic::Sessions.spec(),
+        Topic::Catalog.spec(),
+        Topic::Policies.spec(),
+        Topic::Operators.spec(),
+    ]
 }
 
 #[cfg(test)]

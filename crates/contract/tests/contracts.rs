@@ -181,6 +181,9 @@ fn enumerations_have_the_same_values_on_both_sides() {
     let kinds = [CatalogKind::Tool, CatalogKind::Prompt, CatalogKind::Resource, CatalogKind::ResourceTemplate];
     same(T::CatalogDefined, "kind", &kinds);
     same(T::CatalogChanged, "kind", &kinds);
+    let credentials =
+        [CredentialKind::None, CredentialKind::Token, CredentialKind::ApiKey, CredentialKind::Certificate];
+    same(T::AccessRefused, "credential", &credentials);
 }
 
 #[test]
@@ -224,7 +227,8 @@ fn published_contracts_are_as_they_were_published() {
     let published = include_str!("published.txt");
     let now: String = EventType::ALL
         .iter()
-        .map(|t| format!("{} {} {}\n", t.name(), t.contract().version, t.contract().guid))
+        .flat_map(|event_type| contracts(*event_type))
+        .map(|contract| format!("{} {} {}\n", contract.name, contract.version, contract.guid))
         .collect();
     assert_eq!(now, published, "publish another version instead of changing one that may be in use");
 }

@@ -68,7 +68,7 @@ fn a_sealed_record_is_this_byte_for_byte() {
             ("ce_source", "cairn://gateway/gw-1"),
             ("ce_time", "2026-11-24T12:00:00.123456Z"),
             ("ce_subject", "orders/refund"),
-            ("ce_dataschema", "urn:cairn:contracts/call.outcome/v1.json"),
+            ("ce_dataschema", "urn:cairn:contracts/call.outcome/v2.json"),
             ("content-type", "application/json"),
             ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
             ("tracestate", "a=b"),
@@ -83,7 +83,7 @@ fn a_sealed_record_is_this_byte_for_byte() {
             r#""rpc_response_status_code":-32602,"elapsed_us":12,"hlc":"1795521600000000-00000","#,
             r#""producer":{"id":"gw-1","epoch":3,"sequence":7,"previous":""#,
             "abababababababababababababababababababababababababababababababab",
-            r#""},"contract":{"name":"call.outcome","version":1}}"#,
+            r#""},"contract":{"name":"call.outcome","version":2}}"#,
         )
     );
 }

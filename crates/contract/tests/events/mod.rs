@@ -50,6 +50,7 @@ pub(crate) fn full_common() -> Common {
         span_id: some("00f067aa0ba902b7"),
         tenant: some("acme"),
         principal: some("local"),
+        agent: some("corp/agent"),
         agent_name: some("agent"),
         agent_version: some("1"),
         server: some("orders"),
@@ -251,6 +252,17 @@ fn full_policy() -> Vec<Body> {
         }
         .into(),
         PolicyRejected { version: "observe".into(), files: files(), who, errors }.into(),
+        AccessRefused {
+            reason: "token_expired".into(),
+            http_response_status_code: 401,
+            credential: CredentialKind::Token,
+            issuer: some("corp"),
+            peer: some("192.0.2.7"),
+            scopes_missing: vec!["a".into()],
+            count: 2,
+            within_ms: 10_000,
+        }
+        .into(),
     ]
 }
 
@@ -302,6 +314,17 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
         }
         .into(),
         PolicyRejected { version: "observe".into(), files: vec![], who: "start".into(), errors: vec![] }.into(),
+        AccessRefused {
+            reason: "no_credentials".into(),
+            http_response_status_code: 401,
+            credential: CredentialKind::None,
+            issuer: None,
+            peer: None,
+            scopes_missing: vec![],
+            count: 1,
+            within_ms: 0,
+        }
+        .into(),
     ]);
     bodies
 }

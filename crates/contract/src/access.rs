@@ -1,0 +1,43 @@
+//! The event of a client that was not let in, on `mcp.operators`.
+//!
+//! The gateway makes them. Must never hold any part of a credential: what a token says is recorded only where it was verified.
+
+use serde::{Deserialize, Serialize};
+
+/// `access.refused`: a client was refused before any call began. One event may stand for many alike.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessRefused {
+    /// Why, in one word.
+    pub reason: String,
+    /// What the client was answered.
+    pub http_response_status_code: u16,
+    /// What kind of credential came.
+    pub credential: CredentialKind,
+    /// The configured issuer that the token names, by its name in the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The network address of the last one that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The scopes that were needed and missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes_missing: Vec<String>,
+    /// How many refusals of this kind the event stands for.
+    pub count: u64,
+    /// The time in which they came, in milliseconds.
+    pub within_ms: u64,
+}
+
+/// What kind of credential a client brought.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialKind {
+    /// None.
+    None,
+    /// A token of an issuer.
+    Token,
+    /// An API key.
+    ApiKey,
+    /// A client certificate.
+    Certificate,
+}
