@@ -17,13 +17,14 @@ use crate::tally::Tally;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("contract", &["clock"]),
+    ("identity", &["clock"]),
     ("mcp", &["clock"]),
     ("log", &["clock"]),
     ("broker", &["clock", "log"]),
     ("backbone", &["clock", "contract", "log", "broker"]),
     ("policy", &["clock", "contract"]),
     ("vault", &["clock", "contract"]),
-    ("gateway", &["clock", "contract", "mcp", "policy", "vault", "backbone"]),
+    ("gateway", &["clock", "contract", "identity", "mcp", "policy", "vault", "backbone"]),
     ("operators", &["clock", "gateway"]),
     ("sample", &[]),
     // What is measured is reached from outside, as users reach it.
