@@ -15,6 +15,7 @@ mod folder;
 mod jsonc;
 mod measures;
 mod path;
+mod policy;
 mod read;
 mod say;
 mod since;
@@ -92,6 +93,11 @@ enum Command {
     /// Denies a held call; without an id lists what waits.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn deny ap-0192… --reason \"not today\"")]
     Deny(SettleArguments),
+    /// Policies: checks them, runs cases against them, and says why a call was decided as it was.
+    Policy {
+        #[command(subcommand)]
+        what: policy::PolicyCommand,
+    },
     /// Measures load and latency of gateway and log, as ratios to baselines of the same run.
     #[command(after_help = "Example: cairn bench --quick\nExample: cairn bench gateway --seconds 30 --json")]
     Bench(cairn_bench::Options),
@@ -385,6 +391,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Approve(arguments) => settle(arguments, true).await,
         Command::Deny(arguments) => settle(arguments, false).await,
+        Command::Policy { what } => policy::run(what).await,
         Command::Bench(options) => cairn_bench::run(options).await,
         Command::BenchPart { part } => part.run().await,
         Command::Operator { what: OperatorCommand::New { data } } => {

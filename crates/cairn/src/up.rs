@@ -275,10 +275,13 @@ async fn watch_policies(policy: Policies, recorder: Recorder) {
     let store = policy.store;
     loop {
         tokio::time::sleep(POLICY_EVERY).await;
-        if !store.changed() {
-            continue;
-        }
-        let events = match store.reload("file change") {
+        // Reading and compiling take a while, and must not hold up calls.
+        let looking = tokio::task::spawn_blocking({
+            let store = store.clone();
+            move || store.changed().then(|| store.reload("file change"))
+        });
+        let Ok(Some(reloaded)) = looking.await else { continue };
+        let events = match reloaded {
             Ok(change) => {
                 policy.refused.store(false, Ordering::Relaxed);
                 if !matches!(change, Change::Unchanged) {

@@ -201,10 +201,24 @@ impl Call {
         serde_json::from_slice(raw.as_deref().unwrap_or(b"{}")).ok()
     }
 
-    /// What policy looks at besides: the client's answers to what the server asked.
-    pub(crate) fn context(&self) -> serde_json::Map<String, serde_json::Value> {
-        let answers = self.message.input_responses_raw().and_then(|raw| serde_json::from_slice(&raw).ok());
-        answers.map(|answers| ("input_responses".to_owned(), answers)).into_iter().collect()
+    /// What policy looks at besides: the client's answers to what the server asked, what the catalogue holds of the tool,
+    /// and how much of the same principal's is under way.
+    pub(crate) fn context(&self, gateway: &Gateway) -> serde_json::Map<String, serde_json::Value> {
+        let mut context = serde_json::Map::new();
+        if let Some(answers) = self.message.input_responses_raw().and_then(|raw| serde_json::from_slice(&raw).ok()) {
+            context.insert("input_responses".to_owned(), answers);
+        }
+        if let Target::Tool { gen_ai_tool_name: name } = &self.target {
+            let catalogue = &self.session.server.catalogue;
+            let digest = catalogue.tool_digest(name).map(serde_json::Value::from);
+            context.extend(digest.map(|digest| ("tool_digest".to_owned(), digest)));
+            context.extend(catalogue.hints(name).map(|hints| ("hints".to_owned(), hints)));
+        }
+        // A client's call is among those that are counted; a server's is not.
+        let own = u64::from(self.direction == Direction::ToServer);
+        let unfinished = gateway.unfinished(&self.session.caller).saturating_sub(own);
+        context.insert("unfinished".to_owned(), unfinished.into());
+        context
     }
 
     /// The exact arguments as JSON text; an empty object where there are none.

@@ -33,6 +33,7 @@ mod sessions;
 mod shared_workflow;
 mod stage;
 mod steps;
+mod unfinished;
 mod upstream;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -59,8 +60,9 @@ use bridge::Waiting;
 use call::Call;
 use eras::EraBook;
 use operations::Operations;
-use session::Session;
+use session::{Caller, Session};
 use sessions::Sessions;
+use unfinished::{Counted, Unfinished};
 use upstream::Server;
 
 /// How long sessions and their servers may take to end when the gateway stops.
@@ -114,6 +116,7 @@ struct Inner {
     places: Arc<Semaphore>,
     session_places: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
+    unfinished: Unfinished,
     operations: Operations,
     waiting: Waiting,
     eras: EraBook,
@@ -164,6 +167,7 @@ impl Gateway {
             places,
             session_places,
             body_bytes,
+            unfinished: Unfinished::default(),
             operations: Operations::default(),
             waiting,
             eras: EraBook::default(),
@@ -331,7 +335,13 @@ impl Gateway {
             .map_err(|_| busy("calls_per_client_max", limits.calls_per_client_max))?;
         let of_all = self.0.places.clone().try_acquire_owned().map_err(|_| busy("calls_max", limits.calls_max))?;
         self.metrics().calls_in_flight.inc();
-        Ok(Places { _of_client: of_client, _of_all: of_all, metrics: self.metrics().clone() })
+        let counted = self.0.unfinished.count(&session.caller);
+        Ok(Places { _of_client: of_client, _of_all: of_all, _counted: counted, metrics: self.metrics().clone() })
+    }
+
+    /// How many calls of that caller have not ended.
+    pub(crate) fn unfinished(&self, caller: &Caller) -> u64 {
+        self.0.unfinished.of(caller)
     }
 
     pub(crate) fn count(&self, call: &Call, outcome: Outcome) {
@@ -354,6 +364,7 @@ impl Gateway {
 pub(crate) struct Places {
     _of_client: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
+    _counted: Counted,
     metrics: Metrics,
 }
 

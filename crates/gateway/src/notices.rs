@@ -219,6 +219,8 @@ impl Gateway {
         let mut call = accepted.map_err(|(_, refusal)| refusal)?;
         let refusal = match self.decide(&mut call).await {
             Err(refusal) => (Outcome::Denied, refusal),
+            // Nothing holds a request of a server's, so one that must be approved goes nowhere.
+            Ok(permit) if permit.approval().is_some() => (Outcome::Denied, Refusal::unheld(&permit)),
             Ok(permit) => {
                 let intent = CallIntent {
                     target: call.target.clone(),

@@ -17,6 +17,8 @@ use crate::{Gateway, call::Call, life::Answer, session::Door};
 
 /// Definitions of one list that become events; a longer list is cut, and says so in the log.
 const DEFINITIONS_MAX: usize = 4_096;
+/// Longest title of a tool that policies see.
+const HINT_BYTES_MAX: usize = 256;
 
 impl Gateway {
     /// Learns from a successful answer.
@@ -199,6 +201,21 @@ pub(crate) struct Catalogue(parking_lot::Mutex<std::collections::HashMap<(Catalo
 struct Seen {
     digest: String,
     annotations: Arc<[cairn_mcp::headers::ParamAnnotation]>,
+    /// What the server says of a tool, as policies may look at it.
+    hints: Option<Value>,
+}
+
+/// A server's words of a tool: only the hints that MCP names, each only with the type that it has there. They are
+/// untrusted, and a policy must be able to rely on their type at least.
+fn hints(item: &Value) -> Option<Value> {
+    let said = item.get("annotations")?.as_object()?;
+    let known = |name: &str, value: &Value| match name {
+        "title" => value.as_str().is_some_and(|title| title.len() <= HINT_BYTES_MAX),
+        "readOnlyHint" | "destructiveHint" | "idempotentHint" | "openWorldHint" => value.is_boolean(),
+        _ => false,
+    };
+    let hints = said.iter().filter(|(name, value)| known(name, value));
+    Some(Value::Object(hints.map(|(name, value)| (name.clone(), value.clone())).collect()))
 }
 
 impl Catalogue {
@@ -214,7 +231,8 @@ impl Catalogue {
             .and_then(|schema| cairn_mcp::headers::annotations(schema).ok())
             .unwrap_or_default()
             .into();
-        seen.insert(key, Seen { digest: digest.to_owned(), annotations }).map(|seen| seen.digest)
+        let hints = if kind == CatalogKind::Tool { hints(item) } else { None };
+        seen.insert(key, Seen { digest: digest.to_owned(), annotations, hints }).map(|seen| seen.digest)
     }
 
     /// The digest of a tool's newest definition.
@@ -222,9 +240,32 @@ impl Catalogue {
         self.0.lock().get(&(CatalogKind::Tool, name.to_owned())).map(|seen| seen.digest.clone())
     }
 
+    /// What the server says of a tool: untrusted.
+    pub(crate) fn hints(&self, name: &str) -> Option<Value> {
+        self.0.lock().get(&(CatalogKind::Tool, name.to_owned())).and_then(|seen| seen.hints.clone())
+    }
+
     /// The `x-mcp-header` annotations of a tool.
     pub(crate) fn annotations(&self, name: &str) -> Arc<[cairn_mcp::headers::ParamAnnotation]> {
         let seen = self.0.lock();
         seen.get(&(CatalogKind::Tool, name.to_owned())).map(|seen| seen.annotations.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::hints;
+
+    #[test]
+    fn hints_have_the_names_and_types_that_policies_may_rely_on() {
+        let said = json!({ "annotations": {
+            "title": "Refund", "readOnlyHint": true, "destructiveHint": "no", "openWorldHint": null, "acme": true,
+        } });
+        assert_eq!(hints(&said), Some(json!({ "title": "Refund", "readOnlyHint": true })));
+        assert_eq!(hints(&json!({ "annotations": { "title": "x".repeat(10_000) } })), Some(json!({})));
+        assert_eq!(hints(&json!({ "annotations": 7 })), None);
+        assert_eq!(hints(&json!({})), None);
     }
 }

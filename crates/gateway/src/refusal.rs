@@ -156,6 +156,12 @@ impl Refusal {
         Self::NotRecorded { reason: "the gateway is stopping".to_owned() }
     }
 
+    /// A policy demands an approval where no call can be held.
+    pub(crate) fn unheld(permit: &cairn_policy::Permit) -> Self {
+        let policies = permit.approval().map(<[String]>::to_vec).unwrap_or_default();
+        Self::Denied { policy_version: permit.version().to_owned(), policies }
+    }
+
     /// The JSON-RPC error code.
     #[must_use]
     pub const fn code(&self) -> i64 {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use cairn_backbone::{OutcomeRoom, Planned, RecordError};
-use cairn_contract::{ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Outcome};
+use cairn_contract::{ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Durability, Outcome};
 use cairn_mcp::{Frame, Message};
 use cairn_policy::{Obligation, Permit, Question, Ruling};
 use tokio::time::Instant;
@@ -47,7 +47,7 @@ impl Gateway {
             server: call.session.server.name.clone(),
             target: call.target.clone(),
             arguments: call.arguments_value(),
-            context: call.context(),
+            context: call.context(self),
         };
         let verdict = self.policy().decide(&question);
         self.metrics().decide_seconds.observe(verdict.elapsed_us as f64 / 1e6);
@@ -68,7 +68,13 @@ impl Gateway {
         call.backlog.push(draft);
         self.reached(Step::Decided, call);
         match verdict.outcome {
-            Ruling::Permit(permit) => Ok(permit),
+            Ruling::Permit(permit) => {
+                // Before anything of the call is recorded: a policy may want more than the method has, never less.
+                if permit.obligations().iter().any(|obligation| matches!(obligation, Obligation::Durability { .. })) {
+                    call.durability = Durability::Strict;
+                }
+                Ok(permit)
+            }
             Ruling::Deny => {
                 Err(Refusal::Denied { policy_version: verdict.policy_version, policies: verdict.determining })
             }
@@ -83,12 +89,15 @@ impl Gateway {
         reply: &mut Reply,
         cancelled: &CancellationToken,
     ) -> Result<Permit, (Outcome, Refusal)> {
-        if !permit.obligations().iter().any(|obligation| matches!(obligation, Obligation::Approval { .. })) {
-            return Ok(permit);
-        }
-        let view = self.hold_view(call, &permit);
+        let wanted = permit.obligations().iter().find_map(|obligation| match obligation {
+            Obligation::Approval { expires, .. } => Some(*expires),
+            Obligation::Durability { .. } => None,
+        });
+        let Some(expires) = wanted else { return Ok(permit) };
+        // A policy can shorten what the setting allows; what is longer than a client waits would be no hold.
+        let hold_max = self.limits().hold_max.min(expires.unwrap_or(Duration::MAX));
+        let view = self.hold_view(call, &permit, hold_max);
         let (id, expires_at) = (view.id.clone(), view.expires_at);
-        let hold_max = self.limits().hold_max;
         let approval = |state, approver: Option<String>, reason: Option<String>| {
             Body::CallApproval(CallApproval {
                 state,
@@ -144,7 +153,7 @@ impl Gateway {
         }
     }
 
-    fn hold_view(&self, call: &Call, permit: &Permit) -> HoldView {
+    fn hold_view(&self, call: &Call, permit: &Permit, hold_max: Duration) -> HoldView {
         let now = self.clock().now();
         let arguments = call.arguments_text();
         let target = call.target.name().unwrap_or(&call.method).to_owned();
@@ -170,7 +179,7 @@ impl Gateway {
             policy_version: permit.version().to_owned(),
             binding: self.keys().payload.digest(&bytes),
             requested_at: now,
-            expires_at: now.plus(self.limits().hold_max),
+            expires_at: now.plus(hold_max),
         }
     }
 

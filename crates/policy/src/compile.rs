@@ -3,18 +3,22 @@
 //! Called when a set is opened or replaced. Nothing of a set with a mistake is ever used.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use cairn_contract::sha256_text;
 use cedar_policy::{Authorizer, Effect, EntityUid, Policy, PolicyId, PolicySet};
 use miette::Diagnostic;
 use serde_json::{Value, json};
 
 use crate::{
     PolicyProblem,
+    annotations::{Demands, demands},
     directory::{Directory, ENTITIES_FILE, mentioned},
     files::SourceFile,
     index::Index,
     rules::Rules,
-    verdict::APPROVAL,
+    schema::{ACTIONS_FILE, Actions, SCHEMA, extended},
+    validate::{Mistake, mistakes},
 };
 
 /// Everything that was read, and what is wrong with it.
@@ -22,19 +26,39 @@ use crate::{
 pub(crate) struct Reading {
     set: PolicySet,
     canonical: BTreeMap<String, Value>,
-    obliged: BTreeSet<String>,
+    demands: BTreeMap<String, Demands>,
     forbids: BTreeSet<String>,
     mentions: BTreeMap<String, Vec<EntityUid>>,
+    /// Where each policy stands: its file, its text and the line of that.
+    places: BTreeMap<String, (PathBuf, String, usize)>,
     directory: Directory,
+    actions: Actions,
     pub(crate) problems: Vec<PolicyProblem>,
 }
 
 impl Reading {
-    /// Reads all files.
+    /// Reads all files and holds them to the schema.
     pub(crate) fn of(files: &[SourceFile]) -> Self {
+        let mut reading = Self::unchecked(files);
+        // Against a schema that lacks what a broken file was to add, every policy would look wrong.
+        if reading.problems.is_empty() {
+            reading.validate(files);
+        }
+        reading
+    }
+
+    /// Reads all files.
+    pub(crate) fn unchecked(files: &[SourceFile]) -> Self {
         let mut reading = Self::default();
         for file in files {
-            if file.is_policies() { reading.file(file) } else { reading.entities(file) }
+            match file.name.as_str() {
+                ENTITIES_FILE => reading.entities(file),
+                ACTIONS_FILE => match Actions::parse(&file.bytes) {
+                    Ok(actions) => reading.actions = actions,
+                    Err((line, what)) => reading.problem(file, line, &what),
+                },
+                _ => reading.file(file),
+            }
         }
         reading
     }
@@ -43,11 +67,15 @@ impl Reading {
     pub(crate) fn finish(self) -> (Rules, Value) {
         let policies: Vec<_> =
             self.canonical.into_iter().map(|(id, policy)| json!({"id": id, "policy": policy})).collect();
-        let version = json!({ "policies": policies, "entities": self.directory.canonical });
+        let version = json!({ "policies": policies, "entities": self.directory.canonical,
+            "schema": sha256_text(SCHEMA.as_bytes()), "actions": [self.actions.to_server, self.actions.to_client] });
+        let schema =
+            extended(&self.actions, &[]).and_then(|schema| schema.action_entities().map_err(|e| e.to_string()));
         let rules = Rules {
             index: Index::new(self.set),
             directory: self.directory,
-            obliged: self.obliged,
+            actions: schema.unwrap_or_default(),
+            demands: self.demands,
             forbids: self.forbids,
             mentions: self.mentions,
             authorizer: Authorizer::new(),
@@ -55,8 +83,25 @@ impl Reading {
         (rules, version)
     }
 
+    /// Holds everything that was read to the schema.
+    fn validate(&mut self, files: &[SourceFile]) {
+        let schema = match extended(&self.actions, &self.directory.canonical) {
+            Ok(schema) => schema,
+            Err(what) => {
+                let file = files.iter().find(|file| file.name == ENTITIES_FILE).or_else(|| files.first());
+                return file.into_iter().for_each(|file| self.problem(file, 0, &what));
+            }
+        };
+        for Mistake { policy, what, names } in mistakes(schema, self.canonical.iter()) {
+            let (file, text, first) = self.places.get(&policy).cloned().unwrap_or_default();
+            // The validator was shown the policy in another form, so the line is where the name stands that it quotes.
+            let stands = |name: &String| text.find(name).or_else(|| text.find(name.rsplit('.').next()?));
+            let line = first + names.iter().find_map(stands).map_or(0, |offset| line_of(&text, offset) - 1);
+            self.problems.push(PolicyProblem { file, line, what: format!("policy {policy}: {what}") });
+        }
+    }
+
     fn entities(&mut self, file: &SourceFile) {
-        debug_assert_eq!(file.name, ENTITIES_FILE);
         match Directory::parse(&file.bytes) {
             Ok(directory) => self.directory = directory,
             Err(what) => self.problem(file, 0, &what),
@@ -101,17 +146,12 @@ impl Reading {
                 &format!("the policy id {id:?} is empty or taken: give each policy an @id of its own"),
             );
         }
-        if let Some(obligation) = policy.annotation("obligation") {
-            if obligation != APPROVAL {
-                let what =
-                    format!("knows no obligation {obligation:?}: write @obligation({APPROVAL:?}) or leave it out");
-                return self.problem(file, line, &what);
-            }
-            if policy.effect() == Effect::Forbid {
-                return self.problem(file, line, "a forbid has no obligation: put @obligation on a permit");
-            }
-            self.obliged.insert(id.clone());
+        match demands(policy) {
+            Ok(demands) if demands.is_empty() => {}
+            Ok(demands) => drop(self.demands.insert(id.clone(), demands)),
+            Err(what) => return self.problem(file, line, &what),
         }
+        self.places.insert(id.clone(), (file.path.clone(), policy.to_cedar().unwrap_or_default(), line));
         if policy.effect() == Effect::Forbid {
             self.forbids.insert(id.clone());
         }

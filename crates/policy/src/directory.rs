@@ -90,17 +90,10 @@ impl Directory {
     fn described(&self, uid: &EntityUid) -> Value {
         let (kind, id) = (uid.type_name().to_string(), uid.id().unescaped().to_owned());
         let found = self.entities.get(uid).and_then(|entity| entity.to_json_value().ok());
-        let mut value = found.unwrap_or_else(|| {
+        sorted(found.unwrap_or_else(|| {
             let (attributes, parents) = own(&kind, &id);
             json!({ "uid": { "type": kind, "id": id }, "attrs": attributes, "parents": parents })
-        });
-        if let Some(parents) = value["parents"].as_array_mut() {
-            parents.sort_by_cached_key(ToString::to_string);
-        }
-        if value["tags"].as_object().is_some_and(Map::is_empty) {
-            value.as_object_mut().map(|entity| entity.remove("tags"));
-        }
-        value
+        }))
     }
 
     /// Whether there is nothing in it.
@@ -113,6 +106,17 @@ impl Directory {
     pub(crate) const fn entities(&self) -> &Entities {
         &self.entities
     }
+}
+
+/// An entity's JSON in the one order that it is recorded in.
+pub(crate) fn sorted(mut entity: Value) -> Value {
+    if let Some(parents) = entity["parents"].as_array_mut() {
+        parents.sort_by_cached_key(ToString::to_string);
+    }
+    if entity["tags"].as_object().is_some_and(Map::is_empty) {
+        entity.as_object_mut().map(|entity| entity.remove("tags"));
+    }
+    entity
 }
 
 /// One entity of the file with what Cairn says of it.

@@ -1,4 +1,4 @@
-//! Reads the files of a policies folder, within bounds: `*.cedar`, and `entities.json`.
+//! Reads the files of a policies folder, within bounds: `*.cedar`, `entities.json` and `actions.json`.
 //!
 //! The store calls it at start, at each reload and at each look for changes. Files are ordered by name. It must never
 //! follow into folders below, and never read more than its bounds.
@@ -7,7 +7,7 @@ use std::{fs, io::Read, path::Path, path::PathBuf};
 
 use cairn_contract::{PolicyFile, sha256_text};
 
-use crate::{PolicyError, directory::ENTITIES_FILE};
+use crate::{PolicyError, directory::ENTITIES_FILE, schema::ACTIONS_FILE};
 
 /// Most policy files that a folder may hold.
 pub const FILES_MAX: usize = 256;
@@ -31,7 +31,7 @@ impl SourceFile {
 
     /// Whether it holds policies.
     pub(crate) fn is_policies(&self) -> bool {
-        self.name != ENTITIES_FILE
+        self.name != ENTITIES_FILE && self.name != ACTIONS_FILE
     }
 }
 
@@ -44,8 +44,9 @@ pub(crate) fn read_folder(folder: &Path) -> Result<Vec<SourceFile>, PolicyError>
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let path = entry.map_err(failed(folder))?.path();
-        let is_entities = path.file_name().is_some_and(|name| name == ENTITIES_FILE);
-        if !is_entities && path.extension().is_none_or(|extension| extension != "cedar") {
+        let is = |wanted: &str| path.file_name().is_some_and(|name| name == wanted);
+        let is_entities = is(ENTITIES_FILE);
+        if !is_entities && !is(ACTIONS_FILE) && path.extension().is_none_or(|extension| extension != "cedar") {
             continue;
         }
         if !fs::metadata(&path).map_err(failed(&path))?.is_file() {

@@ -6,9 +6,11 @@
 //! policy whose scope holds: a property test compares slice and whole.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint};
+
+use crate::nearest::Clause;
 
 /// A slice with more policies than this is not copied: the whole set is evaluated in its place.
 const SLICE_POLICIES_MAX: usize = 4_096;
@@ -35,9 +37,12 @@ pub(crate) struct Index {
     places: HashMap<Option<EntityUid>, HashMap<Option<EntityUid>, Vec<u32>>>,
 }
 
+/// A policy and its scope.
 #[derive(Debug)]
-struct Entry {
-    policy: Policy,
+pub(crate) struct Entry {
+    pub(crate) policy: Policy,
+    /// Made when a person first wants to know why it did not permit.
+    pub(crate) clauses: OnceLock<Arc<Vec<Clause>>>,
     principal: PrincipalConstraint,
     action: ActionConstraint,
     resource: ResourceConstraint,
@@ -51,6 +56,7 @@ impl Index {
             let at = u32::try_from(index.entries.len()).expect("files within their bounds hold fewer policies");
             let entry = Entry {
                 policy: policy.clone(),
+                clauses: OnceLock::new(),
                 principal: policy.principal_constraint(),
                 action: policy.action_constraint(),
                 resource: policy.resource_constraint(),
@@ -75,6 +81,11 @@ impl Index {
         }
         index.whole = Arc::new(set);
         index
+    }
+
+    /// Every policy with its scope.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// All policies.
@@ -111,25 +122,68 @@ impl Index {
 
 impl Entry {
     fn holds(&self, principal: Within<'_>, action: Within<'_>, resource: Within<'_>) -> bool {
-        let principal = match &self.principal {
+        self.principal_holds(principal) && self.action_holds(action) && self.resource_holds(resource)
+    }
+
+    fn principal_holds(&self, principal: Within<'_>) -> bool {
+        match &self.principal {
             PrincipalConstraint::Any => true,
             PrincipalConstraint::Eq(uid) => principal.uid == uid,
             PrincipalConstraint::In(uid) => principal.is_in(uid),
             PrincipalConstraint::Is(kind) => principal.uid.type_name() == kind,
             PrincipalConstraint::IsIn(kind, uid) => principal.uid.type_name() == kind && principal.is_in(uid),
-        };
-        let action = match &self.action {
+        }
+    }
+
+    fn action_holds(&self, action: Within<'_>) -> bool {
+        match &self.action {
             ActionConstraint::Any => true,
             ActionConstraint::Eq(uid) => action.uid == uid,
             ActionConstraint::In(uids) => uids.iter().any(|uid| action.is_in(uid)),
-        };
-        let resource = match &self.resource {
+        }
+    }
+
+    fn resource_holds(&self, resource: Within<'_>) -> bool {
+        match &self.resource {
             ResourceConstraint::Any => true,
             ResourceConstraint::Eq(uid) => resource.uid == uid,
             ResourceConstraint::In(uid) => resource.is_in(uid),
             ResourceConstraint::Is(kind) => resource.uid.type_name() == kind,
             ResourceConstraint::IsIn(kind, uid) => resource.uid.type_name() == kind && resource.is_in(uid),
-        };
-        principal && action && resource
+        }
+    }
+
+    /// The parts of the scope that do not hold, as a policy says them.
+    pub(crate) fn failed(&self, principal: Within<'_>, action: Within<'_>, resource: Within<'_>) -> Vec<String> {
+        let mut failed = Vec::new();
+        if !self.principal_holds(principal) {
+            failed.push(match &self.principal {
+                PrincipalConstraint::Any => "principal".to_owned(),
+                PrincipalConstraint::Eq(uid) => format!("principal == {uid}"),
+                PrincipalConstraint::In(uid) => format!("principal in {uid}"),
+                PrincipalConstraint::Is(kind) => format!("principal is {kind}"),
+                PrincipalConstraint::IsIn(kind, uid) => format!("principal is {kind} in {uid}"),
+            });
+        }
+        if !self.action_holds(action) {
+            failed.push(match &self.action {
+                ActionConstraint::Any => "action".to_owned(),
+                ActionConstraint::Eq(uid) => format!("action == {uid}"),
+                ActionConstraint::In(uids) => {
+                    let uids: Vec<String> = uids.iter().map(ToString::to_string).collect();
+                    format!("action in [{}]", uids.join(", "))
+                }
+            });
+        }
+        if !self.resource_holds(resource) {
+            failed.push(match &self.resource {
+                ResourceConstraint::Any => "resource".to_owned(),
+                ResourceConstraint::Eq(uid) => format!("resource == {uid}"),
+                ResourceConstraint::In(uid) => format!("resource in {uid}"),
+                ResourceConstraint::Is(kind) => format!("resource is {kind}"),
+                ResourceConstraint::IsIn(kind, uid) => format!("resource is {kind} in {uid}"),
+            });
+        }
+        failed
     }
 }

@@ -18,18 +18,24 @@
 //! }
 //! ```
 
+mod annotations;
 mod arguments;
+mod asking;
 mod compile;
 mod directory;
 mod error;
 mod files;
 mod index;
 mod names;
+mod near;
+mod nearest;
 mod question;
 mod rules;
+mod schema;
 mod set;
 mod store;
 mod subjects;
+mod validate;
 mod verdict;
 
 #[cfg(test)]
@@ -39,7 +45,9 @@ pub use arguments::{ARGUMENT_BYTES_MAX, ARGUMENT_DEPTH_MAX, ARGUMENT_VALUES_MAX}
 pub use directory::ENTITIES_MAX;
 pub use error::{PolicyError, PolicyProblem};
 pub use files::{ENTITIES_BYTES_MAX, FILE_BYTES_MAX, FILES_MAX};
+pub use nearest::Nearest;
 pub use question::Question;
+pub use schema::SCHEMA;
 pub use set::OBSERVE;
 pub use store::{Change, PolicyStore};
 pub use verdict::{Obligation, Permit, Ruling, Verdict};

@@ -8,8 +8,12 @@ use std::sync::LazyLock;
 use cedar_policy::{EntityId, EntityTypeName, EntityUid};
 use serde_json::{Map, Value, json};
 
-/// Who may call.
+/// A person, and whoever is not known to be anything else.
 pub(crate) static USER: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("User"));
+/// An agent that acts in its own name.
+pub(crate) static AGENT: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Agent"));
+/// A machine.
+pub(crate) static WORKLOAD: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Workload"));
 /// What is asked.
 pub(crate) static ACTION: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Action"));
 /// A server of the configuration.

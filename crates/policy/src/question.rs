@@ -2,7 +2,7 @@
 //!
 //! | part | Cedar |
 //! | --- | --- |
-//! | principal | `User::"<principal>"` |
+//! | principal | `User::"<principal>"`, or `Agent`, `Workload` where `context.identity.kind` says so |
 //! | action | `Action::"<method>"` |
 //! | resource | `Tool::"<server>/<tool>"`, `Prompt::"<server>/<prompt>"`, `Resource::"<server>/<uri>"`, each with `name` and `server`, in `Server::"<server>"`; the server itself where the call names none of them |
 //! | context | `direction`, `method`, `server`, `arguments` where there are any, `unmapped` where something is, and what the gateway adds |
@@ -12,12 +12,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_clock::Timestamp;
 use cairn_contract::{Direction, Target, canonical_value, write_canonical};
-use cedar_policy::{Context, Entities, EntityTypeName, EntityUid, PolicySet, Request};
+use cedar_policy::{Context, Entities, EntityTypeName, EntityUid, PolicySet, Request, RestrictedExpression};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{map, to_cedar};
-use crate::names::{ACTION, PROMPT, RESOURCE, SERVER, TOOL, USER, uid};
+use crate::names::{ACTION, AGENT, PROMPT, RESOURCE, SERVER, TOOL, USER, WORKLOAD, uid};
 use crate::subjects::Subjects;
 
 /// What the gateway asks.
@@ -35,7 +36,8 @@ pub struct Question {
     pub target: Target,
     /// The call's arguments, whatever JSON they are.
     pub arguments: Option<Value>,
-    /// What else policies may look at. `direction`, `method`, `server`, `arguments` and `unmapped` are this crate's own.
+    /// What else policies may look at. `direction`, `method`, `server`, `arguments` and `unmapped` are this crate's own;
+    /// `now` is too, unless it is given as a time in RFC 3339 to the millisecond.
     pub context: Map<String, Value>,
 }
 
@@ -85,6 +87,18 @@ impl Named {
 }
 
 impl Known {
+    pub(crate) const fn principal(&self) -> &EntityUid {
+        &self.principal
+    }
+
+    pub(crate) const fn action(&self) -> &EntityUid {
+        &self.action
+    }
+
+    pub(crate) const fn resource(&self) -> &EntityUid {
+        &self.resource
+    }
+
     /// Of the entities as Cedar's JSON has them, the first ones being those that the question names.
     pub(crate) fn new(named: Named, entities: &[Value], slice: Arc<PolicySet>) -> Self {
         let reference = |uid: &EntityUid| json!({ "type": uid.type_name().to_string(), "id": uid.id().unescaped() });
@@ -103,16 +117,19 @@ impl Known {
 
 impl Question {
     /// The Cedar request, its entities and the record of both; `make` makes what is not kept.
-    pub(crate) fn ask(&self, subjects: &Subjects, make: impl FnOnce(Named) -> Known) -> Asked {
-        let known = subjects.of(&self.subject(), || make(self.named()));
-        let (context, hides) = self.cedar_context();
+    pub(crate) fn ask(&self, subjects: &Subjects, now: Timestamp, make: impl FnOnce(Named) -> Known) -> Asked {
+        let known = subjects.of(&self.subject(), || make(self.uids()));
+        let (context, hides) = self.cedar_context(now);
         let context = Value::Object(context);
         let mut inputs = String::with_capacity(known.begin.len() + known.end.len() + 256);
         inputs.push_str(&known.begin);
         write_canonical(&mut inputs, &context);
         inputs.push_str(&known.end);
         let Value::Object(context) = context else { unreachable!("it was made an object above") };
-        let pairs = context.into_iter().map(|(name, value)| (name, to_cedar(value)));
+        let pairs = context.into_iter().map(|(name, value)| match value["__extn"]["arg"].as_str() {
+            Some(time) if name == "now" => (name, RestrictedExpression::new_datetime(time)),
+            _ => (name, to_cedar(value)),
+        });
         let context = Context::from_pairs(pairs).expect("literal values, each name once, always make a context");
         let (principal, action, resource) = (known.principal.clone(), known.action.clone(), known.resource.clone());
         let request = Request::new(principal, action, resource, context, None)
@@ -131,6 +148,7 @@ impl Question {
         let target = self.target.name().unwrap_or_default();
         let mut key = String::with_capacity(self.principal.len() + self.server.len() + self.action.len() + 40);
         key.push(kind);
+        key.push_str(&self.kind().to_string()[..1]);
         for name in [&self.principal, &self.server, &self.action] {
             key.push_str(&name.len().to_string());
             key.push(':');
@@ -140,10 +158,19 @@ impl Question {
         key
     }
 
-    fn named(&self) -> Named {
+    /// What the principal is, as far as its identity was verified.
+    fn kind(&self) -> &'static EntityTypeName {
+        match self.context.get("identity").and_then(|identity| identity.get("kind")?.as_str()) {
+            Some("agent") => &AGENT,
+            Some("workload") => &WORKLOAD,
+            _ => &USER,
+        }
+    }
+
+    fn uids(&self) -> Named {
         let (kind, id) = self.resource();
         Named {
-            principal: uid(&USER, &self.principal),
+            principal: uid(self.kind(), &self.principal),
             action: uid(&ACTION, &self.action),
             resource: uid(kind, &id),
             server: uid(&SERVER, &self.server),
@@ -160,7 +187,7 @@ impl Question {
         }
     }
 
-    fn cedar_context(&self) -> (Map<String, Value>, bool) {
+    fn cedar_context(&self, now: Timestamp) -> (Map<String, Value>, bool) {
         let mut context = Map::new();
         let mut unmapped = Vec::new();
         let mut hides = false;
@@ -179,6 +206,9 @@ impl Question {
         for own in ["arguments", "unmapped"] {
             context.remove(own);
         }
+        let given = context.remove("now").and_then(|now| now.as_str().map(ToOwned::to_owned));
+        let now = given.filter(|given| is_time(given)).unwrap_or_else(|| to_millis(now));
+        context.insert("now".to_owned(), json!({ "__extn": { "fn": "datetime", "arg": now } }));
         if let Some(arguments) = &self.arguments {
             show("arguments", arguments, "", &mut context);
         }
@@ -192,14 +222,31 @@ impl Question {
     }
 }
 
+/// Whether Cedar reads it as a time.
+pub(crate) fn is_time(text: &str) -> bool {
+    Context::from_pairs([("now".to_owned(), RestrictedExpression::new_datetime(text))]).is_ok()
+}
+
+/// As Cedar reads a time: to the millisecond, in UTC.
+fn to_millis(time: Timestamp) -> String {
+    let text = time.to_string();
+    match text.split_once('.') {
+        Some((seconds, fraction)) if fraction.len() > 3 => format!("{seconds}.{}Z", &fraction[..3]),
+        _ => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use cairn_clock::Timestamp;
     use cairn_contract::{Direction, Target, canonical_value};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::Question;
     use crate::{set::ActiveSet, subjects::SUBJECTS_MAX};
+
+    const NOW: Timestamp = Timestamp::from_micros(1_795_521_600_123_456);
 
     fn question(principal: &str, server: &str, target: Target, arguments: Value) -> Question {
         Question {
@@ -234,7 +281,7 @@ mod tests {
             let shared = ActiveSet::observe();
             for (principal, server, target, text) in asked {
                 let question = question(&principal, &server, target, json!({ "z": text, "a": [text] }));
-                let (kept, alone) = (shared.ask(&question), ActiveSet::observe().ask(&question));
+                let (kept, alone) = (shared.ask(&question, NOW), ActiveSet::observe().ask(&question, NOW));
                 prop_assert_eq!(&kept.inputs, &alone.inputs);
                 prop_assert_eq!(&kept.known.entities, &alone.known.entities);
                 prop_assert_eq!(kept.request.principal(), alone.request.principal());
@@ -251,9 +298,9 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let set = ActiveSet::observe();
         for i in 0..SUBJECTS_MAX + 2 {
-            set.ask(&question("p", "s", Target::tool(i.to_string()), json!({})));
+            set.ask(&question("p", "s", Target::tool(i.to_string()), json!({})), NOW);
             if i % 64 == 0 {
-                set.ask(&question("p", "s", Target::tool("x".repeat(1_000) + &i.to_string()), json!({})));
+                set.ask(&question("p", "s", Target::tool("x".repeat(1_000) + &i.to_string()), json!({})), NOW);
             }
         }
         let kept = set.subjects().keys();

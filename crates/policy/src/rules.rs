@@ -3,15 +3,19 @@
 //! Asked by the set for each question. What Cedar leaves open is decided here: a forbid that cannot be evaluated forbids.
 //! Must never evaluate less than what can change the decision.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use cedar_policy::{AuthorizationError, Authorizer, Decision, EntityUid, EvaluationError, PolicySet, Response};
+use cedar_policy::{
+    AuthorizationError, Authorizer, Decision, Entities, EntityUid, EvaluationError, PolicySet, Response,
+};
 
 use crate::{
-    Obligation,
-    directory::Directory,
+    Nearest, Obligation,
+    annotations::Demands,
+    directory::{Directory, sorted},
     index::{Index, Within},
+    nearest::nearest,
     question::{Asked, Known, Named},
     set::Said,
     subjects::Subjects,
@@ -22,7 +26,10 @@ use crate::{
 pub(crate) struct Rules {
     pub(crate) index: Index,
     pub(crate) directory: Directory,
-    pub(crate) obliged: BTreeSet<String>,
+    /// The actions of the schema with their groups.
+    pub(crate) actions: Entities,
+    /// What policies demand, of those that demand something.
+    pub(crate) demands: BTreeMap<String, Demands>,
     pub(crate) forbids: BTreeSet<String>,
     /// What conditions name, by policy.
     pub(crate) mentions: BTreeMap<String, Vec<EntityUid>>,
@@ -32,8 +39,7 @@ pub(crate) struct Rules {
 impl Rules {
     /// The entities and the slice for what a question names.
     pub(crate) fn known(&self, subjects: &Subjects, named: Named) -> Known {
-        let [who, what, on] =
-            [&named.principal, &named.action, &named.resource].map(|uid| self.directory.ancestors(uid));
+        let [who, what, on] = [&named.principal, &named.action, &named.resource].map(|uid| self.ancestors(uid));
         let places = self.index.find(
             Within { uid: &named.principal, ancestors: &who },
             Within { uid: &named.action, ancestors: &what },
@@ -52,7 +58,11 @@ impl Rules {
             let of = |policy: &cedar_policy::Policy| self.mentions.get::<str>(policy.id().as_ref()).cloned();
             slice.policies().filter_map(of).flatten().collect()
         };
-        self.directory.reach(&named.roots(), mentioned)
+        let mut entities = self.directory.reach(&named.roots(), mentioned);
+        if let Some(action) = self.actions.get(&named.action).and_then(|action| action.to_json_value().ok()) {
+            entities.push(sorted(action));
+        }
+        entities
     }
 
     /// What the policies say.
@@ -65,6 +75,43 @@ impl Rules {
     #[cfg(test)]
     pub(crate) fn decide_whole(&self, asked: &Asked, entities: &cedar_policy::Entities) -> Said {
         self.judge(&self.authorizer.is_authorized(&asked.request, self.index.whole(), entities), asked.hides)
+    }
+
+    /// The permit that came nearest, where nothing determined the decision.
+    pub(crate) fn nearest(&self, asked: &Asked) -> Option<Nearest> {
+        let known: &Known = &asked.known;
+        let uids = [known.principal(), known.action(), known.resource()];
+        let [who, what, on] = uids.map(|uid| self.ancestors(uid));
+        let part = |at: usize, ancestors| Within { uid: uids[at], ancestors };
+        nearest(&self.index, (part(0, &who), part(1, &what), part(2, &on)), &asked.request, &known.entities)
+    }
+
+    fn obligations(&self, determining: &[String]) -> Vec<Obligation> {
+        let demands: Vec<(&String, &Demands)> =
+            determining.iter().filter_map(|id| Some((id, self.demands.get(id)?))).collect();
+        let of = |wanted: fn(&Demands) -> bool| {
+            let ids = demands.iter().filter(|(_, demands)| wanted(demands)).map(|(id, _)| (*id).clone());
+            ids.collect::<Vec<String>>()
+        };
+        let mut obligations = Vec::new();
+        let policies = of(|demands| demands.approval.is_some());
+        if !policies.is_empty() {
+            let expires = demands.iter().filter_map(|(_, demands)| demands.approval.flatten()).min();
+            obligations.push(Obligation::Approval { policies, expires });
+        }
+        let policies = of(|demands| demands.strict);
+        if !policies.is_empty() {
+            obligations.push(Obligation::Durability { policies });
+        }
+        obligations
+    }
+
+    /// What an entity is in: groups of actions are the schema's, everything else the file's.
+    fn ancestors(&self, uid: &EntityUid) -> HashSet<EntityUid> {
+        match self.actions.ancestors(uid) {
+            Some(groups) => groups.cloned().collect(),
+            None => self.directory.ancestors(uid),
+        }
     }
 
     fn judge(&self, response: &Response, hides: bool) -> Said {
@@ -83,8 +130,7 @@ impl Rules {
         errors.sort();
         let permit = response.decision() == Decision::Allow && broken.is_empty();
         if permit {
-            let policies: Vec<String> = determining.iter().filter(|id| self.obliged.contains(*id)).cloned().collect();
-            let obligations = if policies.is_empty() { Vec::new() } else { vec![Obligation::Approval { policies }] };
+            let obligations = self.obligations(&determining);
             return Said { permit, determining, obligations, errors };
         }
         // A forbid that cannot be evaluated forbids: else an argument of another type would be a way around it.

@@ -1,16 +1,17 @@
 //! A compiled policy set: what decides, its version, and what is kept of its questions.
 //!
 //! The store holds one at a time and replaces it whole. The version is SHA-256 over the canonical JSON of every policy,
-//! the entities and the engine's version, so that comments and layout do not change it, and everything that can change a
+//! the entities, the schema and the engine's version, so that comments and layout do not change it, and everything that can change a
 //! decision does.
 
 use std::sync::Arc;
 
+use cairn_clock::Timestamp;
 use cairn_contract::{PolicyFile, canonical_value, sha256_text};
 use cedar_policy::PolicySet;
 
 use crate::{
-    Obligation, PolicyError, Question,
+    Nearest, Obligation, PolicyError, Question,
     compile::Reading,
     directory::Directory,
     files::SourceFile,
@@ -58,12 +59,24 @@ impl ActiveSet {
         if !files.iter().any(SourceFile::is_policies) {
             return Ok(Self { files: digests, ..Self::observe() });
         }
+        Ok(Self::ruled_by(reading, digests))
+    }
+
+    fn ruled_by(reading: Reading, files: Vec<PolicyFile>) -> Self {
         let engine =
             format!("cedar-policy {} language {}", cedar_policy::get_sdk_version(), cedar_policy::get_lang_version());
         let (rules, mut counts) = reading.finish();
         counts["engine"] = engine.into();
         let version = Arc::from(sha256_text(canonical_value(&counts).as_bytes()));
-        Ok(Self { version, files: digests, rules: Some(rules), subjects: Subjects::default() })
+        Self { version, files, rules: Some(rules), subjects: Subjects::default() }
+    }
+
+    /// A set that nobody held to the schema: evaluation must be right for such too.
+    #[cfg(test)]
+    pub(crate) fn unchecked(files: &[SourceFile]) -> Self {
+        let reading = Reading::unchecked(files);
+        assert!(reading.problems.is_empty(), "{:?}", reading.problems);
+        Self::ruled_by(reading, Vec::new())
     }
 
     pub(crate) const fn is_observing(&self) -> bool {
@@ -71,8 +84,8 @@ impl ActiveSet {
     }
 
     /// The question as Cedar takes it.
-    pub(crate) fn ask(&self, question: &Question) -> Asked {
-        question.ask(&self.subjects, |named| match &self.rules {
+    pub(crate) fn ask(&self, question: &Question, now: Timestamp) -> Asked {
+        question.ask(&self.subjects, now, |named| match &self.rules {
             Some(rules) => rules.known(&self.subjects, named),
             None => unruled(named),
         })
@@ -84,6 +97,11 @@ impl ActiveSet {
             None => Said { permit: true, determining: Vec::new(), obligations: Vec::new(), errors: Vec::new() },
             Some(rules) => rules.decide(asked),
         }
+    }
+
+    /// The permit that came nearest to a question that nothing permits and nothing forbids.
+    pub(crate) fn nearest(&self, asked: &Asked) -> Option<Nearest> {
+        self.rules.as_ref().and_then(|rules| rules.nearest(asked))
     }
 
     #[cfg(test)]

@@ -29,6 +29,8 @@ struct Inner {
     /// What was last read, good or bad: only a difference to it is a change. Held over a whole reload, so that two
     /// cannot overtake each other.
     seen: Mutex<Vec<PolicyFile>>,
+    /// What the last look found: a file that is still being written looks different each time.
+    looked: Mutex<Vec<PolicyFile>>,
 }
 
 #[derive(Debug)]
@@ -97,8 +99,9 @@ impl PolicyStore {
     fn open_with(folder: Option<Folder>, clock: Clock) -> Result<Self, PolicyError> {
         let files = folder.as_ref().map_or_else(|| Ok(Vec::new()), Folder::read)?;
         let seen = fingerprint(&files);
+        let looked = Mutex::new(seen.clone());
         let active = RwLock::new(Arc::new(ActiveSet::compile(&files)?));
-        Ok(Self(Arc::new(Inner { folder, clock, active, seen: Mutex::new(seen) })))
+        Ok(Self(Arc::new(Inner { folder, clock, active, seen: Mutex::new(seen), looked })))
     }
 
     /// The version in force: `sha256:<hex>`, or `observe`.
@@ -125,7 +128,7 @@ impl PolicyStore {
     pub fn decide(&self, question: &Question) -> Verdict {
         let started = self.0.clock.now();
         let active = Arc::clone(&self.0.active.read());
-        let asked = active.ask(question);
+        let asked = active.ask(question, started);
         let said = active.decide(&asked);
         let outcome = if said.permit {
             let digest = sha256_text(&asked.inputs);
@@ -133,6 +136,8 @@ impl PolicyStore {
         } else {
             Ruling::Deny
         };
+        let nothing = !said.permit && said.determining.is_empty();
+        let nearest = if nothing { active.nearest(&asked) } else { None };
         let elapsed = self.0.clock.now().since(started);
         Verdict {
             outcome,
@@ -140,18 +145,22 @@ impl PolicyStore {
             determining: said.determining,
             obligations: said.obligations,
             errors: said.errors,
+            nearest,
             inputs: asked.inputs,
             elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         }
     }
 
-    /// Whether the files differ from those last read, good or bad. Reads them: call it about once a second, off the
-    /// path of calls. A folder that cannot be read any more counts as changed until a reload has reported it.
+    /// Whether the files differ from those last read, good or bad, and have been the same in two looks in a row: the
+    /// beginning of a file that is being written may compile, and lack the forbid at its end. Reads them: call it about
+    /// once a second, off the path of calls. A folder that cannot be read any more counts as changed until a reload has
+    /// reported it.
     #[must_use]
     pub fn changed(&self) -> bool {
         let Some(folder) = &self.0.folder else { return false };
         let now = folder.read().map_or_else(|error| unreadable(&error), |files| fingerprint(&files));
-        *self.0.seen.lock() != now
+        let before = std::mem::replace(&mut *self.0.looked.lock(), now.clone());
+        before == now && *self.0.seen.lock() != now
     }
 
     /// Reads the files again and puts them in force, if they compile.
@@ -169,7 +178,9 @@ impl PolicyStore {
                 return Err(error);
             }
         };
-        *seen = fingerprint(&files);
+        let read = fingerprint(&files);
+        *self.0.looked.lock() = read.clone();
+        *seen = read;
         let before = Arc::clone(&self.0.active.read());
         if !files.iter().any(SourceFile::is_policies) && !before.is_observing() {
             return Err(PolicyError::Emptied { path: folder.path.clone() });

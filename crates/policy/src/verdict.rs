@@ -3,9 +3,11 @@
 //! The gateway takes a [`Verdict`] apart: a [`Ruling::Permit`] holds the only thing that lets it forward. The event
 //! `call.decision` is built from the same verdict, so that a decision and its record cannot disagree.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+
+use crate::Nearest;
 
 /// The answer to a question.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Verdict {
     pub obligations: Vec<Obligation>,
     /// What went wrong in evaluating policies, one text each, sorted.
     pub errors: Vec<String>,
+    /// Where nothing permits and nothing forbids: the permit that came nearest.
+    pub nearest: Option<Nearest>,
     /// The exact request and entities, as canonical JSON:
     /// `{"action", "context", "entities", "principal", "resource"}`.
     pub inputs: Bytes,
@@ -69,6 +73,15 @@ impl Permit {
         &self.obligations
     }
 
+    /// The policies that demand an approval, where one is demanded.
+    #[must_use]
+    pub fn approval(&self) -> Option<&[String]> {
+        self.obligations.iter().find_map(|obligation| match obligation {
+            Obligation::Approval { policies, .. } => Some(policies.as_slice()),
+            Obligation::Durability { .. } => None,
+        })
+    }
+
     /// `sha256:<hex>` over the inputs that were decided on: an approval is bound to it.
     #[must_use]
     pub fn inputs_digest(&self) -> &str {
@@ -83,15 +96,23 @@ pub enum Obligation {
     Approval {
         /// The policies that demand it, by id, sorted.
         policies: Vec<String>,
+        /// How long the approval may take, where a policy says so: the shortest of them.
+        expires: Option<Duration>,
+    },
+    /// Each step's record must be durable before the next one, whatever the method.
+    Durability {
+        /// The policies that demand it, by id, sorted.
+        policies: Vec<String>,
     },
 }
 
 impl Obligation {
-    /// The name in the annotation `@obligation("…")` and in events.
+    /// The name in annotations and events.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Approval { .. } => APPROVAL,
+            Self::Durability { .. } => DURABILITY,
         }
     }
 }
@@ -102,5 +123,7 @@ impl fmt::Display for Obligation {
     }
 }
 
-/// The one obligation that policy files can demand so far.
+/// `@obligation("approval")`
 pub(crate) const APPROVAL: &str = "approval";
+/// `@durability("strict")`
+pub(crate) const DURABILITY: &str = "durability";

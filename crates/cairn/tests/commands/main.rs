@@ -9,6 +9,7 @@ mod bounds;
 mod demo;
 mod hostile;
 mod played;
+mod policy;
 mod starting;
 mod store;
 mod support;

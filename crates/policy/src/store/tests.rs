@@ -25,6 +25,12 @@ fn store(text: &str) -> (tempfile::TempDir, PolicyStore) {
     (folder, store)
 }
 
+/// A change counts when two looks find the same.
+fn changed(store: &PolicyStore) -> bool {
+    assert!(!store.changed(), "one look is not enough");
+    store.changed()
+}
+
 #[test]
 fn without_files_everything_is_permitted_and_says_so() {
     let store = PolicyStore::open(None).expect("no files");
@@ -64,8 +70,107 @@ fn a_set_that_does_not_compile_changes_nothing() {
     let (folder, store) = store("forbid(principal, action, resource);");
     let version = store.current_version();
     fs::write(folder.path().join("a.cedar"), "permit(principal, action, resource").expect("written");
-    assert!(store.changed());
+    assert!(changed(&store));
     assert!(store.reload("test").is_err());
     assert_eq!(store.current_version(), version);
     assert!(!store.decide(&question("get_order")).is_permit());
+}
+
+/// The beginning of this set compiles, and lacks the forbid at its end.
+#[test]
+fn a_file_that_is_written_slowly_opens_no_hole() {
+    let (folder, store) = store("permit(principal, action, resource);\nforbid(principal, action, resource is Tool);");
+    let version = store.current_version();
+    let whole = "permit(principal, action, resource);\n@id(\"still\") forbid(principal, action, resource is Tool);";
+    for end in (1..whole.len()).chain([whole.len()]) {
+        fs::write(folder.path().join("a.cedar"), &whole[..end]).expect("written");
+        assert!(!store.changed(), "{}", &whole[..end]);
+        assert_eq!(store.current_version(), version);
+    }
+    assert!(store.changed());
+    store.reload("test").expect("the whole compiles");
+    let verdict = store.decide(&question("get_order"));
+    assert_eq!((verdict.is_permit(), verdict.determining), (false, vec!["still".to_owned()]));
+}
+
+#[test]
+fn a_set_with_a_name_that_nobody_knows_changes_nothing_and_is_told_with_file_and_line() {
+    let (folder, store) = store("forbid(principal, action, resource);");
+    let version = store.current_version();
+    for (text, said) in [
+        (
+            "permit(principal, action, resource);\n\npermit(principal, action == Action::\"tools/cal\", resource);",
+            "a.cedar:3: policy a.cedar:1: ",
+        ),
+        ("// a\npermit(principal, action, resource)\nwhen { context.servr == \"x\" };", "a.cedar:3: "),
+        ("@obligaton(\"approval\") permit(principal, action, resource);", "did you mean obligation?"),
+        ("@quorum(\"2\") permit(principal, action, resource);", "not enforced"),
+    ] {
+        fs::write(folder.path().join("a.cedar"), text).expect("written");
+        let error = store.reload("test").expect_err("it does not compile").to_string();
+        assert!(error.contains(said), "{text}: {error}");
+        assert_eq!(store.current_version(), version);
+        assert!(!store.decide(&question("get_order")).is_permit());
+    }
+}
+
+#[test]
+fn everything_that_can_change_a_decision_changes_the_version() {
+    let policy = "permit(principal in Group::\"g\", action, resource);";
+    let (folder, store) = store(policy);
+    let mut versions = std::collections::BTreeSet::from([store.current_version()]);
+    assert!(!store.decide(&question("get_order")).is_permit());
+    for (file, text, changes) in [
+        ("a.cedar", "// a comment\npermit ( principal in Group::\"g\", action, resource ) ;", false),
+        (
+            "entities.json",
+            r#"[{"uid": {"type": "User", "id": "ada"}, "attrs": {}, "parents": [{"type": "Group", "id": "g"}]}]"#,
+            true,
+        ),
+        ("actions.json", r#"{"to_server": ["acme/run"]}"#, true),
+        ("a.cedar", "permit(principal in Group::\"h\", action, resource);", true),
+    ] {
+        fs::write(folder.path().join(file), text).expect("written");
+        store.reload("test").expect("it compiles");
+        assert_eq!(versions.insert(store.current_version()), changes, "{file}: {text}");
+        let in_group = file != "a.cedar" && store.decide(&question("get_order")).is_permit();
+        assert_eq!(in_group, file != "a.cedar", "{file}");
+    }
+    fs::write(folder.path().join("entities.json"), "[{\"uid\": 7}]").expect("written");
+    assert!(store.reload("test").expect_err("no entity").to_string().contains("entities.json"));
+}
+
+#[test]
+fn a_default_deny_names_the_permit_that_came_nearest_and_what_failed() {
+    let (_folder, store) = store(
+        "@id(\"far\") permit(principal == User::\"bob\", action == Action::\"ping\", resource);\n\
+         @id(\"near\") permit(principal, action == Action::\"tools/call\", resource in Server::\"orders\")\n\
+         when { context has arguments && resource.name == \"get_order\" && context.arguments has n && context.arguments.n < 3 };",
+    );
+    let mut asked = question("get_order");
+    asked.arguments = Some(serde_json::json!({ "n": 7 }));
+    let verdict = store.decide(&asked);
+    let nearest = verdict.nearest.expect("one came near");
+    assert_eq!((nearest.policy.as_str(), nearest.failing), ("near", 1));
+    assert!(nearest.failed.contains("context") && nearest.failed.contains("< 3"), "{}", nearest.failed);
+    asked.action = "ping".to_owned();
+    asked.target = Target::None;
+    let nearest = store.decide(&asked).nearest.expect("one came near");
+    assert_eq!((nearest.policy.as_str(), nearest.failed.as_str()), ("far", "principal == User::\"bob\""));
+    asked.principal = "bob".to_owned();
+    let verdict = store.decide(&asked);
+    assert!(verdict.is_permit() && verdict.nearest.is_none());
+}
+
+#[test]
+fn the_obligations_of_all_permits_hold_and_the_shortest_time() {
+    let (_folder, store) = store(
+        "@id(\"a\") @obligation(\"approval\") @expires(\"10m\") permit(principal, action, resource);\n\
+         @id(\"b\") @obligation(\"approval\") @expires(\"90s\") permit(principal, action, resource is Tool);\n\
+         @id(\"c\") @durability(\"strict\") permit(principal, action, resource);",
+    );
+    let expires = Some(std::time::Duration::from_secs(90));
+    let approval = crate::Obligation::Approval { policies: vec!["a".to_owned(), "b".to_owned()], expires };
+    let durability = crate::Obligation::Durability { policies: vec!["c".to_owned()] };
+    assert_eq!(store.decide(&question("get_order")).obligations, [approval, durability]);
 }

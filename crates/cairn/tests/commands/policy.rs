@@ -1,0 +1,153 @@
+//! `cairn policy`: what it says without a running Cairn, and that it is what the gateway decides.
+
+use std::{fs, path::Path, process::Output};
+
+use serde_json::{Value, json};
+
+use crate::support::{Agent, Up, cairn, events, orders, run, text, wait_for};
+
+const POLICIES: &str = r#"@id("all") permit(principal, action, resource) when { action != Action::"tools/call" };
+@id("looking")
+permit(principal, action == Action::"tools/call", resource in Server::"orders")
+when { context has hints && context.hints has readOnlyHint && context.hints.readOnlyHint && context has tool_digest };
+@id("small-refunds") @durability("strict")
+permit(principal in Group::"support", action == Action::"tools/call", resource == Tool::"orders/refund_order")
+when { context has arguments && context.arguments has amount_cents && context.arguments.amount_cents < 1000 };
+@id("strict-lists") @durability("strict") permit(principal, action == Action::"tools/list", resource);
+"#;
+
+const CASES: &str = r#"
+[[case]]
+name = "a small refund"
+principal = "ada"
+action = "tools/call"
+resource = 'Tool::"orders/refund_order"'
+arguments = { amount_cents = 700 }
+expect = { decision = "permit", determining = ["small-refunds"], obligations = ["durability"] }
+
+[[case]]
+principal = 'Agent::"bot"'
+action = "tools/call"
+resource = 'Tool::"orders/refund_order"'
+arguments = { amount_cents = 700 }
+expect = { decision = "deny", determining = [] }
+"#;
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies).expect("a folder");
+    fs::write(policies.join("p.cedar"), POLICIES).expect("written");
+    let ada = json!([{ "uid": { "type": "User", "id": "ada" }, "parents": [{ "type": "Group", "id": "support" }] }]);
+    fs::write(policies.join("entities.json"), ada.to_string()).expect("written");
+    fs::write(folder.path().join("cases.toml"), CASES).expect("written");
+    folder
+}
+
+fn policy(folder: &Path, arguments: &[&str]) -> Output {
+    run(cairn().arg("policy").args(arguments).current_dir(folder))
+}
+
+#[test]
+fn cases_are_run_and_a_wrong_one_says_why() {
+    let folder = folder();
+    let passed = policy(folder.path(), &["test", "--policies", "policies", "cases.toml"]);
+    assert!(passed.status.success(), "{}{}", text(&passed.stdout), text(&passed.stderr));
+    assert!(text(&passed.stdout).contains("2 passed, 0 failed"));
+
+    let json = json!({ "case": [{
+        "name": "a large one", "principal": "ada", "action": "tools/call", "resource": "Tool::\"orders/refund_order\"",
+        "arguments": { "amount_cents": 7000 }, "expect": { "decision": "permit" },
+    }] });
+    fs::write(folder.path().join("wrong.json"), json.to_string()).expect("written");
+    let failed = policy(folder.path(), &["test", "--policies", "policies", "cases.toml", "wrong.json"]);
+    let said = text(&failed.stdout);
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    for part in ["a large one", "expected permit, decided deny", "nearest is small-refunds", "2 passed, 1 failed"] {
+        assert!(said.contains(part), "{part} is missing: {said}");
+    }
+
+    fs::write(folder.path().join("typo.toml"), CASES.replace("decision", "decison")).expect("written");
+    let typo = policy(folder.path(), &["test", "--policies", "policies", "typo.toml"]);
+    assert!(!typo.status.success() && text(&typo.stderr).contains("typo.toml"), "{}", text(&typo.stderr));
+}
+
+#[test]
+fn a_folder_is_checked_as_up_would_and_the_schema_is_the_published_one() {
+    let folder = folder();
+    let good = policy(folder.path(), &["check", "policies"]);
+    assert!(good.status.success() && text(&good.stdout).contains("sha256:"), "{}", text(&good.stderr));
+    fs::write(folder.path().join("policies/q.cedar"), "permit(principal, action == Action::\"tools/cal\", resource);")
+        .expect("written");
+    let bad = policy(folder.path(), &["check", "policies"]);
+    let said = text(&bad.stderr);
+    assert!(!bad.status.success() && said.contains("q.cedar:1") && said.contains("tools/call"), "{said}");
+    let schema = policy(folder.path(), &["schema"]);
+    assert_eq!(
+        text(&schema.stdout).trim_end(),
+        include_str!("../../../../contracts/policy/cairn.cedarschema").trim_end()
+    );
+}
+
+#[test]
+fn what_is_explained_is_what_the_gateway_decided() {
+    let folder = folder();
+    let config = orders(folder.path());
+    let data = folder.path().join("data");
+    let up = Up::start(&data, &["--config", &config.display().to_string()]);
+    let agent = Agent::connect(&up.gateway, "orders");
+    let look = || agent.call("get_order", &json!({ "order_id": "order-1" }));
+    assert_eq!(look()["error"]["code"], -31_001, "nothing is known of the tool yet");
+    let listed =
+        crate::support::answer(agent.post(&json!({ "jsonrpc": "2.0", "id": 77, "method": "tools/list" }))).json();
+    assert!(listed["result"]["tools"].is_array(), "{listed}");
+    wait_for("the catalogue", || look().get("result").is_some().then_some(()));
+
+    let all = wait_for("the decisions", || {
+        let found = events(&data);
+        let decided = |decision: &str| {
+            found.iter().find(|event| {
+                event["type"] == "call.decision"
+                    && event["data"]["decision"] == decision
+                    && event["data"]["gen_ai_tool_name"] == "get_order"
+            })
+        };
+        Some((decided("deny")?.clone(), decided("permit")?.clone(), found.clone()))
+    });
+    let (denied, permitted, all) = all;
+    let strict =
+        all.iter().find(|event| event["type"] == "call.intent" && event["data"]["mcp_method_name"] == "tools/list");
+    assert_eq!(
+        strict.expect("an intent")["data"]["durability"],
+        "strict",
+        "a policy asks for more than the method has"
+    );
+    assert_eq!(permitted["data"]["determining_policies"], json!(["looking"]));
+
+    let call_id = |event: &Value| event["data"]["call_id"].as_str().expect("an id").to_owned();
+    let explain = |id: &str| run(cairn().args(["policy", "explain", id, "--data"]).arg(&data));
+    let said = explain(&call_id(&denied));
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    let said = text(&said.stdout);
+    assert!(said.contains("deny: no policy permits it") && said.contains("orders/get_order"), "{said}");
+    assert!(text(&explain(&call_id(&permitted)).stdout).contains("permit by looking"));
+    assert_eq!(explain("01996b5e-7c00-7000-8000-000000000001").status.code(), Some(3));
+    up.end();
+
+    let question = [
+        "explain",
+        "--policies",
+        "policies",
+        "--principal",
+        "ada",
+        "--action",
+        "tools/call",
+        "--resource",
+        "Tool::\"orders/get_order\"",
+        "--json",
+    ];
+    let said: Value = serde_json::from_slice(&policy(folder.path(), &question).stdout).expect("JSON");
+    assert_eq!(said["decision"], "deny");
+    assert_eq!(said["policy_version"], denied["data"]["policy_version"], "it is the same set");
+    assert_eq!(said["nearest"]["policy"], "looking");
+}

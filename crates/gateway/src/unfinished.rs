@@ -1,0 +1,65 @@
+//! How many calls of each caller are under way, over all sessions and servers: a fact that policies may look at.
+//!
+//! A call is counted from its admission until its place is given back. Bounded by the calls that may be in flight: a
+//! caller without any is forgotten.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+
+use crate::session::Caller;
+
+/// Counts by caller. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unfinished(Arc<Mutex<HashMap<Caller, u64>>>);
+
+/// One call that is counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    caller: Caller,
+    all: Unfinished,
+}
+
+impl Unfinished {
+    /// Counts one more.
+    pub(crate) fn count(&self, caller: &Caller) -> Counted {
+        *self.0.lock().entry(caller.clone()).or_default() += 1;
+        Counted { caller: caller.clone(), all: self.clone() }
+    }
+
+    /// How many are counted.
+    pub(crate) fn of(&self, caller: &Caller) -> u64 {
+        self.0.lock().get(caller).copied().unwrap_or_default()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock();
+        if let Some(count) = all.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.caller);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_is_not_counted_and_leaves_nothing() {
+        let all = Unfinished::default();
+        let caller = |name: &str| Caller { tenant: None, principal: name.to_owned() };
+        let (first, second) = (all.count(&caller("a")), all.count(&caller("a")));
+        let other = all.count(&caller("b"));
+        assert_eq!((all.of(&caller("a")), all.of(&caller("b")), all.of(&caller("c"))), (2, 1, 0));
+        drop(first);
+        drop(other);
+        assert_eq!((all.of(&caller("a")), all.of(&caller("b"))), (1, 0));
+        drop(second);
+        assert!(all.0.lock().is_empty());
+    }
+}

@@ -1,0 +1,160 @@
+//! Annotations of policies: names and obligations, read and checked when a set is loaded.
+//!
+//! An obligation that the gateway does not enforce is refused, because a policy that promises more than happens is worse
+//! than none. Called while a set is compiled; must never let an annotation through that it does not know.
+
+use std::time::Duration;
+
+use cedar_policy::{Effect, Policy};
+
+use crate::{near::nearest, verdict::APPROVAL, verdict::DURABILITY};
+
+/// Longest time that an approval may be waited for.
+const EXPIRES_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// Annotations that say something of a policy and demand nothing.
+const WORDS: [&str; 3] = ["id", "description", "owner"];
+/// Annotations that demand something which this version enforces.
+const ENFORCED: [&str; 3] = ["obligation", "expires", DURABILITY];
+/// Annotations that demand something which it does not.
+const UNENFORCED: [(&str, &str); 8] = [
+    ("approvers", "every approval is given with the one operator's token, so who approved is only claimed"),
+    ("quorum", "every approval is given with the one operator's token, so two names may be one person"),
+    ("mask", "nothing masks records by policy yet"),
+    ("rewrite", "nothing rewrites calls yet"),
+    ("rate", "nothing counts calls by policy yet"),
+    ("budget", "nothing counts budgets yet"),
+    ("freshness", "nothing knows yet what a call depends on"),
+    ("screen_output", "nothing screens results yet"),
+];
+
+/// What a policy demands where it permits.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Demands {
+    /// Somebody must approve, within this time where one is said.
+    pub(crate) approval: Option<Option<Duration>>,
+    /// The record must be durable at each step.
+    pub(crate) strict: bool,
+}
+
+impl Demands {
+    /// Whether nothing is demanded.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Reads the annotations of a policy; an error says what is wrong and what to do.
+pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
+    let mut demands = Demands::default();
+    let mut expires = None;
+    let mut annotations: Vec<(&str, &str)> = policy.annotations().collect();
+    annotations.sort_unstable();
+    for (name, value) in annotations {
+        match name {
+            _ if WORDS.contains(&name) => {}
+            "obligation" if value == APPROVAL => demands.approval = Some(None),
+            "obligation" => {
+                let near = nearest(value, [APPROVAL]);
+                return Err(format!(
+                    "knows no obligation {value:?}{near}: write @obligation({APPROVAL:?}) or leave it out"
+                ));
+            }
+            "expires" => expires = Some(duration(value)?),
+            DURABILITY if value == "strict" => demands.strict = true,
+            DURABILITY => {
+                return Err(format!(
+                    "knows no durability {value:?}: write @durability(\"strict\"), or leave it out for what the method has"
+                ));
+            }
+            _ => return Err(refused(name)),
+        }
+    }
+    if expires.is_some() && demands.approval.is_none() {
+        return Err(format!("@expires belongs to an approval: write @obligation({APPROVAL:?}) beside it"));
+    }
+    if let (Some(approval), Some(expires)) = (&mut demands.approval, expires) {
+        *approval = Some(expires);
+    }
+    if policy.effect() == Effect::Forbid && !demands.is_empty() {
+        return Err("a forbid has no obligation: put @obligation on a permit".to_owned());
+    }
+    Ok(demands)
+}
+
+fn refused(name: &str) -> String {
+    if let Some((_, why)) = UNENFORCED.iter().find(|(known, _)| *known == name) {
+        return format!(
+            "@{name} is not enforced by this version: {why}; take it out, or the policy would promise more than happens"
+        );
+    }
+    let known = WORDS.iter().chain(&ENFORCED).copied().chain(UNENFORCED.iter().map(|(name, _)| *name));
+    format!("knows no annotation @{name}{}", nearest(name, known))
+}
+
+/// A time such as `90s`, `10m` or `2h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || {
+        format!("@expires({text:?}) is no time: write a whole number and a unit, such as \"90s\", \"10m\" or \"2h\"")
+    };
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds).map(Duration::from_secs) {
+        Some(time) if !time.is_zero() && time <= EXPIRES_MAX => Ok(time),
+        _ => Err(format!("@expires({text:?}) must be at least 1s and at most {}d", EXPIRES_MAX.as_secs() / 86_400)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(annotations: &str) -> Result<Demands, String> {
+        demands(&Policy::parse(None, format!("{annotations} permit(principal, action, resource);")).expect("a policy"))
+    }
+
+    #[test]
+    fn what_is_enforced_loads() {
+        assert_eq!(read("@id(\"a\") @owner(\"me\")"), Ok(Demands::default()));
+        let expires = Some(Some(Duration::from_secs(600)));
+        assert_eq!(
+            read("@obligation(\"approval\") @expires(\"10m\")"),
+            Ok(Demands { approval: expires, strict: false })
+        );
+        assert_eq!(read("@durability(\"strict\")"), Ok(Demands { approval: None, strict: true }));
+    }
+
+    #[test]
+    fn what_is_not_enforced_is_refused_with_words_that_say_so() {
+        for (name, _) in UNENFORCED {
+            let error = read(&format!("@{name}(\"x\")")).expect_err("not enforced");
+            assert!(error.contains(name) && error.contains("not enforced"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_what_was_meant() {
+        for (written, said) in [
+            ("@obligaton(\"approval\")", "did you mean obligation?"),
+            ("@obligation(\"aproval\")", "did you mean approval?"),
+            ("@durability(\"weak\")", "strict"),
+            ("@expires(\"10m\")", "@obligation"),
+            ("@obligation(\"approval\") @expires(\"10\")", "\"10m\""),
+            ("@obligation(\"approval\") @expires(\"10 m\")", "\"10m\""),
+            ("@obligation(\"approval\") @expires(\"0s\")", "at least 1s"),
+            ("@obligation(\"approval\") @expires(\"9999999999999999999d\")", "at most 30d"),
+            ("@obligation(\"approval\") @expires(\"99d\")", "at most 30d"),
+            ("@obligation(\"approval\") @expires(\"10é\")", "no time"),
+        ] {
+            let error = read(written).expect_err(written);
+            assert!(error.contains(said), "{written}: {error}");
+        }
+    }
+}
