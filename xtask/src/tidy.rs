@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["clock", "log"]),
     ("backbone", &["clock", "contract", "log", "broker"]),
     ("policy", &["clock", "contract"]),
+    ("screen", &[]),
     ("vault", &["clock", "contract"]),
     ("gateway", &["clock", "contract", "identity", "mcp", "policy", "vault", "backbone"]),
     ("operators", &["clock", "gateway"]),
