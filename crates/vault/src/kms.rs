@@ -19,7 +19,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(15);
 /// How often a request is made before it counts as failed.
 const TRIES: u32 = 3;
 /// How much of what a service says is shown.
-const SAID_BYTES_MAX: usize = 300;
+const SAID_CHARS_MAX: usize = 300;
 
 /// Which key of which service.
 #[derive(Clone)]
@@ -117,7 +117,7 @@ impl KmsKey {
         let word = |key: &str| words.get(key).and_then(Value::as_str).unwrap_or_default();
         let mut what =
             format!("{action} with key {}: {status} {} {}", self.options.key_id, word("__type"), word("message"));
-        what.truncate(what.floor_char_boundary(SAID_BYTES_MAX));
+        what = what.chars().take(SAID_CHARS_MAX).collect();
         Err((what, status.is_server_error()))
     }
 }

@@ -101,7 +101,7 @@ async fn erasing_destroys_keys_and_objects_of_one_subject_only() {
     assert_eq!(erased.key_ids.len(), 2);
     assert_eq!(vault.read(&hers).await.unwrap_err().kind(), ErrorKind::Erased);
     assert_eq!(vault.read(&his).await.unwrap(), CANARY);
-    assert_eq!(vault.unrecorded().unwrap(), [erased.clone()]);
+    assert_eq!(vault.unrecorded().unwrap(), std::slice::from_ref(&erased));
     vault.recorded(&erased).unwrap();
     assert_eq!(vault.unrecorded().unwrap(), []);
     vault.close().await;
