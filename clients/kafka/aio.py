@@ -25,19 +25,33 @@ async def write(options, ledger):
     ledger.check_acknowledged()
 
 
+async def started(make):
+    """Makes a consumer and starts it: the broker may be away just then, and the library gives up at the first refusal."""
+    deadline = time.monotonic() + 120
+    while True:
+        consumer = make()
+        try:
+            await consumer.start()
+            return consumer
+        except KafkaError as error:
+            await consumer.stop()
+            need(time.monotonic() < deadline, repr(error))
+            await asyncio.sleep(0.2)
+
+
 class Member:
     """One consumer of the group, from its start to its leaving."""
 
     def __init__(self, options, ledger, group):
         self.ledger = ledger
         self.leaving = False
-        self.consumer = AIOKafkaConsumer(
+        self.make = lambda: AIOKafkaConsumer(
             options.topic, bootstrap_servers=options.bootstrap, group_id=group, auto_offset_reset="earliest",
             enable_auto_commit=False, session_timeout_ms=10000, heartbeat_interval_ms=1000)
         self.task = asyncio.create_task(self.run())
 
     async def run(self):
-        await self.consumer.start()
+        self.consumer = await started(self.make)
         try:
             while not self.leaving:
                 if self.ledger.waits():
@@ -98,15 +112,8 @@ async def run():
     group = options.topic + ".group"
     members, everyone = await read(options, ledger, group)
     deadline = time.monotonic() + 120
-    while True:
-        watcher = AIOKafkaConsumer(bootstrap_servers=options.bootstrap, group_id=group, enable_auto_commit=False)
-        try:
-            await watcher.start()
-            break
-        except KafkaError as error:  # the broker may be away still
-            await watcher.stop()
-            need(time.monotonic() < deadline, repr(error))
-            await asyncio.sleep(0.2)
+    watcher = await started(
+        lambda: AIOKafkaConsumer(bootstrap_servers=options.bootstrap, group_id=group, enable_auto_commit=False))
     places = [TopicPartition(options.topic, p) for p in range(options.partitions)]
     while True:
         done = {place.partition: await watcher.committed(place) for place in places}

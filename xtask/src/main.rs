@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Recipe::Kafka(options) => kafka::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),
-        Recipe::Mutants { only } => mutants::run(&only),
+        Recipe::Mutants { only } => mutants::run(&only, None),
     };
     match result {
         Ok(tally) => {

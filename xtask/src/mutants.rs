@@ -23,8 +23,19 @@ const TEST_LIMIT: Duration = Duration::from_secs(900);
 /// How long a test may take unbroken, compiled with all that it needs from an empty cache.
 const BASELINE_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Runs the mutants whose name contains `only`.
-pub(crate) fn run(only: &str) -> anyhow::Result<Tally> {
+/// The crates that are broken, each once, in the order of the table.
+pub(crate) fn parts() -> Vec<&'static str> {
+    let mut parts = Vec::new();
+    for part in MUTANTS.iter().map(Mutant::part) {
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
+    parts
+}
+
+/// Runs the mutants whose name contains `only`, of one crate or of all.
+pub(crate) fn run(only: &str, part: Option<&str>) -> anyhow::Result<Tally> {
     let tree = places::cache("mutants")?.join("tree");
     for part in ["Cargo.toml", "Cargo.lock", "rustfmt.toml", "clippy.toml", "README.md"] {
         std::fs::create_dir_all(&tree)?;
@@ -39,6 +50,9 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let mut baselines = BTreeMap::new();
     for mutant in MUTANTS.iter().filter(|mutant| mutant.name.contains(only)) {
+        if part.is_some_and(|part| part != mutant.part()) {
+            continue;
+        }
         let baseline = baselines.entry(mutant.test).or_insert_with(|| test(&tree, mutant.test, BASELINE_LIMIT));
         let name = format!("mutant {}", mutant.name);
         match baseline {

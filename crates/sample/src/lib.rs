@@ -110,7 +110,9 @@ impl SampleServer {
         let mut state = self.state.lock().expect("no holder of this lock panics");
         let result = act(&mut state).map_err(|words| ErrorData::invalid_params(words, None))?;
         if let Some(journal) = &mut state.journal {
-            writeln!(journal, "{executed}").map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+            // One write for one line: servers of several processes may share a journal.
+            let line = format!("{executed}\n");
+            journal.write_all(line.as_bytes()).map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
         }
         Ok(result)
     }
@@ -181,3 +183,33 @@ impl SampleServer {
 
 #[tool_handler(router = self.tool_router)]
 impl ServerHandler for SampleServer {}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// As processes do that were given the same file: each server opens it for itself.
+    #[test]
+    fn servers_that_share_a_journal_leave_whole_lines() {
+        let folder = std::env::temp_dir().join(format!("cairn-sample-journal-{}", std::process::id()));
+        let gate = Barrier::new(4);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (folder, gate) = (&folder, &gate);
+                scope.spawn(move || {
+                    let server = SampleServer::new(Some(folder)).expect("a journal");
+                    gate.wait();
+                    for _ in 0..2_000 {
+                        server.with(&format!("server-{number}"), |_| Ok(())).expect("a line");
+                    }
+                });
+            }
+        });
+        let text = std::fs::read_to_string(&folder).expect("the journal");
+        std::fs::remove_file(&folder).expect("it can go");
+        let torn = text.lines().filter(|line| !line.starts_with("server-") || line.len() != "server-0".len()).count();
+        assert_eq!((torn, text.lines().count()), (0, 8_000), "lines torn, lines in all");
+    }
+}

@@ -18,6 +18,14 @@ pub(crate) struct Mutant {
     pub(crate) test: &'static str,
 }
 
+impl Mutant {
+    /// The crate that it breaks.
+    pub(crate) fn part(&self) -> &'static str {
+        let path = self.file.strip_prefix("crates/").unwrap_or(self.file);
+        path.split_once('/').map_or(path, |(part, _)| part)
+    }
+}
+
 /// All of them.
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
