@@ -51,9 +51,9 @@ fn suites() -> Vec<Suite> {
         ("Kafka clients, 100,000 records each", || kafka::run(&kafka::Options::proof())),
     ];
     let plain = plain.into_iter().map(|(name, suite)| -> Suite { (name.to_owned(), Box::new(suite)) });
-    let mutants = mutants::parts().into_iter().map(|part| -> Suite {
-        (format!("mutants in {part}"), Box::new(move || mutants::run("", Some(part))))
-    });
+    let mutants = mutants::parts()
+        .into_iter()
+        .map(|part| -> Suite { (format!("mutants in {part}"), Box::new(move || mutants::run("", Some(part)))) });
     plain.chain(mutants).collect()
 }
 

@@ -16,6 +16,8 @@ use crate::tally::Tally;
 /// The gateway does not know the log, the log does not know Kafka, policy knows no transport.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
+    ("freshness", &["clock"]),
+    ("catalogue", &[]),
     ("contract", &["clock"]),
     ("identity", &["clock"]),
     ("mcp", &["clock"]),
@@ -25,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("policy", &["clock", "contract"]),
     ("screen", &[]),
     ("vault", &["clock", "contract"]),
-    ("gateway", &["clock", "contract", "identity", "mcp", "policy", "vault", "backbone"]),
+    ("gateway", &["clock", "contract", "identity", "mcp", "catalogue", "freshness", "policy", "vault", "backbone"]),
     ("operators", &["clock", "gateway"]),
     ("sample", &[]),
     // What is measured is reached from outside, as users reach it.

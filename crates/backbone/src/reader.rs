@@ -6,15 +6,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use cairn_clock::{Clock, Timestamp};
 use cairn_contract::{StoredError, StoredEvent, topics};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::{BorrowedMessage, Headers},
+    metadata::Metadata,
 };
 use tokio::sync::mpsc;
 
@@ -23,6 +25,10 @@ use crate::kafka::{PropertyError, client_config, reading};
 /// Events that wait for the caller.
 const QUEUE_MAX: usize = 512;
 const ASK_WITHIN: Duration = Duration::from_secs(10);
+/// A look at the ends must not keep records waiting.
+const LOOK_WITHIN: Duration = Duration::from_millis(500);
+/// How soon what a look found is compared with what was read again.
+const AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// Where a reader begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +39,8 @@ pub enum From {
     Tail,
     /// That many records before the end of each partition.
     Last(u64),
+    /// At the first record that is not older than this, in milliseconds since 1970.
+    Since(i64),
 }
 
 /// What to read.
@@ -48,6 +56,8 @@ pub struct ReaderOptions {
     pub from: From,
     /// Whether to end where the partitions ended when the reader was opened, instead of waiting for more.
     pub until_end: bool,
+    /// How often to look how far the partitions go, and to say so once all of that is handed over.
+    pub look_every: Option<Duration>,
 }
 
 impl ReaderOptions {
@@ -60,6 +70,7 @@ impl ReaderOptions {
             topics: topics().iter().map(|spec| spec.name.to_owned()).collect(),
             from: From::Earliest,
             until_end: true,
+            look_every: None,
         }
     }
 }
@@ -106,10 +117,19 @@ pub enum ReaderError {
     },
 }
 
+/// What a reader says.
+#[derive(Debug)]
+pub enum Said {
+    /// The next record.
+    Entry(Entry),
+    /// At this moment the partitions held nothing that was not handed over before.
+    CaughtUp(Timestamp),
+}
+
 /// A stream of entries.
 #[derive(Debug)]
 pub struct Reader {
-    entries: mpsc::Receiver<Result<Entry, ReaderError>>,
+    entries: mpsc::Receiver<Result<Said, ReaderError>>,
     ended: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -125,13 +145,13 @@ impl Reader {
             let mut config = reading(&config);
             config.set("queued.min.messages", "1000");
             let consumer: BaseConsumer = config.create()?;
-            let left = assign(&consumer, &options)?;
-            Ok((consumer, left, options))
+            let assigned = assign(&consumer, &options)?;
+            Ok((consumer, assigned, options))
         });
         let opened = opened.await.expect("opening a reader does not panic");
-        let (consumer, left, options) = opened.map_err(|source| ReaderError::Kafka { bootstrap, source })?;
+        let (consumer, assigned, options) = opened.map_err(|source| ReaderError::Kafka { bootstrap, source })?;
         let (sender, entries) = mpsc::channel(QUEUE_MAX);
-        let ended = tokio::task::spawn_blocking(move || pump(&consumer, left, &options, &sender));
+        let ended = tokio::task::spawn_blocking(move || pump(&consumer, assigned, &options, &sender));
         Ok(Self { entries, ended: Some(ended) })
     }
 
@@ -140,6 +160,20 @@ impl Reader {
     /// # Errors
     /// A cluster that refuses. One that is away for a while is waited for.
     pub async fn next(&mut self) -> Option<Result<Entry, ReaderError>> {
+        loop {
+            match self.entries.recv().await? {
+                Ok(Said::Entry(entry)) => return Some(Ok(entry)),
+                Ok(Said::CaughtUp(_)) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// The next entry, or that there is none; `None` at the end.
+    ///
+    /// # Errors
+    /// A cluster that refuses. One that is away for a while is waited for, and nothing is said meanwhile.
+    pub async fn next_said(&mut self) -> Option<Result<Said, ReaderError>> {
         self.entries.recv().await
     }
 
@@ -155,9 +189,19 @@ impl Reader {
 /// Partitions that are not read to their end yet, with that end.
 type Left = HashMap<(String, i32), i64>;
 
-fn assign(consumer: &BaseConsumer, options: &ReaderOptions) -> Result<Left, KafkaError> {
+/// Where each partition is read from, and to where it went at that moment.
+struct Assigned {
+    left: Left,
+    starts: HashMap<(String, i32), i64>,
+}
+
+fn assign(consumer: &BaseConsumer, options: &ReaderOptions) -> Result<Assigned, KafkaError> {
     let metadata = consumer.fetch_metadata(None, ASK_WITHIN)?;
-    let (mut list, mut left) = (TopicPartitionList::new(), Left::new());
+    let (mut list, mut left, mut starts) = (TopicPartitionList::new(), Left::new(), HashMap::new());
+    let since = match options.from {
+        From::Since(time) => Some(offsets_at(consumer, options, &metadata, time)?),
+        From::Earliest | From::Tail | From::Last(_) => None,
+    };
     for topic in metadata.topics().iter().filter(|topic| options.topics.iter().any(|name| name == topic.name())) {
         for partition in topic.partitions() {
             let (start, end) = consumer.fetch_watermarks(topic.name(), partition.id(), ASK_WITHIN)?;
@@ -165,25 +209,103 @@ fn assign(consumer: &BaseConsumer, options: &ReaderOptions) -> Result<Left, Kafk
                 From::Earliest => start,
                 From::Tail => end,
                 From::Last(records) => end.saturating_sub(i64::try_from(records).unwrap_or(i64::MAX)).max(start),
+                From::Since(_) => {
+                    let found = since.as_ref().and_then(|list| list.find_partition(topic.name(), partition.id()));
+                    // Nothing that young: at the end.
+                    found.and_then(|at| at.offset().to_raw()).filter(|at| *at >= 0).unwrap_or(end)
+                }
             };
             list.add_partition_offset(topic.name(), partition.id(), Offset::Offset(from))?;
+            starts.insert((topic.name().to_owned(), partition.id()), from);
             if from < end {
                 left.insert((topic.name().to_owned(), partition.id()), end);
             }
         }
     }
     consumer.assign(&list)?;
-    Ok(left)
+    Ok(Assigned { left, starts })
+}
+
+/// The partitions of the wanted topics, each with what a broker is asked about it.
+fn partitions(options: &ReaderOptions, metadata: &Metadata, ask: i64) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for topic in metadata.topics().iter().filter(|topic| options.topics.iter().any(|name| name == topic.name())) {
+        for partition in topic.partitions() {
+            list.add_partition_offset(topic.name(), partition.id(), Offset::from_raw(ask))?;
+        }
+    }
+    Ok(list)
+}
+
+fn offsets_at(
+    consumer: &BaseConsumer,
+    options: &ReaderOptions,
+    metadata: &Metadata,
+    time: i64,
+) -> Result<TopicPartitionList, KafkaError> {
+    consumer.offsets_for_times(partitions(options, metadata, time.max(0))?, ASK_WITHIN)
+}
+
+/// Looks from time to time how far the partitions go, and says so once all of that was handed over. While records keep
+/// coming that is never all that there is, so each look is for what was there at its own moment.
+struct Lookout {
+    starts: HashMap<(String, i32), i64>,
+    every: Option<Duration>,
+    next: Instant,
+    clock: Clock,
+    /// The ends that were seen, and when, while not all of it is read yet.
+    pending: Option<(Timestamp, TopicPartitionList)>,
+}
+
+impl Lookout {
+    /// The moment of the last look, once everything is read that was there at it.
+    fn look(&mut self, consumer: &BaseConsumer) -> Option<Timestamp> {
+        let every = self.every.filter(|_| Instant::now() >= self.next)?;
+        if self.pending.is_none() {
+            self.next = Instant::now() + every;
+            let asked = self.clock.now();
+            let mut ends = consumer.assignment().ok()?;
+            ends.set_all_offsets(Offset::End).ok()?;
+            let ends = consumer.offsets_for_times(ends, LOOK_WITHIN).ok()?;
+            if ends.elements().iter().any(|end| end.error().is_err()) {
+                return None;
+            }
+            self.pending = Some((asked, ends));
+        }
+        let (asked, ends) = self.pending.as_ref()?;
+        let at = consumer.position().ok()?;
+        let all_read = ends.elements().iter().all(|end| {
+            let place = at.find_partition(end.topic(), end.partition());
+            let place = place.and_then(|place| place.offset().to_raw()).filter(|offset| *offset >= 0);
+            // Nothing was read yet: then what is left begins where the assignment does.
+            let read = place.or_else(|| self.starts.get(&(end.topic().to_owned(), end.partition())).copied());
+            read.zip(end.offset().to_raw()).is_some_and(|(read, end)| read >= end)
+        });
+        let asked = *asked;
+        if all_read {
+            self.pending = None;
+            return Some(asked);
+        }
+        self.next = Instant::now() + AGAIN_AFTER;
+        None
+    }
 }
 
 /// Runs on a thread of its own until the end, an error, or until nobody listens.
 fn pump(
     consumer: &BaseConsumer,
-    mut left: Left,
+    Assigned { mut left, starts }: Assigned,
     options: &ReaderOptions,
-    sender: &mpsc::Sender<Result<Entry, ReaderError>>,
+    sender: &mpsc::Sender<Result<Said, ReaderError>>,
 ) {
+    let mut lookout =
+        Lookout { starts, every: options.look_every, next: Instant::now(), clock: Clock::system(), pending: None };
     while !(sender.is_closed() || options.until_end && left.is_empty()) {
+        if let Some(at) = lookout.look(consumer)
+            && sender.blocking_send(Ok(Said::CaughtUp(at))).is_err()
+        {
+            return;
+        }
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let place = (message.topic().to_owned(), message.partition());
@@ -192,7 +314,7 @@ fn pump(
                 if end.is_some_and(|end| message.offset() + 1 >= end) {
                     left.remove(&place);
                 }
-                if !past && sender.blocking_send(Ok(entry(&message))).is_err() {
+                if !past && sender.blocking_send(Ok(Said::Entry(entry(&message)))).is_err() {
                     return;
                 }
             }

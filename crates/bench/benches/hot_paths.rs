@@ -135,6 +135,7 @@ fn draft() -> Draft {
         upstream_protocol_version: Some("2025-11-25".to_owned()),
         upstream_network_transport: Some(Transport::Tcp),
         repeats: None,
+        writes: Vec::new(),
         invocation: None,
     });
     Draft {

@@ -57,6 +57,48 @@ async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> any
     Ok(value)
 }
 
+/// Tells that a resource changed past Cairn.
+pub(crate) async fn changed(
+    admin: &str,
+    server: &str,
+    uri: &str,
+    version: Option<&str>,
+    tenant: Option<&str>,
+) -> anyhow::Result<()> {
+    let body = json!({ "server": server, "uri": uri, "version": version, "tenant": tenant });
+    send(admin, "POST", "/changes", Some(body)).await?;
+    say::line(format_args!("{uri} of {server} counts as changed"));
+    Ok(())
+}
+
+/// What servers have listed, as text or JSON.
+pub(crate) async fn catalogue(admin: &str, as_json: bool) -> anyhow::Result<String> {
+    let value = send(admin, "GET", "/catalogue", None).await?;
+    if as_json {
+        return Ok(value.to_string());
+    }
+    let all = value.get("definitions").and_then(Value::as_array).cloned().unwrap_or_default();
+    if all.is_empty() {
+        return Ok("no server has listed anything since the start".to_owned());
+    }
+    let lines = all.iter().map(|one| {
+        let of = |key: &str| say::plain(one.get(key).and_then(Value::as_str).unwrap_or_default());
+        let alerts = one.get("alerts").and_then(Value::as_array).cloned().unwrap_or_default();
+        let alerts: String =
+            alerts.iter().filter_map(Value::as_str).map(|alert| format!("\n  {}", say::plain(alert))).collect();
+        format!("{} {} {}/{}\n  {}{alerts}", of("standing"), of("kind"), of("server"), of("name"), of("digest"))
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// Approves a definition.
+pub(crate) async fn approve_definition(admin: &str, body: Value) -> anyhow::Result<()> {
+    let value = send(admin, "POST", "/catalogue/approve", Some(body)).await?;
+    let digest = value.get("digest").and_then(Value::as_str).unwrap_or_default();
+    say::line(format_args!("approved {digest}"));
+    Ok(())
+}
+
 /// What waits, as text or JSON.
 pub(crate) async fn list(admin: &str, as_json: bool) -> anyhow::Result<String> {
     let value = send(admin, "GET", "/approvals", None).await?;

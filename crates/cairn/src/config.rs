@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use cairn_backbone::KafkaOptions;
+use cairn_catalogue::Mode;
+use cairn_freshness::{Bounds, Declared, Dependence};
 use cairn_gateway::{Limits, Reach, ServerSpec};
 use serde::Deserialize;
 
@@ -35,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) admin: AdminSection,
     pub(crate) backbone: BackboneSection,
     pub(crate) store: StoreSection,
+    pub(crate) freshness: FreshnessSection,
+    pub(crate) catalogue: CatalogueSection,
     pub(crate) servers: BTreeMap<String, ServerSection>,
 }
 
@@ -201,7 +205,85 @@ pub(crate) struct ServerSection {
     url: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    /// `[servers.<name>.tools.<tool>]`: what its tools read, write and depend on.
+    #[serde(default)]
+    tools: BTreeMap<String, ToolSection>,
 }
+
+/// What a tool does with resources.
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ToolSection {
+    reads: Vec<Dependence>,
+    writes: Vec<Dependence>,
+    depends: Vec<Dependence>,
+}
+
+impl ToolSection {
+    fn declared(&self) -> anyhow::Result<Declared> {
+        let mentions = |what: &str, all: &[Dependence]| {
+            all.iter().map(Dependence::mention).collect::<Result<Vec<_>, _>>().with_context(|| what.to_owned())
+        };
+        let declared = Declared {
+            reads: mentions("reads", &self.reads)?,
+            writes: mentions("writes", &self.writes)?,
+            depends: mentions("depends", &self.depends)?,
+        };
+        if declared.depends.iter().any(cairn_freshness::Mention::needs_result) {
+            bail!("depends names the result, which there is none of when the call is decided: name {{arguments/…}}");
+        }
+        Ok(declared)
+    }
+}
+
+/// `[catalogue]`: which definitions of servers may be relied on.
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CatalogueSection {
+    pub(crate) mode: Mode,
+}
+
+/// `[freshness]`: the guard against acting on what is known to be stale.
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FreshnessSection {
+    behind_ms_max: Option<u64>,
+    skew_ms_max: Option<u64>,
+    resources_max: Option<usize>,
+    viewers_max: Option<usize>,
+    history_ms: Option<u64>,
+}
+
+/// How far back the stream is read at the start, for what was read and changed before.
+const HISTORY: Duration = Duration::from_secs(24 * 3600);
+
+impl FreshnessSection {
+    /// How much is remembered, and how far behind the guard may be.
+    pub(crate) fn bounds(&self) -> anyhow::Result<Bounds> {
+        let default = Bounds::default();
+        let bounds = Bounds {
+            resources_max: self.resources_max.unwrap_or(default.resources_max),
+            viewers_max: self.viewers_max.unwrap_or(default.viewers_max),
+            behind_max: self.behind_ms_max.map_or(default.behind_max, Duration::from_millis),
+            skew_max: self.skew_ms_max.map_or(default.skew_max, Duration::from_millis),
+        };
+        if bounds.resources_max == 0 || bounds.viewers_max == 0 || bounds.behind_max < BEHIND_MIN {
+            bail!(
+                "[freshness]: resources_max and viewers_max are at least 1, behind_ms_max at least {}",
+                BEHIND_MIN.as_millis()
+            );
+        }
+        Ok(bounds)
+    }
+
+    /// How far back the stream is read at the start.
+    pub(crate) fn history(&self) -> Duration {
+        self.history_ms.map_or(HISTORY, Duration::from_millis)
+    }
+}
+
+/// Below this nothing would ever be fresh: the guard looks how far it is that often.
+const BEHIND_MIN: Duration = Duration::from_millis(1_000);
 
 impl Config {
     /// Reads a file by what is in it: JSON where it begins with a brace, TOML otherwise.
@@ -217,7 +299,11 @@ impl Config {
             server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
         }
         // What makes no sense is said here, where the file is known.
-        config.server_specs().and_then(|_| config.limits()).with_context(|| format!("{}", path.display()))?;
+        config
+            .server_specs()
+            .and_then(|_| config.limits())
+            .and_then(|_| config.freshness.bounds())
+            .with_context(|| format!("{}", path.display()))?;
         Ok(config)
     }
 
@@ -243,7 +329,19 @@ impl Config {
     fn from_client(text: &str) -> anyhow::Result<Self> {
         let sections = client_file::servers(text)?.into_iter().map(|(name, server)| {
             let ClientServer { command, args, env, cwd, kind, url, headers } = server;
-            (name, ServerSection { command, args, env, cwd: cwd.map(PathBuf::from), kind, url, headers })
+            (
+                name,
+                ServerSection {
+                    command,
+                    args,
+                    env,
+                    cwd: cwd.map(PathBuf::from),
+                    kind,
+                    url,
+                    headers,
+                    tools: BTreeMap::new(),
+                },
+            )
         });
         Ok(Self { servers: sections.collect(), ..Self::default() })
     }
@@ -365,7 +463,11 @@ impl ServerSection {
             (Some(_), Some(_)) => bail!("server {name:?} has both command and url: keep one"),
             (None, None) => bail!("server {name:?} has neither command nor url: give one"),
         };
-        Ok(ServerSpec { name: name.to_owned(), reach })
+        let declared = self.tools.iter().map(|(tool, section)| {
+            let declared = section.declared().with_context(|| format!("server {name:?}, tools.{tool}"))?;
+            Ok((tool.clone(), declared))
+        });
+        Ok(ServerSpec { name: name.to_owned(), reach, declared: declared.collect::<anyhow::Result<_>>()? })
     }
 }
 

@@ -3,10 +3,10 @@
 //! [`crate::up`] opens one before the gateway, serves it once the gateway stands, and closes it last. With a cluster there is
 //! no log and no Kafka port of our own: events go through the spool in `spool/` of the data folder.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use cairn_backbone::{Backbone, EmbeddedBackbone, KafkaBackbone};
+use cairn_backbone::{Backbone, EmbeddedBackbone, KafkaBackbone, reader::ReaderOptions};
 use cairn_broker::Broker;
 use cairn_clock::{Clock, Entropy};
 use cairn_log::Log;
@@ -37,8 +37,18 @@ pub(crate) enum Role {
 
 /// The opened backbone.
 pub(crate) enum Engine {
-    Embedded { log: Log, broker: Broker, listener: Option<TcpListener>, address: String },
-    Cluster { backbone: Arc<KafkaBackbone>, bootstrap: String, config: Option<PathBuf> },
+    Embedded {
+        log: Log,
+        broker: Broker,
+        listener: Option<TcpListener>,
+        address: String,
+    },
+    Cluster {
+        backbone: Arc<KafkaBackbone>,
+        bootstrap: String,
+        properties: BTreeMap<String, String>,
+        config: Option<PathBuf>,
+    },
 }
 
 impl Engine {
@@ -73,7 +83,7 @@ impl Engine {
             bail!("with a cluster as backbone Cairn has no Kafka port of its own: remove [kafka] and --kafka");
         }
         let options = config.backbone.kafka(arguments.bootstrap.as_deref(), folder.path().join("spool"))?;
-        let bootstrap = options.bootstrap.clone();
+        let (bootstrap, properties) = (options.bootstrap.clone(), options.properties.clone());
         let opening = KafkaBackbone::open(options);
         tokio::pin!(opening);
         let opened = tokio::select! {
@@ -87,7 +97,7 @@ impl Engine {
         let config =
             arguments.config.clone().or_else(|| Some(folder.path().join("cairn.toml")).filter(|path| path.is_file()));
         let config = config.map(|path| path.canonicalize()).transpose()?;
-        Ok(Self::Cluster { backbone, bootstrap, config })
+        Ok(Self::Cluster { backbone, bootstrap, properties, config })
     }
 
     /// Where events are appended.
@@ -96,6 +106,15 @@ impl Engine {
             Self::Embedded { broker, .. } => Arc::new(EmbeddedBackbone::new(broker.clone())),
             Self::Cluster { backbone, .. } => backbone.clone(),
         }
+    }
+
+    /// How this process reads its own events, by the Kafka protocol as anybody does.
+    pub(crate) fn reading(&self) -> ReaderOptions {
+        let properties = match self {
+            Self::Embedded { .. } => BTreeMap::new(),
+            Self::Cluster { properties, .. } => properties.clone(),
+        };
+        ReaderOptions { properties, ..ReaderOptions::all(self.address()) }
     }
 
     /// Where Kafka clients find the events.

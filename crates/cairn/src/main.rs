@@ -12,6 +12,7 @@ mod engine;
 mod examples;
 mod faults;
 mod folder;
+mod follow;
 mod jsonc;
 mod measures;
 mod path;
@@ -46,6 +47,26 @@ const BACKGROUND_END_MAX: Duration = Duration::from_secs(1);
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Subcommand)]
+enum CatalogueCommand {
+    /// Approves what a server offers now.
+    Approve {
+        /// The server.
+        server: String,
+        /// The tool, prompt or resource.
+        name: String,
+        /// `tool`, `prompt`, `resource` or `resource_template`.
+        #[arg(long, default_value = "tool")]
+        kind: String,
+        /// The digest that you looked at: refused where the server offers something else by now.
+        #[arg(long)]
+        digest: Option<String>,
+        /// Who approves, for the trail.
+        #[arg(long)]
+        approver: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -97,6 +118,43 @@ enum Command {
     Policy {
         #[command(subcommand)]
         what: policy::PolicyCommand,
+    },
+    /// What servers have listed, how it stands and what is suspicious in it; approves a definition.
+    #[command(
+        after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn catalogue\nExample: CAIRN_OPERATOR_TOKEN=… cairn catalogue approve orders refund_order --digest sha256:…"
+    )]
+    Catalogue {
+        #[command(subcommand)]
+        what: Option<CatalogueCommand>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+        /// The admin address; that of the running `up` where absent.
+        #[arg(long, global = true)]
+        admin: Option<String>,
+        /// The data folder of the running `up`.
+        #[arg(long, global = true)]
+        data: Option<PathBuf>,
+    },
+    /// Tells a running Cairn that a resource changed past it, so that nobody acts on what was read before.
+    #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn changed orders order://4711 --version 8")]
+    Changed {
+        /// The server, by its name in the configuration.
+        server: String,
+        /// The resource.
+        uri: String,
+        /// Its version by now, where that is known.
+        #[arg(long)]
+        version: Option<String>,
+        /// The tenant, where there are any.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// The admin address; that of the running `up` where absent.
+        #[arg(long)]
+        admin: Option<String>,
+        /// The data folder of the running `up`.
+        #[arg(long)]
+        data: Option<PathBuf>,
     },
     /// Measures load and latency of gateway and log, as ratios to baselines of the same run.
     #[command(after_help = "Example: cairn bench --quick\nExample: cairn bench gateway --seconds 30 --json")]
@@ -392,6 +450,25 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Approve(arguments) => settle(arguments, true).await,
         Command::Deny(arguments) => settle(arguments, false).await,
         Command::Policy { what } => policy::run(what).await,
+        Command::Catalogue { what, json, admin, data } => {
+            let admin = ask::admin(admin, data)?;
+            match what {
+                None => {
+                    say::line(format_args!("{}", ask::catalogue(&admin, json).await?));
+                    Ok(())
+                }
+                Some(CatalogueCommand::Approve { server, name, kind, digest, approver }) => {
+                    let body = serde_json::json!({
+                        "server": server, "kind": kind, "name": name, "digest": digest, "approver": approver,
+                    });
+                    ask::approve_definition(&admin, body).await
+                }
+            }
+        }
+        Command::Changed { server, uri, version, tenant, admin, data } => {
+            let admin = ask::admin(admin, data)?;
+            ask::changed(&admin, &server, &uri, version.as_deref(), tenant.as_deref()).await
+        }
         Command::Bench(options) => cairn_bench::run(options).await,
         Command::BenchPart { part } => part.run().await,
         Command::Operator { what: OperatorCommand::New { data } } => {

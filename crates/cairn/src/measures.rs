@@ -94,6 +94,10 @@ impl Page<'_> {
         let sessions = gateway.sessions_open() as u64;
         self.gauge("cairn_sessions_open", "Legacy client sessions that are open over HTTP.", sessions)?;
         self.gauge("cairn_wraps_open", "Wrapped clients that are connected.", gateway.pipes_open() as u64)?;
+        if let Some(lag) = gateway.guard_lag() {
+            let help = "How long ago the freshness guard had everything that the stream held.";
+            self.show("cairn_guard_lag_seconds", help, &ConstGauge::new(lag.as_secs_f64()))?;
+        }
         self.gauge("cairn_holds_waiting", "Calls that wait for an approval.", gateway.holds().len() as u64)
     }
 

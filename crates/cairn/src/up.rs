@@ -14,10 +14,12 @@ use std::{
 };
 
 use anyhow::Context;
-use cairn_backbone::{Backbone, RecordError, Recorder, RecorderOptions, gateway_id, next_epoch};
+use cairn_backbone::{RecordError, Recorder, RecorderOptions, gateway_id, next_epoch};
 use cairn_broker::{Broker, BrokerOptions};
+use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{Body, Common, Draft};
+use cairn_freshness::Views;
 use cairn_gateway::{Gateway, GatewayOptions, Metrics, NoWitness, Parts, Step, Witness};
 use cairn_log::Log;
 use cairn_operators::{Admin, Credential, Probe};
@@ -31,6 +33,7 @@ use crate::{
     config::Config,
     engine::{Engine, Role},
     folder::{self, Endpoints, Folder},
+    follow::Follow,
     measures::{Measures, Policies},
     say, token, wrap,
     writers::Writers,
@@ -86,8 +89,11 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         endpoints.gateway = listener.local_addr()?.to_string();
         let wraps = wrap::listen(&endpoints.socket)?;
         let policy = Policies { store: Arc::new(policies(&arguments, beside, &folder)?), refused: Arc::default() };
-        let (gateway, recorder) =
-            open_gateway(&config, &folder, engine.backbone(), &clock, &entropy, &policy, &mut registry).await?;
+        let (gateway, recorder, follow) =
+            open_gateway(&config, &folder, &engine, &clock, &entropy, &policy, &mut registry).await?;
+        if let Some(follow) = follow {
+            tasks.spawn(follow.run(stop.clone()));
+        }
         tasks.spawn({
             let gateway = gateway.clone();
             async move { gateway.tend_sessions().await }
@@ -101,8 +107,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     }
     registry.register_collector(Box::new(measures.clone()));
     let probe = Health { ready: ready.clone() };
-    let holds = measures.gateway.as_ref().map(|gateway| gateway.holds().clone());
-    let router = Admin::new(probe, registry, Credential::of(folder.path()), holds).router();
+    let router = Admin::new(probe, registry, Credential::of(folder.path()), measures.gateway.clone()).router();
     tasks.spawn({
         let stop = stop.clone();
         async move { axum::serve(admin, router).with_graceful_shutdown(stop.cancelled_owned()).await }
@@ -202,19 +207,23 @@ pub(crate) async fn open_broker(
 async fn open_gateway(
     config: &Config,
     folder: &Folder,
-    backbone: Arc<dyn Backbone>,
+    engine: &Engine,
     clock: &Clock,
     entropy: &Entropy,
     policy: &Policies,
     registry: &mut Registry,
-) -> anyhow::Result<(Gateway, Recorder)> {
+) -> anyhow::Result<(Gateway, Recorder, Option<Follow>)> {
     let home = folder.path().join("gateway");
     let id = gateway_id(&home, clock, entropy)?;
     let epoch = next_epoch(&home)?;
-    let (recorder, open) =
-        Recorder::open(RecorderOptions::new(id, epoch, home), backbone, clock.clone(), entropy.clone())
-            .await
-            .context("cannot read the trail back")?;
+    let (recorder, open) = Recorder::open(
+        RecorderOptions::new(id.clone(), epoch, home),
+        engine.backbone(),
+        clock.clone(),
+        entropy.clone(),
+    )
+    .await
+    .context("cannot read the trail back")?;
     let options = GatewayOptions {
         servers: config.server_specs()?,
         limits: config.limits()?,
@@ -224,9 +233,22 @@ async fn open_gateway(
     };
     let metrics = Metrics::default();
     metrics.register(registry);
+    let views = Views::new(config.freshness.bounds()?);
+    // Without a declared dependence nobody asks how fresh anything is.
+    let declares = options.servers.iter().any(|server| !server.declared.is_empty());
+    let follow = declares.then(|| Follow {
+        views: views.clone(),
+        clock: clock.clone(),
+        options: engine.reading(),
+        history: config.freshness.history(),
+        own: (id.clone(), epoch),
+        metrics: metrics.clone(),
+    });
     let parts = Parts {
         recorder: recorder.clone(),
         policy: policy.store.clone(),
+        views,
+        book: Book::open(config.catalogue.mode, Some(folder.path().join("catalogue.json")))?,
         keys: folder.keys(entropy)?,
         clock: clock.clone(),
         entropy: entropy.clone(),
@@ -244,7 +266,7 @@ async fn open_gateway(
     let in_force = policy.store.activation("start").into_events();
     record_policies(&recorder, in_force).await.context("cannot record which policies are in force")?;
     tokio::spawn(watch_policies(policy.clone(), recorder.clone()));
-    Ok((gateway, recorder))
+    Ok((gateway, recorder, follow))
 }
 
 /// The policies: where they are said to be, else beside the configuration file, else in the data folder. Never in the

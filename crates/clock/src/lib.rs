@@ -8,4 +8,4 @@ mod entropy;
 mod time;
 
 pub use entropy::Entropy;
-pub use time::{Clock, Timestamp};
+pub use time::{Clock, NoTimestamp, Timestamp};

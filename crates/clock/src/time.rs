@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -60,6 +61,49 @@ impl fmt::Display for Timestamp {
             self.0 % 1_000_000
         )
     }
+}
+
+/// Reads what `Display` writes, and nothing else.
+impl FromStr for Timestamp {
+    type Err = NoTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, NoTimestamp> {
+        let shape = b"dddd-dd-ddTdd:dd:dd.ddddddZ";
+        let fits = |(want, have): (&u8, &u8)| if *want == b'd' { have.is_ascii_digit() } else { want == have };
+        if text.len() != shape.len() || !shape.iter().zip(text.as_bytes()).all(fits) {
+            return Err(NoTimestamp);
+        }
+        let number = |from: usize, to: usize| text[from..to].parse::<u64>().map_err(|_| NoTimestamp);
+        let days = days_from_civil(number(0, 4)? as i64, number(5, 7)? as i64, number(8, 10)? as i64);
+        let seconds = number(11, 13)? * 3_600 + number(14, 16)? * 60 + number(17, 19)?;
+        let days = u64::try_from(days).map_err(|_| NoTimestamp)?;
+        let at = Self((days * 86_400 + seconds) * 1_000_000 + number(20, 26)?);
+        // A thirteenth month or a thirtieth of February would be another day than it says.
+        if at.to_string() == text { Ok(at) } else { Err(NoTimestamp) }
+    }
+}
+
+/// A text that is no time as Cairn writes it: `2026-11-24T09:03:00.000001Z`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoTimestamp;
+
+impl fmt::Display for NoTimestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this is no time in UTC with six digits of fraction, such as 2026-11-24T09:03:00.000001Z")
+    }
+}
+
+impl std::error::Error for NoTimestamp {}
+
+/// Year, month and day of the proleptic Gregorian calendar to days since 1970-01-01: the inverse of `civil_from_days`.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
 }
 
 /// Days since 1970-01-01 to year, month and day of the proleptic Gregorian calendar, counting eras of 400 years
@@ -130,6 +174,25 @@ mod tests {
         assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01T00:00:00.000000Z");
         assert_eq!(Timestamp::from_micros(951_827_696_000_001).to_string(), "2000-02-29T12:34:56.000001Z");
         assert_eq!(Timestamp::from_micros(1_795_511_303_123_456).to_string(), "2026-11-24T09:08:23.123456Z");
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back_and_nothing_else_is() {
+        for micros in [0, 951_827_696_000_001, 1_795_511_303_123_456, 253_402_300_799_999_999] {
+            let at = Timestamp::from_micros(micros);
+            assert_eq!(at.to_string().parse(), Ok(at));
+        }
+        for text in [
+            "",
+            "2026-11-24T09:08:23Z",
+            "2026-02-30T09:08:23.123456Z",
+            "2026-13-01T00:00:00.000000Z",
+            "2026-11-24T25:08:23.123456Z",
+            "1969-12-31T23:59:59.999999Z",
+            "2026-11-24T09:08:23.12345éZ",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(NoTimestamp), "{text}");
+        }
     }
 
     #[test]

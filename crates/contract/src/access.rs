@@ -1,6 +1,6 @@
-//! The event of a client that was not let in, on `mcp.operators`.
+//! The events of a client that was not let in, and of what a person should look at, on `mcp.operators`.
 //!
-//! The gateway makes them. Must never hold any part of a credential: what a token says is recorded only where it was verified.
+//! Whoever finds them makes them. Must never hold any part of a credential: what a token says is recorded only where it was verified.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,18 @@ pub struct AccessRefused {
     pub count: u64,
     /// The time in which they came, in milliseconds.
     pub within_ms: u64,
+}
+
+/// `alert.raised`: something that a person should look at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AlertRaised {
+    /// What it is about, in one word.
+    pub alert: String,
+    /// What wants looking at.
+    pub about: String,
+    /// What was found, screened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
 }
 
 /// What kind of credential a client brought.

@@ -6,9 +6,10 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
-    AccessRefused, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled,
-    CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt, ContextRead, EventType, NoticePassed,
-    PolicyActivated, PolicyLoaded, PolicyRejected, SessionClosed, SessionOpened, Target,
+    AccessRefused, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome,
+    CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt,
+    ContextRead, EventType, NoticePassed, PolicyActivated, PolicyLoaded, PolicyRejected, SessionClosed, SessionOpened,
+    Target,
 };
 
 /// Why an event's keys could not be read as its type.
@@ -89,10 +90,12 @@ bodies!(
     SessionClosed,
     CatalogDefined,
     CatalogChanged,
+    CatalogApproved,
     PolicyLoaded,
     PolicyActivated,
     PolicyRejected,
     AccessRefused,
+    AlertRaised,
 );
 
 impl Body {

@@ -37,6 +37,40 @@ pub struct CallDecision {
     /// Digest of the tool's definition as the catalogue holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_digest: Option<String>,
+    /// What the call stands on, as its tool declares, and how that stood at this moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freshness: Vec<StoodOn>,
+}
+
+/// A resource that a call stands on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoodOn {
+    /// The resource, screened; empty where it cannot be said which.
+    pub mcp_resource_uri: String,
+    /// How the caller's knowledge of it stood.
+    pub state: Freshness,
+    /// The version that the caller has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
+    /// The newest version that Cairn knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
+}
+
+/// How a caller's knowledge of a resource stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Freshness {
+    /// Nothing newer is known.
+    Fresh,
+    /// Nothing newer is known, but the guard is too far behind the stream.
+    Behind,
+    /// Nothing is known of a read.
+    Unknown,
+    /// Somebody writes to it at this moment.
+    Changing,
+    /// Something newer is known.
+    Stale,
 }
 
 /// Whether a call may go on.
@@ -111,6 +145,9 @@ pub struct CallIntent {
     /// The `call_id` of an identical earlier call whose effect is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeats: Option<Uuid>,
+    /// The resources that the call writes to, as its tool declares, screened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<String>,
     /// Why, as the client says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invocation: Option<Invocation>,

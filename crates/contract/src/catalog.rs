@@ -22,6 +22,9 @@ pub struct CatalogDefined {
     /// What a reader should look at, by name.
     #[serde(default)]
     pub alerts: Vec<String>,
+    /// How it stands: `approved`, `changed` or `unapproved`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standing: Option<String>,
 }
 
 /// `catalog.changed`: a known definition is now another one. That is an alert.
@@ -44,6 +47,22 @@ pub struct CatalogChanged {
     /// What a reader should look at, by name.
     #[serde(default)]
     pub alerts: Vec<String>,
+    /// How it stands: `approved`, `changed` or `unapproved`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standing: Option<String>,
+}
+
+/// `catalog.approved`: an operator approved a definition.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CatalogApproved {
+    /// What is defined.
+    pub kind: CatalogKind,
+    /// Its name, or its URI.
+    pub name: String,
+    /// The definition's digest.
+    pub digest: String,
+    /// Who approved it.
+    pub approver: String,
 }
 
 /// What a definition defines.

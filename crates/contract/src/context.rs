@@ -26,6 +26,9 @@ pub struct ContextRead {
     /// Who may share it, as the server says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_scope: Option<CacheScope>,
+    /// When it was asked for, RFC 3339: the answer may be as old as that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<String>,
 }
 
 /// Where a resource's version comes from.
@@ -38,6 +41,8 @@ pub enum VersionSource {
     LastModified,
     /// Keyed digest of the contents.
     Digest,
+    /// What the tool's declaration names.
+    Declared,
 }
 
 /// Who may share a cached result.
@@ -70,6 +75,12 @@ pub enum ChangeCause {
     Notification,
     /// A read gave another version than the read before.
     Read,
+    /// A call that writes to it, as declared, was completed.
+    Write,
+    /// A call that writes to it ended, and nobody can know whether the server acted.
+    InDoubt,
+    /// An operator said so, as a system does that changes it past Cairn.
+    Ingested,
 }
 
 /// `context.listed`: a list was fetched.

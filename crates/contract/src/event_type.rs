@@ -41,6 +41,8 @@ pub enum EventType {
     CatalogDefined,
     /// `catalog.changed`
     CatalogChanged,
+    /// `catalog.approved`
+    CatalogApproved,
     /// `policy.loaded`
     PolicyLoaded,
     /// `policy.activated`
@@ -49,6 +51,8 @@ pub enum EventType {
     PolicyRejected,
     /// `access.refused`
     AccessRefused,
+    /// `alert.raised`
+    AlertRaised,
 }
 
 /// What stands before the name in `ce_type`.
@@ -56,7 +60,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -73,10 +77,12 @@ impl EventType {
         Self::SessionClosed,
         Self::CatalogDefined,
         Self::CatalogChanged,
+        Self::CatalogApproved,
         Self::PolicyLoaded,
         Self::PolicyActivated,
         Self::PolicyRejected,
         Self::AccessRefused,
+        Self::AlertRaised,
     ];
 
     /// The name, such as `call.intent`.
@@ -99,10 +105,12 @@ impl EventType {
             Self::SessionClosed => "session.closed",
             Self::CatalogDefined => "catalog.defined",
             Self::CatalogChanged => "catalog.changed",
+            Self::CatalogApproved => "catalog.approved",
             Self::PolicyLoaded => "policy.loaded",
             Self::PolicyActivated => "policy.activated",
             Self::PolicyRejected => "policy.rejected",
             Self::AccessRefused => "access.refused",
+            Self::AlertRaised => "alert.raised",
         }
     }
 
@@ -126,9 +134,9 @@ impl EventType {
             | Self::CallSettled => Topic::Calls,
             Self::NoticePassed | Self::SessionOpened | Self::SessionClosed => Topic::Sessions,
             Self::ContextRead | Self::ContextChanged | Self::ContextListed | Self::ContextPrompt => Topic::Context,
-            Self::CatalogDefined | Self::CatalogChanged => Topic::Catalog,
+            Self::CatalogDefined | Self::CatalogChanged | Self::CatalogApproved => Topic::Catalog,
             Self::PolicyLoaded | Self::PolicyActivated | Self::PolicyRejected => Topic::Policies,
-            Self::AccessRefused => Topic::Operators,
+            Self::AccessRefused | Self::AlertRaised => Topic::Operators,
         }
     }
 

@@ -26,14 +26,14 @@ mod stored;
 mod topic;
 mod workflow;
 
-pub use access::{AccessRefused, CredentialKind};
+pub use access::{AccessRefused, AlertRaised, CredentialKind};
 pub use body::{Body, BodyError};
 pub use call::{
     ApprovalState, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, Claimed,
-    Decision, Durability, Effect, Invocation, Outcome, SettledState,
+    Decision, Durability, Effect, Freshness, Invocation, Outcome, SettledState, StoodOn,
 };
 pub use canonical::{CanonicalError, canonical_json, canonical_value, write_canonical};
-pub use catalog::{CatalogChanged, CatalogDefined, CatalogKind};
+pub use catalog::{CatalogApproved, CatalogChanged, CatalogDefined, CatalogKind};
 pub use chain::{Link, link, link_parts};
 pub use common::{Common, Direction, Era, LinkedBy, Target, Transport};
 pub use context::{

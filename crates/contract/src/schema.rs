@@ -96,10 +96,12 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         EventType::SessionClosed => files!("session.closed", 1, 2),
         EventType::CatalogDefined => files!("catalog.defined", 1, 2),
         EventType::CatalogChanged => files!("catalog.changed", 1, 2),
+        EventType::CatalogApproved => files!("catalog.approved", 1),
         EventType::PolicyLoaded => files!("policy.loaded", 1, 2),
         EventType::PolicyActivated => files!("policy.activated", 1, 2),
         EventType::PolicyRejected => files!("policy.rejected", 1, 2),
         EventType::AccessRefused => files!("access.refused", 1),
+        EventType::AlertRaised => files!("alert.raised", 1),
     }
 }
 

@@ -173,14 +173,29 @@ fn enumerations_have_the_same_values_on_both_sides() {
     same(T::CallOutcome, "effect", &[Effect::None, Effect::Answered, Effect::Unknown]);
     let settled = [SettledState::Completed, SettledState::Failed, SettledState::Cancelled, SettledState::Unknown];
     same(T::CallSettled, "state", &settled);
-    same(T::ContextRead, "version_source", &[VersionSource::Etag, VersionSource::LastModified, VersionSource::Digest]);
+    same(
+        T::ContextRead,
+        "version_source",
+        &[VersionSource::Etag, VersionSource::LastModified, VersionSource::Digest, VersionSource::Declared],
+    );
     same(T::ContextRead, "cache_scope", &[CacheScope::Public, CacheScope::Private]);
-    same(T::ContextChanged, "cause", &[ChangeCause::Notification, ChangeCause::Read]);
+    same(
+        T::ContextChanged,
+        "cause",
+        &[
+            ChangeCause::Notification,
+            ChangeCause::Read,
+            ChangeCause::Write,
+            ChangeCause::InDoubt,
+            ChangeCause::Ingested,
+        ],
+    );
     let lists = [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::ResourceTemplates, ListKind::Roots];
     same(T::ContextListed, "list_kind", &lists);
     let kinds = [CatalogKind::Tool, CatalogKind::Prompt, CatalogKind::Resource, CatalogKind::ResourceTemplate];
     same(T::CatalogDefined, "kind", &kinds);
     same(T::CatalogChanged, "kind", &kinds);
+    same(T::CatalogApproved, "kind", &kinds);
     let credentials =
         [CredentialKind::None, CredentialKind::Token, CredentialKind::ApiKey, CredentialKind::Certificate];
     same(T::AccessRefused, "credential", &credentials);

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_backbone::{OutcomeRoom, Planned};
+use cairn_clock::Timestamp;
 use cairn_contract::{
     Body, CallOutcome, Claimed, Common, Direction, Draft, Durability, Effect, Era, Invocation, LinkedBy, Outcome,
     Reference, Target, Transport, given_workflow_id,
 };
+use cairn_freshness::Writing;
 use cairn_mcp::{EditError, Message, RawId, Target as WireTarget, meta};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -84,6 +86,10 @@ pub(crate) struct Call {
     pub(crate) room: Option<OutcomeRoom>,
     /// What the recorder has accepted of it.
     pub(crate) accepted_by_recorder: Accepted,
+    /// When it was forwarded: what it reads may be as old as that.
+    pub(crate) asked: Option<Timestamp>,
+    /// What it writes to while it is forwarded, as declared.
+    pub(crate) writing: Option<Writing>,
 }
 
 impl Call {
@@ -147,6 +153,8 @@ impl Call {
             backlog: Vec::new(),
             room: None,
             accepted_by_recorder: Accepted::Nothing,
+            asked: None,
+            writing: None,
         })
     }
 

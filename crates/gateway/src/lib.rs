@@ -11,10 +11,12 @@
 mod arrival;
 mod bridge;
 mod call;
+mod catalogue;
 mod correlate;
 mod door;
 mod eras;
 mod forward;
+mod guard;
 mod holds;
 mod life;
 mod metrics;
@@ -39,15 +41,19 @@ mod upstream;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use cairn_backbone::Recorder;
+use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{DigestKey, Outcome};
+use cairn_freshness::Views;
 pub use cairn_mcp::headers::OriginPolicy;
 use cairn_mcp::{HttpClient, Limits as WireLimits};
 use cairn_policy::PolicyStore;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use catalogue::{Approval, ApproveError, DefinitionView};
 pub use door::{pipe::PipeClient, unserved::refuse_pipe};
+pub use guard::IngestError;
 pub use holds::{HOLDS_MAX, HoldView, Holds, SettleError, Settlement};
 pub use metrics::Metrics;
 pub use options::{GatewayOptions, Limits, Reach, ServerSpec};
@@ -89,6 +95,10 @@ pub struct Parts {
     pub recorder: Recorder,
     /// Who decides.
     pub policy: Arc<PolicyStore>,
+    /// Who has read which version of what.
+    pub views: Views,
+    /// Which definitions are known and approved.
+    pub book: Book,
     /// The digest keys.
     pub keys: Keys,
     /// Time.
@@ -291,6 +301,14 @@ impl Gateway {
 
     pub(crate) fn policy(&self) -> &PolicyStore {
         &self.0.parts.policy
+    }
+
+    pub(crate) fn book(&self) -> &Book {
+        &self.0.parts.book
+    }
+
+    pub(crate) fn views(&self) -> &Views {
+        &self.0.parts.views
     }
 
     pub(crate) fn keys(&self) -> &Keys {

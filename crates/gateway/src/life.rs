@@ -167,6 +167,11 @@ impl Gateway {
         outcome.upstream_elapsed_us = Some(upstream_elapsed_us);
         self.metrics().upstream_seconds.observe(upstream_elapsed_us as f64 / 1e6);
         self.count(call, outcome.outcome);
+        let message = match &answer {
+            Answer::Message { message, .. } => Some(message),
+            _ => None,
+        };
+        self.end_call(call, &outcome, message);
         if let (Outcome::InputRequired, Answer::Message { message, .. }) = (outcome.outcome, &answer) {
             self.operations().goes_on(self, call, message);
         }

@@ -2,6 +2,8 @@
 //!
 //! Registered once by the wiring; the life of a call only adds. No label holds free text that a client chose.
 
+use std::time::Duration;
+
 use cairn_contract::Outcome;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -24,6 +26,18 @@ pub(crate) struct RefusalLabels {
     pub(crate) reason: String,
 }
 
+/// Labels of an alert.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct AlertLabels {
+    pub(crate) alert: &'static str,
+}
+
+/// Labels of a call that stands on something.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct StateLabels {
+    pub(crate) state: &'static str,
+}
+
 /// The gateway's own metrics. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -31,6 +45,9 @@ pub struct Metrics {
     pub(crate) refusals: Family<RefusalLabels, Counter>,
     pub(crate) calls_in_flight: Gauge,
     pub(crate) progress_notices: Counter,
+    pub(crate) alerts: Family<AlertLabels, Counter>,
+    pub(crate) freshness: Family<StateLabels, Counter>,
+    pub(crate) guard_delay_seconds: Histogram,
     pub(crate) decide_seconds: Histogram,
     pub(crate) intent_seconds: Histogram,
     pub(crate) upstream_seconds: Histogram,
@@ -54,6 +71,9 @@ impl Default for Metrics {
             refusals,
             calls_in_flight: Gauge::default(),
             progress_notices: Counter::default(),
+            alerts: Family::default(),
+            freshness: Family::default(),
+            guard_delay_seconds: latency(),
             decide_seconds: latency(),
             intent_seconds: latency(),
             upstream_seconds: latency(),
@@ -85,6 +105,16 @@ impl Metrics {
         self.refusals.get_or_create(&RefusalLabels { reason: reason.to_owned() }).inc();
     }
 
+    /// A definition wants looking at.
+    pub(crate) fn alerted(&self, alert: &'static str) {
+        self.alerts.get_or_create(&AlertLabels { alert }).inc();
+    }
+
+    /// A change came through the stream, that long after it happened.
+    pub fn guard_delayed(&self, delay: Duration) {
+        self.guard_delay_seconds.observe(delay.as_secs_f64());
+    }
+
     /// Makes the metrics visible under their names.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("cairn_calls", "Calls that ended, by server and outcome", self.calls.clone());
@@ -95,6 +125,17 @@ impl Metrics {
         );
         registry.register("cairn_calls_in_flight", "Calls between acceptance and answer", self.calls_in_flight.clone());
         registry.register("cairn_progress_notices", "Progress notifications passed on", self.progress_notices.clone());
+        registry.register("cairn_catalogue_alerts", "Definitions that want looking at, by why", self.alerts.clone());
+        registry.register(
+            "cairn_freshness",
+            "Decisions on calls whose tools declare what they stand on, by how that stood",
+            self.freshness.clone(),
+        );
+        registry.register(
+            "cairn_guard_delay_seconds",
+            "Time from a change to the freshness guard, by way of the stream",
+            self.guard_delay_seconds.clone(),
+        );
         registry.register("cairn_decide_seconds", "Time to evaluate policy for one call", self.decide_seconds.clone());
         registry.register("cairn_intent_seconds", "Time until an intent is durable", self.intent_seconds.clone());
         registry.register(

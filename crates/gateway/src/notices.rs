@@ -7,9 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cairn_backbone::Planned;
-use cairn_contract::{
-    Body, CallIntent, CallOutcome, ChangeCause, ContextChanged, Direction, Effect, NoticePassed, Outcome,
-};
+use cairn_contract::{Body, CallIntent, CallOutcome, Direction, Effect, NoticePassed, Outcome};
 use cairn_mcp::{Frame, Kind, Message, RawId};
 use tokio::sync::oneshot;
 
@@ -132,10 +130,8 @@ impl Gateway {
         let changed = (method == "notifications/resources/updated").then(|| message.param_str("uri")).flatten();
         let draft = about.draft(self, Body::NoticePassed(NoticePassed { belongs_to, notice }));
         self.recorder().relaxed(draft);
-        if let Some(mcp_resource_uri) = changed {
-            let body = ContextChanged { mcp_resource_uri, version: None, cause: ChangeCause::Notification };
-            let draft = about.draft(self, Body::ContextChanged(body));
-            self.recorder().relaxed(draft);
+        if let Some(uri) = changed {
+            self.was_told_of_change(&mut about, uri);
         }
     }
 
@@ -232,6 +228,7 @@ impl Gateway {
                     upstream_protocol_version: None,
                     upstream_network_transport: None,
                     repeats: None,
+                    writes: Vec::new(),
                     invocation: None,
                 };
                 let draft = call.draft(self, Body::CallIntent(intent));

@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use cairn_freshness::Declared;
+
 /// One upstream MCP server as the configuration names it.
 #[derive(Clone, Debug)]
 pub struct ServerSpec {
@@ -11,6 +13,8 @@ pub struct ServerSpec {
     pub name: String,
     /// How it is reached.
     pub reach: Reach,
+    /// What its tools read, write and depend on, by the tool's name.
+    pub declared: BTreeMap<String, Declared>,
 }
 
 /// How an upstream is reached.

@@ -3,6 +3,7 @@
 //! Codes lie outside −32768 to −32000, which JSON-RPC and MCP keep for themselves, so that no client mistakes a refusal
 //! for something the server said. A refusal never repeats a payload.
 
+use cairn_contract::{Freshness, StoodOn};
 use cairn_mcp::{LinkError, LinkFault, Message, ParseFault, RawId, ScanFault};
 use serde_json::{Value, json};
 
@@ -15,6 +16,15 @@ pub enum Refusal {
         policy_version: String,
         /// The policies that determined it; empty where no policy permits.
         policies: Vec<String>,
+        /// What the call stands on and is not fresh: another read may help.
+        not_fresh: Vec<StoodOn>,
+    },
+    /// What the server offers there is not what somebody approved.
+    NotApproved {
+        /// Server and name.
+        name: String,
+        /// How its definition stands.
+        standing: &'static str,
     },
     /// An approver said no.
     ApprovalDenied {
@@ -123,9 +133,30 @@ pub(crate) fn reason(error: &LinkError) -> String {
     format!("{error}{setting}")
 }
 
+/// What the caller must know of a resource that is not fresh, to recover by itself.
+fn stood_on(stood: &StoodOn) -> String {
+    let uri = &stood.mcp_resource_uri;
+    let version = |version: &Option<String>| version.as_deref().unwrap_or("a version that is not known").to_owned();
+    match stood.state {
+        Freshness::Stale => {
+            let (seen, known) = (version(&stood.seen), version(&stood.known));
+            format!("; {uri} is stale: you have {seen}, and it is {known} by now: read it again")
+        }
+        Freshness::Changing => format!("; {uri} is being changed at this moment: wait, and read it again"),
+        Freshness::Unknown if uri.is_empty() => {
+            "; which resource the call stands on cannot be told from its arguments".to_owned()
+        }
+        Freshness::Unknown => format!("; you have not read {uri}: read it first"),
+        Freshness::Behind => {
+            format!("; what is known of {uri} is behind what has happened: try again in a moment")
+        }
+        Freshness::Fresh => String::new(),
+    }
+}
+
 impl Refusal {
     /// Every word that [`Refusal::word`] gives.
-    pub const WORDS: [&'static str; 13] = [
+    pub const WORDS: [&'static str; 14] = [
         "approval_denied",
         "approval_expired",
         "bad_workflow_id",
@@ -133,6 +164,7 @@ impl Refusal {
         "cancelled",
         "denied",
         "executed_not_recorded",
+        "not_approved",
         "not_bridged",
         "not_recorded",
         "timed_out",
@@ -182,6 +214,7 @@ impl Refusal {
             Self::BadState { .. } => -31_014,
             Self::InputRefused { .. } => -31_015,
             Self::TooManyRounds { .. } => -31_016,
+            Self::NotApproved { .. } => -31_017,
         }
     }
 
@@ -205,6 +238,7 @@ impl Refusal {
             Self::BadState { .. } => "bad_request_state",
             Self::InputRefused { .. } => "input_refused",
             Self::TooManyRounds { .. } => "too_many_rounds",
+            Self::NotApproved { .. } => "not_approved",
         }
     }
 
@@ -212,12 +246,17 @@ impl Refusal {
     #[must_use]
     pub fn message(&self) -> String {
         match self {
-            Self::Denied { policy_version, policies } if policies.is_empty() => {
-                format!("denied: no policy permits this call (policy version {policy_version}); ask for a permit")
+            Self::Denied { policy_version, policies, not_fresh } => {
+                let denied = if policies.is_empty() {
+                    format!("denied: no policy permits this call (policy version {policy_version}); ask for a permit")
+                } else {
+                    format!("denied by policy {} (policy version {policy_version})", policies.join(", "))
+                };
+                denied + &not_fresh.iter().map(stood_on).collect::<String>()
             }
-            Self::Denied { policy_version, policies } => {
-                format!("denied by policy {} (policy version {policy_version})", policies.join(", "))
-            }
+            Self::NotApproved { name, standing } => format!(
+                "the definition of {name} is {standing}, and only approved ones can be called: an operator looks at it with `cairn catalogue` and approves it"
+            ),
             Self::ApprovalDenied { approval_id, reason } => match reason {
                 Some(reason) => format!("approval {approval_id} was denied: {reason}"),
                 None => format!("approval {approval_id} was denied"),
@@ -265,12 +304,19 @@ impl Refusal {
     pub fn data(&self) -> Value {
         let mut data = json!({ "cairn": self.word() });
         match self {
-            Self::Denied { policy_version, policies } => {
+            Self::Denied { policy_version, policies, not_fresh } => {
                 data["policy_version"] = json!(policy_version);
                 data["determining_policies"] = json!(policies);
+                if !not_fresh.is_empty() {
+                    data["freshness"] = json!(not_fresh);
+                }
             }
             Self::ApprovalDenied { approval_id, .. } | Self::ApprovalExpired { approval_id, .. } => {
                 data["approval_id"] = json!(approval_id);
+            }
+            Self::NotApproved { name, standing } => {
+                data["name"] = json!(name);
+                data["standing"] = json!(standing);
             }
             Self::Busy { setting, limit } => {
                 data["setting"] = json!(setting);

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use cairn_backbone::{OutcomeRoom, Planned, RecordError};
+use cairn_catalogue::Standing;
 use cairn_contract::{ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Durability, Outcome};
+use cairn_freshness::Writing;
 use cairn_mcp::{Frame, Message};
 use cairn_policy::{Obligation, Permit, Question, Ruling};
 use tokio::time::Instant;
@@ -17,6 +19,7 @@ use crate::{
     bridge::{Bridge, Going},
     call::{Accepted, Call, invocation},
     holds::{HoldView, SettleError},
+    metrics::StateLabels,
     reply::Reply,
     steps::Step,
 };
@@ -37,9 +40,20 @@ impl Armed {
     }
 }
 
+/// What stands in the place of a policy where the catalogue denies.
+const CATALOGUE: &str = "cairn:catalogue";
+
 impl Gateway {
     /// Step 5. The decision is drafted here and recorded with what follows it.
     pub(crate) async fn decide(&self, call: &mut Call) -> Result<Permit, Refusal> {
+        let outlook = self.outlook(call);
+        if let Some(state) = outlook.state() {
+            self.metrics().freshness.get_or_create(&StateLabels { state: state.name() }).inc();
+        }
+        let mut context = call.context(self);
+        context.extend(outlook.context().map(|freshness| ("freshness".to_owned(), freshness)));
+        let relied = self.relies_on(call);
+        context.extend(relied.as_ref().map(|relied| ("catalogue".to_owned(), Self::catalogue_context(relied))));
         let question = Question {
             principal: call.session.caller.principal.clone(),
             action: call.method.clone(),
@@ -47,15 +61,22 @@ impl Gateway {
             server: call.session.server.name.clone(),
             target: call.target.clone(),
             arguments: call.arguments_value(),
-            context: call.context(self),
+            context,
         };
         let verdict = self.policy().decide(&question);
         self.metrics().decide_seconds.observe(verdict.elapsed_us as f64 / 1e6);
-        let decision = if matches!(verdict.outcome, Ruling::Permit(_)) { Decision::Permit } else { Decision::Deny };
+        // No policy can permit what nobody approved: the permit is dropped, and the decision says so.
+        let not_approved = relied.map(|(standing, _)| standing).filter(|standing| *standing != Standing::Approved);
+        let permits = matches!(verdict.outcome, Ruling::Permit(_));
+        let decision = if permits && not_approved.is_none() { Decision::Permit } else { Decision::Deny };
+        let mut determining = verdict.determining.clone();
+        if permits && not_approved.is_some() {
+            determining = vec![CATALOGUE.to_owned()];
+        }
         let body = Body::CallDecision(CallDecision {
             decision,
             policy_version: verdict.policy_version.clone(),
-            determining_policies: verdict.determining.clone(),
+            determining_policies: determining,
             obligations: verdict.obligations.iter().map(|obligation| obligation.name().to_owned()).collect(),
             errors: verdict.errors,
             inputs: self.keys().payload.reference(&verdict.inputs, "application/json"),
@@ -63,11 +84,15 @@ impl Gateway {
             target: call.target.clone(),
             arguments: call.arguments.clone(),
             tool_digest: call.target.name().and_then(|name| call.session.server.catalogue.tool_digest(name)),
+            freshness: outlook.record(),
         });
         let draft = call.draft(self, body);
         call.backlog.push(draft);
         self.reached(Step::Decided, call);
         match verdict.outcome {
+            Ruling::Permit(_) if let Some(standing) = not_approved => {
+                Err(Refusal::NotApproved { name: call.subject.clone(), standing: standing.name() })
+            }
             Ruling::Permit(permit) => {
                 // Before anything of the call is recorded: a policy may want more than the method has, never less.
                 if permit.obligations().iter().any(|obligation| matches!(obligation, Obligation::Durability { .. })) {
@@ -76,7 +101,8 @@ impl Gateway {
                 Ok(permit)
             }
             Ruling::Deny => {
-                Err(Refusal::Denied { policy_version: verdict.policy_version, policies: verdict.determining })
+                let (policy_version, policies) = (verdict.policy_version, verdict.determining);
+                Err(Refusal::Denied { policy_version, policies, not_fresh: outlook.not_fresh() })
             }
         }
     }
@@ -214,6 +240,7 @@ impl Gateway {
         if call.is_strict() {
             self.make_room(call).await.map_err(not_recorded)?;
         }
+        let writing = self.begin_writes(call);
         let body = Body::CallIntent(CallIntent {
             target: call.target.clone(),
             arguments: call.arguments.clone(),
@@ -224,12 +251,18 @@ impl Gateway {
             upstream_protocol_version,
             upstream_network_transport: Some(call.session.server.transport()),
             repeats: None,
+            writes: writing.iter().flat_map(Writing::uris).map(str::to_owned).collect(),
             invocation: invocation(self, &call.message),
         });
         let draft = call.draft(self, body);
         self.reached(Step::BeforeIntent, call);
         let started = Instant::now();
-        self.record(call, draft).await.map_err(not_recorded)?;
+        if let Err(error) = self.record(call, draft).await {
+            writing.into_iter().for_each(Writing::undone);
+            return Err(not_recorded(error));
+        }
+        call.writing = writing;
+        call.asked = Some(self.clock().now());
         self.metrics().intent_seconds.observe(started.elapsed().as_secs_f64());
         self.reached(Step::AfterIntent, call);
         Ok(Armed { permit, going, room: call.room.take() })

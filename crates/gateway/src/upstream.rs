@@ -4,10 +4,16 @@
 //! A child that ends is started again when the next call needs it, later and later while it keeps failing; calls wait
 //! for it within bounds. What a call had already sent is never sent again.
 
-use std::{collections::HashMap, ffi::OsString, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::OsString,
+    sync::Arc,
+    time::Duration,
+};
 
 use cairn_clock::Entropy;
 use cairn_contract::Transport;
+use cairn_freshness::Declared;
 use cairn_mcp::{
     HttpClient, HttpLink, HttpTarget, KeptLink, Limits as WireLimits, Link, LinkError, Patience, SseLink, Start,
     StdioCommand, StdioLink,
@@ -17,8 +23,8 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     bridge::Bridges,
+    catalogue::Catalogue,
     eras::Eras,
-    observe::Catalogue,
     options::{Reach, ServerSpec},
     session::Caller,
 };
@@ -50,6 +56,8 @@ pub(crate) struct Server {
     scopes: Mutex<HashMap<Caller, Scope>>,
     starter: Arc<Starter>,
     pub(crate) catalogue: Catalogue,
+    /// What its tools read, write and depend on.
+    pub(crate) declared: BTreeMap<String, Declared>,
     pub(crate) eras: Arc<Eras>,
     pub(crate) bridges: Bridges,
 }
@@ -165,6 +173,7 @@ impl Server {
             scopes: Mutex::default(),
             starter: Arc::default(),
             catalogue: Catalogue::default(),
+            declared: spec.declared.clone(),
             eras,
             bridges: Bridges::default(),
         })

@@ -5,6 +5,9 @@
 //! | `GET /healthz` | 200 `{"status":"ok"}` once it serves, else 503 |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /approvals` | the calls that wait, with exact arguments; wants the token |
+//! | `GET /catalogue` | what servers have listed, how it stands, what is suspicious in it; wants the token |
+//! | `POST /catalogue/approve` | approves a definition, body `{"server","kind","name","digest","approver"}`; wants the token |
+//! | `POST /changes` | a resource has changed past Cairn, body `{"server","uri","version"}`; wants the token |
 //! | `POST /approvals/<id>/approve`, `…/deny` | settles one, body `{"approver","reason"}`; wants the token |
 
 use std::{fmt, sync::Arc};
@@ -17,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use cairn_gateway::{Holds, OriginPolicy, SettleError, Settlement};
+use cairn_gateway::{Approval, ApproveError, Gateway, IngestError, OriginPolicy, SettleError, Settlement};
 
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
@@ -42,7 +45,7 @@ struct Inner {
     probe: Box<dyn Probe>,
     registry: Registry,
     credential: Credential,
-    holds: Option<Holds>,
+    gateway: Option<Gateway>,
     origins: OriginPolicy,
 }
 
@@ -59,11 +62,26 @@ struct SettleBody {
     reason: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeBody {
+    server: String,
+    uri: String,
+    version: Option<String>,
+    tenant: Option<String>,
+}
+
 impl Admin {
     /// An admin API over what it may show and settle.
     #[must_use]
-    pub fn new(probe: impl Probe, registry: Registry, credential: Credential, holds: Option<Holds>) -> Self {
-        Self(Arc::new(Inner { probe: Box::new(probe), registry, credential, holds, origins: OriginPolicy::default() }))
+    pub fn new(probe: impl Probe, registry: Registry, credential: Credential, gateway: Option<Gateway>) -> Self {
+        Self(Arc::new(Inner {
+            probe: Box::new(probe),
+            registry,
+            credential,
+            gateway,
+            origins: OriginPolicy::default(),
+        }))
     }
 
     /// The routes.
@@ -71,6 +89,9 @@ impl Admin {
         let closed = Router::new()
             .route("/approvals", get(waiting))
             .route("/approvals/{id}/{verb}", post(settle))
+            .route("/changes", post(changed))
+            .route("/catalogue", get(catalogue))
+            .route("/catalogue/approve", post(approve_definition))
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
@@ -134,7 +155,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
 }
 
 async fn waiting(State(admin): State<Admin>) -> Json<Value> {
-    let views = admin.0.holds.as_ref().map(Holds::waiting).unwrap_or_default();
+    let views = admin.0.gateway.as_ref().map(|gateway| gateway.holds().waiting()).unwrap_or_default();
     let list = views.into_iter().map(|view| {
         json!({
             "id": view.id,
@@ -167,12 +188,50 @@ async fn settle(
     let body = body.map(|Json(body)| body).unwrap_or_default();
     let settlement =
         Settlement { approve, approver: body.approver.unwrap_or_else(|| "operator".to_owned()), reason: body.reason };
-    let Some(holds) = &admin.0.holds else {
+    let Some(gateway) = &admin.0.gateway else {
         return problem(StatusCode::NOT_FOUND, "no gateway runs here, so nothing waits");
     };
-    match holds.settle(&id, settlement).await {
+    match gateway.holds().settle(&id, settlement).await {
         Ok(()) => Json(json!({ "id": id, "state": if approve { "approved" } else { "denied" } })).into_response(),
         Err(error @ SettleError::Unknown { .. }) => problem(StatusCode::NOT_FOUND, error),
         Err(error @ SettleError::NotRecorded { .. }) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
+    }
+}
+
+async fn changed(State(admin): State<Admin>, Json(body): Json<ChangeBody>) -> Response {
+    let Some(gateway) = &admin.0.gateway else {
+        return problem(StatusCode::NOT_FOUND, "no gateway runs here, so nobody reads anything");
+    };
+    let ChangeBody { server, uri, version, tenant } = body;
+    match gateway.ingest_change(tenant, &server, &uri, version).await {
+        Ok(()) => Json(json!({ "server": server, "uri": uri })).into_response(),
+        Err(error @ IngestError::NoServer { .. }) => problem(StatusCode::NOT_FOUND, error),
+        Err(error @ IngestError::NotRecorded(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
+    }
+}
+
+async fn catalogue(State(admin): State<Admin>) -> Json<Value> {
+    let views = admin.0.gateway.as_ref().map(Gateway::definitions).unwrap_or_default();
+    let list = views.into_iter().map(|view| {
+        json!({
+            "server": view.server,
+            "kind": view.kind,
+            "name": view.name,
+            "digest": view.digest,
+            "standing": view.standing,
+            "alerts": view.alerts,
+        })
+    });
+    Json(json!({ "definitions": list.collect::<Vec<_>>() }))
+}
+
+async fn approve_definition(State(admin): State<Admin>, Json(approval): Json<Approval>) -> Response {
+    let Some(gateway) = &admin.0.gateway else {
+        return problem(StatusCode::NOT_FOUND, "no gateway runs here, so nothing is listed");
+    };
+    match gateway.approve_definition(approval).await {
+        Ok(digest) => Json(json!({ "digest": digest })).into_response(),
+        Err(error @ ApproveError::Book(_)) => problem(StatusCode::CONFLICT, error),
+        Err(error @ ApproveError::NotRecorded(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
     }
 }

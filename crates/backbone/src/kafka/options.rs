@@ -145,7 +145,8 @@ pub fn client_config(bootstrap: &str, properties: &BTreeMap<String, String>) -> 
             // What came from elsewhere may be a secret; what stands in the file helps to find the mistake.
             let mut reason = if value == *written { reason } else { reason.replace(&value, "…") };
             if cfg!(not(feature = "tls")) && reason.contains("build time") {
-                reason.push_str("; this build has no TLS: cargo install --locked --path crates/cairn makes one that has");
+                reason
+                    .push_str("; this build has no TLS: cargo install --locked --path crates/cairn makes one that has");
             }
             return Err(PropertyError::Refused { property: property.clone(), reason });
         }

@@ -83,6 +83,7 @@ fn decision() -> Body {
         target: Target::tool("refund"),
         arguments: None,
         tool_digest: None,
+        freshness: Vec::new(),
     })
 }
 
@@ -97,6 +98,7 @@ fn intent() -> Body {
         upstream_protocol_version: None,
         upstream_network_transport: None,
         repeats: None,
+        writes: Vec::new(),
         invocation: None,
     })
 }

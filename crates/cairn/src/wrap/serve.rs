@@ -142,7 +142,14 @@ async fn one(gateway: Gateway, workflows: Workflows, stream: UnixStream) -> anyh
     };
     let workflow = workflows.of(&hello.client, &Clock::system());
     let client = PipeClient { workflow: Some(workflow), principal: None };
-    gateway.serve_pipe(ServerSpec { name: hello.name, reach }, client, read, write).await?;
+    gateway
+        .serve_pipe(
+            ServerSpec { name: hello.name, reach, declared: std::collections::BTreeMap::new() },
+            client,
+            read,
+            write,
+        )
+        .await?;
     Ok(())
 }
 

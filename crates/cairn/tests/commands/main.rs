@@ -6,7 +6,9 @@
 mod adopt;
 mod approve;
 mod bounds;
+mod catalogue;
 mod demo;
+mod freshness;
 mod hostile;
 mod played;
 mod policy;

@@ -168,6 +168,18 @@ pub(crate) fn result_of(asked: &Asked) -> Option<Value> {
     Some(json!({ "jsonrpc": "2.0", "id": id, "result": result }))
 }
 
+/// The same from a server that keeps sessions: each client has one of its own.
+pub(crate) fn well_with_sessions(asked: &Asked, stream: &mut TcpStream) -> GoesOn {
+    static SESSIONS: AtomicUsize = AtomicUsize::new(0);
+    let Some(result) = result_of(asked).filter(|_| asked.rpc() == "initialize") else { return well(asked, stream) };
+    let (session, body) = (SESSIONS.fetch_add(1, Ordering::SeqCst), result.to_string());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nMcp-Session-Id: played-{session}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).is_ok()
+}
+
 /// Answers as a well-behaved Streamable HTTP server does.
 pub(crate) fn well(asked: &Asked, stream: &mut TcpStream) -> GoesOn {
     if (asked.method.as_str(), asked.path.as_str()) != ("POST", "/mcp") {

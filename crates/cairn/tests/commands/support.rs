@@ -198,6 +198,8 @@ pub(crate) struct Agent {
     pub(crate) session: String,
     /// The workflow that it names, if any.
     pub(crate) workflow: String,
+    /// What it calls itself, if not `test`.
+    pub(crate) name: &'static str,
     /// How many calls it has made: each has an id of its own.
     pub(crate) asked: AtomicU64,
 }
@@ -213,17 +215,28 @@ impl Agent {
     }
 
     pub(crate) fn connect_in(workflow: &str, gateway: &str, server: &str) -> Self {
-        let mut agent = Self { gateway: gateway.to_owned(), server: server.to_owned(), ..Self::default() };
-        workflow.clone_into(&mut agent.workflow);
-        let client = json!({ "name": "test", "version": "1" });
+        let mut agent = Self { workflow: workflow.to_owned(), ..Self::new(gateway, server) };
+        agent.open();
+        agent
+    }
+
+    /// A client of that name.
+    pub(crate) fn named(name: &'static str, gateway: &str, server: &str) -> Self {
+        let mut agent = Self { name, ..Self::new(gateway, server) };
+        agent.open();
+        agent
+    }
+
+    fn open(&mut self) {
+        let name = if self.name.is_empty() { "test" } else { self.name };
+        let client = json!({ "name": name, "version": "1" });
         let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client });
         let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
-        let welcome = answer(agent.post(&hello));
-        agent.session = welcome.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {welcome:?}"));
+        let welcome = answer(self.post(&hello));
+        self.session = welcome.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {welcome:?}"));
         // A client that hung up at once might take it back.
-        let confirmed = answer(agent.post(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })));
+        let confirmed = answer(self.post(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })));
         assert_eq!(confirmed.status, 202, "{confirmed:?}");
-        agent
     }
 
     /// Sends a message and leaves its answer unread.

@@ -347,7 +347,7 @@ async fn a_stalled_server_and_huge_messages_get_clear_errors_and_memory_stays_bo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kafka_consumer_that_asks_and_does_not_read_costs_a_bounded_amount_of_memory() {
-    const CONSUMERS: usize = 4;
+    const CONSUMERS: usize = 12;
     /// What one asks for, all of it at once, and none of it read: many times what may be kept.
     const ASKED: usize = 64;
     const GROWTH_BYTES_MAX: u64 = 256 << 20;

@@ -81,6 +81,7 @@ fn decision(decision: Decision) -> CallDecision {
         target: Target::tool("refund"),
         arguments: None,
         tool_digest: None,
+        freshness: Vec::new(),
     }
 }
 
@@ -95,6 +96,7 @@ fn intent() -> CallIntent {
         upstream_protocol_version: None,
         upstream_network_transport: None,
         repeats: None,
+        writes: Vec::new(),
         invocation: None,
     }
 }

@@ -107,6 +107,12 @@ fn full_decision(target: Target) -> CallDecision {
         target,
         arguments: full_reference(),
         tool_digest: Some(sha("1d")),
+        freshness: vec![StoodOn {
+            mcp_resource_uri: "file:///a".into(),
+            state: Freshness::Stale,
+            seen: some("v7"),
+            known: some("v8"),
+        }],
     }
 }
 
@@ -121,6 +127,7 @@ fn full_intent(target: Target) -> CallIntent {
         upstream_protocol_version: some("2025-11-25"),
         upstream_network_transport: Some(Transport::Pipe),
         repeats: Some(Uuid::from_u128(9)),
+        writes: vec!["file:///a".into()],
         invocation: Some(Invocation { claimed: Claimed, reason: some("r"), model: some("m"), turn: Some(3) }),
     }
 }
@@ -180,6 +187,7 @@ fn full_context() -> Vec<Body> {
             content: full_reference(),
             ttl_ms: Some(1),
             cache_scope: Some(CacheScope::Private),
+            asked_at: some("2026-11-24T09:03:00.000001Z"),
         }
         .into(),
         ContextChanged { mcp_resource_uri: "file:///a".into(), version: some("v8"), cause: ChangeCause::Notification }
@@ -224,6 +232,7 @@ fn full_session_and_catalog() -> Vec<Body> {
             definition: json!({"name": "refund"}),
             annotations: Some(json!({"readOnlyHint": true})),
             alerts: vec!["hidden_text".into()],
+            standing: some("unapproved"),
         }
         .into(),
         CatalogChanged {
@@ -234,9 +243,16 @@ fn full_session_and_catalog() -> Vec<Body> {
             definition: Some(json!({"name": "refund"})),
             annotations: Some(json!({"readOnlyHint": true})),
             alerts: vec!["changed".into()],
+            standing: some("changed"),
         }
         .into(),
+        approved_definition(),
     ]
+}
+
+fn approved_definition() -> Body {
+    let (kind, name) = (CatalogKind::Tool, "refund".to_owned());
+    CatalogApproved { kind, name, digest: sha("1d"), approver: "ada".into() }.into()
 }
 
 fn full_policy() -> Vec<Body> {
@@ -263,6 +279,7 @@ fn full_policy() -> Vec<Body> {
             within_ms: 10_000,
         }
         .into(),
+        AlertRaised { alert: "look_alike".into(), about: "a/tool/b".into(), found: some("c/d") }.into(),
     ]
 }
 
@@ -278,6 +295,7 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
             content: None,
             ttl_ms: None,
             cache_scope: None,
+            asked_at: None,
         }
         .into(),
         ContextChanged { mcp_resource_uri: "a".into(), version: None, cause: ChangeCause::Read }.into(),
@@ -292,6 +310,7 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
             definition: json!({}),
             annotations: None,
             alerts: vec![],
+            standing: None,
         }
         .into(),
         CatalogChanged {
@@ -302,8 +321,10 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
             definition: None,
             annotations: None,
             alerts: vec![],
+            standing: None,
         }
         .into(),
+        approved_definition(),
         PolicyLoaded { version: "observe".into(), files: vec![], who: "start".into(), errors: vec![] }.into(),
         PolicyActivated {
             version: "observe".into(),
@@ -325,6 +346,7 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
             within_ms: 0,
         }
         .into(),
+        AlertRaised { alert: "look_alike".into(), about: "a/tool/b".into(), found: None }.into(),
     ]);
     bodies
 }
@@ -342,6 +364,7 @@ fn minimal_call() -> Vec<Body> {
             target: Target::None,
             arguments: None,
             tool_digest: None,
+            freshness: vec![],
         }
         .into(),
         CallApproval {
@@ -363,6 +386,7 @@ fn minimal_call() -> Vec<Body> {
             upstream_protocol_version: None,
             upstream_network_transport: None,
             repeats: None,
+            writes: vec![],
             invocation: None,
         }
         .into(),

@@ -8,8 +8,10 @@ use std::{
 };
 
 use cairn_backbone::{Recorder, RecorderOptions, testing::MemoryBackbone};
+use cairn_catalogue::{Book, Mode};
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{DigestKey, StoredEvent, Topic, invariants};
+use cairn_freshness::Views;
 use cairn_gateway::{
     Gateway, GatewayOptions, Keys, Limits, Metrics, NoWitness, Parts, PipeClient, Reach, ServerSpec, SharedWorkflow,
 };
@@ -69,6 +71,8 @@ impl Bench {
         let parts = Parts {
             recorder: opened.expect("a recorder").0,
             policy: Arc::new(PolicyStore::open(None).expect("no policies")),
+            views: Views::default(),
+            book: Book::open(Mode::Observe, None).expect("a book"),
             keys: Keys { payload: key.clone(), version: key.clone(), secret: key.clone() },
             clock,
             entropy,
@@ -90,7 +94,7 @@ impl Bench {
             cwd: None,
             env_clear: false,
         };
-        let spec = ServerSpec { name: role.to_owned(), reach };
+        let spec = ServerSpec { name: role.to_owned(), reach, declared: BTreeMap::new() };
         let (near, far) = tokio::io::duplex(1 << 16);
         let (read, write) = tokio::io::split(far);
         let gateway = self.gateway.clone();

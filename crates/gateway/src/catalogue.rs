@@ -1,0 +1,342 @@
+//! What servers list: an event for each definition that is new or changed, what is suspicious in it, and which definition the
+//! client gets to see.
+//!
+//! Called when a list has passed (`observe.rs`) and when policy is asked about a call. Where definitions are pinned the
+//! client sees the approved one, and a tool whose definition is not approved cannot be called. Must never hide that the
+//! server said something else: the events hold what the server said.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_catalogue::{Alert, Place, Standing};
+use cairn_contract::{
+    AlertRaised, Body, CatalogApproved, CatalogChanged, CatalogDefined, CatalogKind, Common, ContextListed, Draft,
+    ListKind, ListedItem,
+};
+use cairn_mcp::{Limits as WireLimits, Message};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{Gateway, call::Call};
+
+/// Definitions of one list that become events; a longer list is cut, and says so in the log.
+const DEFINITIONS_MAX: usize = 4_096;
+
+/// Longest title of a tool that policies see.
+const HINT_BYTES_MAX: usize = 256;
+
+/// Where a list holds its definitions, and what names each.
+struct List {
+    kind: ListKind,
+    of: CatalogKind,
+    member: &'static str,
+    name: &'static str,
+}
+
+fn list_of(method: &str) -> Option<List> {
+    let list = |kind, of, member, name| Some(List { kind, of, member, name });
+    match method {
+        "tools/list" => list(ListKind::Tools, CatalogKind::Tool, "tools", "name"),
+        "prompts/list" => list(ListKind::Prompts, CatalogKind::Prompt, "prompts", "name"),
+        "resources/list" => list(ListKind::Resources, CatalogKind::Resource, "resources", "uri"),
+        "resources/templates/list" => {
+            list(ListKind::ResourceTemplates, CatalogKind::ResourceTemplate, "resourceTemplates", "uriTemplate")
+        }
+        _ => None,
+    }
+}
+
+/// The definitions that a client sees in place of those that the server gave.
+pub(crate) struct Shown {
+    member: &'static str,
+    items: Vec<String>,
+}
+
+/// The list as the client gets it.
+pub(crate) fn shown_instead(message: &Message, shown: &Shown, limits: &WireLimits) -> Message {
+    let items = format!("[{}]", shown.items.join(","));
+    message.edit().set_result_member(shown.member, items).finish(limits).unwrap_or_else(|error| {
+        // It cannot be longer than the bound by much; an empty list shows nothing that is not approved.
+        tracing::warn!(%error, "the approved definitions do not fit: the list is shown empty");
+        message.edit().set_result_member(shown.member, "[]").finish(limits).expect("a shorter list fits")
+    })
+}
+
+/// What an operator sees of a definition.
+#[derive(Clone, Debug)]
+pub struct DefinitionView {
+    /// The server.
+    pub server: String,
+    /// What kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its digest.
+    pub digest: String,
+    /// How it stands.
+    pub standing: &'static str,
+    /// What is suspicious in it.
+    pub alerts: Vec<String>,
+}
+
+/// What an operator approves.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// The server.
+    pub server: String,
+    /// What kind.
+    pub kind: CatalogKind,
+    /// Its name.
+    pub name: String,
+    /// The digest that was looked at; absent approves what is offered now.
+    pub digest: Option<String>,
+    /// Who approves.
+    pub approver: Option<String>,
+}
+
+/// Why a definition was not approved.
+#[derive(Debug, thiserror::Error)]
+pub enum ApproveError {
+    /// It is not there, or another one by now, or cannot be kept.
+    #[error(transparent)]
+    Book(#[from] cairn_catalogue::BookError),
+    /// It is approved, and the event is not recorded.
+    #[error("it is approved, but that is not recorded: {0}")]
+    NotRecorded(#[from] cairn_backbone::RecordError),
+}
+
+impl Gateway {
+    /// A list passed: its digests, and an event for each definition that is new or changed. Gives what the client sees
+    /// instead, where that differs.
+    pub(crate) fn listed(&self, call: &mut Call, result: &Bytes) -> Option<Shown> {
+        let List { kind: list_kind, of: kind, member, name: name_key } = list_of(&call.method)?;
+        let items: Vec<&RawValue> = serde_json::from_slice::<std::collections::HashMap<&str, &RawValue>>(result)
+            .ok()?
+            .get(member)
+            .and_then(|items| serde_json::from_str(items.get()).ok())?;
+        if items.len() > DEFINITIONS_MAX {
+            tracing::warn!(server = %call.session.server.name, member, "a list is longer than {DEFINITIONS_MAX}: the rest is not in the catalogue");
+        }
+        let server = call.session.server.clone();
+        let (mut digests, mut shown, mut differs) = (Vec::new(), Vec::new(), false);
+        let count = items.len() as u64;
+        for raw in items {
+            let item: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+            let named = item.get(name_key).and_then(Value::as_str);
+            let Some(name) = named.filter(|_| digests.len() < DEFINITIONS_MAX) else {
+                // What has no name, or no place in the catalogue, cannot be approved.
+                differs |= self.book().mode() != cairn_catalogue::Mode::Observe;
+                shown.extend((self.book().mode() == cairn_catalogue::Mode::Observe).then(|| raw.get().to_owned()));
+                continue;
+            };
+            let canonical = cairn_contract::canonical_value(&item);
+            let digest = cairn_contract::sha256_text(canonical.as_bytes());
+            digests.push(ListedItem { name: name.to_owned(), digest: digest.clone() });
+            server.catalogue.see(kind, name, &digest, &item);
+            let place = Place { server: server.name.clone(), kind: kind.name().to_owned(), name: name.to_owned() };
+            self.defined(call, &place, kind, digest.clone(), &item);
+            if let Some(pinned) = self.book().pinned(&place, &digest) {
+                differs = true;
+                shown.push(pinned.to_string());
+            } else if self.book().hides(&place) {
+                differs = true;
+            } else {
+                shown.push(raw.get().to_owned());
+            }
+        }
+        let more = message_has_more(result).then_some(true);
+        let content = Some(self.keys().payload.reference(result, "application/json"));
+        let body = ContextListed { list_kind, digests, count, more, content };
+        let draft = call.draft(self, Body::ContextListed(body));
+        self.recorder().relaxed(draft);
+        differs.then_some(Shown { member, items: shown })
+    }
+
+    /// A definition was seen: an event where it is new, or not what it was.
+    fn defined(&self, call: &mut Call, place: &Place, kind: CatalogKind, digest: String, item: &Value) {
+        let seen = match self.book().see(place, &digest, item, &self.clock().now().to_string()) {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::error!(%error, "a definition could not be approved at first sight");
+                return;
+            }
+        };
+        if seen.previous.as_ref() == Some(&digest) {
+            return;
+        }
+        let alerts: Vec<String> = seen.alerts.iter().map(|alert| alert.name.name().to_owned()).collect();
+        for alert in &seen.alerts {
+            self.metrics().alerted(alert.name.name());
+            tracing::warn!(server = %place.server, kind = %place.kind, name = %place.name, %alert, "a definition wants looking at");
+            let about = format!("{}/{}/{}", place.server, place.kind, place.name);
+            let found = Some(alert.found.clone());
+            let body = AlertRaised { alert: alert.name.name().to_owned(), about: about.clone(), found };
+            let mut draft = call.draft(self, Body::AlertRaised(body));
+            draft.draft.key = about;
+            self.recorder().relaxed(draft);
+        }
+        let (name, annotations) = (place.name.clone(), item.get("annotations").cloned());
+        let standing = Some(seen.standing.name().to_owned());
+        let body = match seen.previous {
+            Some(previous_digest) => Body::CatalogChanged(CatalogChanged {
+                kind,
+                name,
+                digest,
+                previous_digest,
+                definition: Some(item.clone()),
+                annotations,
+                alerts,
+                standing,
+            }),
+            None => Body::CatalogDefined(CatalogDefined {
+                kind,
+                name,
+                digest,
+                definition: item.clone(),
+                annotations,
+                alerts,
+                standing,
+            }),
+        };
+        let mut draft = call.draft(self, body);
+        draft.draft.key = format!("{}/{}/{}", place.server, place.kind, place.name);
+        self.recorder().relaxed(draft);
+    }
+
+    /// How the definition stands that a call relies on; nothing where it relies on none.
+    pub(crate) fn relies_on(&self, call: &Call) -> Option<(Standing, Vec<Alert>)> {
+        let kind = match call.method.as_str() {
+            "tools/call" => CatalogKind::Tool,
+            "prompts/get" => CatalogKind::Prompt,
+            _ => return None,
+        };
+        let name = call.target.name()?.to_owned();
+        Some(self.book().standing(&Place {
+            server: call.session.server.name.clone(),
+            kind: kind.name().to_owned(),
+            name,
+        }))
+    }
+
+    /// What policy sees as `context.catalogue`.
+    pub(crate) fn catalogue_context(standing: &(Standing, Vec<Alert>)) -> Value {
+        let alerts: std::collections::BTreeSet<_> = standing.1.iter().map(|alert| alert.name.name()).collect();
+        json!({ "standing": standing.0.name(), "alerts": alerts })
+    }
+
+    /// Everything that servers have listed since the start.
+    #[must_use]
+    pub fn definitions(&self) -> Vec<DefinitionView> {
+        let view = |(place, digest, standing, alerts): (Place, String, Standing, Vec<Alert>)| DefinitionView {
+            server: place.server,
+            kind: place.kind,
+            name: place.name,
+            digest,
+            standing: standing.name(),
+            alerts: alerts.iter().map(ToString::to_string).collect(),
+        };
+        self.book().all().into_iter().map(view).collect()
+    }
+
+    /// Approves what a server offers now; returns the digest once that is recorded.
+    ///
+    /// # Errors
+    /// [`ApproveError`]
+    pub async fn approve_definition(&self, approval: Approval) -> Result<String, ApproveError> {
+        let Approval { server, kind, name, digest, approver } = approval;
+        let approver = approver.unwrap_or_else(|| "operator".to_owned());
+        let place = Place { server: server.clone(), kind: kind.name().to_owned(), name: name.clone() };
+        let now = self.clock().now().to_string();
+        let digest = self.book().approve(&place, digest.as_deref(), &approver, &now)?;
+        let key = format!("{server}/{}/{name}", kind.name());
+        let body = CatalogApproved { kind, name, digest: digest.clone(), approver };
+        let common = Common { server: Some(server.clone()), ..Common::default() };
+        let draft =
+            Draft { key, subject: Some(server), traceparent: None, tracestate: None, common, body: body.into() };
+        let planned = self.recorder().plan(draft);
+        self.recorder().strict(planned).await?;
+        Ok(digest)
+    }
+}
+
+fn message_has_more(result: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Map<String, Value>>(result).is_ok_and(|map| map.contains_key("nextCursor"))
+}
+
+/// Definitions of one server, by kind and name: the newest digest and what stands in headers.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogue(parking_lot::Mutex<std::collections::HashMap<(CatalogKind, String), Known>>);
+
+#[derive(Debug)]
+struct Known {
+    digest: String,
+    annotations: Arc<[cairn_mcp::headers::ParamAnnotation]>,
+    /// What the server says of a tool, as policies may look at it.
+    hints: Option<Value>,
+}
+
+/// A server's words of a tool: only the hints that MCP names, each only with the type that it has there. They are
+/// untrusted, and a policy must be able to rely on their type at least.
+fn hints(item: &Value) -> Option<Value> {
+    let said = item.get("annotations")?.as_object()?;
+    let known = |name: &str, value: &Value| match name {
+        "title" => value.as_str().is_some_and(|title| title.len() <= HINT_BYTES_MAX),
+        "readOnlyHint" | "destructiveHint" | "idempotentHint" | "openWorldHint" => value.is_boolean(),
+        _ => false,
+    };
+    let hints = said.iter().filter(|(name, value)| known(name, value));
+    Some(Value::Object(hints.map(|(name, value)| (name.clone(), value.clone())).collect()))
+}
+
+impl Catalogue {
+    /// Notes a definition. Bounded: past the bound new names are forgotten.
+    fn see(&self, kind: CatalogKind, name: &str, digest: &str, item: &Value) {
+        let mut seen = self.0.lock();
+        let key = (kind, name.to_owned());
+        if !seen.contains_key(&key) && seen.len() >= DEFINITIONS_MAX * 4 {
+            return;
+        }
+        let annotations = item
+            .get("inputSchema")
+            .and_then(|schema| cairn_mcp::headers::annotations(schema).ok())
+            .unwrap_or_default()
+            .into();
+        let hints = if kind == CatalogKind::Tool { hints(item) } else { None };
+        seen.insert(key, Known { digest: digest.to_owned(), annotations, hints });
+    }
+
+    /// The digest of a tool's newest definition.
+    pub(crate) fn tool_digest(&self, name: &str) -> Option<String> {
+        self.0.lock().get(&(CatalogKind::Tool, name.to_owned())).map(|known| known.digest.clone())
+    }
+
+    /// What the server says of a tool: untrusted.
+    pub(crate) fn hints(&self, name: &str) -> Option<Value> {
+        self.0.lock().get(&(CatalogKind::Tool, name.to_owned())).and_then(|known| known.hints.clone())
+    }
+
+    /// The `x-mcp-header` annotations of a tool.
+    pub(crate) fn annotations(&self, name: &str) -> Arc<[cairn_mcp::headers::ParamAnnotation]> {
+        let seen = self.0.lock();
+        seen.get(&(CatalogKind::Tool, name.to_owned())).map(|known| known.annotations.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::hints;
+
+    #[test]
+    fn hints_have_the_names_and_types_that_policies_may_rely_on() {
+        let said = json!({ "annotations": {
+            "title": "Refund", "readOnlyHint": true, "destructiveHint": "no", "openWorldHint": null, "acme": true,
+        } });
+        assert_eq!(hints(&said), Some(json!({ "title": "Refund", "readOnlyHint": true })));
+        assert_eq!(hints(&json!({ "annotations": { "title": "x".repeat(10_000) } })), Some(json!({})));
+        assert_eq!(hints(&json!({ "annotations": 7 })), None);
+        assert_eq!(hints(&json!({})), None);
+    }
+}
