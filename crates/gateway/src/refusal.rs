@@ -191,7 +191,7 @@ impl Refusal {
     /// A policy demands an approval where no call can be held.
     pub(crate) fn unheld(permit: &cairn_policy::Permit) -> Self {
         let policies = permit.approval().map(<[String]>::to_vec).unwrap_or_default();
-        Self::Denied { policy_version: permit.version().to_owned(), policies }
+        Self::Denied { policy_version: permit.version().to_owned(), policies, not_fresh: Vec::new() }
     }
 
     /// The JSON-RPC error code.
