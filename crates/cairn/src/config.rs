@@ -607,6 +607,8 @@ mod tests {
             "[admin]",
             "[backbone]",
             "[store]",
+            "[catalogue]",
+            "[freshness]",
             "[servers.x]\ncommand = \"y\"",
         ] {
             // An unknown key makes the reader say which ones it knows.

@@ -52,6 +52,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum CatalogueCommand {
     /// Approves what a server offers now.
+    #[command(
+        after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn catalogue approve orders refund_order --digest sha256:…"
+    )]
     Approve {
         /// The server.
         server: String,

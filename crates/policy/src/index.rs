@@ -153,6 +153,13 @@ impl Entry {
         }
     }
 
+    /// How many parts of the scope ask for something: a policy that says more is about less.
+    pub(crate) fn constrained(&self) -> usize {
+        usize::from(!matches!(self.principal, PrincipalConstraint::Any))
+            + usize::from(!matches!(self.action, ActionConstraint::Any))
+            + usize::from(!matches!(self.resource, ResourceConstraint::Any))
+    }
+
     /// The parts of the scope that do not hold, as a policy says them.
     pub(crate) fn failed(&self, principal: Within<'_>, action: Within<'_>, resource: Within<'_>) -> Vec<String> {
         let mut failed = Vec::new();

@@ -1,9 +1,10 @@
 //! For a call that nothing permits: the permit that came nearest, and the part of it that failed.
 //!
 //! Asked after a default deny, so that a person need not guess. Scopes are compared first; of the permits with the fewest
-//! failing parts each condition's clauses are then evaluated alone. Bounded in policies and clauses. Changes no decision.
+//! failing parts each condition's clauses are then evaluated alone. Of two that are as near, the one of which more holds is
+//! nearer: it was written for calls like this one. Bounded in policies and clauses. Changes no decision.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use cedar_policy::{Authorizer, Decision, Effect, Entities, Policy, PolicyId, PolicySet, Request};
 use serde_json::{Value, json};
@@ -92,16 +93,21 @@ pub(crate) fn nearest(
             (failed.len(), entry, failed)
         })
         .collect();
-    ranked.sort_by(|a, b| (a.0, a.1.policy.id()).cmp(&(b.0, b.1.policy.id())));
+    ranked.sort_by_key(|(failing, entry, _)| (*failing, Reverse(entry.constrained()), entry.policy.id().clone()));
     ranked.truncate(CANDIDATES_MAX);
     let authorizer = Authorizer::new();
-    let judged = ranked.into_iter().filter_map(|(_, entry, mut failed)| {
+    let judged = ranked.into_iter().filter_map(|(scope, entry, mut failed)| {
         let clauses = entry.clauses.get_or_init(|| Arc::new(Clause::of(&entry.policy)));
         let fails =
             |clause: &&Clause| authorizer.is_authorized(request, &clause.set, entities).decision() != Decision::Allow;
+        // Behind the first clause that fails the others may only fail with it, as `a.b > 1` does without `a has b`.
+        let held = clauses.iter().take_while(|clause| !fails(clause)).count();
+        let holding = entry.constrained().saturating_sub(scope) + held;
+        let rank = (scope + usize::from(held < clauses.len()), Reverse(holding));
         failed.extend(clauses.iter().filter(fails).map(|clause| clause.text.clone()));
         let first: String = failed.first()?.chars().take(CLAUSE_CHARS_MAX).collect();
-        Some(Nearest { policy: entry.policy.id().to_string(), failed: first, failing: failed.len() })
+        Some((rank, Nearest { policy: entry.policy.id().to_string(), failed: first, failing: failed.len() }))
     });
-    judged.min_by(|a, b| (a.failing, &a.policy).cmp(&(b.failing, &b.policy)))
+    let nearest = judged.min_by(|a, b| (a.0, &a.1.policy).cmp(&(b.0, &b.1.policy)));
+    nearest.map(|(_, nearest)| nearest)
 }

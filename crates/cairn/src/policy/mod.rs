@@ -29,7 +29,7 @@ pub(crate) enum PolicyCommand {
         json: bool,
     },
     /// Prints the schema that policies are held to.
-    #[command(after_help = "Example: cairn policy schema > cairn.cedarschema")]
+    #[command(after_help = "Example: cairn policy schema")]
     Schema,
     /// Runs cases from files: what is asked, and what must be decided.
     #[command(
