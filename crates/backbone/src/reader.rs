@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use cairn_clock::{Clock, Timestamp};
@@ -18,7 +18,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers},
     metadata::Metadata,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::kafka::{PropertyError, client_config, reading};
 
