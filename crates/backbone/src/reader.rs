@@ -119,6 +119,7 @@ pub enum ReaderError {
 
 /// What a reader says.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are entries")]
 pub enum Said {
     /// The next record.
     Entry(Entry),
