@@ -10,6 +10,7 @@ mod bench;
 mod bridging;
 mod cairn;
 mod conformance;
+mod identity;
 mod kafka;
 mod mutants;
 mod places;

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{bridging, conformance, kafka, places, secrets, tidy};
+use crate::{bridging, conformance, identity, kafka, places, secrets, tidy};
 
 /// How long the compiler may take for one step from an empty cache.
 const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
@@ -32,6 +32,8 @@ pub(crate) enum Step {
     Conformance,
     /// Clients of one MCP era, servers of the other.
     Bridging,
+    /// A real OpenID provider, rotation under load, and attempts to cheat.
+    Identity,
     /// An agent that looks for the operator's credential.
     Secrets,
     /// Other people's Kafka clients.
@@ -39,8 +41,17 @@ pub(crate) enum Step {
 }
 
 /// The order: what is quick to fail goes first.
-const ALL: [Step; 8] =
-    [Step::Tidy, Step::Fmt, Step::Rust, Step::Clippy, Step::Conformance, Step::Bridging, Step::Secrets, Step::Kafka];
+const ALL: [Step; 9] = [
+    Step::Tidy,
+    Step::Fmt,
+    Step::Rust,
+    Step::Clippy,
+    Step::Conformance,
+    Step::Bridging,
+    Step::Identity,
+    Step::Secrets,
+    Step::Kafka,
+];
 
 /// Runs the steps that are named, all of them where none is.
 pub(crate) fn run(only: &[Step]) -> anyhow::Result<Tally> {
@@ -65,6 +76,7 @@ fn run_step(step: Step) -> anyhow::Result<Tally> {
         Step::Rust => rust(),
         Step::Conformance => conformance::run(conformance::Scale::Slice),
         Step::Bridging => bridging::run(),
+        Step::Identity => identity::run(),
         Step::Secrets => secrets::run(),
         Step::Kafka => kafka::run(&kafka::Options::slice()),
     }

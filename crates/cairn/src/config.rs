@@ -13,10 +13,11 @@ use anyhow::{Context, bail};
 use cairn_backbone::KafkaOptions;
 use cairn_catalogue::Mode;
 use cairn_freshness::{Bounds, Declared, Dependence};
-use cairn_gateway::{Limits, Reach, ServerSpec};
+use cairn_gateway::{Limits, Reach, ScopeRules, ServerSpec};
 use serde::Deserialize;
 
 use crate::{
+    access::{IdentitySection, TlsSection, check_scopes},
     client_file::{self, ClientServer},
     faults,
     store::StoreSection,
@@ -33,6 +34,7 @@ const HEADER_BYTES_MIN: usize = 8_192;
 pub(crate) struct Config {
     pub(crate) data: Option<PathBuf>,
     pub(crate) gateway: GatewaySection,
+    pub(crate) identity: Option<IdentitySection>,
     pub(crate) kafka: KafkaSection,
     pub(crate) admin: AdminSection,
     pub(crate) backbone: BackboneSection,
@@ -50,6 +52,7 @@ pub(crate) struct GatewaySection {
     pub(crate) origins: Vec<String>,
     pub(crate) hosts: Vec<String>,
     pub(crate) limits: LimitsSection,
+    pub(crate) tls: Option<TlsSection>,
 }
 
 /// `[gateway.limits]`; what is absent has its default.
@@ -208,6 +211,12 @@ pub(crate) struct ServerSection {
     /// `[servers.<name>.tools.<tool>]`: what its tools read, write and depend on.
     #[serde(default)]
     tools: BTreeMap<String, ToolSection>,
+    /// The scopes that every request to it needs,
+    #[serde(default)]
+    scopes: Vec<String>,
+    /// and those that a method needs besides.
+    #[serde(default)]
+    method_scopes: BTreeMap<String, Vec<String>>,
 }
 
 /// What a tool does with resources.
@@ -298,7 +307,16 @@ impl Config {
         for (name, server) in &mut config.servers {
             server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
         }
+        let beside = path.parent().unwrap_or(Path::new("."));
+        if let Some(tls) = &mut config.gateway.tls {
+            tls.lie_in(beside);
+        }
+        if let Some(identity) = &mut config.identity {
+            identity.lie_in(beside);
+        }
         // What makes no sense is said here, where the file is known.
+        let identity = config.identity.as_ref().map_or(Ok(()), IdentitySection::check);
+        identity.with_context(|| format!("{}", path.display()))?;
         config
             .server_specs()
             .and_then(|_| config.limits())
@@ -340,6 +358,8 @@ impl Config {
                     url,
                     headers,
                     tools: BTreeMap::new(),
+                    scopes: Vec::new(),
+                    method_scopes: BTreeMap::new(),
                 },
             )
         });
@@ -428,6 +448,11 @@ impl ServerSection {
         Ok(())
     }
 
+    /// The scopes that requests to it need.
+    pub(crate) fn scope_rules(&self) -> ScopeRules {
+        ScopeRules { server: self.scopes.clone(), methods: self.method_scopes.clone() }
+    }
+
     fn spec(&self, name: &str) -> anyhow::Result<ServerSpec> {
         if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         {
@@ -435,6 +460,8 @@ impl ServerSection {
                 "the server name {name:?} must have 1 to 64 letters, digits, '-', '_' or '.', because it is part of a URL"
             );
         }
+        check_scopes(self.scopes.iter().chain(self.method_scopes.values().flatten()))
+            .with_context(|| format!("the scopes of server {name:?}"))?;
         let reach = match (&self.command, &self.url) {
             (Some(_), None) if self.kind.as_deref().is_some_and(|kind| !matches!(kind, "stdio" | "local")) => {
                 bail!("server {name:?} has a command and another type than \"stdio\": leave the type out")
@@ -603,6 +630,10 @@ mod tests {
             "",
             "[gateway]",
             "[gateway.limits]",
+            "[gateway.tls]\ncertificate = \"y\"\nkey = \"y\"",
+            "[identity]",
+            "[identity.issuers.x]\nissuer = \"y\"",
+            "[identity.certificates]\nprincipal = \"uri\"",
             "[kafka]",
             "[admin]",
             "[backbone]",

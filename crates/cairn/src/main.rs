@@ -1,6 +1,7 @@
 //! The command line: which part runs, with what. Holds no logic of its own; each command has a file.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the person who started it")]
 
+mod access;
 mod adopt;
 mod ask;
 mod client_file;
@@ -14,6 +15,7 @@ mod faults;
 mod folder;
 mod follow;
 mod jsonc;
+mod key;
 mod measures;
 mod path;
 mod policy;
@@ -172,6 +174,11 @@ enum Command {
     Operator {
         #[command(subcommand)]
         what: OperatorCommand,
+    },
+    /// API keys for machines, by which the gateway knows them.
+    Key {
+        #[command(subcommand)]
+        what: key::KeyCommand,
     },
     /// The topics that Cairn writes.
     Topics {
@@ -480,6 +487,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             say::line(format_args!("{}", Credential::of(&data).renew(&Entropy::system())?.reveal()));
             Ok(())
         }
+        Command::Key { what } => key::run(what),
         Command::Topics { what } => topics(what),
         Command::Writer { what } => writer(what),
         Command::SampleServer { journal } => cairn_sample::SampleServer::new(journal.as_deref())?.serve_stdio().await,

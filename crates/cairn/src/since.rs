@@ -19,6 +19,15 @@ pub(crate) fn millis(text: &str) -> Result<i64, String> {
     rfc3339(text).ok_or_else(|| FORM.to_owned())
 }
 
+/// A time to come, as milliseconds since 1970: in so long, or RFC 3339.
+pub(crate) fn until(text: &str) -> Result<i64, String> {
+    let now = Clock::system().now().as_millis();
+    let is_span = text.ends_with(['s', 'm', 'h', 'd']);
+    // So long ago, turned about.
+    let at = millis(text).map(|at| if is_span { now.saturating_mul(2).saturating_sub(at) } else { at })?;
+    if at <= now { Err("that is over already".to_owned()) } else { Ok(at) }
+}
+
 /// `YYYY-MM-DDTHH:MM:SS`, a fraction or none, then `Z` or an offset.
 fn rfc3339(text: &str) -> Option<i64> {
     let (date, time) = text.split_once(['T', 't', ' '])?;

@@ -20,7 +20,7 @@ use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{Body, Common, Draft};
 use cairn_freshness::Views;
-use cairn_gateway::{Gateway, GatewayOptions, Metrics, NoWitness, Parts, Step, Witness};
+use cairn_gateway::{Access, Gateway, GatewayOptions, Metrics, NoWitness, Parts, Step, Witness};
 use cairn_log::Log;
 use cairn_operators::{Admin, Credential, Probe};
 use cairn_policy::{Change, PolicyStore};
@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    UpArguments,
+    UpArguments, access,
     config::Config,
     engine::{Engine, Role},
     folder::{self, Endpoints, Folder},
@@ -72,11 +72,18 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             Some(bind("gateway", wanted, "127.0.0.1:7070", any_port).await?)
         }
     };
+    let user = std::env::var("USER").unwrap_or_else(|_| "local".to_owned());
+    let access = match &listener {
+        // Before anything else is begun: a gateway that would let everybody in must not start.
+        Some(listener) => Some(access::access(&config, listener.local_addr()?, folder.path(), &user, &clock)?),
+        None => None,
+    };
     let mut engine = Engine::open(&arguments, &config, role, &folder, &clock, &entropy).await?;
     let ready = Arc::new(AtomicBool::new(false));
     let mut registry = Registry::default();
     let mut measures = engine.measures();
     let tasks = TaskTracker::new();
+    let mut scheme = "http";
     let mut endpoints = Endpoints {
         pid: std::process::id(),
         kafka: engine.address().to_owned(),
@@ -85,12 +92,17 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         admin: admin.local_addr()?.to_string(),
         socket: wrap::socket_path(folder.path()),
     };
-    if let Some(listener) = listener {
+    if let Some((listener, access)) = listener.zip(access) {
         endpoints.gateway = listener.local_addr()?.to_string();
         let wraps = wrap::listen(&endpoints.socket)?;
         let policy = Policies { store: Arc::new(policies(&arguments, beside, &folder)?), refused: Arc::default() };
+        if let Some(tls) = &access.tls {
+            scheme = "https";
+            tasks.spawn(access::follow_certificates(tls.clone(), stop.clone()));
+        }
+        let parts = (&engine, &policy, (user, access));
         let (gateway, recorder, follow) =
-            open_gateway(&config, &folder, &engine, &clock, &entropy, &policy, &mut registry).await?;
+            open_gateway(&config, &folder, parts, &clock, &entropy, &mut registry).await?;
         if let Some(follow) = follow {
             tasks.spawn(follow.run(stop.clone()));
         }
@@ -122,7 +134,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let gateway_words = if endpoints.gateway.is_empty() {
         String::new()
     } else {
-        format!(" gateway http://{}/mcp/<server>", endpoints.gateway)
+        format!(" gateway {scheme}://{}/mcp/<server>", endpoints.gateway)
     };
     say::line(format_args!("ready {}{gateway_words} admin http://{}", engine.words(), endpoints.admin));
     signals.wait(&stop).await;
@@ -207,10 +219,9 @@ pub(crate) async fn open_broker(
 async fn open_gateway(
     config: &Config,
     folder: &Folder,
-    engine: &Engine,
+    (engine, policy, (local_principal, access)): (&Engine, &Policies, (String, Access)),
     clock: &Clock,
     entropy: &Entropy,
-    policy: &Policies,
     registry: &mut Registry,
 ) -> anyhow::Result<(Gateway, Recorder, Option<Follow>)> {
     let home = folder.path().join("gateway");
@@ -229,7 +240,8 @@ async fn open_gateway(
         limits: config.limits()?,
         origins: config.gateway.origins.clone(),
         hosts: config.gateway.hosts.clone(),
-        local_principal: std::env::var("USER").unwrap_or_else(|_| "local".to_owned()),
+        local_principal,
+        access,
     };
     let metrics = Metrics::default();
     metrics.register(registry);

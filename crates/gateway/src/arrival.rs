@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cairn_identity::Identity;
 use cairn_mcp::ForwardHeaders;
 use http::HeaderMap;
 
@@ -23,6 +24,8 @@ pub(crate) struct Arrival {
     pub(crate) connection: Option<Arc<str>>,
     /// `Mcp-Param-*` as the client sent them.
     pub(crate) params: HeaderMap,
+    /// What the credential of this very request was granted; none where scopes do not apply.
+    pub(crate) scopes: Option<Arc<[String]>>,
     /// The call that this one belongs to, where Cairn made it or plays it to a peer of the other era.
     pub(crate) within: Option<Within>,
 }
@@ -49,6 +52,7 @@ impl Arrival {
             last_event_id: value("last-event-id"),
             connection: None,
             params: params.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            scopes: None,
             within: None,
         }
     }
@@ -58,7 +62,12 @@ impl Arrival {
         Self { connection: Some(connection.clone()), ..self }
     }
 
-    /// What travels on to an HTTP upstream.
+    /// The same, from that sender.
+    pub(crate) fn by(self, who: &Identity) -> Self {
+        Self { scopes: who.scopes.clone(), ..self }
+    }
+
+    /// What travels on to an HTTP upstream. Nothing that says who the client is does: a server gets credentials of its own.
     pub(crate) fn forward(&self, negotiated: Option<String>) -> ForwardHeaders {
         ForwardHeaders {
             protocol_version: self.protocol_version.clone().or(negotiated),

@@ -13,6 +13,7 @@ use cairn_contract::{
     Reference, Target, Transport, given_workflow_id,
 };
 use cairn_freshness::Writing;
+use cairn_identity::Reason;
 use cairn_mcp::{EditError, Message, RawId, Target as WireTarget, meta};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -126,7 +127,12 @@ impl Call {
             common.operation_id = Some(within.operation_id.clone());
             common.linked_by = Some(LinkedBy::Inferred);
         } else if direction == Direction::ToServer {
-            gateway.operations().join(gateway, session, &message, &mut common);
+            let joined = gateway.operations().join(gateway, session, &message, &mut common);
+            if joined.is_err() {
+                gateway.note_refusal_of(Reason::StateOther, session);
+                let reason = cairn_mcp::bridge::StateFault::Foreign.to_string();
+                return Err((message, Refusal::BadState { reason }));
+            }
         }
         let subject = match target.name() {
             Some(name) => format!("{}/{name}", session.server.name),
@@ -226,7 +232,23 @@ impl Call {
         let own = u64::from(self.direction == Direction::ToServer);
         let unfinished = gateway.unfinished(&self.session.caller).saturating_sub(own);
         context.insert("unfinished".to_owned(), unfinished.into());
+        context.insert("identity".to_owned(), self.identity());
         context
+    }
+
+    /// Who asks, as far as it was verified. What does not apply is absent.
+    fn identity(&self) -> serde_json::Value {
+        let caller = &self.session.caller;
+        let mut identity = serde_json::Map::from_iter([("kind".to_owned(), caller.kind.word().into())]);
+        for (name, value) in [("tenant", &caller.tenant), ("agent", &caller.agent)] {
+            if let Some(value) = value {
+                identity.insert(name.to_owned(), value.as_str().into());
+            }
+        }
+        if let Some(scopes) = &self.arrival.scopes {
+            identity.insert("scopes".to_owned(), scopes.to_vec().into());
+        }
+        identity.into()
     }
 
     /// The exact arguments as JSON text; an empty object where there are none.
@@ -295,6 +317,7 @@ fn common_of(
         span_id: Some(trace.span_id().to_owned()),
         tenant: session.caller.tenant.clone(),
         principal: Some(session.caller.principal.clone()),
+        agent: session.caller.agent.clone(),
         agent_name: word("name").or(claims.agent_name),
         agent_version: word("version").or(claims.agent_version),
         server: Some(session.server.name.clone()),

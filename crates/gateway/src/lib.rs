@@ -8,6 +8,7 @@
 //!
 //! This crate must not know Kafka, Cedar or the disk: it records through a `Recorder` and decides through a `PolicyStore`.
 
+mod access;
 mod arrival;
 mod bridge;
 mod call;
@@ -51,6 +52,7 @@ use cairn_policy::PolicyStore;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use access::{Access, ScopeRules};
 pub use catalogue::{Approval, ApproveError, DefinitionView};
 pub use door::{pipe::PipeClient, unserved::refuse_pipe};
 pub use guard::IngestError;
@@ -62,6 +64,7 @@ pub use shared_workflow::SharedWorkflow;
 pub use steps::{NoWitness, Step, Witness};
 pub use upstream::ServerError;
 
+use access::Refusals;
 use bridge::Waiting;
 use call::Call;
 use eras::EraBook;
@@ -129,6 +132,7 @@ struct Inner {
     unfinished: Unfinished,
     operations: Operations,
     waiting: Waiting,
+    refusals: Refusals,
     eras: EraBook,
     parts: Parts,
     pipes: TaskTracker,
@@ -180,6 +184,7 @@ impl Gateway {
             unfinished: Unfinished::default(),
             operations: Operations::default(),
             waiting,
+            refusals: Refusals::default(),
             eras: EraBook::default(),
             parts,
             sessions: Sessions::default(),
@@ -228,6 +233,7 @@ impl Gateway {
         let ended = futures::future::join_all(sessions.iter().map(|s| self.end_session(s, "the gateway stops")));
         let _ = tokio::time::timeout(SESSIONS_END_MAX, futures::future::join(ended, self.0.pipes.wait())).await;
         self.waiting().clear();
+        let _ = tokio::time::timeout(CALLS_END_MAX, self.record_refusals()).await;
         self.0.calls_end.cancel();
         // Every call gives its place back once its outcome is recorded.
         let all = u32::try_from(self.limits().calls_max).unwrap_or(u32::MAX);
@@ -276,6 +282,10 @@ impl Gateway {
 
     pub(crate) fn waiting(&self) -> &Waiting {
         &self.0.waiting
+    }
+
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.0.refusals
     }
 
     pub(crate) fn eras(&self) -> &EraBook {

@@ -43,6 +43,7 @@ pub(crate) struct StateLabels {
 pub struct Metrics {
     pub(crate) calls: Family<CallLabels, Counter>,
     pub(crate) refusals: Family<RefusalLabels, Counter>,
+    pub(crate) access_refused: Family<RefusalLabels, Counter>,
     pub(crate) calls_in_flight: Gauge,
     pub(crate) progress_notices: Counter,
     pub(crate) alerts: Family<AlertLabels, Counter>,
@@ -66,8 +67,13 @@ impl Default for Metrics {
             // A reason is visible before it first happens, so that its first time is an increase.
             drop(refusals.get_or_create(&RefusalLabels { reason: reason.to_owned() }));
         }
+        let access_refused = Family::<RefusalLabels, Counter>::default();
+        for reason in cairn_identity::Reason::ALL {
+            drop(access_refused.get_or_create(&RefusalLabels { reason: reason.word().to_owned() }));
+        }
         Self {
             calls: Family::default(),
+            access_refused,
             refusals,
             calls_in_flight: Gauge::default(),
             progress_notices: Counter::default(),
@@ -115,6 +121,11 @@ impl Metrics {
         self.guard_delay_seconds.observe(delay.as_secs_f64());
     }
 
+    /// Somebody was not let in.
+    pub(crate) fn not_let_in(&self, reason: &str) {
+        self.access_refused.get_or_create(&RefusalLabels { reason: reason.to_owned() }).inc();
+    }
+
     /// Makes the metrics visible under their names.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("cairn_calls", "Calls that ended, by server and outcome", self.calls.clone());
@@ -122,6 +133,11 @@ impl Metrics {
             "cairn_refusals",
             "Calls that Cairn itself answered with an error, by reason",
             self.refusals.clone(),
+        );
+        registry.register(
+            "cairn_access_refused",
+            "Requests that were refused for who sent them, by reason",
+            self.access_refused.clone(),
         );
         registry.register("cairn_calls_in_flight", "Calls between acceptance and answer", self.calls_in_flight.clone());
         registry.register("cairn_progress_notices", "Progress notifications passed on", self.progress_notices.clone());

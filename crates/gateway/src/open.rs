@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use cairn_contract::{Body, SessionClosed};
+use cairn_identity::{Identity, Reason};
 use cairn_mcp::{
     Content, Link, LinkError, Message, Unreached,
     bridge::{NotBridged, Offer},
@@ -29,9 +30,9 @@ use crate::{
 };
 
 impl Gateway {
-    /// Whoever comes over loopback or a pipe is the local user.
+    /// Whoever comes by a pipe is the local user.
     pub(crate) fn local(&self) -> Caller {
-        Caller { tenant: None, principal: self.options().local_principal.clone() }
+        Caller::from(&Identity::local(&self.options().local_principal))
     }
 
     /// Holds the headers of a modern request to its body.
@@ -52,10 +53,11 @@ impl Gateway {
     pub(crate) async fn session_for(
         &self,
         server: &Arc<Server>,
+        who: &Identity,
         head: &HeaderMap,
         message: &Message,
     ) -> Result<Arc<Session>, Early> {
-        let caller = self.local();
+        let caller = Caller::from(who);
         if message.is_modern() {
             let shared = match server.plan(Era::Modern).await {
                 Plan::ToLegacy => return self.bridged_session(server, caller, message).await,
@@ -68,7 +70,7 @@ impl Gateway {
             return Ok(session);
         }
         if let Some(id) = session_header(head)
-            && let Some(session) = self.sessions().find(server, id)
+            && let Some(session) = self.session_of(server, who, id)
         {
             // The stream of a 2024-11-05 server is its session: once it has ended, only a new handshake opens another.
             if server.is_legacy_by_transport() && !session.link.is_open() {
@@ -87,7 +89,8 @@ impl Gateway {
             return Ok(session);
         }
         if let Some(id) = session_header(head) {
-            if !relays {
+            // A session that only its server knows could be anybody's, so where there are several somebodies it is nobody's.
+            if !relays || self.sessions().holds(server, id) || !self.access().verifier.is_local_only() {
                 return Err(Early::NoSession("no such session: it ended or never was; send initialize again"));
             }
             let place = self.admit_session().map_err(Early::Refused)?;
@@ -117,6 +120,15 @@ impl Gateway {
         let session = Session::new(SessionStart { place: Some(place), ..start });
         self.pump(&session);
         Ok(session)
+    }
+
+    /// The sender's session of that id. To whom it does not belong it is not there.
+    pub(crate) fn session_of(&self, server: &Server, who: &Identity, id: &str) -> Option<Arc<Session>> {
+        let found = self.sessions().find(server, &Caller::from(who), id);
+        if found.is_none() && self.sessions().holds(server, id) {
+            self.note_trespass(Reason::SessionOther, who, &server.name);
+        }
+        found
     }
 
     /// How a legacy client's session with a modern server starts, which Cairn keeps itself.

@@ -13,6 +13,10 @@ use crate::{Gateway, call::Call, session::Session};
 /// States that are remembered.
 const STATES_MAX: usize = 4_096;
 
+/// The state that a call brought was given to somebody else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NotGiven;
+
 /// The operations that may go on.
 #[derive(Debug, Default)]
 pub(crate) struct Operations(Mutex<Known>);
@@ -20,19 +24,33 @@ pub(crate) struct Operations(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     by_state: HashMap<String, (String, u32)>,
-    oldest_first: VecDeque<String>,
+    /// How many callers were given a state, whoever they are.
+    given: HashMap<String, usize>,
+    /// Each caller's state, and the state whosever it is.
+    oldest_first: VecDeque<(String, String)>,
 }
 
 impl Operations {
     /// Joins a call to the operation whose state it brings.
-    pub(crate) fn join(&self, gateway: &Gateway, session: &Session, message: &Message, common: &mut Common) {
-        let Some(state) = message.request_state_raw() else { return };
-        let known = self.0.lock().by_state.get(&digest(gateway, session, &state)).cloned();
-        if let Some((operation_id, round)) = known {
+    ///
+    /// # Errors
+    /// Where the state is known, and was given to others only.
+    pub(crate) fn join(
+        &self,
+        gateway: &Gateway,
+        session: &Session,
+        message: &Message,
+        common: &mut Common,
+    ) -> Result<(), NotGiven> {
+        let Some(state) = message.request_state_raw() else { return Ok(()) };
+        let known = self.0.lock();
+        if let Some((operation_id, round)) = known.by_state.get(&digest(gateway, session, &state)).cloned() {
             common.operation_id = Some(operation_id);
             common.round = Some(round.saturating_add(1));
             common.linked_by = Some(LinkedBy::RequestState);
+            return Ok(());
         }
+        if known.given.contains_key(&anybodys(gateway, session, &state)) { Err(NotGiven) } else { Ok(()) }
     }
 
     /// A call ended with `input_required`: it is a round of an operation, the first one of its own where it is of none.
@@ -41,21 +59,33 @@ impl Operations {
         let round = *call.common.round.get_or_insert(1);
         let Some(state) = answer.request_state_raw() else { return };
         let digest = digest(gateway, &call.session, &state);
+        let anybodys = anybodys(gateway, &call.session, &state);
         let mut known = self.0.lock();
-        if known.oldest_first.len() >= STATES_MAX
-            && let Some(oldest) = known.oldest_first.pop_front()
+        if known.by_state.insert(digest.clone(), (operation, round)).is_some() {
+            return;
+        }
+        *known.given.entry(anybodys.clone()).or_default() += 1;
+        known.oldest_first.push_back((digest, anybodys));
+        if known.oldest_first.len() > STATES_MAX
+            && let Some((oldest, anybodys)) = known.oldest_first.pop_front()
         {
             known.by_state.remove(&oldest);
-        }
-        if known.by_state.insert(digest.clone(), (operation, round)).is_none() {
-            known.oldest_first.push_back(digest);
+            if let Some(left) = known.given.get_mut(&anybodys) {
+                *left -= 1;
+                if *left == 0 {
+                    known.given.remove(&anybodys);
+                }
+            }
         }
     }
 }
 
-/// A state means the same only to the same principal at the same server.
+/// A state means the same only to the same caller at the same server.
 fn digest(gateway: &Gateway, session: &Session, state: &[u8]) -> String {
-    let caller = &session.caller;
-    let whose = [caller.tenant.as_deref().unwrap_or_default(), &caller.principal, &session.server.name].join("\n");
+    let whose = [&session.caller.text(), &session.server.name].map(String::as_str).join("\n");
     gateway.keys().secret.digest(&[whose.as_bytes(), b"\n", state].concat())
+}
+
+fn anybodys(gateway: &Gateway, session: &Session, state: &[u8]) -> String {
+    gateway.keys().secret.digest(&[b"anybody\n", session.server.name.as_bytes(), b"\n", state].concat())
 }

@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use cairn_freshness::Declared;
+use crate::Access;
 
 /// One upstream MCP server as the configuration names it.
 #[derive(Clone, Debug)]
@@ -155,6 +156,8 @@ pub struct GatewayOptions {
     pub origins: Vec<String>,
     /// `Host` values accepted besides loopback ones.
     pub hosts: Vec<String>,
-    /// The principal of whoever connects over loopback or a pipe: the local user's name.
+    /// The principal of whoever connects by a pipe: the local user's name.
     pub local_principal: String,
+    /// Who may come in over HTTP.
+    pub access: Access,
 }

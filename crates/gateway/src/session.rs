@@ -13,6 +13,7 @@ use std::{
 };
 
 use cairn_clock::Timestamp;
+use cairn_identity::{Identity, Kind as ActorKind};
 use cairn_mcp::{Frame, Link, RawId};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -34,6 +35,24 @@ pub(crate) enum Door {
 pub(crate) struct Caller {
     pub(crate) tenant: Option<String>,
     pub(crate) principal: String,
+    /// Through which OAuth client, as the credential says.
+    pub(crate) agent: Option<String>,
+    pub(crate) kind: ActorKind,
+}
+
+impl Caller {
+    /// One text for one caller, whatever is in the names.
+    pub(crate) fn text(&self) -> String {
+        let part = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), |text| format!("{}:{text}", text.len()));
+        [part(self.tenant.as_deref()), part(Some(&self.principal)), part(self.agent.as_deref())].concat()
+    }
+}
+
+impl From<&Identity> for Caller {
+    fn from(who: &Identity) -> Self {
+        let Identity { tenant, principal, agent, kind, .. } = who;
+        Self { tenant: tenant.clone(), principal: principal.clone(), agent: agent.clone(), kind: *kind }
+    }
 }
 
 /// What a client said of itself and what was negotiated; claims, for the record.

@@ -185,7 +185,7 @@ impl Gateway {
         let target = call.target.name().unwrap_or(&call.method).to_owned();
         let bound = format!(
             "{}\n{}\n{}\n{}\n{}\n",
-            call.session.caller.principal,
+            call.session.caller.text(),
             call.session.server.name,
             call.method,
             target,

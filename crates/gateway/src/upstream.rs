@@ -29,6 +29,8 @@ use crate::{
     session::Caller,
 };
 
+/// Callers whose scope is kept though they ask nothing at the moment: each may have a child.
+const SCOPES_MAX: usize = 64;
 /// The longest pause before a failing child is started again.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// The first pause.
@@ -89,6 +91,18 @@ struct Scope {
     /// When the child was started.
     began: Option<Instant>,
     places: Arc<Semaphore>,
+}
+
+impl Scope {
+    fn new(places: usize) -> Self {
+        Self { child: None, began: None, places: Arc::new(Semaphore::new(places)) }
+    }
+
+    /// Whether no call uses it, nor is about to.
+    fn is_idle(&self, places: usize) -> bool {
+        let unused = Arc::strong_count(&self.places) == 1 && self.places.available_permits() == places;
+        unused && self.child.as_ref().is_none_or(|child| Arc::strong_count(child) == 1)
+    }
 }
 
 /// Starts the children of one server, later and later while they fail.
@@ -259,7 +273,7 @@ impl Server {
         let lived = scope.began.map(|began| began.elapsed());
         let child = Arc::new(self.starter.start(command, self.limits, true, lived, entropy).await?);
         let mut scopes = self.scopes.lock();
-        let scope = scopes.get_mut(caller).expect("scope() has put it there and nothing removes it");
+        let scope = scopes.entry(caller.clone()).or_insert_with(|| Scope::new(self.places));
         scope.child = Some(child.clone());
         scope.began = Some(Instant::now());
         Ok((child, scope.places.clone()))
@@ -272,8 +286,14 @@ impl Server {
 
     fn scope(&self, caller: &Caller) -> Scope {
         let mut scopes = self.scopes.lock();
-        let new = || Scope { child: None, began: None, places: Arc::new(Semaphore::new(self.places)) };
-        scopes.entry(caller.clone()).or_insert_with(new).clone()
+        if scopes.len() >= SCOPES_MAX && !scopes.contains_key(caller) {
+            // Those that are in use are as many as there are calls, which is bounded elsewhere.
+            let idle: Vec<_> = scopes.extract_if(|_, scope| scope.is_idle(self.places)).collect();
+            for child in idle.into_iter().filter_map(|(_, scope)| scope.child) {
+                tokio::spawn(async move { child.close().await });
+            }
+        }
+        scopes.entry(caller.clone()).or_insert_with(|| Scope::new(self.places)).clone()
     }
 
     /// Ends the shared children and the sessions that Cairn holds with the server.

@@ -10,6 +10,7 @@ mod catalogue;
 mod demo;
 mod freshness;
 mod hostile;
+mod identity;
 mod played;
 mod policy;
 mod starting;

@@ -59,7 +59,7 @@ impl Waiting {
 
 fn bound(call: &Call) -> Bound {
     let caller = &call.session.caller;
-    Bound::new(caller.tenant.as_deref(), &caller.principal, &call.session.server.name, &call.message)
+    Bound::new(&caller.text(), &call.session.server.name, &call.message)
 }
 
 impl Gateway {

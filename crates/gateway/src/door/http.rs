@@ -13,11 +13,13 @@ use hyper::body::{Frame as BodyFrame, Incoming};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use cairn_identity::Identity;
 use cairn_mcp::{Kind, Message, RawId, era, headers::OriginFault, is_batch, parse_batch, sse};
 
 use crate::{
     Gateway, Limits, Refusal,
     arrival::Arrival,
+    door::admission::Client,
     reply::{Part, Reply},
     session::Session,
     upstream::Server,
@@ -30,10 +32,10 @@ pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Head = http::request::Parts;
 
 /// Answers one request. Where its body was not read to the end, the connection ends with the answer.
-pub(super) async fn answer(gateway: &Gateway, connection: &Arc<str>, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(gateway: &Gateway, client: &Client, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let mut body = Arriving::new(body);
-    let mut response = route(gateway, connection, &head, &mut body).await;
+    let mut response = route(gateway, client, &head, &mut body).await;
     if !body.ended {
         response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
@@ -67,7 +69,7 @@ impl Arriving {
     }
 }
 
-async fn route(gateway: &Gateway, connection: &Arc<str>, head: &Head, body: &mut Arriving) -> Response<Body> {
+async fn route(gateway: &Gateway, client: &Client, head: &Head, body: &mut Arriving) -> Response<Body> {
     let limit = gateway.limits().header_bytes_max;
     if head_bytes(head) > limit {
         let words = format!("the request's head is longer than {limit} bytes (header_bytes_max)");
@@ -81,6 +83,11 @@ async fn route(gateway: &Gateway, connection: &Arc<str>, head: &Head, body: &mut
         };
         return text(StatusCode::FORBIDDEN, &format!("{reason} ({setting})"));
     }
+    if head.method == Method::GET
+        && let Some(response) = gateway.resource_metadata(head.uri.path())
+    {
+        return response;
+    }
     let Some(name) = head.uri.path().strip_prefix("/mcp/").map(|name| name.trim_end_matches('/')) else {
         return text(StatusCode::NOT_FOUND, "no such path: a server behind Cairn is at /mcp/<server>");
     };
@@ -90,10 +97,14 @@ async fn route(gateway: &Gateway, connection: &Arc<str>, head: &Head, body: &mut
             &format!("no server is called {name:?}: name it in the configuration under [servers]"),
         );
     };
+    let who = match gateway.admit_client(client, &server, head).await {
+        Ok(who) => who,
+        Err(response) => return response,
+    };
     match head.method {
-        Method::POST => post(gateway, connection, server, &head.headers, body).await,
-        Method::GET => listen(gateway, &server, &head.headers).await,
-        Method::DELETE => delete(gateway, &server, &head.headers).await,
+        Method::POST => post(gateway, client, &who, server, &head.headers, body).await,
+        Method::GET => listen(gateway, &who, &server, &head.headers).await,
+        Method::DELETE => delete(gateway, &who, &server, &head.headers).await,
         _ => {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "MCP uses POST, GET and DELETE");
             response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST, GET, DELETE"));
@@ -111,12 +122,13 @@ fn head_bytes(head: &Head) -> usize {
 
 async fn post(
     gateway: &Gateway,
-    connection: &Arc<str>,
+    client: &Client,
+    who: &Arc<Identity>,
     server: Arc<Server>,
     head: &HeaderMap,
     body: &mut Arriving,
 ) -> Response<Body> {
-    let arrival = || Arrival::http(head).over(connection);
+    let arrival = || Arrival::http(head).over(&client.name).by(who);
     let limit = gateway.limits().request_read_max;
     let (bytes, room) = match tokio::time::timeout(limit, read_body(gateway, body)).await {
         Ok(Ok(read)) => read,
@@ -129,12 +141,17 @@ async fn post(
     };
     drop(room);
     if is_batch(&bytes) {
-        return batch(gateway, &server, head, arrival, &bytes).await;
+        return batch(gateway, client, who, &server, head, arrival, &bytes).await;
     }
     let message = match Message::parse(bytes, gateway.wire_limits()) {
         Ok(message) => message,
         Err(refusal) => return unparsed(&refusal),
     };
+    if let Some(method) = message.method()
+        && let Some(response) = gateway.hold_to_scopes(client, &server, who, &[method])
+    {
+        return response;
+    }
     if let Err(mismatch) = gateway.agree(&server, head, &message) {
         return error(StatusCode::BAD_REQUEST, message.id(), mismatch.code(), &mismatch.to_string(), None);
     }
@@ -144,7 +161,7 @@ async fn post(
     // The server may still be starting, which must not hold up our own end.
     let session = tokio::select! {
         biased;
-        session = gateway.session_for(&server, head, &message) => session,
+        session = gateway.session_for(&server, who, head, &message) => session,
         () = gateway.stop().cancelled() => Err(Early::Refused(Refusal::stopping())),
     };
     let session = match session {
@@ -239,12 +256,14 @@ fn unsupported(server: &Server, head: &HeaderMap, message: &Message) -> Option<R
 /// A batch of 2025-03-26: each member lives its own call, the answers come back as one array.
 async fn batch(
     gateway: &Gateway,
+    client: &Client,
+    who: &Arc<Identity>,
     server: &Arc<Server>,
     head: &HeaderMap,
     arrival: impl Fn() -> Arrival,
     bytes: &Bytes,
 ) -> Response<Body> {
-    let session = match gateway.session_by_header(server, head) {
+    let session = match gateway.session_by_header(server, who, head) {
         Some(session) if !session.owns_link() => {
             return refused(None, &cairn_mcp::bridge::NotBridged::Batch.into());
         }
@@ -258,6 +277,10 @@ async fn batch(
         Ok(members) => members,
         Err(refusal) => return unparsed(&refusal),
     };
+    let methods: Vec<_> = members.iter().flatten().filter_map(Message::method).collect();
+    if let Some(response) = gateway.hold_to_scopes(client, server, who, &methods) {
+        return response;
+    }
     let mut waiting = Vec::new();
     let mut answers = Vec::new();
     for member in members {
@@ -293,11 +316,11 @@ async fn batch(
 }
 
 /// The legacy GET stream: messages of the server that belong to no request.
-async fn listen(gateway: &Gateway, server: &Arc<Server>, head: &HeaderMap) -> Response<Body> {
+async fn listen(gateway: &Gateway, who: &Identity, server: &Arc<Server>, head: &HeaderMap) -> Response<Body> {
     if !takes_events(head) {
         return text(StatusCode::NOT_ACCEPTABLE, "a GET opens an event stream: send Accept: text/event-stream");
     }
-    let Some(session) = gateway.session_by_header(server, head) else {
+    let Some(session) = gateway.session_by_header(server, who, head) else {
         return text(StatusCode::METHOD_NOT_ALLOWED, "an event stream needs the Mcp-Session-Id of a legacy session");
     };
     match gateway.open_stream(&session, head).await {
@@ -306,8 +329,8 @@ async fn listen(gateway: &Gateway, server: &Arc<Server>, head: &HeaderMap) -> Re
     }
 }
 
-async fn delete(gateway: &Gateway, server: &Arc<Server>, head: &HeaderMap) -> Response<Body> {
-    let Some(session) = gateway.session_by_header(server, head) else {
+async fn delete(gateway: &Gateway, who: &Identity, server: &Arc<Server>, head: &HeaderMap) -> Response<Body> {
+    let Some(session) = gateway.session_by_header(server, who, head) else {
         return text(StatusCode::NOT_FOUND, "no such session");
     };
     gateway.end_session(&session, "deleted by the client").await;
@@ -417,7 +440,7 @@ fn full(bytes: Bytes) -> Body {
     Full::new(bytes).boxed_unsync()
 }
 
-fn json_bytes(status: StatusCode, bytes: Bytes) -> Response<Body> {
+pub(super) fn json_bytes(status: StatusCode, bytes: Bytes) -> Response<Body> {
     let mut response = Response::new(full(bytes));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
@@ -483,7 +506,7 @@ pub(crate) fn session_header(head: &HeaderMap) -> Option<&str> {
 }
 
 impl Gateway {
-    fn session_by_header(&self, server: &Arc<Server>, head: &HeaderMap) -> Option<Arc<Session>> {
-        self.sessions().find(server, session_header(head)?)
+    fn session_by_header(&self, server: &Arc<Server>, who: &Identity, head: &HeaderMap) -> Option<Arc<Session>> {
+        self.session_of(server, who, session_header(head)?)
     }
 }

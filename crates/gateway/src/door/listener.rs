@@ -8,12 +8,14 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use cairn_identity::PeerCertificate;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
@@ -22,10 +24,11 @@ use tokio::{
     sync::Semaphore,
     time::Sleep,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::http::answer;
-use crate::{Gateway, Limits};
+use super::{admission::Client, http::answer};
+use crate::{Gateway, Limits, access};
 
 /// A connection on which nothing comes is asked after so long whether its other end is still there.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
@@ -46,16 +49,24 @@ impl Gateway {
     pub async fn serve_http(&self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let places = Arc::new(Semaphore::new(self.limits().connections_max));
         let connections = TaskTracker::new();
+        connections.spawn({
+            let (gateway, stop) = (self.clone(), stop.clone());
+            async move {
+                while tokio::time::timeout(access::EVERY, stop.cancelled()).await.is_err() {
+                    gateway.record_refusals().await;
+                }
+            }
+        });
         connections.close();
         loop {
             let place = tokio::select! {
                 () = stop.cancelled() => break,
                 place = places.clone().acquire_owned() => place.expect("nobody closes this semaphore"),
             };
-            let stream = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     // One connection's failure (too many files, reset) is not the listener's.
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -67,7 +78,7 @@ impl Gateway {
             let (gateway, stop) = (self.clone(), stop.clone());
             connections.spawn(async move {
                 let _place = place;
-                serve(gateway, stream, stop).await;
+                secure(gateway, stream, peer.ip(), stop).await;
             });
         }
         connections.wait().await;
@@ -75,15 +86,39 @@ impl Gateway {
     }
 }
 
-/// Serves one connection to its end.
-async fn serve(gateway: Gateway, stream: TcpStream, stop: CancellationToken) {
+/// Makes the handshake where the listener has certificates, then serves.
+async fn secure(gateway: Gateway, stream: TcpStream, peer: IpAddr, stop: CancellationToken) {
     let _ = stream.set_nodelay(true);
-    let limits = gateway.limits().clone();
-    bound_silence(&stream, limits.client_stall_max);
+    bound_silence(&stream, gateway.limits().client_stall_max);
     let name: Arc<str> = gateway.entropy().uuid_v7(gateway.clock().now()).to_string().into();
+    let mut client = Client { name, peer, certificate: None };
+    let Some(tls) = &gateway.access().tls else { return serve(gateway, stream, client, stop).await };
+    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+    let stream = tokio::select! {
+        () = stop.cancelled() => return,
+        made = tokio::time::timeout(gateway.limits().request_read_max, handshake) => match made {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                gateway.metrics().not_let_in("handshake_failed");
+                return tracing::debug!(%error, "a TLS handshake failed");
+            }
+            Err(_) => return tracing::debug!("a TLS handshake did not end in time (request_read_ms_max)"),
+        },
+    };
+    let chain = stream.get_ref().1.peer_certificates();
+    client.certificate = chain.and_then(|chain| PeerCertificate::read(chain.first()?));
+    Box::pin(serve(gateway, stream, client, stop)).await;
+}
+
+/// Serves one connection to its end.
+async fn serve<S>(gateway: Gateway, stream: S, client: Client, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = gateway.limits().clone();
     let service = hyper::service::service_fn(move |request| {
-        let (gateway, name) = (gateway.clone(), name.clone());
-        async move { Ok::<_, Infallible>(answer(&gateway, &name, request).await) }
+        let (gateway, client) = (gateway.clone(), client.clone());
+        async move { Ok::<_, Infallible>(answer(&gateway, &client, request).await) }
     });
     let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -117,7 +152,7 @@ async fn serve(gateway: Gateway, stream: TcpStream, stop: CancellationToken) {
 }
 
 /// Tells a client that its request's head did not come in time.
-async fn late(mut stream: Lingering, limits: &Limits) {
+async fn late<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Lingering<S>, limits: &Limits) {
     let waited = limits.request_read_max.as_millis();
     let words = format!("the request's head did not come within {waited} ms (request_read_ms_max)");
     let body = json!({ "error": words }).to_string();
@@ -146,8 +181,8 @@ fn bound_silence(stream: &TcpStream, stall: Duration) {
 /// A client's stream. Its shutdown says that nothing more will be written, and ends when the client has heard it: once
 /// the client closes its side too, or within bounds of time and bytes.
 #[derive(Debug)]
-struct Lingering {
-    stream: TcpStream,
+struct Lingering<S> {
+    stream: S,
     /// Once it fires there is no time for clients that go on sending.
     stop: CancellationToken,
     /// Set once nothing more can be written.
@@ -155,19 +190,19 @@ struct Lingering {
     left: usize,
 }
 
-impl Lingering {
-    const fn new(stream: TcpStream, stop: CancellationToken) -> Self {
+impl<S> Lingering<S> {
+    const fn new(stream: S, stop: CancellationToken) -> Self {
         Self { stream, stop, until: None, left: LINGER_BYTES_MAX }
     }
 }
 
-impl AsyncRead for Lingering {
+impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Lingering {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

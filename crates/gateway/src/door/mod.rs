@@ -1,5 +1,6 @@
 //! The doors that clients come through. A door knows a transport and nothing of policy.
 
+pub(crate) mod admission;
 pub(crate) mod http;
 mod listener;
 pub(crate) mod pipe;

@@ -13,7 +13,8 @@ use cairn_clock::{Clock, Entropy};
 use cairn_contract::{DigestKey, StoredEvent, Topic, invariants};
 use cairn_freshness::Views;
 use cairn_gateway::{
-    Gateway, GatewayOptions, Keys, Limits, Metrics, NoWitness, Parts, PipeClient, Reach, ServerSpec, SharedWorkflow,
+    Access, Gateway, GatewayOptions, Keys, Limits, Metrics, NoWitness, Parts, PipeClient, Reach, ServerSpec,
+    SharedWorkflow,
 };
 use cairn_policy::PolicyStore;
 use serde_json::{Value, json};
@@ -67,6 +68,7 @@ impl Bench {
             origins: Vec::new(),
             hosts: Vec::new(),
             local_principal: "local".to_owned(),
+            access: Access::local_only("local", &clock).expect("nothing else is said"),
         };
         let parts = Parts {
             recorder: opened.expect("a recorder").0,

@@ -28,18 +28,17 @@ const TAG_BYTES: usize = 32;
 pub struct Bound(Vec<String>);
 
 impl Bound {
-    /// The principal's request at a server; its `inputResponses`, state and `_meta` are left out, as they differ in a
+    /// A caller's request at a server; its `inputResponses`, state and `_meta` are left out, as they differ in a
     /// retry.
     #[must_use]
-    pub fn new(tenant: Option<&str>, principal: &str, server: &str, request: &Message) -> Self {
+    pub fn new(caller: &str, server: &str, request: &Message) -> Self {
         let raw = request.params_raw().unwrap_or_default();
         let mut params: serde_json::Map<String, Value> = serde_json::from_slice(&raw).unwrap_or_default();
         for key in ["_meta", "inputResponses", "requestState"] {
             params.shift_remove(key);
         }
         Self(vec![
-            tenant.unwrap_or_default().to_owned(),
-            principal.to_owned(),
+            caller.to_owned(),
             server.to_owned(),
             request.method().unwrap_or_default().to_owned(),
             canonical(&Value::Object(params)),

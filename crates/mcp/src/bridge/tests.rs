@@ -391,7 +391,9 @@ fn a_listen_stream_gets_what_it_asked_for_and_the_server_supports() {
 fn a_state_is_good_for_who_got_it_for_what_it_was_given_and_for_its_time() {
     let seal = Seal::new(&[7; 32]);
     let call = modern_call("");
-    let bound = |tenant, principal, server, call| Bound::new(tenant, principal, server, call);
+    let bound = |tenant: Option<&str>, principal: &str, server: &str, call: &Message| {
+        Bound::new(&format!("{tenant:?}{principal:?}"), server, call)
+    };
     let whose = bound(None, "ada", "orders", &call);
     let state = seal.close([1; 16], 1_000, &whose);
     let retry = modern_call(r#","requestState":"x","inputResponses":{}"#);
@@ -413,7 +415,7 @@ proptest! {
     #[test]
     fn no_changed_state_opens(at in 0usize..76, to in "[A-Za-z0-9_-]") {
         let seal = Seal::new(&[7; 32]);
-        let bound = Bound::new(None, "ada", "orders", &modern_call(""));
+        let bound = Bound::new("ada", "orders", &modern_call(""));
         let state = seal.close([1; 16], u64::MAX, &bound);
         let mut changed = state.clone();
         changed.replace_range(at..=at, &to);
@@ -424,7 +426,7 @@ proptest! {
     #[test]
     fn no_text_makes_it_panic(state in ".{0,120}", id in "[a-z]{0,4}") {
         let seal = Seal::new(&[7; 32]);
-        prop_assert!(seal.open(&state, 0, &Bound::new(None, &id, "s", &modern_call(""))).is_err());
+        prop_assert!(seal.open(&state, 0, &Bound::new(&id, "s", &modern_call(""))).is_err());
     }
 
     #[test]
