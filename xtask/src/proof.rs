@@ -36,12 +36,14 @@ const EXCLUSIONS: &[(&str, &str)] = &[
     ("header and committed offset with kcat", "its output is lines, and it shows no committed offsets"),
 ];
 
+/// What runs a suite.
+type Run = fn() -> anyhow::Result<Tally>;
 /// One suite of the proof.
 type Suite = (String, Box<dyn Fn() -> anyhow::Result<Tally>>);
 
 /// In this order they stand in the file. The mutants are a suite for each crate: all of them take hours.
 fn suites() -> Vec<Suite> {
-    let plain: [(&str, fn() -> anyhow::Result<Tally>); 7] = [
+    let plain: [(&str, Run); 7] = [
         ("tidy", tidy::run),
         ("Rust tests, long ones included", rust),
         ("crash and power loss, long rounds", crash),

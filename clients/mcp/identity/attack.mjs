@@ -86,7 +86,7 @@ async function startCairn(name, configuration, port) {
   return {
     data,
     said: () => said,
-    cli: (...words) => execFileSync(options.cairn, [...words, '--data', data], { encoding: 'utf8', timeout: PATIENCE_MS }),
+    cli: (...words) => execFileSync(options.cairn, [...words, '--data', data], { encoding: 'utf8', timeout: PATIENCE_MS, maxBuffer: 256 << 20 }),
   };
 }
 

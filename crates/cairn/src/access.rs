@@ -295,7 +295,7 @@ mod tests {
             (format!("{issuer}algorithms = [\"HS256\"]\n"), "symmetric"),
             (format!("{issuer}kind = \"god\"\n"), "workload"),
             (format!("{issuer}refreshes_per_minute_max = 0\n"), "at least 1"),
-            (issuer.replace("corp", "key"), "issuer name"),
+            (format!("[identity]\nresource = \"https://x\"\n{issuer}").replace("corp", "key"), "issuer name"),
             ("[identity.certificates]\nprincipal = \"uri\"\n".to_owned(), "client_authorities"),
             ("[identity.certificates]\nprincipal = \"name\"\n".to_owned(), "\"subject\""),
             (

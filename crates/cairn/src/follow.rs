@@ -92,7 +92,7 @@ impl Follow {
         let viewer = Viewer {
             tenant: common.tenant.clone(),
             principal: common.principal.clone().unwrap_or_default(),
-            agent: common.agent_name.clone(),
+            agent: common.agent.clone().or_else(|| common.agent_name.clone()),
         };
         let call = common.call_id.map(|id| id.to_string()).unwrap_or_default();
         match body {

@@ -120,7 +120,7 @@ impl Gateway {
         Viewer {
             tenant: call.common.tenant.clone(),
             principal: call.session.caller.principal.clone(),
-            agent: call.common.agent_name.clone(),
+            agent: call.session.caller.agent.clone().or_else(|| call.common.agent_name.clone()),
         }
     }
 

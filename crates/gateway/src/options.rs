@@ -4,8 +4,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use cairn_freshness::Declared;
 use crate::Access;
+use cairn_freshness::Declared;
 
 /// One upstream MCP server as the configuration names it.
 #[derive(Clone, Debug)]

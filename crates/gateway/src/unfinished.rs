@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn what_has_ended_is_not_counted_and_leaves_nothing() {
         let all = Unfinished::default();
-        let caller = |name: &str| Caller { tenant: None, principal: name.to_owned() };
+        let caller = |name: &str| Caller::from(&cairn_identity::Identity::local(name));
         let (first, second) = (all.count(&caller("a")), all.count(&caller("a")));
         let other = all.count(&caller("b"));
         assert_eq!((all.of(&caller("a")), all.of(&caller("b")), all.of(&caller("c"))), (2, 1, 0));

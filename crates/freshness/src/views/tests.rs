@@ -1,3 +1,5 @@
+//! The views, held to stories of reads, writes and changes, made up ones included.
+
 use proptest::prelude::*;
 
 use super::*;

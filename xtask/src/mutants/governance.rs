@@ -1,0 +1,133 @@
+//! The mutants of who may do what: identity, policy, freshness, catalogue. Written like those of the table beside it.
+
+use super::table::Mutant;
+
+/// All of them.
+pub(crate) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "a view that a newer version outdates is fresh",
+        file: "crates/freshness/src/views.rs",
+        before: "(Some(_), Some(_)) => self.changed.max(self.read) >= view.at,",
+        after: "(Some(_), Some(_)) => false,",
+        test: "-p cairn-freshness",
+    },
+    Mutant {
+        name: "of two writes side by side the last to be answered counts",
+        file: "crates/freshness/src/views.rs",
+        before: "if self.views.ends(&resource, &self.call) {",
+        after: "if self.views.ends(&resource, &self.call) && false {",
+        test: "-p cairn-freshness",
+    },
+    Mutant {
+        name: "a guard that is behind calls views fresh",
+        file: "crates/freshness/src/views.rs",
+        before: "} else if behind {",
+        after: "} else if behind && false {",
+        test: "-p cairn-freshness",
+    },
+    Mutant {
+        name: "a write that nobody knows the end of changes nothing",
+        file: "crates/gateway/src/guard.rs",
+        before: "(Outcome::Accepted, _) | (_, Effect::Unknown) => self.may_have_written(call, writing, now),",
+        after: "(Outcome::Accepted, _) | (_, Effect::Unknown) => writing.undone(),",
+        test: "-p cairn --test commands freshness",
+    },
+    Mutant {
+        name: "a changed definition is approved",
+        file: "crates/catalogue/src/book.rs",
+        before: "Some(approved) if approved.digest == digest => Standing::Approved,",
+        after: "Some(_) => Standing::Approved,",
+        test: "-p cairn-catalogue",
+    },
+    Mutant {
+        name: "what is suspicious at first sight is approved",
+        file: "crates/catalogue/src/book.rs",
+        before: "previous.is_none() && found.is_empty();",
+        after: "previous.is_none();",
+        test: "-p cairn-catalogue",
+    },
+    Mutant {
+        name: "a tool that nobody approved can be called",
+        file: "crates/gateway/src/stage.rs",
+        before: "filter(|standing| *standing != Standing::Approved)",
+        after: "filter(|standing| *standing != Standing::Approved && false)",
+        test: "-p cairn --test commands catalogue",
+    },
+    Mutant {
+        name: "a token for another server is accepted",
+        file: "crates/identity/src/token.rs",
+        before: "audience == resource",
+        after: "!audience.is_empty() || audience == resource",
+        test: "-p cairn-identity what_is_wrong_with_a_token",
+    },
+    Mutant {
+        name: "a token that has expired is accepted",
+        file: "crates/identity/src/token.rs",
+        before: "if now >= expires + leeway {",
+        after: "if now >= expires * 2.0 + leeway {",
+        test: "-p cairn-identity what_is_wrong_with_a_token",
+    },
+    Mutant {
+        name: "a token with critical headers is accepted",
+        file: "crates/identity/src/jws.rs",
+        before: "header.contains_key(\"crit\")",
+        after: "header.contains_key(\"crit\") && header.is_empty()",
+        test: "-p cairn-identity what_is_wrong_with_a_token",
+    },
+    Mutant {
+        name: "a claim may stand twice",
+        file: "crates/identity/src/object.rs",
+        before: "if map.insert(key, value).is_some() {",
+        after: "if map.insert(key, value).is_some() && map.is_empty() {",
+        test: "-p cairn-identity twice",
+    },
+    Mutant {
+        name: "metadata of another issuer is used",
+        file: "crates/identity/src/issuer.rs",
+        before: "!= Some(&self.options.issuer) {",
+        after: ".is_none() {",
+        test: "-p cairn-identity metadata_of_another_issuer",
+    },
+    Mutant {
+        name: "a bound token is good over any connection",
+        file: "crates/identity/src/binding.rs",
+        before: "return Err(Reason::CertificateOther);",
+        after: "tracing::trace!(?has, \"not the certificate\");",
+        test: "-p cairn-identity bound_to_a_certificate",
+    },
+    Mutant {
+        name: "a proof is good twice",
+        file: "crates/identity/src/dpop.rs",
+        before: "used.known.insert(jti);",
+        after: "used.known.remove(&jti);",
+        test: "-p cairn-identity bound_to_a_key",
+    },
+    Mutant {
+        name: "a revoked API key is good",
+        file: "crates/identity/src/api_keys.rs",
+        before: "if entry.revoked_us.is_some() {",
+        after: "if entry.revoked_us.is_some_and(|at| at == 0) {",
+        test: "-p cairn-identity a_key_counts_at_once",
+    },
+    Mutant {
+        name: "a session is whoever's who knows its id",
+        file: "crates/gateway/src/sessions.rs",
+        before: ".filter(|session| session.caller == *caller).cloned()",
+        after: ".filter(|session| session.caller == *caller || !id.is_empty()).cloned()",
+        test: "-p cairn --test commands a_session_is_nobody_elses",
+    },
+    Mutant {
+        name: "a gateway on the network lets everybody in",
+        file: "crates/cairn/src/access.rs",
+        before: "if !is_here && section.local != Some(true) && !section.names_somebody() {",
+        after: "if is_here && section.local.is_none() && section.names_somebody() && user.is_empty() {",
+        test: "-p cairn --bin cairn lets_nobody_in_by_mistake",
+    },
+    Mutant {
+        name: "scopes that are missing do not matter",
+        file: "crates/gateway/src/door/admission.rs",
+        before: "if missing.is_empty() {",
+        after: "if missing.len() < 9 {",
+        test: "-p cairn --test commands a_session_is_nobody_elses",
+    },
+];
