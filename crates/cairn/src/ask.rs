@@ -1,4 +1,4 @@
-//! Talking to the admin address of a running `up`: `cairn approve`, `cairn deny`.
+//! Talking to the admin address of a running `up`: `cairn approve`, `cairn deny`, `cairn policy promote`.
 
 use std::path::PathBuf;
 
@@ -146,4 +146,10 @@ pub(crate) async fn settle(
         return Ok(settled.to_string());
     }
     Ok(format!("{id} {}", if approve { "approved" } else { "denied" }))
+}
+
+/// Puts another set of policies in force.
+pub(crate) async fn replace_policies(admin: &str, verb: &str) -> anyhow::Result<Value> {
+    let who = std::env::var("USER").unwrap_or_else(|_| "operator".to_owned());
+    send(admin, "POST", &format!("/policy/{verb}"), Some(json!({ "who": who }))).await
 }

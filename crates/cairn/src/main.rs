@@ -18,6 +18,7 @@ mod jsonc;
 mod key;
 mod measures;
 mod path;
+mod policies;
 mod policy;
 mod read;
 mod say;

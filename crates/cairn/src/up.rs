@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::Context;
-use cairn_backbone::{RecordError, Recorder, RecorderOptions, gateway_id, next_epoch};
+use cairn_backbone::{Recorder, RecorderOptions, gateway_id, next_epoch};
 use cairn_broker::{Broker, BrokerOptions};
 use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
@@ -23,7 +23,6 @@ use cairn_freshness::Views;
 use cairn_gateway::{Access, Gateway, GatewayOptions, Metrics, NoWitness, Parts, Step, Witness};
 use cairn_log::Log;
 use cairn_operators::{Admin, Credential, Probe};
-use cairn_policy::{Change, PolicyStore};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,12 +34,10 @@ use crate::{
     folder::{self, Endpoints, Folder},
     follow::Follow,
     measures::{Measures, Policies},
-    say, token, wrap,
+    policies, say, token, wrap,
     writers::Writers,
 };
 
-/// How often the policy folder is looked at.
-const POLICY_EVERY: Duration = Duration::from_secs(1);
 /// A wait for the embedded log that is longer than this is said.
 const SILENT_MAX: Duration = Duration::from_secs(2);
 /// How long everything may take to end after SIGTERM; a service manager waits longer than that.
@@ -95,7 +92,8 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     if let Some((listener, access)) = listener.zip(access) {
         endpoints.gateway = listener.local_addr()?.to_string();
         let wraps = wrap::listen(&endpoints.socket)?;
-        let policy = Policies { store: Arc::new(policies(&arguments, beside, &folder)?), refused: Arc::default() };
+        let policy =
+            Policies { store: Arc::new(policies::open(&arguments, beside, &folder)?), refused: Arc::default() };
         if let Some(tls) = &access.tls {
             scheme = "https";
             tasks.spawn(access::follow_certificates(tls.clone(), stop.clone()));
@@ -119,7 +117,11 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     }
     registry.register_collector(Box::new(measures.clone()));
     let probe = Health { ready: ready.clone() };
-    let router = Admin::new(probe, registry, Credential::of(folder.path()), measures.gateway.clone()).router();
+    let mut api = Admin::new(probe, registry, Credential::of(folder.path()), measures.gateway.clone());
+    if let (Some(policy), Some(recorder)) = (&measures.policy, &measures.recorder) {
+        api = api.with_policies(Arc::new(policies::Replacer::new(policy.store.clone(), recorder.clone())));
+    }
+    let router = api.router();
     tasks.spawn({
         let stop = stop.clone();
         async move { axum::serve(admin, router).with_graceful_shutdown(stop.cancelled_owned()).await }
@@ -275,64 +277,9 @@ async fn open_gateway(
     if policy.store.is_observing() {
         eprintln!("cairn: no policy files: everything is permitted and recorded (policy version observe)");
     }
-    let in_force = policy.store.activation("start").into_events();
-    record_policies(&recorder, in_force).await.context("cannot record which policies are in force")?;
-    tokio::spawn(watch_policies(policy.clone(), recorder.clone()));
+    policies::record_start(&policy.store, &recorder).await.context("cannot record which policies are in force")?;
+    tokio::spawn(policies::watch(policy.clone(), recorder.clone()));
     Ok((gateway, recorder, follow))
-}
-
-/// The policies: where they are said to be, else beside the configuration file, else in the data folder. Never in the
-/// working directory, which may be anybody's.
-fn policies(arguments: &UpArguments, beside: Option<PathBuf>, folder: &Folder) -> anyhow::Result<PolicyStore> {
-    if let Some(folder) = &arguments.policies {
-        return Ok(PolicyStore::open(Some(folder.clone()))?);
-    }
-    let beside = beside.unwrap_or_else(|| folder.path().to_owned());
-    Ok(PolicyStore::open_if_present(beside.join("policies"))?)
-}
-
-/// Records what became of a policy set: strict, because decisions name a version that must be found again.
-async fn record_policies(recorder: &Recorder, events: Vec<Body>) -> Result<(), RecordError> {
-    let planned = events.into_iter().map(|body| {
-        let key = match &body {
-            Body::PolicyLoaded(loaded) => loaded.version.clone(),
-            Body::PolicyActivated(activated) => activated.version.clone(),
-            _ => "rejected".to_owned(),
-        };
-        let (subject, common) = (Some(key.clone()), Common::default());
-        recorder.plan(Draft { key, subject, traceparent: None, tracestate: None, common, body })
-    });
-    recorder.strict_all(planned.collect()).await.map(drop)
-}
-
-async fn watch_policies(policy: Policies, recorder: Recorder) {
-    let store = policy.store;
-    loop {
-        tokio::time::sleep(POLICY_EVERY).await;
-        // Reading and compiling take a while, and must not hold up calls.
-        let looking = tokio::task::spawn_blocking({
-            let store = store.clone();
-            move || store.changed().then(|| store.reload("file change"))
-        });
-        let Ok(Some(reloaded)) = looking.await else { continue };
-        let events = match reloaded {
-            Ok(change) => {
-                policy.refused.store(false, Ordering::Relaxed);
-                if !matches!(change, Change::Unchanged) {
-                    eprintln!("cairn: the policies changed; version {} decides from here on", store.current_version());
-                }
-                change.into_events()
-            }
-            Err(error) => {
-                policy.refused.store(true, Ordering::Relaxed);
-                eprintln!("cairn: the new policies are not used, the old ones stay: {error}");
-                vec![error.rejected(&store.current_version(), "file change").into()]
-            }
-        };
-        if let Err(error) = record_policies(&recorder, events).await {
-            eprintln!("cairn: what became of the policies is not recorded yet: {error}");
-        }
-    }
 }
 
 struct Health {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     AccessRefused, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome,
     CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt,
-    ContextRead, EventType, NoticePassed, PolicyActivated, PolicyLoaded, PolicyRejected, SessionClosed, SessionOpened,
+    ContextRead, EventType, NoticePassed, PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed, SessionOpened,
     Target,
 };
 
@@ -96,6 +96,7 @@ bodies!(
     PolicyRejected,
     AccessRefused,
     AlertRaised,
+    PolicyShadowed,
 );
 
 impl Body {

@@ -40,6 +40,12 @@ pub struct CallDecision {
     /// What the call stands on, as its tool declares, and how that stood at this moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freshness: Vec<StoodOn>,
+    /// Where no policy permits: the permit that came nearest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<NearestPermit>,
+    /// What the policies that are tried would have decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowDecision>,
 }
 
 /// A resource that a call stands on.
@@ -71,6 +77,28 @@ pub enum Freshness {
     Changing,
     /// Something newer is known.
     Stale,
+}
+
+/// A permit, and why it does not permit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NearestPermit {
+    /// The policy's id.
+    pub policy: String,
+    /// Its first part that does not hold, as the policy says it.
+    pub failed: String,
+    /// How many of its parts do not hold.
+    pub failing: u64,
+}
+
+/// A decision that did not count.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShadowDecision {
+    /// The set that was asked.
+    pub policy_version: String,
+    /// What it would have decided.
+    pub decision: Decision,
+    /// Whether it would have decided otherwise, or demanded something else.
+    pub differs: bool,
 }
 
 /// Whether a call may go on.

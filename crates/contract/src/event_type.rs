@@ -53,6 +53,8 @@ pub enum EventType {
     AccessRefused,
     /// `alert.raised`
     AlertRaised,
+    /// `policy.shadowed`
+    PolicyShadowed,
 }
 
 /// What stands before the name in `ce_type`.
@@ -60,7 +62,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -83,6 +85,7 @@ impl EventType {
         Self::PolicyRejected,
         Self::AccessRefused,
         Self::AlertRaised,
+        Self::PolicyShadowed,
     ];
 
     /// The name, such as `call.intent`.
@@ -111,6 +114,7 @@ impl EventType {
             Self::PolicyRejected => "policy.rejected",
             Self::AccessRefused => "access.refused",
             Self::AlertRaised => "alert.raised",
+            Self::PolicyShadowed => "policy.shadowed",
         }
     }
 
@@ -135,7 +139,7 @@ impl EventType {
             Self::NoticePassed | Self::SessionOpened | Self::SessionClosed => Topic::Sessions,
             Self::ContextRead | Self::ContextChanged | Self::ContextListed | Self::ContextPrompt => Topic::Context,
             Self::CatalogDefined | Self::CatalogChanged | Self::CatalogApproved => Topic::Catalog,
-            Self::PolicyLoaded | Self::PolicyActivated | Self::PolicyRejected => Topic::Policies,
+            Self::PolicyLoaded | Self::PolicyActivated | Self::PolicyRejected | Self::PolicyShadowed => Topic::Policies,
             Self::AccessRefused | Self::AlertRaised => Topic::Operators,
         }
     }

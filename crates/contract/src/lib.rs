@@ -30,7 +30,7 @@ pub use access::{AccessRefused, AlertRaised, CredentialKind};
 pub use body::{Body, BodyError};
 pub use call::{
     ApprovalState, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, Claimed,
-    Decision, Durability, Effect, Freshness, Invocation, Outcome, SettledState, StoodOn,
+    Decision, Durability, Effect, Freshness, Invocation, NearestPermit, Outcome, SettledState, ShadowDecision, StoodOn,
 };
 pub use canonical::{CanonicalError, canonical_json, canonical_value, write_canonical};
 pub use catalog::{CatalogApproved, CatalogChanged, CatalogDefined, CatalogKind};
@@ -45,7 +45,7 @@ pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, SealError, Stamp,
 pub use event_type::EventType;
 pub use hlc::{Hlc, HlcError};
 pub use partition::{murmur2, partition_for};
-pub use policy::{PolicyActivated, PolicyFile, PolicyLoaded, PolicyRejected};
+pub use policy::{PolicyActivated, PolicyCause, PolicyFile, PolicyLoaded, PolicyRejected, PolicyShadowed, ShadowState};
 pub use schema::{Contract, contract, contracts};
 pub use session::{Implementation, NoticePassed, SessionClosed, SessionOpened};
 pub use stored::{ContractName, StoredError, StoredEvent};

@@ -27,6 +27,9 @@ pub struct PolicyActivated {
     /// The version before, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_version: Option<String>,
+    /// Why. Absent in events of before this was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<PolicyCause>,
     /// The files it was read from.
     #[serde(default)]
     pub files: Vec<PolicyFile>,
@@ -49,6 +52,47 @@ pub struct PolicyRejected {
     pub who: String,
     /// What is wrong, with file and line.
     pub errors: Vec<String>,
+}
+
+/// Why a set is in force from here on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyCause {
+    /// Cairn started.
+    Start,
+    /// The files changed.
+    FileChange,
+    /// An operator put the shadow in force.
+    Promoted,
+    /// An operator went back to what decided before.
+    RolledBack,
+}
+
+/// `policy.shadowed`: a set is tried on live traffic beside the one that decides, or no longer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyShadowed {
+    /// The set's version.
+    pub version: String,
+    /// Whether it is tried from here on.
+    pub state: ShadowState,
+    /// The files it was read from.
+    #[serde(default)]
+    pub files: Vec<PolicyFile>,
+    /// Who or what did it.
+    pub who: String,
+    /// What a reader should know.
+    #[serde(default)]
+    pub errors: Vec<String>,
+}
+
+/// Whether a set is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShadowState {
+    /// From here on.
+    Tried,
+    /// No longer.
+    Ended,
 }
 
 /// A policy file, by its name within the policy folder.

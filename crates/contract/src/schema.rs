@@ -80,7 +80,7 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         };
     }
     match event_type {
-        EventType::CallDecision => files!("call.decision", 1, 2),
+        EventType::CallDecision => files!("call.decision", 1, 2, 3),
         EventType::CallApproval => files!("call.approval", 1, 2),
         EventType::CallIntent => files!("call.intent", 1, 2),
         EventType::CallOutcome => files!("call.outcome", 1, 2),
@@ -98,10 +98,11 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         EventType::CatalogChanged => files!("catalog.changed", 1, 2),
         EventType::CatalogApproved => files!("catalog.approved", 1),
         EventType::PolicyLoaded => files!("policy.loaded", 1, 2),
-        EventType::PolicyActivated => files!("policy.activated", 1, 2),
+        EventType::PolicyActivated => files!("policy.activated", 1, 2, 3),
         EventType::PolicyRejected => files!("policy.rejected", 1, 2),
         EventType::AccessRefused => files!("access.refused", 1),
         EventType::AlertRaised => files!("alert.raised", 1),
+        EventType::PolicyShadowed => files!("policy.shadowed", 1),
     }
 }
 

@@ -199,6 +199,9 @@ fn enumerations_have_the_same_values_on_both_sides() {
     let credentials =
         [CredentialKind::None, CredentialKind::Token, CredentialKind::ApiKey, CredentialKind::Certificate];
     same(T::AccessRefused, "credential", &credentials);
+    let causes = [PolicyCause::Start, PolicyCause::FileChange, PolicyCause::Promoted, PolicyCause::RolledBack];
+    same(T::PolicyActivated, "cause", &causes);
+    same(T::PolicyShadowed, "state", &[ShadowState::Tried, ShadowState::Ended]);
 }
 
 #[test]

@@ -38,12 +38,19 @@ pub(crate) struct StateLabels {
     pub(crate) state: &'static str,
 }
 
+/// Labels of a decision of policies that are tried.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct ShadowLabels {
+    pub(crate) differs: String,
+}
+
 /// The gateway's own metrics. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(crate) calls: Family<CallLabels, Counter>,
     pub(crate) refusals: Family<RefusalLabels, Counter>,
     pub(crate) access_refused: Family<RefusalLabels, Counter>,
+    pub(crate) shadow: Family<ShadowLabels, Counter>,
     pub(crate) calls_in_flight: Gauge,
     pub(crate) progress_notices: Counter,
     pub(crate) alerts: Family<AlertLabels, Counter>,
@@ -71,10 +78,15 @@ impl Default for Metrics {
         for reason in cairn_identity::Reason::ALL {
             drop(access_refused.get_or_create(&RefusalLabels { reason: reason.word().to_owned() }));
         }
+        let shadow = Family::<ShadowLabels, Counter>::default();
+        for differs in [false, true] {
+            drop(shadow.get_or_create(&ShadowLabels { differs: differs.to_string() }));
+        }
         Self {
             calls: Family::default(),
             access_refused,
             refusals,
+            shadow,
             calls_in_flight: Gauge::default(),
             progress_notices: Counter::default(),
             alerts: Family::default(),
@@ -104,6 +116,11 @@ impl Metrics {
         };
         let outcome = outcome.to_owned();
         self.calls.get_or_create(&CallLabels { server: server.to_owned(), outcome }).inc();
+    }
+
+    /// Policies that are tried were asked.
+    pub(crate) fn shadowed(&self, differs: bool) {
+        self.shadow.get_or_create(&ShadowLabels { differs: differs.to_string() }).inc();
     }
 
     /// Cairn itself answered with an error.
@@ -152,6 +169,8 @@ impl Metrics {
             "Time from a change to the freshness guard, by way of the stream",
             self.guard_delay_seconds.clone(),
         );
+        let words = "Decisions of the policies that are tried, by whether they differ from what was decided";
+        registry.register("cairn_policy_shadow_decisions", words, self.shadow.clone());
         registry.register("cairn_decide_seconds", "Time to evaluate policy for one call", self.decide_seconds.clone());
         registry.register("cairn_intent_seconds", "Time until an intent is durable", self.intent_seconds.clone());
         registry.register(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cairn_backbone::{OutcomeRoom, Planned, RecordError};
 use cairn_catalogue::Standing;
-use cairn_contract::{ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Durability, Outcome};
+use cairn_contract::{ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Durability, NearestPermit, Outcome, ShadowDecision};
 use cairn_freshness::Writing;
 use cairn_mcp::{Frame, Message};
 use cairn_policy::{Obligation, Permit, Question, Ruling};
@@ -83,6 +83,16 @@ impl Gateway {
             elapsed_us: verdict.elapsed_us,
             target: call.target.clone(),
             arguments: call.arguments.clone(),
+            nearest: verdict.nearest.map(|near| NearestPermit {
+                policy: near.policy,
+                failed: near.failed,
+                failing: near.failing as u64,
+            }),
+            shadow: verdict.shadow.map(|shadow| {
+                self.metrics().shadowed(shadow.differs);
+                let decision = if shadow.permit { Decision::Permit } else { Decision::Deny };
+                ShadowDecision { policy_version: shadow.policy_version, decision, differs: shadow.differs }
+            }),
             tool_digest: call.target.name().and_then(|name| call.session.server.catalogue.tool_digest(name)),
             freshness: outlook.record(),
         });

@@ -9,8 +9,12 @@
 //! | `POST /catalogue/approve` | approves a definition, body `{"server","kind","name","digest","approver"}`; wants the token |
 //! | `POST /changes` | a resource has changed past Cairn, body `{"server","uri","version"}`; wants the token |
 //! | `POST /approvals/<id>/approve`, `…/deny` | settles one, body `{"approver","reason"}`; wants the token |
+//! | `POST /policy/promote`, `/policy/rollback` | puts the shadow, or what decided before, in force, body `{"who"}`; wants the token |
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     Json, Router,
@@ -37,6 +41,24 @@ pub trait Probe: Send + Sync + 'static {
     fn ready(&self) -> bool;
 }
 
+/// What the admin address may do to policies.
+pub trait Policies: Send + Sync + 'static {
+    /// Puts another set in force and records that `who` did; gives the versions. An error says why nothing changed.
+    fn replace(&self, how: Replacement, who: String) -> Replacing;
+}
+
+/// Which set to put in force.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replacement {
+    /// The shadow.
+    Promote,
+    /// What decided before.
+    Rollback,
+}
+
+/// A replacement on its way.
+pub type Replacing = std::pin::Pin<Box<dyn Future<Output = Result<Value, String>> + Send>>;
+
 /// The admin API.
 #[derive(Clone)]
 pub struct Admin(Arc<Inner>);
@@ -47,6 +69,7 @@ struct Inner {
     credential: Credential,
     gateway: Option<Gateway>,
     origins: OriginPolicy,
+    policies: OnceLock<Arc<dyn Policies>>,
 }
 
 impl fmt::Debug for Admin {
@@ -81,7 +104,16 @@ impl Admin {
             credential,
             gateway,
             origins: OriginPolicy::default(),
+            policies: OnceLock::new(),
         }))
+    }
+
+    /// The same, with policies that may be replaced.
+    #[must_use]
+    pub fn with_policies(self, policies: Arc<dyn Policies>) -> Self {
+        // Nobody gives them twice; the first ones would stay.
+        let _ = self.0.policies.set(policies);
+        self
     }
 
     /// The routes.
@@ -92,6 +124,7 @@ impl Admin {
             .route("/changes", post(changed))
             .route("/catalogue", get(catalogue))
             .route("/catalogue/approve", post(approve_definition))
+            .route("/policy/{verb}", post(replace))
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
@@ -233,5 +266,24 @@ async fn approve_definition(State(admin): State<Admin>, Json(approval): Json<App
         Ok(digest) => Json(json!({ "digest": digest })).into_response(),
         Err(error @ ApproveError::Book(_)) => problem(StatusCode::CONFLICT, error),
         Err(error @ ApproveError::NotRecorded(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct ReplaceBody {
+    who: Option<String>,
+}
+
+async fn replace(State(admin): State<Admin>, Path(verb): Path<String>, body: Option<Json<ReplaceBody>>) -> Response {
+    let how = match verb.as_str() {
+        "promote" => Replacement::Promote,
+        "rollback" => Replacement::Rollback,
+        _ => return problem(StatusCode::NOT_FOUND, "policies are replaced by promote or rollback"),
+    };
+    let Some(policies) = admin.0.policies.get() else {
+        return problem(StatusCode::NOT_FOUND, "no gateway runs here, so no policies decide");
+    };
+    let who = body.and_then(|Json(body)| body.who).unwrap_or_else(|| "operator".to_owned());
+    match policies.replace(how, who).await {
+        Ok(done) => Json(done).into_response(),
+        Err(error) => problem(StatusCode::CONFLICT, error),
     }
 }

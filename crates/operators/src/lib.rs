@@ -8,5 +8,5 @@ mod api;
 mod credential;
 mod exposition;
 
-pub use api::{Admin, Probe};
+pub use api::{Admin, Policies, Probe, Replacement, Replacing};
 pub use credential::{Credential, CredentialError};

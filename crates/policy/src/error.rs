@@ -17,6 +17,23 @@ pub enum PolicyError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A replacement of the files could not be written.
+    #[error("cannot write {path}: {source}; check that this process may write there")]
+    Write {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// There is nothing to put in force.
+    #[error("{path} holds no *.cedar file, so there is nothing to put in force")]
+    Nothing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No folder is read, so nothing can be replaced.
+    #[error("no policies folder is in use: name one with --policies, or put policies/ beside the configuration")]
+    NoFolder,
     /// The files are more than are read.
     #[error("{path} is too large: {what}; split or shorten it")]
     TooLarge {

@@ -1,4 +1,5 @@
-//! Decisions: Cedar policy sets, versions, obligations. Makes permits, does no I/O beyond reading policy files.
+//! Decisions: Cedar policy sets, versions, obligations. Makes permits; reads policy files, and writes them only where
+//! an operator promotes a shadow or rolls back.
 //!
 //! The gateway asks [`PolicyStore::decide`] before it does anything with a call, and forwards only with the [`Permit`]
 //! that a permitting [`Verdict`] holds. This crate must never know how MCP looks on the wire, must never write anything,
@@ -26,6 +27,7 @@ mod directory;
 mod error;
 mod files;
 mod index;
+mod journal;
 mod names;
 mod near;
 mod nearest;
@@ -33,6 +35,7 @@ mod question;
 mod rules;
 mod schema;
 mod set;
+mod shadow;
 mod store;
 mod subjects;
 mod validate;
@@ -49,5 +52,6 @@ pub use nearest::Nearest;
 pub use question::Question;
 pub use schema::SCHEMA;
 pub use set::OBSERVE;
+pub use shadow::Shadowed;
 pub use store::{Change, PolicyStore};
 pub use verdict::{Obligation, Permit, Ruling, Verdict};

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::Nearest;
+use crate::{Nearest, Shadowed};
 
 /// The answer to a question.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Verdict {
     pub errors: Vec<String>,
     /// Where nothing permits and nothing forbids: the permit that came nearest.
     pub nearest: Option<Nearest>,
+    /// Where policies are tried: what they would have decided.
+    pub shadow: Option<Shadowed>,
     /// The exact request and entities, as canonical JSON:
     /// `{"action", "context", "entities", "principal", "resource"}`.
     pub inputs: Bytes,

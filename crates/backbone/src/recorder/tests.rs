@@ -84,6 +84,8 @@ fn decision() -> Body {
         arguments: None,
         tool_digest: None,
         freshness: Vec::new(),
+        nearest: None,
+        shadow: None,
     })
 }
 

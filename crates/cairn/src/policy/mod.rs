@@ -14,7 +14,7 @@ use cairn_policy::{PolicyStore, Question, SCHEMA};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::{Reading, ending::Ending, read, say};
+use crate::{Reading, ask, ending::Ending, read, say};
 
 /// What `policy` is told to do.
 #[derive(Subcommand)]
@@ -51,6 +51,26 @@ pub(crate) enum PolicyCommand {
         after_help = "Example: cairn policy explain 01996b5e-7c00-7000-8000-000000000001\nExample: cairn policy explain --policies policies --principal ada --action tools/call \\\n           --resource 'Tool::\"orders/refund_order\"' --arguments '{\"amount_cents\": 700}'"
     )]
     Explain(ExplainArguments),
+    /// Puts the policies of `shadow/` in force, whole.
+    #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn policy promote")]
+    Promote(ChangeArguments),
+    /// Puts in force what decided before the last promotion, whole.
+    #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn policy rollback")]
+    Rollback(ChangeArguments),
+}
+
+/// Whom to ask for a change.
+#[derive(Args)]
+pub(crate) struct ChangeArguments {
+    /// The admin address; that of the running `up` where absent.
+    #[arg(long)]
+    admin: Option<String>,
+    /// The data folder of the running `up`.
+    #[arg(long, env = "CAIRN_DATA")]
+    data: Option<PathBuf>,
+    /// JSON for machines.
+    #[arg(long)]
+    json: bool,
 }
 
 /// What `policy explain` is told.
@@ -91,6 +111,8 @@ pub(crate) async fn run(command: PolicyCommand) -> anyhow::Result<()> {
         }
         PolicyCommand::Test { policies, files, json } => test(&open(&policies)?, &files, json),
         PolicyCommand::Explain(arguments) => explain(arguments).await,
+        PolicyCommand::Promote(arguments) => change(arguments, "promote").await,
+        PolicyCommand::Rollback(arguments) => change(arguments, "rollback").await,
     }
 }
 
@@ -186,4 +208,15 @@ fn decisions_of(source: &read::Source, call_id: &str) -> anyhow::Result<Vec<serd
         return Err(Ending::NoSuch(format!("the trail holds no decision about the call {call_id}")).into());
     }
     Ok(found)
+}
+
+async fn change(arguments: ChangeArguments, verb: &str) -> anyhow::Result<()> {
+    let admin = ask::admin(arguments.admin, arguments.data)?;
+    let done = ask::replace_policies(&admin, verb).await?;
+    let version = |key: &str| say::plain(done[key].as_str().unwrap_or_default());
+    match arguments.json {
+        true => say::line(format_args!("{done}")),
+        false => say::line(format_args!("{} decides in place of {}", version("version"), version("previous_version"))),
+    }
+    Ok(())
 }

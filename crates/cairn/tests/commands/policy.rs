@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Output};
 
 use serde_json::{Value, json};
 
-use crate::support::{Agent, Up, cairn, events, orders, run, text, wait_for};
+use crate::support::{Agent, TOKEN, Up, cairn, events, orders, run, text, wait_for};
 
 const POLICIES: &str = r#"@id("all") permit(principal, action, resource) when { action != Action::"tools/call" };
 @id("looking")
@@ -129,6 +129,8 @@ fn what_is_explained_is_what_the_gateway_decided() {
     let said = explain(&call_id(&denied));
     assert!(said.status.success(), "{}", text(&said.stderr));
     let said = text(&said.stdout);
+    assert_eq!(denied["data"]["nearest"]["policy"], "looking");
+    assert!(said.contains("nearest permit: looking"), "{said}");
     assert!(said.contains("deny: no policy permits it") && said.contains("orders/get_order"), "{said}");
     assert!(text(&explain(&call_id(&permitted)).stdout).contains("permit by looking"));
     assert_eq!(explain("01996b5e-7c00-7000-8000-000000000001").status.code(), Some(3));
@@ -150,4 +152,44 @@ fn what_is_explained_is_what_the_gateway_decided() {
     assert_eq!(said["decision"], "deny");
     assert_eq!(said["policy_version"], denied["data"]["policy_version"], "it is the same set");
     assert_eq!(said["nearest"]["policy"], "looking");
+}
+
+#[test]
+fn a_shadow_is_tried_promoted_and_rolled_back_by_an_operator_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = orders(folder.path());
+    let policies = folder.path().join("policies");
+    fs::create_dir_all(policies.join("shadow")).expect("a folder");
+    fs::write(policies.join("p.cedar"), "@id(\"all\") permit(principal, action, resource);").expect("written");
+    let tried = "@id(\"no\") forbid(principal, action == Action::\"tools/call\", resource);\n\
+                 @id(\"all\") permit(principal, action, resource);";
+    fs::write(policies.join("shadow/p.cedar"), tried).expect("written");
+    let data = folder.path().join("data");
+    let up = Up::start(&data, &["--config", &config.display().to_string()]);
+    let agent = Agent::connect(&up.gateway, "orders");
+    let look = || agent.call("get_order", &json!({ "order_id": "order-1" }));
+    assert!(look().get("result").is_some(), "a shadow decides nothing");
+    let change =
+        |verb: &str| run(cairn().args(["policy", verb, "--data"]).arg(&data).env("CAIRN_OPERATOR_TOKEN", TOKEN));
+
+    let nobody =
+        run(cairn().args(["policy", "promote", "--data"]).arg(&data).env("CAIRN_OPERATOR_TOKEN", "x".repeat(20)));
+    assert!(!nobody.status.success() && look().get("result").is_some(), "only the operator promotes");
+    let promoted = change("promote");
+    assert!(promoted.status.success(), "{}", text(&promoted.stderr));
+    assert_eq!(look()["error"]["data"]["determining_policies"], json!(["no"]));
+    assert!(!change("promote").status.success(), "nothing is tried any more");
+    assert!(change("rollback").status.success() && look().get("result").is_some());
+
+    let of = |kind: &str| events(&data).into_iter().filter(|event| event["type"] == kind).collect::<Vec<_>>();
+    let causes: Vec<_> = of("policy.activated").iter().map(|event| event["data"]["cause"].clone()).collect();
+    assert_eq!(causes, ["start", "promoted", "rolled_back"]);
+    assert_eq!(of("policy.shadowed").len(), 2, "what was rolled back is tried again");
+    let decisions = of("call.decision");
+    let first = decisions.iter().find(|event| event["data"]["gen_ai_tool_name"] == "get_order").expect("a decision");
+    let shadow = &first["data"]["shadow"];
+    assert_eq!((&shadow["decision"], &shadow["differs"]), (&json!("deny"), &json!(true)));
+    let metrics = crate::support::http(&up.admin, "GET /metrics", &[], "").body;
+    assert!(metrics.contains("cairn_policy_shadow_decisions_total{differs=\"true\"}"), "{metrics}");
+    up.end();
 }

@@ -82,6 +82,8 @@ fn decision(decision: Decision) -> CallDecision {
         arguments: None,
         tool_digest: None,
         freshness: Vec::new(),
+        nearest: None,
+        shadow: None,
     }
 }
 

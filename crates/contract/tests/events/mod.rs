@@ -113,6 +113,8 @@ fn full_decision(target: Target) -> CallDecision {
             seen: some("v7"),
             known: some("v8"),
         }],
+        nearest: Some(NearestPermit { policy: "p".into(), failed: "principal".into(), failing: 1 }),
+        shadow: Some(ShadowDecision { policy_version: sha("9d"), decision: Decision::Deny, differs: true }),
     }
 }
 
@@ -262,12 +264,13 @@ fn full_policy() -> Vec<Body> {
         PolicyActivated {
             version: sha("9c"),
             previous_version: some("observe"),
+            cause: Some(PolicyCause::Promoted),
             files: files(),
             who: who.clone(),
             errors: errors.clone(),
         }
         .into(),
-        PolicyRejected { version: "observe".into(), files: files(), who, errors }.into(),
+        PolicyRejected { version: "observe".into(), files: files(), who: who.clone(), errors: errors.clone() }.into(),
         AccessRefused {
             reason: "token_expired".into(),
             http_response_status_code: 401,
@@ -280,6 +283,7 @@ fn full_policy() -> Vec<Body> {
         }
         .into(),
         AlertRaised { alert: "look_alike".into(), about: "a/tool/b".into(), found: some("c/d") }.into(),
+        PolicyShadowed { version: sha("9c"), state: ShadowState::Tried, files: files(), who, errors }.into(),
     ]
 }
 
@@ -329,6 +333,7 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
         PolicyActivated {
             version: "observe".into(),
             previous_version: None,
+            cause: None,
             files: vec![],
             who: "start".into(),
             errors: vec![],
@@ -347,6 +352,14 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
         }
         .into(),
         AlertRaised { alert: "look_alike".into(), about: "a/tool/b".into(), found: None }.into(),
+        PolicyShadowed {
+            version: "observe".into(),
+            state: ShadowState::Ended,
+            files: vec![],
+            who: "start".into(),
+            errors: vec![],
+        }
+        .into(),
     ]);
     bodies
 }
@@ -365,6 +378,8 @@ fn minimal_call() -> Vec<Body> {
             arguments: None,
             tool_digest: None,
             freshness: vec![],
+            nearest: None,
+            shadow: None,
         }
         .into(),
         CallApproval {

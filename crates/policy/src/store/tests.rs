@@ -174,3 +174,86 @@ fn the_obligations_of_all_permits_hold_and_the_shortest_time() {
     let durability = crate::Obligation::Durability { policies: vec!["c".to_owned()] };
     assert_eq!(store.decide(&question("get_order")).obligations, [approval, durability]);
 }
+
+const FORBIDS: &str = "@id(\"no\") forbid(principal, action, resource);";
+const PERMITS: &str = "@id(\"yes\") permit(principal, action, resource);";
+
+fn with_shadow() -> (tempfile::TempDir, PolicyStore) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("shadow")).expect("a folder");
+    fs::write(folder.path().join("a.cedar"), FORBIDS).expect("written");
+    fs::write(folder.path().join("shadow/b.cedar"), PERMITS).expect("written");
+    let store = PolicyStore::open(Some(folder.path().to_owned())).expect("it compiles");
+    (folder, store)
+}
+
+#[test]
+fn a_shadow_is_asked_and_decides_nothing() {
+    let (folder, store) = with_shadow();
+    let verdict = store.decide(&question("get_order"));
+    assert!(!verdict.is_permit());
+    let shadow = verdict.shadow.expect("it was asked");
+    assert_eq!((shadow.permit, shadow.differs, Some(shadow.policy_version)), (true, true, store.shadow_version()));
+    fs::write(folder.path().join("shadow/b.cedar"), FORBIDS).expect("written");
+    assert!(changed(&store));
+    assert_eq!(store.reload("test").expect("the live set is good"), Change::Unchanged);
+    assert!(store.reload_shadow("test").expect("it compiles").is_some());
+    assert!(!store.decide(&question("get_order")).shadow.expect("it was asked").differs);
+    fs::write(folder.path().join("shadow/b.cedar"), "permit(").expect("written");
+    store.reload("test").expect("the live set is good");
+    assert!(store.reload_shadow("test").is_err());
+    assert!(store.decide(&question("get_order")).shadow.is_none());
+}
+
+#[test]
+fn a_shadow_is_promoted_and_rolled_back_whole() {
+    let (folder, store) = with_shadow();
+    let (old, tried) = (store.current_version(), store.shadow_version().expect("a shadow"));
+    store.promote("grace").expect("it compiles");
+    assert_eq!((store.current_version(), store.shadow_version()), (tried.clone(), None));
+    assert!(store.decide(&question("get_order")).is_permit() && !store.changed() && !store.changed());
+    assert!(!folder.path().join("a.cedar").exists() && folder.path().join("b.cedar").exists());
+    assert!(matches!(store.promote("grace"), Err(PolicyError::Nothing { .. })));
+    store.rollback("grace").expect("it decided before");
+    assert_eq!((store.current_version(), store.shadow_version()), (old.clone(), Some(tried)));
+    assert!(!store.decide(&question("get_order")).is_permit());
+    let again = PolicyStore::open(Some(folder.path().to_owned())).expect("it compiles");
+    assert_eq!((again.current_version(), again.shadow_version()), (old, store.shadow_version()));
+}
+
+/// From the journal's rename on the new set is what the folder says, however few of its files have followed.
+#[test]
+fn a_crash_in_the_middle_of_a_promotion_leaves_the_new_set_and_before_it_the_old() {
+    let (folder, store) = with_shadow();
+    let (old, tried) = (store.current_version(), store.shadow_version().expect("a shadow"));
+    drop(store);
+    let texts = |name: &str, text: &str| Texts::from([(name.to_owned(), text.to_owned())]);
+    let journal = Journal::new(texts("b.cedar", PERMITS), Texts::new(), texts("a.cedar", FORBIDS));
+    let path = |name: &str| folder.path().join(name);
+    let version = || PolicyStore::open(Some(folder.path().to_owned())).expect("it compiles").current_version();
+    fs::write(path(".journal.json.new"), "{\"format\": 1, \"live\": {\"b.ce").expect("written");
+    assert_eq!(version(), old, "a journal that was not renamed is none");
+    for gone in [&[][..], &["a.cedar"], &["shadow/b.cedar"], &["a.cedar", "shadow/b.cedar"]] {
+        fs::write(path("a.cedar"), FORBIDS).expect("written");
+        let _ = fs::remove_file(path("b.cedar"));
+        fs::write(path("shadow/b.cedar"), PERMITS).expect("written");
+        journal.commit(folder.path()).expect("written");
+        for name in gone {
+            fs::remove_file(path(name)).expect("it was there");
+        }
+        assert_eq!(version(), tried, "{gone:?}");
+        assert!(!path(".journal.json").exists() && !path("a.cedar").exists() && path("b.cedar").exists());
+        assert!(path(".previous/a.cedar").exists());
+    }
+}
+
+#[test]
+fn a_shadow_that_does_not_compile_is_not_promoted() {
+    let (folder, store) = with_shadow();
+    let old = store.current_version();
+    fs::write(folder.path().join("shadow/b.cedar"), "permit(principal, action == Action::\"x\", resource);")
+        .expect("written");
+    assert!(matches!(store.promote("grace"), Err(PolicyError::Invalid { .. })));
+    assert_eq!(store.current_version(), old);
+    assert!(folder.path().join("a.cedar").exists() && !folder.path().join(".journal.json").exists());
+}
