@@ -18,7 +18,6 @@ use cairn_backbone::{Recorder, RecorderOptions, gateway_id, next_epoch};
 use cairn_broker::{Broker, BrokerOptions};
 use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
-use cairn_contract::{Body, Common, Draft};
 use cairn_freshness::Views;
 use cairn_gateway::{Access, Gateway, GatewayOptions, Metrics, NoWitness, Parts, Step, Witness};
 use cairn_log::Log;

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use cairn_backbone::{OutcomeRoom, Planned, RecordError};
 use cairn_catalogue::Standing;
-use cairn_contract::{ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Durability, NearestPermit, Outcome, ShadowDecision};
+use cairn_contract::{
+    ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Durability, NearestPermit, Outcome,
+    ShadowDecision,
+};
 use cairn_freshness::Writing;
 use cairn_mcp::{Frame, Message};
 use cairn_policy::{Obligation, Permit, Question, Ruling};

@@ -266,6 +266,9 @@ async fn approve_definition(State(admin): State<Admin>, Json(approval): Json<App
         Ok(digest) => Json(json!({ "digest": digest })).into_response(),
         Err(error @ ApproveError::Book(_)) => problem(StatusCode::CONFLICT, error),
         Err(error @ ApproveError::NotRecorded(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
+    }
+}
+
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct ReplaceBody {

@@ -239,7 +239,7 @@ fn the_defaults_are_those_of_the_document() {
     let session = [("mcp-session-id", agent.session.as_str())];
     assert_eq!(http(&up.gateway, "DELETE /mcp/orders", &session, "").status, 204);
     drop(open);
-    wait_for("their end", || (gauge(&up, "cairn_calls_in_flight") == 0.0).then_some(()));
+    in_flight(0.0);
     works(&up);
     assert!(gauge(&up, "cairn_refusals_total{reason=\"busy\"}") >= 1.0);
     up.end();
@@ -272,12 +272,17 @@ fn calls_and_sessions_are_bounded_in_all() {
     let nobody = Agent::new(&up.gateway, "orders");
     busy(&answer(nobody.post(&hello)).json(), "sessions_max", 3);
 
+    // A call gives its place back a moment after its answer.
+    let in_flight =
+        |calls: f64| wait_for("calls in flight", || (gauge(&up, "cairn_calls_in_flight") == calls).then_some(()));
+    in_flight(0.0);
     let open = [export(&agents[0]), export(&agents[0])];
-    wait_for("two calls", || (gauge(&up, "cairn_calls_in_flight") >= 2.0).then_some(()));
+    in_flight(2.0);
     busy(&order(&agents[0]), "calls_per_client_max", 2);
     assert!(order(&agents[1])["result"].is_object(), "another client has places of its own");
+    in_flight(2.0);
     let third = export(&agents[1]);
-    wait_for("three calls", || (gauge(&up, "cairn_calls_in_flight") >= 3.0).then_some(()));
+    in_flight(3.0);
     busy(&order(&agents[2]), "calls_max", 3);
     for agent in &agents[..2] {
         let session = [("mcp-session-id", agent.session.as_str())];
