@@ -239,7 +239,7 @@ fn the_defaults_are_those_of_the_document() {
     let session = [("mcp-session-id", agent.session.as_str())];
     assert_eq!(http(&up.gateway, "DELETE /mcp/orders", &session, "").status, 204);
     drop(open);
-    in_flight(0.0);
+    wait_for("their end", || (gauge(&up, "cairn_calls_in_flight") == 0.0).then_some(()));
     works(&up);
     assert!(gauge(&up, "cairn_refusals_total{reason=\"busy\"}") >= 1.0);
     up.end();
@@ -288,7 +288,7 @@ fn calls_and_sessions_are_bounded_in_all() {
         let session = [("mcp-session-id", agent.session.as_str())];
         assert_eq!(http(&up.gateway, "DELETE /mcp/orders", &session, "").status, 204);
     }
-    wait_for("their end", || (gauge(&up, "cairn_calls_in_flight") == 0.0).then_some(()));
+    in_flight(0.0);
     drop((open, third));
     assert!(order(&agents[2])["result"].is_object());
     works(&up);
