@@ -25,6 +25,8 @@ use crate::{Alert, AlertName, alerts, lookalike::shapes};
 
 /// Definitions that are remembered.
 const DEFINITIONS_MAX: usize = 65_536;
+/// Bytes of definitions that are remembered. Past it new ones are known by their digest and cannot be approved.
+const DEFINITION_BYTES_MAX: usize = 64 << 20;
 /// Names of others that one alert names.
 const OTHERS_MAX: usize = 4;
 
@@ -132,6 +134,14 @@ pub enum BookError {
         /// The name as given.
         name: String,
     },
+    /// Its definition is not held, so it could not be shown in the place of another.
+    #[error(
+        "the definition of {name:?} is not held: definitions are not approved while they are only observed, and those of all servers may have {DEFINITION_BYTES_MAX} bytes"
+    )]
+    NoRoom {
+        /// The name.
+        name: String,
+    },
     /// It is not the definition that was looked at.
     #[error("{name:?} is by now {digest}, not what you looked at: look again, then approve that digest")]
     Moved {
@@ -145,7 +155,9 @@ pub enum BookError {
 #[derive(Debug)]
 struct Current {
     digest: String,
-    definition: Value,
+    /// Kept where it may be approved: nothing else needs it.
+    definition: Option<Value>,
+    bytes: usize,
     alerts: Vec<Alert>,
 }
 
@@ -154,6 +166,8 @@ struct Inner {
     current: HashMap<Place, Current>,
     /// Some of the places whose names have that shape, by kind and shape.
     by_shape: HashMap<(String, String), Vec<Place>>,
+    /// Bytes of the definitions in `current`.
+    bytes: usize,
     approved: BTreeMap<Place, Approved>,
 }
 
@@ -168,6 +182,7 @@ struct Stored {
 pub struct Book {
     mode: Mode,
     path: Option<PathBuf>,
+    bytes_max: usize,
     inner: Mutex<Inner>,
 }
 
@@ -181,7 +196,12 @@ impl Book {
             Some(path) => read(path)?,
             None => BTreeMap::new(),
         };
-        Ok(Self { mode, path, inner: Mutex::new(Inner { approved, ..Inner::default() }) })
+        Ok(Self {
+            mode,
+            path,
+            bytes_max: DEFINITION_BYTES_MAX,
+            inner: Mutex::new(Inner { approved, ..Inner::default() }),
+        })
     }
 
     /// When definitions are approved.
@@ -190,47 +210,67 @@ impl Book {
         self.mode
     }
 
-    /// A server has listed this. `now` is the time, RFC 3339.
+    /// A server has listed these, each with its digest. `now` is the time, RFC 3339. What is approved by that is written once
+    /// for the whole list.
     ///
     /// # Errors
-    /// Where a first use cannot be kept: then it is not approved.
-    pub fn see(&self, place: &Place, digest: &str, definition: &Value, now: &str) -> Result<Seen, BookError> {
+    /// Where first uses cannot be kept: then none of them is approved.
+    pub fn see(&self, listed: &[(Place, String, &Value)], now: &str) -> Result<Vec<Seen>, BookError> {
         let mut inner = self.inner.lock();
-        if let Some(known) = inner.current.get(place)
-            && known.digest == digest
-        {
-            let alerts = known.alerts.clone();
-            let standing = self.standing_of(&inner, place, digest);
-            return Ok(Seen { previous: Some(digest.to_owned()), alerts, standing });
+        let (mut all, mut first) = (Vec::with_capacity(listed.len()), Vec::new());
+        for (place, digest, definition) in listed {
+            let (seen, is_first_use) = self.see_one(&mut inner, place, digest, definition);
+            all.push(seen);
+            first.extend(is_first_use.then_some(place));
         }
+        if !first.is_empty() {
+            self.keep(&mut inner, &first, "first use", now)?;
+        }
+        for (seen, (place, digest, _)) in all.iter_mut().zip(listed) {
+            seen.standing = self.standing_of(&inner, place, digest);
+        }
+        Ok(all)
+    }
+
+    /// Remembers one; says whether it is to be approved for being the first.
+    fn see_one(&self, inner: &mut Inner, place: &Place, digest: &str, definition: &Value) -> (Seen, bool) {
+        let known = inner.current.get(place);
+        if let Some(known) = known.filter(|known| known.digest == digest) {
+            let alerts = known.alerts.clone();
+            return (Seen { previous: Some(digest.to_owned()), alerts, standing: Standing::Unlisted }, false);
+        }
+        let before = known.map(|known| known.digest.clone());
+        let freed = known.map_or(0, |known| known.bytes);
         let mut found = alerts(&place.name, definition);
         let shape = shapes(&place.name);
-        found.extend(others(&inner, place, &shape));
-        let before = inner.current.get(place).map(|known| known.digest.clone());
+        found.extend(others(inner, place, &shape));
         let pinned = inner.approved.get(place).map(|approved| approved.digest.clone());
         // What was approved before this start counts as what stood there.
         let previous = before.or_else(|| pinned.clone());
-        if previous.as_deref().is_some_and(|previous| previous != digest) {
-            let found_words = format!("was {}", previous.as_deref().unwrap_or_default());
-            found.push(Alert { name: AlertName::DefinitionChanged, at: String::new(), found: found_words });
+        if let Some(previous) = previous.as_ref().filter(|previous| *previous != digest) {
+            let name = AlertName::DefinitionChanged;
+            found.push(Alert { name, at: String::new(), found: format!("was {previous}") });
         }
-        let first_use = self.mode == Mode::Pin && pinned.is_none() && previous.is_none() && found.is_empty();
-        let has_room = inner.current.len() < DEFINITIONS_MAX || inner.current.contains_key(place);
-        if has_room {
-            let current = Current { digest: digest.to_owned(), definition: definition.clone(), alerts: found.clone() };
-            inner.current.insert(place.clone(), current);
-            for shape in shape {
-                let alike = inner.by_shape.entry((place.kind.clone(), shape)).or_default();
-                if alike.len() < OTHERS_MAX * 4 && !alike.contains(place) {
-                    alike.push(place.clone());
-                }
+        let seen = Seen { previous, alerts: found, standing: Standing::Unlisted };
+        if inner.current.len() >= DEFINITIONS_MAX && !inner.current.contains_key(place) {
+            return (seen, false);
+        }
+        let bytes = definition.to_string().len();
+        let has_room = inner.bytes - freed + bytes <= self.bytes_max;
+        let kept = self.mode != Mode::Observe && has_room;
+        let (definition, bytes) = if kept { (Some(definition.clone()), bytes) } else { (None, 0) };
+        inner.bytes = inner.bytes - freed + bytes;
+        let current = Current { digest: digest.to_owned(), definition, bytes, alerts: seen.alerts.clone() };
+        inner.current.insert(place.clone(), current);
+        for shape in shape {
+            let alike = inner.by_shape.entry((place.kind.clone(), shape)).or_default();
+            if alike.len() < OTHERS_MAX * 4 && !alike.contains(place) {
+                alike.push(place.clone());
             }
         }
-        if first_use && has_room {
-            self.keep(&mut inner, place, "first use", now)?;
-        }
-        let standing = self.standing_of(&inner, place, digest);
-        Ok(Seen { previous, alerts: found, standing })
+        let untouched = pinned.is_none() && seen.previous.is_none() && seen.alerts.is_empty();
+        let is_first_use = self.mode == Mode::Pin && kept && untouched;
+        (seen, is_first_use)
     }
 
     /// How what a server offers now stands, and what is suspicious in it.
@@ -273,7 +313,7 @@ impl Book {
         if digest.is_some_and(|digest| digest != offered) {
             return Err(BookError::Moved { name: place.name.clone(), digest: offered });
         }
-        self.keep(&mut inner, place, by, now)?;
+        self.keep(&mut inner, &[place], by, now)?;
         Ok(offered)
     }
 
@@ -302,17 +342,17 @@ impl Book {
         }
     }
 
-    /// Approves what is current there, on disk before in memory.
-    fn keep(&self, inner: &mut Inner, place: &Place, by: &str, now: &str) -> Result<(), BookError> {
-        let Some(current) = inner.current.get(place) else { return Ok(()) };
-        let approved = Approved {
-            digest: current.digest.clone(),
-            definition: current.definition.clone(),
-            by: by.to_owned(),
-            at: now.to_owned(),
-        };
+    /// Approves what is current at these places, on disk before in memory.
+    fn keep(&self, inner: &mut Inner, places: &[&Place], by: &str, now: &str) -> Result<(), BookError> {
         let mut next = inner.approved.clone();
-        next.insert(place.clone(), approved);
+        for place in places {
+            let Some(current) = inner.current.get(place) else { continue };
+            let Some(definition) = current.definition.clone() else {
+                return Err(BookError::NoRoom { name: place.name.clone() });
+            };
+            let (digest, by, at) = (current.digest.clone(), by.to_owned(), now.to_owned());
+            next.insert((*place).clone(), Approved { digest, definition, by, at });
+        }
         if let Some(path) = &self.path {
             write(path, &next)?;
         }
@@ -385,7 +425,7 @@ mod tests {
 
     fn see(book: &Book, place: &Place, digest: &str, description: &str) -> Seen {
         let definition = json!({ "name": place.name, "description": description });
-        book.see(place, digest, &definition, NOW).expect("kept")
+        book.see(&[(place.clone(), digest.to_owned(), &definition)], NOW).expect("kept").remove(0)
     }
 
     #[test]
@@ -446,6 +486,43 @@ mod tests {
         assert!(observed.pinned(&place, "d2").is_none() && !observed.hides(&place));
         assert_eq!(see(&allowed, &place, "d1", "x").standing, Standing::Unapproved);
         assert!(allowed.hides(&place));
+    }
+
+    #[test]
+    fn what_servers_list_is_held_in_bounded_bytes_and_what_is_not_held_is_not_approved() {
+        const BYTES_MAX: usize = 4_000;
+        let book = |mode| Book { bytes_max: BYTES_MAX, ..Book::open(mode, None).expect("a book") };
+        let (observed, pinned) = (book(Mode::Observe), book(Mode::Pin));
+        let large = "x".repeat(BYTES_MAX / 4);
+        for i in 0..6 {
+            let place = tool("orders", &format!("tool{i}"));
+            see(&observed, &place, "d", &large);
+            let standing = see(&pinned, &place, "d", &large).standing;
+            assert_eq!(standing, if i < 3 { Standing::Approved } else { Standing::Unapproved }, "{i}");
+        }
+        assert_eq!(observed.inner.lock().bytes, 0, "nothing is held of what is only observed");
+        assert!(pinned.inner.lock().bytes <= BYTES_MAX);
+        let last = tool("orders", "tool5");
+        assert!(matches!(pinned.approve(&last, None, "ada", NOW), Err(BookError::NoRoom { .. })));
+        see(&pinned, &tool("orders", "tool0"), "e", "short");
+        assert!(pinned.inner.lock().bytes < BYTES_MAX * 3 / 4, "what is replaced is free again");
+    }
+
+    #[test]
+    fn a_list_is_written_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("catalogue.json");
+        let book = Book::open(Mode::Pin, Some(path.clone())).expect("a book");
+        let definition = serde_json::json!({ "description": "Does something." });
+        let listed: Vec<_> =
+            (0..100).map(|i| (tool("orders", &format!("tool{i}")), format!("d{i}"), &definition)).collect();
+        // A folder stands where the new file is written first: the one write fails, and with it every approval.
+        std::fs::create_dir(path.with_extension("new")).expect("a folder");
+        assert!(book.see(&listed, NOW).is_err());
+        assert!(listed.iter().all(|(place, ..)| book.standing(place).0 == Standing::Unapproved));
+        std::fs::remove_dir(path.with_extension("new")).expect("gone");
+        let again = Book::open(Mode::Pin, Some(path)).expect("a book");
+        assert!(again.see(&listed, NOW).expect("kept").iter().all(|seen| seen.standing == Standing::Approved));
     }
 
     #[test]

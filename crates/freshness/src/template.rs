@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Most resources that one mention may stand for in one call.
 pub const MENTIONS_MAX: usize = 1_000;
 /// Longest text that a template may become.
-const FILLED_BYTES_MAX: usize = 4_096;
+const FILLED_BYTES_MAX: usize = 1_024;
 /// RFC 3986's unreserved characters stay.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

@@ -8,6 +8,7 @@
 //! `unknown`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +125,11 @@ struct Write {
     overlapped: bool,
 }
 
+/// Longest URI that is remembered; a longer one is unknown for ever.
+const URI_BYTES_MAX: usize = 1_024;
+/// Longest version that is remembered as it is; of a longer one a digest is.
+const VERSION_BYTES_MAX: usize = 256;
+
 /// How much is remembered.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -193,7 +199,7 @@ impl Views {
     /// `viewer` asked for a resource at `asked` and got `version`. Says whether that shows a change nobody had told of.
     #[must_use]
     pub fn read(&self, viewer: &Viewer, resource: &Resource, version: Version, asked: Timestamp) -> bool {
-        let viewers_max = self.bounds.viewers_max;
+        let (viewers_max, version) = (self.bounds.viewers_max, bounded(version));
         self.with(resource, |held| {
             let known = &mut held.known;
             let is_newest = version.is_some() && asked >= known.changed && asked >= known.read;
@@ -216,7 +222,7 @@ impl Views {
 
     /// A resource is known to have changed at `at`, to `version` where that is known. Whoever did it knows.
     pub fn changed(&self, resource: &Resource, version: Version, at: Timestamp, by: Option<&Viewer>) {
-        let viewers_max = self.bounds.viewers_max;
+        let (viewers_max, version) = (self.bounds.viewers_max, bounded(version));
         self.with(resource, |held| {
             if at >= held.known.changed {
                 held.known = Known { version: version.clone(), changed: at, read: held.known.read };
@@ -267,6 +273,7 @@ impl Views {
     /// How a resource stands for `viewer`. `declared` is the version that the call itself says it stands on.
     #[must_use]
     pub fn standing(&self, viewer: &Viewer, resource: &Resource, declared: Version, now: Timestamp) -> Standing {
+        let declared = bounded(declared);
         let inner = self.inner.lock();
         let behind = inner.caught_up.is_some_and(|at| now.since(at) > self.bounds.behind_max);
         let held = inner.resources.get(resource);
@@ -324,7 +331,10 @@ impl Views {
         self.len() == 0
     }
 
-    fn with<T>(&self, resource: &Resource, change: impl FnOnce(&mut Held) -> T) -> T {
+    fn with<T: Default>(&self, resource: &Resource, change: impl FnOnce(&mut Held) -> T) -> T {
+        if resource.uri.len() > URI_BYTES_MAX {
+            return T::default();
+        }
         let mut inner = self.inner.lock();
         let Inner { resources, by_touch, touches, .. } = &mut *inner;
         *touches += 1;
@@ -348,6 +358,18 @@ impl Views {
         }
         out
     }
+}
+
+/// A version as it is kept. Of two long ones that differ the digests differ, so that none passes for the other.
+fn bounded(version: Version) -> Version {
+    version.map(|text| {
+        if text.len() <= VERSION_BYTES_MAX {
+            return text;
+        }
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        format!("{} bytes, {:016x}", text.len(), hasher.finish())
+    })
 }
 
 fn make_room(views: &mut HashMap<Viewer, View>, most: usize) {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_catalogue::{Alert, Place, Standing};
+use cairn_catalogue::{Alert, Place, Seen, Standing};
 use cairn_contract::{
     AlertRaised, Body, CatalogApproved, CatalogChanged, CatalogDefined, CatalogKind, Common, ContextListed, Draft,
     ListKind, ListedItem,
@@ -119,30 +119,38 @@ impl Gateway {
             tracing::warn!(server = %call.session.server.name, member, "a list is longer than {DEFINITIONS_MAX}: the rest is not in the catalogue");
         }
         let server = call.session.server.clone();
-        let (mut digests, mut shown, mut differs) = (Vec::new(), Vec::new(), false);
         let count = items.len() as u64;
-        for raw in items {
-            let item: Value = serde_json::from_str(raw.get()).unwrap_or_default();
-            let named = item.get(name_key).and_then(Value::as_str);
-            let Some(name) = named.filter(|_| digests.len() < DEFINITIONS_MAX) else {
-                // What has no name, or no place in the catalogue, cannot be approved.
-                differs |= self.book().mode() != cairn_catalogue::Mode::Observe;
-                shown.extend((self.book().mode() == cairn_catalogue::Mode::Observe).then(|| raw.get().to_owned()));
-                continue;
-            };
-            let canonical = cairn_contract::canonical_value(&item);
-            let digest = cairn_contract::sha256_text(canonical.as_bytes());
-            digests.push(ListedItem { name: name.to_owned(), digest: digest.clone() });
-            server.catalogue.see(kind, name, &digest, &item);
-            let place = Place { server: server.name.clone(), kind: kind.name().to_owned(), name: name.to_owned() };
-            self.defined(call, &place, kind, digest.clone(), &item);
-            if let Some(pinned) = self.book().pinned(&place, &digest) {
-                differs = true;
-                shown.push(pinned.to_string());
-            } else if self.book().hides(&place) {
-                differs = true;
-            } else {
-                shown.push(raw.get().to_owned());
+        let parsed: Vec<Value> = items.iter().map(|raw| serde_json::from_str(raw.get()).unwrap_or_default()).collect();
+        // What has no name, or no place in the catalogue, cannot be approved.
+        let named = parsed.iter().map(|item| item.get(name_key).and_then(Value::as_str)).take(DEFINITIONS_MAX);
+        let listed: Vec<Option<(Place, String, &Value)>> = named
+            .zip(&parsed)
+            .map(|(name, item)| {
+                let digest = cairn_contract::sha256_text(cairn_contract::canonical_value(item).as_bytes());
+                let (server, kind) = (server.name.clone(), kind.name().to_owned());
+                Some((Place { server, kind, name: name?.to_owned() }, digest, item))
+            })
+            .collect();
+        let known: Vec<_> = listed.iter().flatten().cloned().collect();
+        let mut digests = Vec::with_capacity(known.len());
+        for (place, digest, item) in &known {
+            digests.push(ListedItem { name: place.name.clone(), digest: digest.clone() });
+            server.catalogue.see(kind, &place.name, digest, item);
+        }
+        match self.book().see(&known, &self.clock().now().to_string()) {
+            Ok(seen) => known.iter().zip(seen).for_each(|(listed, seen)| self.defined(call, kind, listed, seen)),
+            Err(error) => tracing::error!(%error, "definitions could not be approved at first sight"),
+        }
+        let observes = self.book().mode() == cairn_catalogue::Mode::Observe;
+        let (mut shown, mut differs) = (Vec::new(), false);
+        for (raw, listed) in items.iter().zip(listed.iter().map(Option::as_ref).chain(std::iter::repeat(None))) {
+            let pinned = listed.and_then(|(place, digest, _)| self.book().pinned(place, digest));
+            let is_hidden = listed.map_or(!observes, |(place, ..)| self.book().hides(place));
+            differs |= pinned.is_some() || is_hidden;
+            match pinned {
+                Some(pinned) => shown.push(pinned.to_string()),
+                None if is_hidden => {}
+                None => shown.push(raw.get().to_owned()),
             }
         }
         let more = message_has_more(result).then_some(true);
@@ -154,14 +162,8 @@ impl Gateway {
     }
 
     /// A definition was seen: an event where it is new, or not what it was.
-    fn defined(&self, call: &mut Call, place: &Place, kind: CatalogKind, digest: String, item: &Value) {
-        let seen = match self.book().see(place, &digest, item, &self.clock().now().to_string()) {
-            Ok(seen) => seen,
-            Err(error) => {
-                tracing::error!(%error, "a definition could not be approved at first sight");
-                return;
-            }
-        };
+    fn defined(&self, call: &mut Call, kind: CatalogKind, listed: &(Place, String, &Value), seen: Seen) {
+        let (place, digest, item) = (&listed.0, listed.1.clone(), listed.2);
         if seen.previous.as_ref() == Some(&digest) {
             return;
         }

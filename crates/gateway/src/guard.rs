@@ -18,6 +18,10 @@ use serde_json::{Value, json};
 
 use crate::{Gateway, call::Call};
 
+/// Resources that one call may depend on, or write to, and have all of them in its events: what depends on more stands on
+/// what nobody can say.
+const RESOURCES_MAX: usize = 100;
+
 /// How what a call stands on stands.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outlook(Vec<Standing>);
@@ -151,6 +155,9 @@ impl Gateway {
                 }
             }
         }
+        if all.len() > RESOURCES_MAX {
+            all = vec![Standing { uri: String::new(), state: State::Unknown, seen: None, known: None, age: None }];
+        }
         Outlook(all)
     }
 
@@ -161,6 +168,11 @@ impl Gateway {
         let known: Vec<_> = declared.writes.iter().filter(|mention| !mention.needs_result()).cloned().collect();
         let resources = before.named(&known).into_iter().map(|(uri, _)| self.resource(call, &uri)).collect();
         Some(self.views().writing(&self.viewer(call), resources, &call.call_id.to_string()))
+    }
+
+    /// The writes that other gateways hear of.
+    pub(crate) fn told_writes(&self, writing: Option<&Writing>) -> Vec<String> {
+        writing.into_iter().flat_map(Writing::uris).take(RESOURCES_MAX).map(str::to_owned).collect()
     }
 
     /// The call has its outcome: what it taught counts from here on, before the client hears of it.

@@ -264,7 +264,7 @@ impl Gateway {
             upstream_protocol_version,
             upstream_network_transport: Some(call.session.server.transport()),
             repeats: None,
-            writes: writing.iter().flat_map(Writing::uris).map(str::to_owned).collect(),
+            writes: self.told_writes(writing.as_ref()),
             invocation: invocation(self, &call.message),
         });
         let draft = call.draft(self, body);

@@ -179,6 +179,23 @@ fn what_is_forgotten_is_unknown_and_a_running_write_is_not_forgotten() {
     assert_eq!(views.standing(&viewer("c"), &order("9"), None, at(40)).state, State::Fresh);
 }
 
+#[test]
+fn what_is_remembered_is_bounded_in_bytes_and_long_versions_are_still_told_apart() {
+    let views = Views::default();
+    let long = order(&"x".repeat(URI_BYTES_MAX));
+    let _ = views.read(&viewer("ada"), &long, v("a"), at(1));
+    views.changed(&long, None, at(2), Some(&viewer("ada")));
+    drop(views.writing(&viewer("ada"), vec![long.clone()], "c"));
+    assert!(views.is_empty());
+    assert_eq!(views.standing(&viewer("ada"), &long, None, at(3)).state, State::Unknown);
+    let version = |last: &str| v(&("x".repeat(1 << 20) + last));
+    let _ = views.read(&viewer("ada"), &order("1"), version("a"), at(1));
+    let standing = views.standing(&viewer("ada"), &order("1"), version("a"), at(2));
+    assert!(standing.state == State::Fresh && standing.known.is_some_and(|known| known.len() < VERSION_BYTES_MAX));
+    assert!(views.read(&viewer("bob"), &order("1"), version("b"), at(3)));
+    assert_eq!(state(&views, "ada", 4), State::Stale);
+}
+
 /// What really happens at the server: a value that writes change, with reads that take time.
 #[derive(Clone, Debug)]
 enum Happens {
