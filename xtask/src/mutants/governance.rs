@@ -33,6 +33,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn --test commands freshness",
     },
     Mutant {
+        name: "a URI of any length is remembered",
+        file: "crates/freshness/src/views.rs",
+        before: "if resource.uri.len() > URI_BYTES_MAX {",
+        after: "if resource.uri.len() > URI_BYTES_MAX && false {",
+        test: "-p cairn-freshness",
+    },
+    Mutant {
+        name: "definitions are held without end",
+        file: "crates/catalogue/src/book.rs",
+        before: "inner.bytes - freed + bytes <= self.bytes_max;",
+        after: "bytes <= self.bytes_max;",
+        test: "-p cairn-catalogue",
+    },
+    Mutant {
         name: "a changed definition is approved",
         file: "crates/catalogue/src/book.rs",
         before: "Some(approved) if approved.digest == digest => Standing::Approved,",
@@ -42,8 +56,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what is suspicious at first sight is approved",
         file: "crates/catalogue/src/book.rs",
-        before: "previous.is_none() && found.is_empty();",
-        after: "previous.is_none();",
+        before: "seen.previous.is_none() && seen.alerts.is_empty();",
+        after: "seen.previous.is_none();",
         test: "-p cairn-catalogue",
     },
     Mutant {
