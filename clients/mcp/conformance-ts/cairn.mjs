@@ -25,13 +25,8 @@ async function freeAddresses() {
   return addresses;
 }
 
-export async function start(program, servers) {
-  const folder = mkdtempSync(join(tmpdir(), 'cairn-clients-'));
-  const configuration = join(folder, 'mcp.json');
-  writeFileSync(configuration, JSON.stringify({ mcpServers: servers }));
-  const [kafka, gateway, admin] = await freeAddresses();
-  const cairn = spawn(program, ['up', '--data', join(folder, 'data'), '--config', configuration,
-    '--kafka', kafka, '--gateway', gateway, '--admin', admin], { stdio: ['ignore', 'pipe', 'pipe'] });
+/** What a `cairn up` says, and when it serves; an end before that is an error with its last words. */
+export function heard(cairn, withinMs) {
   let said = '';
   const ready = new Promise((resolve, reject) => {
     const hear = (chunk) => {
@@ -41,8 +36,19 @@ export async function start(program, servers) {
     cairn.stdout.on('data', hear);
     cairn.stderr.on('data', hear);
     cairn.on('exit', (code) => reject(new Error(`cairn up ended with ${code}; it said:\n${said}`)));
-    setTimeout(() => reject(new Error(`cairn up is not ready; it said:\n${said}`)), READY_MS_MAX).unref();
+    setTimeout(() => reject(new Error(`cairn up is not ready; it said:\n${said}`)), withinMs).unref();
   });
+  return { said: () => said, ready };
+}
+
+export async function start(program, servers) {
+  const folder = mkdtempSync(join(tmpdir(), 'cairn-clients-'));
+  const configuration = join(folder, 'mcp.json');
+  writeFileSync(configuration, JSON.stringify({ mcpServers: servers }));
+  const [kafka, gateway, admin] = await freeAddresses();
+  const cairn = spawn(program, ['up', '--data', join(folder, 'data'), '--config', configuration,
+    '--kafka', kafka, '--gateway', gateway, '--admin', admin], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const { said, ready } = heard(cairn, READY_MS_MAX);
   const stop = async () => {
     if (cairn.exitCode === null && cairn.signalCode === null) {
       cairn.kill('SIGTERM');
@@ -58,5 +64,5 @@ export async function start(program, servers) {
     await stop();
     throw error;
   }
-  return { url: (server) => `http://${gateway}/mcp/${server}`, kafka, data: join(folder, 'data'), said: () => said, stop };
+  return { url: (server) => `http://${gateway}/mcp/${server}`, kafka, data: join(folder, 'data'), said, stop };
 }

@@ -16,6 +16,7 @@ import { createHash } from 'node:crypto';
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 import { Client, ClientCredentialsProvider, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { calculateJwkThumbprint, exportJWK, exportSPKI, generateKeyPair, importJWK, SignJWT } from 'jose';
+import { heard } from '../conformance-ts/cairn.mjs';
 import { SECRET, startIssuer } from './issuer.mjs';
 
 const PATIENCE_MS = 60_000;
@@ -72,20 +73,11 @@ async function startCairn(name, configuration, port) {
   const data = join(folder, name);
   const cairn = spawn(options.cairn, ['up', '--data', data, '--config', path, '--kafka', '127.0.0.1:0', '--gateway', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'], { stdio: ['ignore', 'pipe', 'pipe'] });
   running.push(cairn);
-  let said = '';
-  await new Promise((resolve, reject) => {
-    const hear = (chunk) => {
-      said = (said + chunk).slice(-20000);
-      if (/^ready/m.test(said)) resolve();
-    };
-    cairn.stdout.on('data', hear);
-    cairn.stderr.on('data', hear);
-    cairn.on('exit', (code) => reject(new Error(`cairn up ended with ${code}; it said:\n${said}`)));
-    setTimeout(() => reject(new Error(`cairn up is not ready; it said:\n${said}`)), PATIENCE_MS).unref();
-  });
+  const { said, ready } = heard(cairn, PATIENCE_MS);
+  await ready;
   return {
     data,
-    said: () => said,
+    said,
     cli: (...words) => execFileSync(options.cairn, [...words, '--data', data], { encoding: 'utf8', timeout: PATIENCE_MS, maxBuffer: 256 << 20 }),
   };
 }

@@ -58,16 +58,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let stop = CancellationToken::new();
 
-    let any_port = arguments.any_port;
-    let admin = arguments.admin.as_deref().or(config.admin.listen.as_deref());
-    let admin = bind("admin", admin, "127.0.0.1:7071", any_port).await?;
-    let listener = match role {
-        Role::Broker => None,
-        Role::Everything | Role::Gateway => {
-            let wanted = arguments.gateway.as_deref().or(config.gateway.listen.as_deref());
-            Some(bind("gateway", wanted, "127.0.0.1:7070", any_port).await?)
-        }
-    };
+    let (admin, listener) = listeners(&arguments, &config, role).await?;
     let user = std::env::var("USER").unwrap_or_else(|_| "local".to_owned());
     let access = match &listener {
         // Before anything else is begun: a gateway that would let everybody in must not start.
@@ -132,12 +123,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     ready.store(true, Ordering::Release);
     folder.announce(&endpoints)?;
     token::show_if_new(&folder, &entropy)?;
-    let gateway_words = if endpoints.gateway.is_empty() {
-        String::new()
-    } else {
-        format!(" gateway {scheme}://{}/mcp/<server>", endpoints.gateway)
-    };
-    say::line(format_args!("ready {}{gateway_words} admin http://{}", engine.words(), endpoints.admin));
+    say_ready(&engine, &endpoints, scheme);
     signals.wait(&stop).await;
     ready.store(false, Ordering::Release);
     folder.withdraw();
@@ -146,6 +132,29 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
     }
     Ok(())
+}
+
+/// The admin address, and the gateway's where one runs here.
+async fn listeners(
+    arguments: &UpArguments,
+    config: &Config,
+    role: Role,
+) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
+    let admin = arguments.admin.as_deref().or(config.admin.listen.as_deref());
+    let admin = bind("admin", admin, "127.0.0.1:7071", arguments.any_port).await?;
+    if role == Role::Broker {
+        return Ok((admin, None));
+    }
+    let wanted = arguments.gateway.as_deref().or(config.gateway.listen.as_deref());
+    Ok((admin, Some(bind("gateway", wanted, "127.0.0.1:7070", arguments.any_port).await?)))
+}
+
+fn say_ready(engine: &Engine, endpoints: &Endpoints, scheme: &str) {
+    let gateway = match endpoints.gateway.as_str() {
+        "" => String::new(),
+        address => format!(" gateway {scheme}://{address}/mcp/<server>"),
+    };
+    say::line(format_args!("ready {}{gateway} admin http://{}", engine.words(), endpoints.admin));
 }
 
 /// The configuration, and the folder in which it lies: what is given, else `cairn.toml` in the data folder.

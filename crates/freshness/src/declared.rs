@@ -52,7 +52,7 @@ impl Dependence {
 }
 
 /// A mention in one call: which resource, at which version where that is said.
-pub(crate) type Named = (String, Option<String>);
+pub type Named = (String, Option<String>);
 
 impl Mention {
     /// Whether it can only be known from the result.

@@ -10,6 +10,6 @@ mod declared;
 mod template;
 mod views;
 
-pub use declared::{Declared, Dependence, Mention};
+pub use declared::{Declared, Dependence, Mention, Named};
 pub use template::{MENTIONS_MAX, Roots, Template, TemplateError};
 pub use views::{Bounds, Resource, Standing, State, Version, Viewer, Views, Writing};

@@ -12,7 +12,7 @@ use cairn_contract::{
     Body, CallOutcome, ChangeCause, Common, ContextChanged, ContextRead, Draft, Effect, Freshness, Outcome, StoodOn,
     VersionSource,
 };
-use cairn_freshness::{Declared, Mention, Resource, Roots, Standing, State, Viewer, Writing};
+use cairn_freshness::{Declared, Mention, Named, Resource, Roots, Standing, State, Viewer, Writing};
 use cairn_mcp::Message;
 use serde_json::{Value, json};
 
@@ -109,7 +109,7 @@ impl Taught {
         Roots { arguments: Some(&self.arguments), result: Some(&self.result), text: self.text.as_ref() }
     }
 
-    fn named(&self, mentions: &[Mention]) -> Vec<(String, Option<String>)> {
+    fn named(&self, mentions: &[Mention]) -> Vec<Named> {
         mentions.iter().filter_map(|mention| mention.named(self.roots())).flatten().collect()
     }
 }
@@ -177,24 +177,25 @@ impl Gateway {
 
     /// The call has its outcome: what it taught counts from here on, before the client hears of it.
     pub(crate) fn end_call(&self, call: &mut Call, outcome: &CallOutcome, message: Option<&Message>) {
+        let Some(declared) = self.declared(call).cloned() else { return };
         let now = self.clock().now();
-        if let Some(writing) = call.writing.take() {
-            match (outcome.outcome, outcome.effect) {
-                (Outcome::Completed, Effect::Answered) => self.wrote(call, writing, message, now),
-                // The work goes on where nobody sees it, or nobody knows how far it went.
-                (Outcome::Accepted, _) | (_, Effect::Unknown) => self.may_have_written(call, writing, now),
-                _ => writing.undone(),
+        let is_done = (outcome.outcome, outcome.effect) == (Outcome::Completed, Effect::Answered);
+        let taught = is_done.then(|| Taught::by(call, message));
+        match (call.writing.take(), &taught) {
+            (None, _) => {}
+            (Some(writing), Some(taught)) => self.wrote(call, writing, taught.named(&declared.writes), now),
+            // The work goes on where nobody sees it, or nobody knows how far it went.
+            (Some(writing), None) if outcome.outcome == Outcome::Accepted || outcome.effect == Effect::Unknown => {
+                self.may_have_written(call, writing, now);
             }
+            (Some(writing), None) => writing.undone(),
         }
-        if let (Outcome::Completed, Some(message)) = (outcome.outcome, message) {
-            self.told(call, message);
+        if let Some(taught) = taught {
+            self.told(call, taught.named(&declared.reads));
         }
     }
 
-    fn wrote(&self, call: &mut Call, writing: Writing, message: Option<&Message>, now: Timestamp) {
-        let taught = Taught::by(call, message);
-        let declared = self.declared(call).map(|declared| declared.writes.clone()).unwrap_or_default();
-        let named = taught.named(&declared);
+    fn wrote(&self, call: &mut Call, writing: Writing, named: Vec<Named>, now: Timestamp) {
         let versions: HashMap<_, _> =
             named.iter().filter_map(|(uri, version)| Some((uri.clone(), version.clone()?))).collect();
         let began: Vec<String> = writing.uris().map(str::to_owned).collect();
@@ -221,9 +222,7 @@ impl Gateway {
     }
 
     /// What a tool's result tells of resources, as declared.
-    fn told(&self, call: &mut Call, message: &Message) {
-        let Some(declared) = self.declared(call).filter(|declared| !declared.reads.is_empty()) else { return };
-        let named = Taught::by(call, Some(message)).named(&declared.reads);
+    fn told(&self, call: &mut Call, named: Vec<Named>) {
         for (uri, version) in named {
             let version_source = version.is_some().then_some(VersionSource::Declared);
             let body = ContextRead {
