@@ -1,8 +1,8 @@
 // A `cairn up` in front of given servers, for the scripts here.
 //
-// `start(program, servers)` takes the path of the binary and an `mcpServers` object; it gives the gateway's URL, the
+// `start(program, servers)` takes the path of the binary and an `mcpServers` object, or the text of a cairn.toml; it gives the gateway's URL, the
 // address of its Kafka port, the data folder (which `cairn wrap --data` joins), and `stop`, which ends the process that
-// it started and removes its folder.
+// it started and removes its folder. `login` runs `cairn login` there and plays the person's browser.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -12,6 +12,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const READY_MS_MAX = 60_000;
+const TOKEN = 'cairn-op-for-the-clients-0123456789';
+/** More stops than this no browser makes on its way through a login. */
+const STOPS_MAX = 5;
 
 /** Three addresses that are free now: all are held at once, so that they differ. */
 async function freeAddresses() {
@@ -43,11 +46,13 @@ export function heard(cairn, withinMs) {
 
 export async function start(program, servers) {
   const folder = mkdtempSync(join(tmpdir(), 'cairn-clients-'));
-  const configuration = join(folder, 'mcp.json');
-  writeFileSync(configuration, JSON.stringify({ mcpServers: servers }));
+  const isToml = typeof servers === 'string';
+  const configuration = join(folder, isToml ? 'cairn.toml' : 'mcp.json');
+  writeFileSync(configuration, isToml ? servers : JSON.stringify({ mcpServers: servers }));
   const [kafka, gateway, admin] = await freeAddresses();
   const cairn = spawn(program, ['up', '--data', join(folder, 'data'), '--config', configuration,
-    '--kafka', kafka, '--gateway', gateway, '--admin', admin], { stdio: ['ignore', 'pipe', 'pipe'] });
+    '--kafka', kafka, '--gateway', gateway, '--admin', admin],
+    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, CAIRN_OPERATOR_TOKEN: TOKEN } });
   const { said, ready } = heard(cairn, READY_MS_MAX);
   const stop = async () => {
     if (cairn.exitCode === null && cairn.signalCode === null) {
@@ -64,5 +69,27 @@ export async function start(program, servers) {
     await stop();
     throw error;
   }
-  return { url: (server) => `http://${gateway}/mcp/${server}`, kafka, data: join(folder, 'data'), said, stop };
+  /** Logs in to a server, as a person who says yes to everything. Fails where `cairn login` does. */
+  const login = async (server) => {
+    const asking = spawn(program, ['login', server, '--json', '--admin', admin],
+      { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, CAIRN_OPERATOR_TOKEN: TOKEN } });
+    const ended = once(asking, 'exit');
+    let [out, errors] = ['', ''];
+    asking.stderr.on('data', (chunk) => { errors += chunk; });
+    const begun = new Promise((resolve) => asking.stdout.on('data', (chunk) => {
+      out += chunk;
+      if (out.includes('\n')) resolve(JSON.parse(out.slice(0, out.indexOf('\n'))));
+    }));
+    const first = await Promise.race([begun, ended.then(() => undefined)]);
+    let url = first?.url;
+    for (let stops = 0; url && stops < STOPS_MAX; stops += 1) {
+      const answer = await fetch(url, { redirect: 'manual' });
+      await answer.text();
+      const next = answer.headers.get('location');
+      url = next ? new URL(next, url).href : undefined;
+    }
+    const [code] = await ended;
+    if (code !== 0) throw new Error(`cairn login ended with ${code}: ${errors}`);
+  };
+  return { login, folder, url: (server) => `http://${gateway}/mcp/${server}`, kafka, data: join(folder, 'data'), said, stop };
 }

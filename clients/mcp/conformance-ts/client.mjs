@@ -4,6 +4,9 @@
 // With --cairn it starts a Cairn in front of URL and talks to that instead, by HTTP or, with --wrap, by the standard
 // streams of `cairn wrap --url URL`, so that the suite's server sees what Cairn forwards. It does what every scenario
 // wants of a client: connect, list, call each tool, read and get what is there.
+//
+// In the scenarios about authorization Cairn is the OAuth client: it is configured with `[servers.suite.auth]`, and where
+// it says that a person must log in, `cairn login` is run and its URL followed as a browser would. They want --cairn.
 
 import { parseArgs } from 'node:util';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
@@ -13,7 +16,8 @@ import { start } from './cairn.mjs';
 const { values: options, positionals } = parseArgs({ options: { cairn: { type: 'string' }, wrap: { type: 'boolean' } }, allowPositionals: true });
 const scenario = process.env.MCP_CONFORMANCE_SCENARIO ?? '';
 const isModern = (process.env.MCP_CONFORMANCE_PROTOCOL_VERSION ?? '') >= '2026';
-const { toolCalls = [] } = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? '{}');
+const context = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? '{}');
+const { toolCalls = [] } = context;
 const clientInfo = { name: 'cairn-conformance-client', version: '1.0.0' };
 
 const capabilities = {
@@ -87,17 +91,74 @@ async function exercise(client) {
   for (const { name } of (await client.listPrompts()).prompts) await client.getPrompt({ name, arguments: {} });
 }
 
-const upstream = positionals.at(-1);
-const cairn = options.cairn ? await start(options.cairn, { suite: { type: 'http', url: upstream } }) : undefined;
-try {
-  const client = new Client(clientInfo, { capabilities, ...(isModern ? { versionNegotiation: { mode: 'auto' } } : {}) });
-  if (capabilities.elicitation) {
-    const content = scenario === 'sep-2322-client-request-state' ? { confirmed: true } : {};
-    client.setRequestHandler('elicitation/create', () => ({ action: 'accept', content }));
+/** Cairn's own error for "a person must log in". */
+const LOGIN_REQUIRED = -31040;
+/** A person who is asked again and again stops saying yes. */
+const LOGINS_MAX = 3;
+const isAuth = scenario.startsWith('auth/');
+
+/** How Cairn proves itself, for each scenario about that. */
+function authorization() {
+  const text = (value) => JSON.stringify(value);
+  const secret = (name) => [`client_id = ${text(context.client_id)}`, `client_secret = ${text(context[name])}`];
+  switch (scenario) {
+    case 'auth/client-credentials-basic':
+      return ['kind = "client_credentials"', ...secret('client_secret')];
+    case 'auth/client-credentials-jwt':
+      return ['kind = "client_credentials"', `client_id = ${text(context.client_id)}`, `private_key = ${text(context.private_key_pem)}`];
+    case 'auth/wif-jwt-bearer':
+      return ['kind = "jwt_bearer"', `client_id = ${text(context.client_id)}`, `assertion = ${text(context.valid_jwt)}`];
+    case 'auth/enterprise-managed-authorization':
+      return ['kind = "enterprise"', ...secret('client_secret'), `subject_token = ${text(context.idp_id_token)}`,
+        `provider_token_endpoint = ${text(context.idp_token_endpoint)}`, `provider_client_id = ${text(context.idp_client_id)}`];
+    case 'auth/pre-registration':
+      return ['kind = "oauth"', ...secret('client_secret')];
+    default:
+      return ['kind = "oauth"', 'client_metadata_url = "https://conformance-test.local/client-metadata.json"'];
   }
-  await client.connect(transport());
-  await exercise(client);
-  await client.close();
+}
+
+/** Does something, logging in where Cairn says that somebody must. */
+let logins = 0;
+async function asPerson(work) {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (error?.code !== LOGIN_REQUIRED || logins >= LOGINS_MAX) throw error;
+      logins += 1;
+      console.error(String(error));
+      await cairn.login('suite');
+    }
+  }
+}
+
+const upstream = positionals.at(-1);
+const servers = isAuth ? ['[servers.suite]', `url = ${JSON.stringify(upstream)}`, '[servers.suite.auth]', ...authorization(), ''].join('\n')
+  : { suite: { type: 'http', url: upstream } };
+const cairn = options.cairn ? await start(options.cairn, servers) : undefined;
+try {
+  if (isAuth) {
+    const connected = await asPerson(async () => {
+      const client = new Client(clientInfo, { capabilities, ...(isModern ? { versionNegotiation: { mode: 'auto' } } : {}) });
+      await client.connect(transport());
+      return client;
+    });
+    const { tools } = await asPerson(() => connected.listTools());
+    for (const tool of tools) {
+      await asPerson(() => connected.callTool({ name: tool.name, arguments: argumentsFor(tool) }));
+    }
+    await connected.close();
+  } else {
+    const client = new Client(clientInfo, { capabilities, ...(isModern ? { versionNegotiation: { mode: 'auto' } } : {}) });
+    if (capabilities.elicitation) {
+      const content = scenario === 'sep-2322-client-request-state' ? { confirmed: true } : {};
+      client.setRequestHandler('elicitation/create', () => ({ action: 'accept', content }));
+    }
+    await client.connect(transport());
+    await exercise(client);
+    await client.close();
+  }
 } finally {
   await cairn?.stop();
 }

@@ -1,4 +1,4 @@
-//! Talking to the admin address of a running `up`: `cairn approve`, `cairn deny`, `cairn policy promote`.
+//! Talking to the admin address of a running `up`: `cairn approve`, `cairn deny`, `cairn policy promote`, `cairn login`.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(crate) fn admin(given: Option<String>, data: Option<PathBuf>) -> anyhow::Res
     Ok(folder::endpoints(&data).map_or_else(|| "127.0.0.1:7071".to_owned(), |endpoints| endpoints.admin))
 }
 
-async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+pub(crate) async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
     let token = std::env::var(token::VARIABLE).map_err(|_| {
         anyhow::anyhow!(
             "set {} to the token that `cairn up` printed once, or make a new one with `cairn operator new`",

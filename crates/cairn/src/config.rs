@@ -12,12 +12,14 @@ use std::{
 use anyhow::{Context, bail};
 use cairn_backbone::KafkaOptions;
 use cairn_catalogue::Mode;
+use cairn_credentials::options::AuthOptions;
 use cairn_freshness::{Bounds, Declared, Dependence};
 use cairn_gateway::{Limits, Reach, ScopeRules, ServerSpec};
 use serde::Deserialize;
 
 use crate::{
     access::{IdentitySection, TlsSection, check_scopes},
+    auth::AuthSection,
     client_file::{self, ClientServer},
     faults,
     store::StoreSection,
@@ -41,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) store: StoreSection,
     pub(crate) freshness: FreshnessSection,
     pub(crate) catalogue: CatalogueSection,
+    pub(crate) credentials: CredentialsSection,
     pub(crate) servers: BTreeMap<String, ServerSection>,
 }
 
@@ -95,6 +98,14 @@ pub(crate) struct KafkaSection {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AdminSection {
     pub(crate) listen: Option<String>,
+}
+
+/// `[credentials]`: what logins to servers gave.
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CredentialsSection {
+    /// Seals it on disk; without one it is kept in memory only.
+    pub(crate) key: Option<String>,
 }
 
 /// `[backbone]`
@@ -217,6 +228,7 @@ pub(crate) struct ServerSection {
     /// and those that a method needs besides.
     #[serde(default)]
     method_scopes: BTreeMap<String, Vec<String>>,
+    auth: Option<AuthSection>,
 }
 
 /// What a tool does with resources.
@@ -304,6 +316,9 @@ impl Config {
         for value in config.store.values_mut() {
             *value = filled(value).with_context(|| format!("{}: [store]", path.display()))?;
         }
+        if let Some(key) = &mut config.credentials.key {
+            *key = filled(key).with_context(|| format!("{}: credentials.key", path.display()))?;
+        }
         for (name, server) in &mut config.servers {
             server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
         }
@@ -319,6 +334,7 @@ impl Config {
         identity.with_context(|| format!("{}", path.display()))?;
         config
             .server_specs()
+            .and_then(|_| config.auth())
             .and_then(|_| config.limits())
             .and_then(|_| config.freshness.bounds())
             .with_context(|| format!("{}", path.display()))?;
@@ -347,21 +363,11 @@ impl Config {
     fn from_client(text: &str) -> anyhow::Result<Self> {
         let sections = client_file::servers(text)?.into_iter().map(|(name, server)| {
             let ClientServer { command, args, env, cwd, kind, url, headers } = server;
-            (
-                name,
-                ServerSection {
-                    command,
-                    args,
-                    env,
-                    cwd: cwd.map(PathBuf::from),
-                    kind,
-                    url,
-                    headers,
-                    tools: BTreeMap::new(),
-                    scopes: Vec::new(),
-                    method_scopes: BTreeMap::new(),
-                },
-            )
+            let (cwd, tools) = (cwd.map(PathBuf::from), BTreeMap::new());
+            let (scopes, method_scopes, auth) = (Vec::new(), BTreeMap::new(), None);
+            let section =
+                ServerSection { command, args, env, cwd, kind, url, headers, tools, scopes, method_scopes, auth };
+            (name, section)
         });
         Ok(Self { servers: sections.collect(), ..Self::default() })
     }
@@ -369,6 +375,21 @@ impl Config {
     /// The servers as the gateway wants them.
     pub(crate) fn server_specs(&self) -> anyhow::Result<Vec<ServerSpec>> {
         self.servers.iter().map(|(name, section)| section.spec(name)).collect()
+    }
+
+    /// How Cairn proves itself to servers: name, URL, options.
+    pub(crate) fn auth(&self) -> anyhow::Result<Vec<(&str, &str, AuthOptions)>> {
+        let wanted = self.servers.iter().filter_map(|(name, server)| Some((name, server, server.auth.as_ref()?)));
+        let read = wanted.map(|(name, server, auth)| {
+            let url = server.url.as_deref().with_context(|| {
+                format!("servers.{name}.auth is for servers with a url: a child gets its credentials by env")
+            })?;
+            if server.headers.keys().any(|header| header.eq_ignore_ascii_case("authorization")) {
+                bail!("servers.{name} has both auth and an authorization header: keep one");
+            }
+            Ok((name.as_str(), url, auth.options().with_context(|| format!("servers.{name}.auth"))?))
+        });
+        read.collect()
     }
 
     /// The gateway's limits, defaults where nothing is set.
@@ -500,7 +521,7 @@ impl ServerSection {
 
 /// Replaces `${NAME}` by the environment variable of that name, `${NAME:-else}` with another value where it is not set,
 /// `${file:PATH}` by what is in that file, its last line end cut. `$${` stands for `${`.
-fn filled(text: &str) -> anyhow::Result<String> {
+pub(crate) fn filled(text: &str) -> anyhow::Result<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("${") {

@@ -4,6 +4,7 @@
 mod access;
 mod adopt;
 mod ask;
+mod auth;
 mod client_file;
 mod config;
 mod demo;
@@ -16,6 +17,7 @@ mod folder;
 mod follow;
 mod jsonc;
 mod key;
+mod login;
 mod measures;
 mod path;
 mod policies;
@@ -162,6 +164,10 @@ enum Command {
         #[arg(long)]
         data: Option<PathBuf>,
     },
+    /// Logs in to a server with `[servers.NAME.auth] kind = "oauth"`: prints where, and waits. Without a name lists how Cairn
+    /// stands with its servers.
+    #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn login web")]
+    Login(LoginArguments),
     /// Measures load and latency of gateway and log, as ratios to baselines of the same run.
     #[command(after_help = "Example: cairn bench --quick\nExample: cairn bench gateway --seconds 30 --json")]
     Bench(cairn_bench::Options),
@@ -391,6 +397,24 @@ struct TailArguments {
 }
 
 #[derive(Args)]
+struct LoginArguments {
+    /// The server; without it, all with a credential of their own are listed.
+    server: Option<String>,
+    /// Print the URL and end; the login counts all the same.
+    #[arg(long)]
+    no_wait: bool,
+    /// The admin address; that of the running `up` where absent.
+    #[arg(long)]
+    admin: Option<String>,
+    /// The data folder of the running `up`.
+    #[arg(long, env = "CAIRN_DATA")]
+    data: Option<PathBuf>,
+    /// JSON for machines, one object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct SettleArguments {
     /// The approval; without it, what waits is listed.
     id: Option<String>,
@@ -411,6 +435,8 @@ struct SettleArguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| "warn".into());
+    // The OAuth client's own lines repeat what servers say, and a code that a login brought.
+    let filter = filter.add_directive("rmcp::transport::auth=off".parse().expect("it is a directive"));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -479,6 +505,13 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Changed { server, uri, version, tenant, admin, data } => {
             let admin = ask::admin(admin, data)?;
             ask::changed(&admin, &server, &uri, version.as_deref(), tenant.as_deref()).await
+        }
+        Command::Login(LoginArguments { server, no_wait, admin, data, json }) => {
+            let admin = ask::admin(admin, data)?;
+            match server {
+                Some(server) => login::run(&admin, &server, !no_wait, json).await,
+                None => login::list(&admin, json).await,
+            }
         }
         Command::Bench(options) => cairn_bench::run(options).await,
         Command::BenchPart { part } => part.run().await,

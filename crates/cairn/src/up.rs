@@ -18,6 +18,7 @@ use cairn_backbone::{Recorder, RecorderOptions, gateway_id, next_epoch};
 use cairn_broker::{Broker, BrokerOptions};
 use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
+use cairn_credentials::{Credentials, Environment, SealKey};
 use cairn_freshness::Views;
 use cairn_gateway::{Access, Gateway, GatewayOptions, Metrics, NoWitness, Parts, Step, Witness};
 use cairn_log::Log;
@@ -88,7 +89,9 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             scheme = "https";
             tasks.spawn(access::follow_certificates(tls.clone(), stop.clone()));
         }
-        let parts = (&engine, &policy, (user, access));
+        let here = format!("{scheme}://{}", endpoints.gateway);
+        let credentials = open_credentials(&config, &folder, &here, &clock, &entropy)?;
+        let parts = (&engine, &policy, (user, access, credentials));
         let (gateway, recorder, follow) =
             open_gateway(&config, &folder, parts, &clock, &entropy, &mut registry).await?;
         if let Some(follow) = follow {
@@ -229,7 +232,7 @@ pub(crate) async fn open_broker(
 async fn open_gateway(
     config: &Config,
     folder: &Folder,
-    (engine, policy, (local_principal, access)): (&Engine, &Policies, (String, Access)),
+    (engine, policy, (local_principal, access, credentials)): (&Engine, &Policies, (String, Access, Credentials)),
     clock: &Clock,
     entropy: &Entropy,
     registry: &mut Registry,
@@ -274,6 +277,7 @@ async fn open_gateway(
         keys: folder.keys(entropy)?,
         clock: clock.clone(),
         entropy: entropy.clone(),
+        credentials,
         metrics,
         witness: witness()?,
     };
@@ -288,6 +292,25 @@ async fn open_gateway(
     policies::record_start(&policy.store, &recorder).await.context("cannot record which policies are in force")?;
     tokio::spawn(policies::watch(policy.clone(), recorder.clone()));
     Ok((gateway, recorder, follow))
+}
+
+/// How the gateway proves itself to its servers. Browsers that come back from a login reach it where it listens.
+fn open_credentials(
+    config: &Config,
+    folder: &Folder,
+    gateway: &str,
+    clock: &Clock,
+    entropy: &Entropy,
+) -> anyhow::Result<Credentials> {
+    let key = config.credentials.key.as_deref().map(SealKey::new).transpose().context("credentials.key")?;
+    let here = gateway.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
+    let environment = Environment {
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        redirect_uri: format!("{here}/oauth/callback"),
+        kept: key.map(|key| (folder.path().join("credentials"), key)),
+    };
+    Ok(Credentials::new(config.auth()?, &environment)?)
 }
 
 struct Health {

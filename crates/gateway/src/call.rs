@@ -91,6 +91,10 @@ pub(crate) struct Call {
     pub(crate) asked: Option<Timestamp>,
     /// What it writes to while it is forwarded, as declared.
     pub(crate) writing: Option<Writing>,
+    /// Whether the server did not take the token that went with it.
+    pub(crate) token_refused: bool,
+    /// How often it was played again with another token.
+    pub(crate) proven_again: u8,
 }
 
 impl Call {
@@ -161,6 +165,8 @@ impl Call {
             accepted_by_recorder: Accepted::Nothing,
             asked: None,
             writing: None,
+            token_refused: false,
+            proven_again: 0,
         })
     }
 

@@ -9,14 +9,14 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use cairn_mcp::{
-    ForwardHeaders, LinkError, LinkFault, RawId, Reach,
+    ForwardHeaders, LinkError, LinkFault, Message, RawId, Reach,
     bridge::{NotBridged, Offer},
     era::{self, Era, Probe},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{options::ServerSpec, upstream::Server};
+use crate::{options::ServerSpec, session::Caller, upstream::Server};
 
 /// How long a server may take to answer a probe, its start included.
 const PROBE_WAIT: Duration = Duration::from_secs(10);
@@ -86,9 +86,9 @@ impl Eras {
 
 impl Server {
     /// How a client of this era is served. Waits only where it is not known yet.
-    pub(crate) async fn plan(self: &Arc<Self>, client: Era) -> Plan {
+    pub(crate) async fn plan(self: &Arc<Self>, client: Era, caller: &Caller) -> Plan {
         if let Some(plan) = self.eras.plan(client) {
-            self.refresh_when_old(client);
+            self.refresh_when_old(client, caller);
             return plan;
         }
         let arrived = Instant::now();
@@ -102,7 +102,7 @@ impl Server {
                 return Plan::Relay;
             }
             let (began, before) = (Instant::now(), self.eras.known.lock().clone());
-            let error = match self.probe(client, before).await {
+            let error = match self.probe(client, before, caller).await {
                 Ok(known) => return known.plan(client).unwrap_or(Plan::Relay),
                 Err(error) => error,
             };
@@ -117,32 +117,34 @@ impl Server {
         }
     }
 
-    fn refresh_when_old(self: &Arc<Self>, client: Era) {
+    fn refresh_when_old(self: &Arc<Self>, client: Era, caller: &Caller) {
         let is_old = self.eras.known.lock().as_ref().is_some_and(|known| known.at.elapsed() > FRESH_FOR);
         if !is_old || !self.is_http() {
             return;
         }
-        let server = self.clone();
+        let (server, caller) = (self.clone(), caller.clone());
         tokio::spawn(async move {
             let Ok(_alone) = server.eras.probing.try_lock() else { return };
             // What is known holds until something else is found out.
-            let _ = server.probe(client, None).await;
+            let _ = server.probe(client, None, &caller).await;
         });
     }
 
     /// Finds out what is missing, and remembers it.
-    async fn probe(&self, client: Era, before: Option<Known>) -> Result<Known, LinkError> {
+    async fn probe(&self, client: Era, before: Option<Known>, caller: &Caller) -> Result<Known, LinkError> {
         let mut known = match before {
             Some(known) => known,
-            None => self.discover().await.inspect_err(|error| {
+            None => self.discover(caller).await.inspect_err(|error| {
                 tracing::debug!(server = %self.name, %error, "the server's era could not be probed");
             })?,
         };
         if client == Era::Legacy && known.modern.is_some() && known.legacy.is_none() {
-            match self.greets().await {
+            match self.greets(caller).await {
                 Ok(greets) => known.legacy = Some(greets),
                 // It answered the first probe, so it is well: it just does not speak that language.
-                Err(error) if error.reach() == Reach::Lost => known.legacy = Some(false),
+                Err(error) if error.reach() == Reach::Lost && !(self.credential.is_some() && not_let_in(&error)) => {
+                    known.legacy = Some(false)
+                }
                 Err(error) => tracing::debug!(server = %self.name, %error, "the server did not answer a handshake"),
             }
         }
@@ -151,20 +153,21 @@ impl Server {
         Ok(known)
     }
 
-    async fn discover(&self) -> Result<Known, LinkError> {
+    async fn discover(&self, caller: &Caller) -> Result<Known, LinkError> {
         let known = |modern, legacy| Known { modern, legacy, at: Instant::now() };
         if self.is_legacy_by_transport() {
             return Ok(known(None, Some(true)));
         }
         let request = era::discover_request(&RawId::text("cairn-probe"), NAME, env!("CARGO_PKG_VERSION"));
-        let link = self.probe_link().await?;
-        let found = era::probe(&*link, &request, &ForwardHeaders::default(), PROBE_WAIT).await;
-        link.close().await;
+        let mut found = self.asked(&request, caller).await;
+        if self.was_not_let_in(&found) {
+            found = self.asked(&request, caller).await; // with another token, if there is one
+        }
         match found? {
             probe @ Probe::Modern { .. } => Ok(known(Some(Offer::of(&probe, &self.name).map(Arc::new)), None)),
             Probe::Legacy { answered: true } => Ok(known(None, Some(true))),
             // Silence is what a slow or broken server shows too; a legacy one answers the handshake.
-            Probe::Legacy { answered: false } => match self.greets().await {
+            Probe::Legacy { answered: false } => match self.greets(caller).await {
                 Ok(true) => Ok(known(None, Some(true))),
                 Ok(false) => {
                     let reason = "the server answers neither server/discover nor initialize".to_owned();
@@ -175,12 +178,43 @@ impl Server {
         }
     }
 
-    async fn greets(&self) -> Result<bool, LinkError> {
-        let link = self.probe_link().await?;
+    async fn asked(&self, request: &Message, caller: &Caller) -> Result<Probe, LinkError> {
+        self.proven(caller).await?;
+        let link = self.probe_link(caller).await?;
+        let found = era::probe(&*link, request, &ForwardHeaders::default(), PROBE_WAIT).await;
+        link.close().await;
+        found
+    }
+
+    /// A token for a probe. Where there is none, the server is not asked: the call that comes next says why.
+    async fn proven(&self, caller: &Caller) -> Result<(), LinkError> {
+        let unfit = |error: cairn_credentials::CredentialError| {
+            LinkError::not_sent(LinkFault::Unfit { reason: error.to_string() })
+        };
+        self.prove(caller).await.map_err(unfit)
+    }
+
+    fn was_not_let_in<T>(&self, found: &Result<T, LinkError>) -> bool {
+        self.credential.is_some() && found.as_ref().is_err_and(not_let_in)
+    }
+
+    async fn greets(&self, caller: &Caller) -> Result<bool, LinkError> {
+        let greets = self.greeted(caller).await;
+        if self.was_not_let_in(&greets) { self.greeted(caller).await } else { greets }
+    }
+
+    async fn greeted(&self, caller: &Caller) -> Result<bool, LinkError> {
+        self.proven(caller).await?;
+        let link = self.probe_link(caller).await?;
         let greets = era::greets(&*link, NAME, env!("CARGO_PKG_VERSION"), PROBE_WAIT).await;
         link.close().await;
         greets
     }
+}
+
+/// A server that wants another token has said nothing of its era.
+fn not_let_in(error: &LinkError) -> bool {
+    matches!(error.cause(), LinkFault::Status { status: 401 | 403 })
 }
 
 /// What is known of wrapped servers, which are described anew by each wrap.

@@ -29,6 +29,8 @@ pub(crate) enum Ending {
     Final { status: u16, session_id: Option<String>, event_id: Option<String>, message: Message },
     /// With an HTTP answer that is no JSON-RPC.
     Other { status: u16, content_type: Option<String>, body: Bytes },
+    /// The server did not take Cairn's token, and so did nothing.
+    Unproven { status: u16 },
     /// Nothing left this process.
     NotSent { reason: String },
     /// The server was lost; it may have acted.
@@ -99,6 +101,9 @@ impl Gateway {
         self.reached(Step::Forwarded, call);
         let Exchange { status, session_id, content, canceller: handle, .. } = exchange;
         *canceller = handle;
+        if call.session.server.refuses_token(&call.session.caller, status) {
+            return Ending::Unproven { status };
+        }
         match content {
             Content::Json(message) if answers(&message, &id) => {
                 Ending::Final { status, session_id, event_id: None, message }

@@ -26,6 +26,7 @@ mod observe;
 mod open;
 mod operations;
 mod options;
+mod proving;
 mod pump;
 mod recovery;
 mod refusal;
@@ -45,6 +46,7 @@ use cairn_backbone::Recorder;
 use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{DigestKey, Outcome};
+use cairn_credentials::Credentials;
 use cairn_freshness::Views;
 pub use cairn_mcp::headers::OriginPolicy;
 use cairn_mcp::{HttpClient, Limits as WireLimits};
@@ -108,6 +110,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Chance.
     pub entropy: Entropy,
+    /// How Cairn proves itself to the configured servers.
+    pub credentials: Credentials,
     /// Counters.
     pub metrics: Metrics,
     /// Is told of each step.
@@ -164,7 +168,8 @@ impl Gateway {
         let per_client = options.limits.calls_per_client_max;
         let mut servers = BTreeMap::new();
         for spec in &options.servers {
-            let server = Server::new(spec, wire_limits, &client, per_client, Arc::default())?;
+            let credential = parts.credentials.of(&spec.name).cloned();
+            let server = Server::new(spec, wire_limits, &client, per_client, Arc::default(), credential)?;
             servers.insert(spec.name.clone(), Arc::new(server));
         }
         let origins = OriginPolicy::new(options.origins.clone(), options.hosts.clone());
@@ -307,6 +312,12 @@ impl Gateway {
 
     pub(crate) fn recorder(&self) -> &Recorder {
         &self.0.parts.recorder
+    }
+
+    /// How Cairn proves itself to its servers.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.0.parts.credentials
     }
 
     pub(crate) fn policy(&self) -> &PolicyStore {

@@ -78,11 +78,20 @@ impl Gateway {
         }
     }
 
-    /// One round for most calls; more where a server of the other era needs input of the client in between. Each round is
-    /// a call of its own.
+    /// One round for most calls; more where a server of the other era needs input of the client in between, or did not take
+    /// Cairn's token. Each round is a call of its own.
     async fn until_answer(&self, call: &mut Call, reply: &mut Reply, cancelled: &CancellationToken) -> Answer {
         loop {
             let answer = self.round(call, reply, cancelled).await;
+            if call.token_refused && !cancelled.is_cancelled() {
+                match self.prove_again(call).await {
+                    Next::Round(next) => {
+                        *call = *next;
+                        continue;
+                    }
+                    Next::Answer(answer) => return answer,
+                }
+            }
             match self.next_round(call, answer, reply, cancelled).await {
                 Next::Round(next) => *call = *next,
                 Next::Answer(answer) => return answer,
@@ -162,6 +171,7 @@ impl Gateway {
     async fn conclude(&self, call: &mut Call, answered: Answered) -> Answer {
         self.reached(Step::Answered, call);
         let Answered { room, ending, upstream_elapsed_us } = answered;
+        call.token_refused = matches!(ending, Ending::Unproven { .. });
         let (mut outcome, mut answer) = self.judge(call, ending);
         outcome.elapsed_us = Some(call.accepted.elapsed().as_micros() as u64);
         outcome.upstream_elapsed_us = Some(upstream_elapsed_us);
@@ -233,6 +243,15 @@ impl Gateway {
                     ..outcome_of(Outcome::Failed, Effect::Answered)
                 };
                 (record, Answer::Other { status, content_type, body })
+            }
+            Ending::Unproven { status } => {
+                let reason = "the server did not take Cairn's token".to_owned();
+                let (mut record, answer) = failed(Outcome::Failed, Refusal::Unproven { reason });
+                record.effect = Effect::Answered;
+                record.rpc_response_status_code = None;
+                record.http_response_status_code = Some(status);
+                record.error_type = Some(format!("http_{status}"));
+                (record, answer)
             }
             Ending::NotSent { reason } => {
                 let (mut record, answer) = failed(Outcome::Failed, Refusal::Unavailable { reason });

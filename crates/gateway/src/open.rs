@@ -59,7 +59,7 @@ impl Gateway {
     ) -> Result<Arc<Session>, Early> {
         let caller = Caller::from(who);
         if message.is_modern() {
-            let shared = match server.plan(Era::Modern).await {
+            let shared = match server.plan(Era::Modern, &caller).await {
                 Plan::ToLegacy => return self.bridged_session(server, caller, message).await,
                 Plan::Unreachable(error) => Err(error),
                 _ => server.shared_link(&caller, self.entropy()).await,
@@ -79,7 +79,7 @@ impl Gateway {
             }
             return Ok(session);
         }
-        let plan = server.plan(Era::Legacy).await;
+        let plan = server.plan(Era::Legacy, &caller).await;
         // Whether the server keeps the session, not we: then it outlives a restart of the gateway.
         let relays = server.is_http() && !matches!(plan, Plan::ToModern(_));
         let known = if relays { session_header(head) } else { None };
@@ -94,7 +94,7 @@ impl Gateway {
                 return Err(Early::NoSession("no such session: it ended or never was; send initialize again"));
             }
             let place = self.admit_session().map_err(Early::Refused)?;
-            let link = server.own_link(self.entropy()).await.unwrap_or_else(unreached);
+            let link = server.own_link(&caller, self.entropy()).await.unwrap_or_else(unreached);
             let start = self.session_start(server, caller, Door::Http, link);
             let session = Session::new(SessionStart { place: Some(place), ..start });
             *session.secret.lock() = Some(id.to_owned());
@@ -113,7 +113,7 @@ impl Gateway {
             }
             Plan::Impossible(why) => return Err(Early::Refused(why.into())),
             Plan::Relay | Plan::ToLegacy | Plan::Unreachable(_) => {
-                let link = server.own_link(self.entropy()).await.unwrap_or_else(unreached);
+                let link = server.own_link(&caller, self.entropy()).await.unwrap_or_else(unreached);
                 self.session_start(server, caller, Door::Http, link)
             }
         };

@@ -52,6 +52,16 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// A person must log in to the server, at this machine: the words say how.
+    LoginRequired {
+        /// What to run.
+        reason: String,
+    },
+    /// Cairn could not prove itself to the server.
+    Unproven {
+        /// Why.
+        reason: String,
+    },
     /// The server acted, but the outcome could not be made durable.
     ExecutedNotRecorded {
         /// Why.
@@ -156,7 +166,7 @@ fn stood_on(stood: &StoodOn) -> String {
 
 impl Refusal {
     /// Every word that [`Refusal::word`] gives.
-    pub const WORDS: [&'static str; 14] = [
+    pub const WORDS: [&'static str; 16] = [
         "approval_denied",
         "approval_expired",
         "bad_workflow_id",
@@ -164,6 +174,7 @@ impl Refusal {
         "cancelled",
         "denied",
         "executed_not_recorded",
+        "login_required",
         "not_approved",
         "not_bridged",
         "not_recorded",
@@ -171,6 +182,7 @@ impl Refusal {
         "too_large",
         "upstream_lost",
         "upstream_unavailable",
+        "upstream_unproven",
     ];
 
     /// A server could not be reached; what to do is said where a setting matters.
@@ -215,6 +227,8 @@ impl Refusal {
             Self::InputRefused { .. } => -31_015,
             Self::TooManyRounds { .. } => -31_016,
             Self::NotApproved { .. } => -31_017,
+            Self::LoginRequired { .. } => -31_040,
+            Self::Unproven { .. } => -31_041,
         }
     }
 
@@ -239,6 +253,8 @@ impl Refusal {
             Self::InputRefused { .. } => "input_refused",
             Self::TooManyRounds { .. } => "too_many_rounds",
             Self::NotApproved { .. } => "not_approved",
+            Self::LoginRequired { .. } => "login_required",
+            Self::Unproven { .. } => "upstream_unproven",
         }
     }
 
@@ -286,6 +302,10 @@ impl Refusal {
             }
             Self::TooManyRounds { limit } => {
                 format!("the server asked for input {limit} times and was not content; the call did not go on")
+            }
+            Self::LoginRequired { reason } => format!("{reason}; the server did nothing"),
+            Self::Unproven { reason } => {
+                format!("Cairn could not prove itself to the server: {reason}; the server did nothing")
             }
             Self::NotBridged { what } => format!("{what} cannot be carried between these MCP revisions"),
             Self::Cancelled => "cancelled before it was forwarded; nothing was sent".to_owned(),

@@ -242,9 +242,10 @@ impl Gateway {
         }
     }
 
-    /// Step 7. After this the intent is durable (strict) or queued (relaxed), with room for its outcome.
+    /// Step 7. The token for the server comes first: waiting for it must not stand between the intent and the forward. After this the intent is durable (strict) or queued (relaxed), with room for its outcome.
     pub(crate) async fn arm(&self, call: &mut Call, permit: Permit) -> Result<Armed, Refusal> {
         let not_recorded = |error: RecordError| Refusal::NotRecorded { reason: error.to_string() };
+        self.prove(&call.session).await?;
         let going = self.going(call)?;
         let (upstream, upstream_protocol_version) = match call.session.bridge.server_era() {
             Some((era, version)) => (Some(era), Some(version)),

@@ -13,6 +13,7 @@ use std::{
 
 use cairn_clock::Entropy;
 use cairn_contract::Transport;
+use cairn_credentials::Credential;
 use cairn_freshness::Declared;
 use cairn_mcp::{
     HttpClient, HttpLink, HttpTarget, KeptLink, Limits as WireLimits, Link, LinkError, Patience, SseLink, Start,
@@ -26,6 +27,7 @@ use crate::{
     catalogue::Catalogue,
     eras::Eras,
     options::{Reach, ServerSpec},
+    proving::target,
     session::Caller,
 };
 
@@ -62,6 +64,8 @@ pub(crate) struct Server {
     pub(crate) declared: BTreeMap<String, Declared>,
     pub(crate) eras: Arc<Eras>,
     pub(crate) bridges: Bridges,
+    /// What Cairn proves itself with. A wrapped server has none: whoever wraps one chooses its name and its address.
+    pub(crate) credential: Option<Credential>,
 }
 
 #[derive(Debug)]
@@ -73,11 +77,18 @@ enum Way {
 
 impl Way {
     /// A connection of one's own to a server on the network.
-    async fn connect(&self, limits: WireLimits) -> Result<Arc<dyn Link>, LinkError> {
+    async fn connect(
+        &self,
+        limits: WireLimits,
+        credential: Option<&Credential>,
+        caller: &Caller,
+    ) -> Result<Arc<dyn Link>, LinkError> {
         match self {
-            Self::Http { client, target } => Ok(Arc::new(HttpLink::new(client.clone(), target.clone(), limits))),
-            Self::Sse { client, target } => {
-                Ok(Arc::new(SseLink::connect(client.clone(), target.clone(), limits).await?))
+            Self::Http { client, target: to } => {
+                Ok(Arc::new(HttpLink::new(client.clone(), target(to, credential, caller), limits)))
+            }
+            Self::Sse { client, target: to } => {
+                Ok(Arc::new(SseLink::connect(client.clone(), target(to, credential, caller), limits).await?))
             }
             Self::Stdio(_) => unreachable!("a child is started, under its back-off, by its server"),
         }
@@ -162,8 +173,9 @@ impl Server {
         client: &HttpClient,
         places: usize,
         eras: Arc<Eras>,
+        credential: Option<Credential>,
     ) -> Result<Self, ServerError> {
-        let target = |url: &str, headers: &_| {
+        let to = |url: &str, headers: &_| {
             let fault =
                 |error: cairn_mcp::TargetError| ServerError { name: spec.name.clone(), reason: error.to_string() };
             HttpTarget::new(url, headers).map(Arc::new).map_err(fault)
@@ -176,8 +188,8 @@ impl Server {
                 env_clear: *env_clear,
                 cwd: cwd.clone(),
             }),
-            Reach::Http { url, headers } => Way::Http { client: client.clone(), target: target(url, headers)? },
-            Reach::Sse { url, headers } => Way::Sse { client: client.clone(), target: target(url, headers)? },
+            Reach::Http { url, headers } => Way::Http { client: client.clone(), target: to(url, headers)? },
+            Reach::Sse { url, headers } => Way::Sse { client: client.clone(), target: to(url, headers)? },
         };
         Ok(Self {
             name: spec.name.clone(),
@@ -190,6 +202,7 @@ impl Server {
             declared: spec.declared.clone(),
             eras,
             bridges: Bridges::default(),
+            credential,
         })
     }
 
@@ -212,13 +225,14 @@ impl Server {
     }
 
     /// A link for a probe, which nothing else uses. It does not wait for a server that refuses connections.
-    pub(crate) async fn probe_link(&self) -> Result<Arc<dyn Link>, LinkError> {
+    pub(crate) async fn probe_link(&self, caller: &Caller) -> Result<Arc<dyn Link>, LinkError> {
         match &self.way {
             Way::Stdio(command) => Ok(Arc::new(StdioLink::spawn(command, self.limits, false)?)),
-            Way::Http { client, target } => {
-                Ok(Arc::new(HttpLink::impatient(client.clone(), target.clone(), self.limits)))
+            Way::Http { client, target: to } => {
+                let to = target(to, self.credential.as_ref(), caller);
+                Ok(Arc::new(HttpLink::impatient(client.clone(), to, self.limits)))
             }
-            way @ Way::Sse { .. } => way.connect(self.limits).await,
+            way @ Way::Sse { .. } => way.connect(self.limits, self.credential.as_ref(), caller).await,
         }
     }
 
@@ -228,15 +242,15 @@ impl Server {
     }
 
     /// A link to one child, which ends with it: whoever holds it makes the next handshake by itself.
-    pub(crate) async fn single_link(&self, entropy: &Entropy) -> Result<Arc<dyn Link>, LinkError> {
+    pub(crate) async fn single_link(&self, caller: &Caller, entropy: &Entropy) -> Result<Arc<dyn Link>, LinkError> {
         match &self.way {
             Way::Stdio(command) => Ok(Arc::new(self.starter.start(command, self.limits, false, None, entropy).await?)),
-            way => way.connect(self.limits).await,
+            way => way.connect(self.limits, self.credential.as_ref(), caller).await,
         }
     }
 
     /// A link of one session's own.
-    pub(crate) async fn own_link(&self, entropy: &Entropy) -> Result<Arc<dyn Link>, LinkError> {
+    pub(crate) async fn own_link(&self, caller: &Caller, entropy: &Entropy) -> Result<Arc<dyn Link>, LinkError> {
         match &self.way {
             Way::Stdio(command) => {
                 let (starter, command) = (self.starter.clone(), command.clone());
@@ -247,7 +261,7 @@ impl Server {
                 });
                 Ok(Arc::new(KeptLink::start(start, self.limits).await?))
             }
-            way => way.connect(self.limits).await,
+            way => way.connect(self.limits, self.credential.as_ref(), caller).await,
         }
     }
 
@@ -258,7 +272,8 @@ impl Server {
         entropy: &Entropy,
     ) -> Result<(Arc<dyn Link>, Arc<Semaphore>), LinkError> {
         let Way::Stdio(command) = &self.way else {
-            return Ok((self.way.connect(self.limits).await?, self.scope(caller).places));
+            let link = self.way.connect(self.limits, self.credential.as_ref(), caller).await?;
+            return Ok((link, self.scope(caller).places));
         };
         let scope = self.scope(caller);
         if let Some(child) = scope.child.filter(|child| child.ended().is_none()) {

@@ -169,6 +169,10 @@ pub async fn greets(
 /// The answer to the probe; none where what came is none.
 async fn answer(link: &dyn Link, prepared: crate::Prepared) -> Result<Option<Message>, LinkError> {
     let exchange = link.forward(prepared).await?;
+    // Whoever is not let in has learnt nothing of what is inside, whatever the answer looks like.
+    if matches!(exchange.status, 401 | 403) {
+        return Err(LinkError::lost(LinkFault::Status { status: exchange.status }));
+    }
     match exchange.content {
         Content::Json(message) => Ok(Some(message)),
         Content::Stream(mut frames) => {
@@ -180,9 +184,7 @@ async fn answer(link: &dyn Link, prepared: crate::Prepared) -> Result<Option<Mes
             Ok(None)
         }
         // An overloaded or failing server (or a proxy before it) has said nothing about its era.
-        Content::Empty | Content::Other { .. }
-            if exchange.status >= 500 || matches!(exchange.status, 401 | 403 | 429) =>
-        {
+        Content::Empty | Content::Other { .. } if exchange.status >= 500 || exchange.status == 429 => {
             Err(LinkError::lost(LinkFault::Status { status: exchange.status }))
         }
         Content::Empty | Content::Other { .. } => Ok(None),

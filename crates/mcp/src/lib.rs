@@ -33,7 +33,7 @@ mod unreached;
 
 pub use batch::{is_batch, parse_batch};
 pub use edit::{EditError, Editor};
-pub use http_links::{HttpClient, HttpLink, HttpTarget, Patience, SseLink, TargetError};
+pub use http_links::{Authorize, HttpClient, HttpLink, HttpTarget, Patience, SseLink, TargetError};
 pub use id::RawId;
 pub use limits::Limits;
 pub use link::{Canceller, Content, Exchange, ForwardHeaders, Frame, Link, LinkError, LinkFault, Prepared, Reach};

@@ -8,6 +8,9 @@
 //! | `GET /catalogue` | what servers have listed, how it stands, what is suspicious in it; wants the token |
 //! | `POST /catalogue/approve` | approves a definition, body `{"server","kind","name","digest","approver"}`; wants the token |
 //! | `POST /changes` | a resource has changed past Cairn, body `{"server","uri","version"}`; wants the token |
+//! | `GET /credentials` | how Cairn stands with the servers that want one; wants the token |
+//! | `POST /credentials/<server>/login` | begins a login of a person, gives its URL; wants the token |
+//! | `GET /credentials/<server>/login/<id>` | how far it has come; wants the token |
 //! | `POST /approvals/<id>/approve`, `…/deny` | settles one, body `{"approver","reason"}`; wants the token |
 //! | `POST /policy/promote`, `/policy/rollback` | puts the shadow, or what decided before, in force, body `{"who"}`; wants the token |
 
@@ -30,7 +33,7 @@ use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Credential, exposition};
+use crate::{Credential, exposition, logins};
 
 /// Largest body of an admin request, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -61,13 +64,13 @@ pub type Replacing = std::pin::Pin<Box<dyn Future<Output = Result<Value, String>
 
 /// The admin API.
 #[derive(Clone)]
-pub struct Admin(Arc<Inner>);
+pub struct Admin(pub(crate) Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     probe: Box<dyn Probe>,
     registry: Registry,
     credential: Credential,
-    gateway: Option<Gateway>,
+    pub(crate) gateway: Option<Gateway>,
     origins: OriginPolicy,
     policies: OnceLock<Arc<dyn Policies>>,
 }
@@ -125,6 +128,7 @@ impl Admin {
             .route("/catalogue", get(catalogue))
             .route("/catalogue/approve", post(approve_definition))
             .route("/policy/{verb}", post(replace))
+            .merge(logins::routes())
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
@@ -136,7 +140,7 @@ impl Admin {
     }
 }
 
-fn problem(status: StatusCode, words: impl fmt::Display) -> Response {
+pub(crate) fn problem(status: StatusCode, words: impl fmt::Display) -> Response {
     (status, Json(json!({ "error": words.to_string() }))).into_response()
 }
 

@@ -7,6 +7,7 @@
 mod api;
 mod credential;
 mod exposition;
+mod logins;
 
 pub use api::{Admin, Policies, Probe, Replacement, Replacing};
 pub use credential::{Credential, CredentialError};

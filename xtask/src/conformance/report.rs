@@ -42,6 +42,8 @@ pub(crate) struct Report {
     servers: BTreeMap<String, BTreeMap<String, BTreeMap<String, Row>>>,
     columns: Vec<String>,
     clients: BTreeMap<(String, String), BTreeMap<String, bool>>,
+    /// By revision and scenario: scored, passed.
+    auth: BTreeMap<(String, String), (bool, bool)>,
     /// By server: equal, and all.
     compared: BTreeMap<String, (u32, u32)>,
 }
@@ -49,8 +51,8 @@ pub(crate) struct Report {
 impl Report {
     /// An empty one, for a version of the suite.
     pub(crate) fn new(suite: String) -> Self {
-        let (servers, clients, compared) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { suite, servers, columns: Vec::new(), clients, compared }
+        let (servers, clients, auth) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { suite, servers, columns: Vec::new(), clients, auth, compared: BTreeMap::new() }
     }
 
     /// Adds one run of all server scenarios.
@@ -69,6 +71,11 @@ impl Report {
     pub(crate) fn client(&mut self, revision: &str, scenario: &str, way: &str, passed: bool) {
         let key = (revision.to_owned(), scenario.to_owned());
         self.clients.entry(key).or_default().insert(way.to_owned(), passed);
+    }
+
+    /// Adds one scenario about authorization.
+    pub(crate) fn auth(&mut self, revision: &str, scenario: &str, scored: bool, passed: bool) {
+        self.auth.insert((revision.to_owned(), scenario.to_owned()), (scored, passed));
     }
 
     /// Adds one comparison (`server: question…`).
@@ -126,6 +133,21 @@ impl fmt::Display for Report {
         for ((revision, scenario), ways) in &self.clients {
             let [direct, http, pipe] = ["direct", "Cairn, HTTP", "cairn wrap"].map(|way| mark(ways.get(way)));
             writeln!(formatter, "| {revision} | {scenario} | {direct} | {http} | {pipe} |")?;
+        }
+        writeln!(formatter, "\n## Client scenarios about authorization\n")?;
+        writeln!(
+            formatter,
+            "Cairn is the OAuth client, configured with `[servers.suite.auth]`; the SDK's client talks to it by HTTP, and \
+             the driver follows what `cairn login` prints as a browser would.\n"
+        )?;
+        writeln!(formatter, "| revision | scenario | scored by the suite | Cairn |\n| --- | --- | --- | --- |")?;
+        for ((revision, scenario), (scored, passed)) in &self.auth {
+            let scored = if *scored { "yes" } else { "no" };
+            writeln!(formatter, "| {revision} | {scenario} | {scored} | {} |", mark(Some(passed)))?;
+        }
+        writeln!(formatter, "\nNot run:\n")?;
+        for (scenario, why) in super::auth::NOT_PASSED {
+            writeln!(formatter, "- `{scenario}`: {why}.")?;
         }
         writeln!(formatter, "\n## Other servers, the same answers both ways\n")?;
         writeln!(formatter, "| server | answers compared | equal |\n| --- | --- | --- |")?;

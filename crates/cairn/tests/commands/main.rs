@@ -13,6 +13,7 @@ mod hostile;
 mod identity;
 mod played;
 mod policy;
+mod proving;
 mod starting;
 mod store;
 mod support;

@@ -61,6 +61,11 @@ enum Voice {
 enum Heard {
     Frame(Frame),
     Opened,
+    /// The server answered that Cairn may not come in.
+    NotLetIn {
+        status: u16,
+        said: Option<Frame>,
+    },
     Ending(Ending),
 }
 
@@ -75,6 +80,13 @@ impl Voice {
                 };
                 if matches!(exchange.status, 400 | 404) {
                     upstream.lose(); // how a server says that it does not know the session
+                }
+                if matches!(exchange.status, 401 | 403) {
+                    let said = match exchange.content {
+                        Content::Json(message) => Some(Frame::from(message)),
+                        _ => None,
+                    };
+                    return Heard::NotLetIn { status: exchange.status, said };
                 }
                 match exchange.content {
                     Content::Stream(frames) => {
@@ -199,6 +211,14 @@ impl Gateway {
                 Heard::Frame(frame) => frame,
                 Heard::Opened => {
                     self.reached(Step::Forwarded, call);
+                    continue;
+                }
+                Heard::NotLetIn { status, said } => {
+                    if call.session.server.refuses_token(&call.session.caller, status) {
+                        talk.is_over = true;
+                        return Ending::Unproven { status };
+                    }
+                    held = Some(said.map_or_else(|| Heard::Ending(other(status)), Heard::Frame));
                     continue;
                 }
                 Heard::Ending(ending) => {

@@ -308,8 +308,17 @@ impl Gateway {
         request: &Message,
     ) -> Result<Arc<Upstream>, Refusal> {
         let unavailable = |error: LinkError| Refusal::unavailable(&error);
-        let link = server.single_link(self.entropy()).await.map_err(unavailable)?;
-        let answered = tokio::time::timeout(HANDSHAKE_MAX, handshake(&*link, request)).await;
+        let mut tries = 0;
+        let (link, answered) = loop {
+            server.prove(caller).await.map_err(Refusal::from)?;
+            let link = server.single_link(caller, self.entropy()).await.map_err(unavailable)?;
+            let answered = tokio::time::timeout(HANDSHAKE_MAX, handshake(&*link, request)).await;
+            tries += 1;
+            // A handshake of Cairn's own can be made again with another token.
+            if !matches!(&answered, Ok(Err(Refusal::Unproven { .. }))) || server.credential.is_none() || tries > 1 {
+                break (link, answered);
+            }
+        };
         let answer = match answered {
             Ok(Ok(answer)) => answer,
             Ok(Err(refusal)) => return Err(refusal),
@@ -507,6 +516,9 @@ async fn handshake(link: &dyn Link, request: &Message) -> Result<Message, Refusa
     let unavailable = |error: LinkError| Refusal::unavailable(&error);
     let prepared = link.prepare(request, &ForwardHeaders::default()).map_err(unavailable)?;
     let exchange = link.forward(prepared).await.map_err(unavailable)?;
+    if matches!(exchange.status, 401 | 403) {
+        return Err(Refusal::Unproven { reason: format!("it answered the handshake with HTTP {}", exchange.status) });
+    }
     match exchange.content {
         Content::Json(message) => Ok(message),
         Content::Stream(mut frames) => loop {

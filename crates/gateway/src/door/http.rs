@@ -88,6 +88,9 @@ async fn route(gateway: &Gateway, client: &Client, head: &Head, body: &mut Arriv
     {
         return response;
     }
+    if head.uri.path() == super::callback::PATH {
+        return super::callback::answer(gateway, &head.method, head.uri.query()).await;
+    }
     let Some(name) = head.uri.path().strip_prefix("/mcp/").map(|name| name.trim_end_matches('/')) else {
         return text(StatusCode::NOT_FOUND, "no such path: a server behind Cairn is at /mcp/<server>");
     };

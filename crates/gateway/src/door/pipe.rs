@@ -56,7 +56,7 @@ impl Gateway {
         let _open = self.pipes().token();
         let places = self.limits().calls_per_client_max;
         let eras = self.eras().of(&spec, |description| self.keys().secret.digest(description));
-        let server = match Server::new(&spec, *self.wire_limits(), self.http_client(), places, eras) {
+        let server = match Server::new(&spec, *self.wire_limits(), self.http_client(), places, eras, None) {
             Ok(server) => Arc::new(server),
             Err(error) => {
                 let refusal = Refusal::Unavailable { reason: error.reason.clone() };
@@ -89,8 +89,8 @@ impl Gateway {
         };
         // The era is found out while the client still starts.
         let early = tokio::spawn({
-            let server = server.clone();
-            async move { server.plan(Era::Modern).await }
+            let (server, caller) = (server.clone(), pipe.caller.clone());
+            async move { server.plan(Era::Modern, &caller).await }
         });
         pipe.read_in(read).await;
         early.abort();
@@ -167,7 +167,7 @@ impl Pipe {
         // Finding out may take as long as a server may take to start.
         let plan = tokio::select! {
             biased;
-            plan = server.plan(era) => plan,
+            plan = server.plan(era, &self.caller) => plan,
             () = self.ended.cancelled() => return Err(Refusal::Cancelled),
             () = gateway.stop().cancelled() => return Err(Refusal::stopping()),
         };
@@ -179,7 +179,7 @@ impl Pipe {
                 match other.clone().filter(|other| matches!(other.bridge, Bridge::None)) {
                     Some(session) => session,
                     None => {
-                        let link = match server.own_link(gateway.entropy()).await {
+                        let link = match server.own_link(&self.caller, gateway.entropy()).await {
                             Ok(link) => link,
                             Err(error) => return Ok(unreachable(error)),
                         };

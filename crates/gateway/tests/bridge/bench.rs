@@ -78,6 +78,7 @@ impl Bench {
             keys: Keys { payload: key.clone(), version: key.clone(), secret: key.clone() },
             clock,
             entropy,
+            credentials: cairn_credentials::Credentials::default(),
             metrics: Metrics::default(),
             witness: Arc::new(NoWitness),
         };

@@ -4,7 +4,7 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, header::AUTHORIZATION};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -63,6 +63,22 @@ impl HttpClient {
 
     /// The same, but for the waiting.
     pub(crate) async fn send_now(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        target: &Arc<HttpTarget>,
+    ) -> Result<Response<Incoming>, LinkError> {
+        let authorization = target.authorization();
+        if let Some(authorization) = &authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
+        let answered = self.request(request, target).await?;
+        if let Some(authorize) = &target.authorize {
+            authorize.answered(authorization.as_ref(), answered.status(), answered.headers());
+        }
+        Ok(answered)
+    }
+
+    async fn request(
         &self,
         request: Request<Full<Bytes>>,
         target: &Arc<HttpTarget>,

@@ -4,6 +4,7 @@
 //! [`HttpClient`], which sends a request at most once: it repeats nothing, on no connection, and follows no redirect. A server that refuses
 //! connections is waited for ([`Patience`]): nothing was sent to it yet.
 
+mod authorize;
 mod body;
 mod client;
 mod patience;
@@ -11,6 +12,7 @@ mod sse_link;
 mod streamable;
 mod target;
 
+pub use authorize::Authorize;
 pub use client::HttpClient;
 pub use patience::Patience;
 pub use sse_link::SseLink;

@@ -52,10 +52,21 @@ impl SseLink {
     pub async fn connect(client: HttpClient, target: Arc<HttpTarget>, limits: Limits) -> Result<Self, LinkError> {
         let waited_ms = u64::try_from(limits.connect_wait_max.as_millis()).unwrap_or(u64::MAX);
         let mut patience = Patience::new(limits.connect_wait_max);
+        target.ready().await;
+        let mut before = target.authorization();
         let (events, endpoint) = loop {
             let timed = tokio::time::timeout(limits.connect_wait_max, open(&client, &target, &limits)).await;
             let opened = timed.map_err(|_| LinkFault::TimedOut { waited_ms }).and_then(|opened| opened);
             match opened.map_err(LinkError::not_sent) {
+                // Opening a stream changes nothing, so it can be asked for again where there is another token now.
+                Err(error) if matches!(error.cause(), LinkFault::Status { status: 401 }) => {
+                    target.ready().await;
+                    let now = target.authorization();
+                    if now.is_none() || now == before {
+                        return Err(error);
+                    }
+                    before = now;
+                }
                 Err(error) => patience.again(error).await?,
                 Ok(opened) => break opened,
             }
@@ -176,9 +187,23 @@ impl Link for SseLink {
     async fn forward(&self, prepared: Prepared) -> Result<Exchange, LinkError> {
         let frames = self.router.register(&prepared)?;
         let wire = prepared.route.wire_id.expect("a registered call has an id on the wire");
-        if let Err(error) = self.sender.post(prepared.bytes, prepared.headers).await {
-            self.router.unregister(&wire);
-            return Err(error);
+        match self.sender.post(prepared.bytes, prepared.headers).await {
+            Ok(()) => {}
+            // Whoever is not let in has done nothing there: an answer, not a loss.
+            Err(LinkError::Lost { cause: LinkFault::Status { status: status @ (401 | 403) }, .. }) => {
+                self.router.unregister(&wire);
+                return Ok(Exchange {
+                    status,
+                    session_id: None,
+                    headers: HeaderMap::new(),
+                    content: Content::Empty,
+                    canceller: Canceller::none(),
+                });
+            }
+            Err(error) => {
+                self.router.unregister(&wire);
+                return Err(error);
+            }
         }
         let sender = self.sender.clone();
         let canceller = Canceller::new(move |reason| {
@@ -196,6 +221,7 @@ impl Link for SseLink {
         if let Some(ended) = self.router.ended() {
             return Err(ended);
         }
+        self.sender.target.ready().await;
         self.sender.post(bytes, passed(given)).await
     }
 

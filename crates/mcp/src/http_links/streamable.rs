@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE},
 };
 use http_body_util::Full;
@@ -182,6 +182,7 @@ impl Link for HttpLink {
             return Err(unfit("a request is forwarded, not notified, because it has an answer"));
         }
         let mirrored = headers::compute(message, &[]).map_err(|fault| unfit(&fault.to_string()))?;
+        self.target.ready().await;
         let response = self.post(message.bytes().clone(), self.headers(given, &mirrored)?).await?;
         let status = response.status();
         if status.is_success() {
@@ -203,10 +204,17 @@ impl Link for HttpLink {
             let id = HeaderValue::from_str(id).map_err(|_| unfit("Last-Event-ID is no header value"))?;
             headers.insert(LAST_EVENT, id);
         }
-        let response = self
-            .client
-            .send(self.request(Method::GET, headers, Bytes::new()), &self.target, self.connect_wait_max)
-            .await?;
+        self.target.ready().await;
+        let before = self.target.authorization();
+        let request = self.request(Method::GET, headers, Bytes::new());
+        let mut response = self.client.send(request.clone(), &self.target, self.connect_wait_max).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // Opening a stream changes nothing, so it can be asked for again where there is another token now.
+            self.target.ready().await;
+            if self.target.authorization() != before {
+                response = self.client.send(request, &self.target, self.connect_wait_max).await?;
+            }
+        }
         self.exchange(response, None).await
     }
 

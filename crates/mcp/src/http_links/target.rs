@@ -1,15 +1,19 @@
 //! Where an HTTP server is, and what is sent to it with every request. Made from the configuration. Must never show a
 //! header's value or a URL's query: either may be a secret.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::Authorize;
 
 /// An HTTP server.
 #[derive(Clone)]
 pub struct HttpTarget {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
+    /// Gives the `Authorization` header of each request, in place of a configured one.
+    pub(crate) authorize: Option<Arc<dyn Authorize>>,
 }
 
 /// Why an address or a header cannot be used.
@@ -54,7 +58,25 @@ impl HttpTarget {
             value.set_sensitive(true);
             map.append(key, value);
         }
-        Ok(Self { uri, headers: map })
+        Ok(Self { uri, headers: map, authorize: None })
+    }
+
+    /// The same server, to which whoever uses this proves itself so.
+    #[must_use]
+    pub fn authorized_by(&self, authorize: Arc<dyn Authorize>) -> Self {
+        Self { authorize: Some(authorize), ..self.clone() }
+    }
+
+    /// Waits for what is to be proven with, where anything is.
+    pub(crate) async fn ready(&self) {
+        if let Some(authorize) = &self.authorize {
+            authorize.ready().await;
+        }
+    }
+
+    /// What is proven with now.
+    pub(crate) fn authorization(&self) -> Option<HeaderValue> {
+        self.authorize.as_ref()?.authorization()
     }
 
     /// Scheme, host and port: what may stand in a message.
