@@ -643,7 +643,9 @@ mod tests {
         };
         let configs: Vec<_> = blocks.map(read).collect();
         let config = configs.first().expect("the document shows a configuration");
-        assert_eq!(config.server_specs().expect("its servers are right").len(), 2);
+        assert_eq!(config.server_specs().expect("its servers are right").len(), 3);
+        assert_eq!(config.auth().expect("and how Cairn proves itself to them").len(), 1);
+        let document = format!("{document}{}", include_str!("../../../docs/upstreams.md"));
         let limits = format!("{:?}", config.limits().expect("limits"));
         assert_eq!(limits, format!("{:?}", Limits::default()), "what it calls defaults");
         let mut seen = 0;
@@ -661,7 +663,9 @@ mod tests {
             "[store]",
             "[catalogue]",
             "[freshness]",
+            "[credentials]",
             "[servers.x]\ncommand = \"y\"",
+            "[servers.x.auth]\nkind = \"oauth\"",
         ] {
             // An unknown key makes the reader say which ones it knows.
             let error =
