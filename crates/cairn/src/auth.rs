@@ -6,7 +6,7 @@
 use anyhow::{Context, bail};
 use cairn_credentials::{
     Secret,
-    options::{AuthOptions, Client, ClientProof, ClientSecretWay, Kind, Subject},
+    options::{AuthOptions, Client, ClientProof, ClientSecretWay, Exchanged, Kind, Subject},
 };
 use serde::Deserialize;
 use url::Url;
@@ -91,7 +91,7 @@ impl AuthSection {
             KindName::TokenExchange => Kind::TokenExchange {
                 client: self.client()?,
                 audience: self.audience.clone(),
-                subject: self.subject(ACCESS_TOKEN)?,
+                subject: self.exchanged(ACCESS_TOKEN)?,
             },
             KindName::JwtBearer => Kind::JwtBearer {
                 client: self.client()?,
@@ -108,7 +108,7 @@ impl AuthSection {
                     client: self.client()?,
                     provider: address("provider_token_endpoint", Some(provider))?.expect("one was given"),
                     provider_client: Client { id, proof },
-                    subject: self.subject(ID_TOKEN)?,
+                    subject: self.exchanged(ID_TOKEN)?,
                 }
             }
         };
@@ -145,11 +145,13 @@ impl AuthSection {
         Ok(Client { id, proof })
     }
 
-    /// What is exchanged in place of the caller's token.
-    fn subject(&self, default_type: &str) -> anyhow::Result<Option<Subject>> {
-        let token_type = self.subject_token_type.clone().unwrap_or_else(|| default_type.to_owned());
-        let token = self.subject_token.as_deref().map(secret).transpose()?;
-        Ok(token.map(|token| Subject { token, token_type }))
+    /// What is exchanged: `subject_token`, else the token that a caller came in with, which is an access token.
+    fn exchanged(&self, given_type: &str) -> anyhow::Result<Exchanged> {
+        let token_type = |default: &str| self.subject_token_type.clone().unwrap_or_else(|| default.to_owned());
+        Ok(match self.subject_token.as_deref() {
+            Some(token) => Exchanged::Given(Subject { token: secret(token)?, token_type: token_type(given_type) }),
+            None => Exchanged::Callers { token_type: token_type(ACCESS_TOKEN) },
+        })
     }
 
     /// A setting without effect is a mistake.
@@ -215,6 +217,7 @@ mod tests {
             ("kind = \"oauth\"\nclient_metadata_url = \"http://a/b\"", "begins with https://"),
             ("kind = \"oauth\"\nredirect_uri = \"https://a/b\"", "ends with /oauth/callback"),
             ("kind = \"oauth\"\nscopes = [\"a b\"]", "is no scope"),
+            ("kind = \"token_exchange\"\nclient_id = \"a\"", "name it with token_endpoint or issuer"),
             ("kind = \"oauth\"\nissuer = \"as.example\"", "issuer is no URL"),
             ("kind = \"bearer\"\ntoken = \"${CAIRN_TEST_NOT_SET}\"", "CAIRN_TEST_NOT_SET is not set"),
         ] {
@@ -222,7 +225,9 @@ mod tests {
             assert!(error.contains(words), "{text}: {error}");
         }
         assert!(read("kind = \"oauth\"").is_ok());
-        assert!(read("kind = \"token_exchange\"\nclient_id = \"a\"\nclient_secret = \"s3cret\"").is_ok());
+        let exchange = "kind = \"token_exchange\"\nclient_id = \"a\"\nclient_secret = \"s3cret\"";
+        assert!(read(&format!("{exchange}\nissuer = \"https://as.example\"")).is_ok());
+        assert!(read(&format!("{exchange}\nsubject_token = \"b\"")).is_ok());
     }
 
     #[test]

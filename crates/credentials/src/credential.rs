@@ -11,7 +11,12 @@
 //! A renewal runs in a task of its own: a client that goes away must not cut it off between the authorization server's
 //! answer and its safekeeping, because refresh tokens are good for one time.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use parking_lot::Mutex;
@@ -19,12 +24,12 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
-    Callback, CredentialError, Environment, Hosts, Login, LoginState, OptionsError,
+    Callback, CallerToken, CredentialError, Environment, Hosts, Login, LoginState, OptionsError,
     challenge::Challenge,
     grant::Grants,
     guarded::GuardedClient,
     login::Logins,
-    options::{AuthOptions, Kind, Subject},
+    options::{AuthOptions, Kind},
     person::{Ground, Kept, Person},
     sealed::Sealed,
     sources::{Discovery, Source, Wanted},
@@ -41,17 +46,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// On whose behalf a token is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Asker {
-    /// Tenant and principal, where each has a token of its own.
+    /// Tenant, principal and agent, where each has a token of its own.
     pub principal: Option<String>,
-    /// What can be exchanged for it.
-    pub(crate) subject: Option<Subject>,
 }
 
 impl Asker {
-    /// A principal; `subject` is its validated token, where it brought one.
+    /// A principal: one text for one of them.
     #[must_use]
-    pub const fn new(principal: String, subject: Option<Subject>) -> Self {
-        Self { principal: Some(principal), subject }
+    pub const fn new(principal: String) -> Self {
+        Self { principal: Some(principal) }
     }
 }
 
@@ -94,6 +97,12 @@ struct Held {
     refused: Option<Challenge>,
     failed: Option<Failure>,
     failures: u32,
+    /// The token that the caller came in with last, as long as its call or its session holds it.
+    brought: Weak<CallerToken>,
+    /// Which one that was.
+    fingerprint: Option<[u8; 32]>,
+    /// What it was granted, and so what `token` was exchanged for.
+    granted: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -108,6 +117,13 @@ impl fmt::Debug for Credential {
     }
 }
 
+impl Slot {
+    /// The least is the first to go: callers who are here stay before those who are gone.
+    fn age(&self) -> (bool, Instant) {
+        (self.held.lock().brought.strong_count() > 0, self.used)
+    }
+}
+
 impl Held {
     fn usable(&self) -> Option<&Arc<Token>> {
         self.token.as_ref().filter(|token| self.refused.is_none() && token.worth() != Worth::Spent)
@@ -117,6 +133,28 @@ impl Held {
         let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
         self.failures = self.failures.saturating_add(1);
         self.failed = Some(Failure { error, until: Instant::now() + pause });
+    }
+
+    /// The caller came in with this token.
+    fn bring(&mut self, brought: &Arc<CallerToken>) {
+        let refused = |failure: &Failure| matches!(failure.error, CredentialError::Refused { .. });
+        if self.fingerprint.replace(brought.fingerprint()) != Some(brought.fingerprint()) {
+            // What another token was refused for says nothing of this one.
+            self.failed.take_if(|failure| refused(failure));
+        }
+        if self.granted != brought.scopes() {
+            // Nobody reaches farther, or less far, by what another token was exchanged for.
+            self.token = None;
+            self.refused = None;
+            self.granted = brought.scopes().to_vec();
+        }
+        self.brought = Arc::downgrade(brought);
+    }
+
+    /// Whether anything here may be needed again.
+    fn is_needed(&self) -> bool {
+        let pauses = self.failed.as_ref().is_some_and(|failure| failure.until > Instant::now());
+        self.usable().is_some() || self.brought.strong_count() > 0 || pauses
     }
 
     fn set(&mut self, token: Token) {
@@ -162,6 +200,27 @@ impl Credential {
         Ok(Self(Arc::new(Inner { server: server.to_owned(), url, source, slots: Mutex::default() })))
     }
 
+    /// Whether a caller's own token is exchanged for the server's.
+    #[must_use]
+    pub fn wants_callers(&self) -> bool {
+        self.0.source.is_per_principal()
+    }
+
+    /// The asker came in with this token, which is verified. It can be exchanged as long as somebody else holds it.
+    pub fn bring(&self, asker: &Asker, brought: &Arc<CallerToken>) {
+        if self.wants_callers() {
+            self.slot(asker).held.lock().bring(brought);
+        }
+    }
+
+    /// Forgets the tokens of callers that have ended.
+    pub fn tend(&self) {
+        if self.wants_callers() {
+            // One that a call looks at right now is held by it, too.
+            self.0.slots.lock().retain(|_, slot| Arc::strong_count(&slot.held) > 1 || slot.held.lock().is_needed());
+        }
+    }
+
     /// Sees to it that the next request of this asker carries a token that is good as far as anybody knows. Waits where
     /// one must be got first.
     ///
@@ -180,8 +239,8 @@ impl Credential {
             Worth::Good => Ok(()),
             Worth::Soon => {
                 if let Ok(alone) = slot.renewing.clone().try_lock_owned() {
-                    let (credential, slot, asker) = (self.clone(), slot.clone(), asker.clone());
-                    tokio::spawn(async move { credential.renew(&slot, &asker, alone).await });
+                    let (credential, slot) = (self.clone(), slot.clone());
+                    tokio::spawn(async move { credential.renew(&slot, alone).await });
                 }
                 Ok(())
             }
@@ -190,31 +249,30 @@ impl Credential {
                 if slot.held.lock().usable().is_some() {
                     return Ok(()); // whoever was here before has seen to it
                 }
-                let (credential, slot, asker) = (self.clone(), slot.clone(), asker.clone());
-                let renewing = tokio::spawn(async move { credential.renew(&slot, &asker, alone).await });
+                let (credential, slot) = (self.clone(), slot.clone());
+                let renewing = tokio::spawn(async move { credential.renew(&slot, alone).await });
                 renewing.await.unwrap_or_else(|_| Err(CredentialError::unavailable("the renewal was cut off")))
             }
         }
     }
 
     /// Asks the source, unless it failed a moment ago.
-    async fn renew(
-        &self,
-        slot: &Slot,
-        asker: &Asker,
-        _alone: tokio::sync::OwnedMutexGuard<()>,
-    ) -> Result<(), CredentialError> {
-        let (refused, scopes) = {
+    async fn renew(&self, slot: &Slot, _alone: tokio::sync::OwnedMutexGuard<()>) -> Result<(), CredentialError> {
+        let (refused, scopes, caller, granted) = {
             let held = slot.held.lock();
             if let Some(failure) = held.failed.as_ref().filter(|failure| failure.until > Instant::now()) {
                 return Err(failure.error.clone());
             }
             let scopes = held.token.as_ref().map(|token| token.scopes.clone()).unwrap_or_default();
-            (held.refused.clone().filter(|_| held.token.is_some()), scopes)
+            let refused = held.refused.clone().filter(|_| held.token.is_some());
+            (refused, scopes, held.brought.upgrade(), held.granted.clone())
         };
-        let wanted = Wanted { asker, refused: refused.as_ref(), scopes: &scopes };
+        let wanted = Wanted { caller: caller.as_deref(), refused: refused.as_ref(), scopes: &scopes };
         let obtained = self.0.source.obtain(&wanted).await;
         let mut held = slot.held.lock();
+        if held.granted != granted {
+            return Err(CredentialError::unavailable("the caller came in with another token meanwhile: call again"));
+        }
         match obtained {
             // The same one again is not shown again at once; after the pause the server may have come to its senses.
             Ok(token)
@@ -375,7 +433,7 @@ impl Credential {
             return slot.clone();
         }
         if slots.len() >= PRINCIPALS_MAX
-            && let Some(oldest) = slots.iter().min_by_key(|(_, slot)| slot.used).map(|(key, _)| key.clone())
+            && let Some(oldest) = slots.iter().min_by_key(|(_, slot)| slot.age()).map(|(key, _)| key.clone())
         {
             slots.remove(&oldest);
         }

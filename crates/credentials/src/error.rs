@@ -17,7 +17,9 @@ pub enum CredentialError {
         server: String,
     },
     /// The caller has nothing that could be exchanged.
-    #[error("the caller brought no token that could be exchanged for one of this server")]
+    #[error(
+        "the caller brought no token that could be exchanged for one of this server: come in with a token of an issuer in [identity.issuers], over HTTP; API keys, certificates and the local user have none"
+    )]
     NoSubject,
     /// The token endpoint, or the server, refused what Cairn showed.
     #[error("{by} refused Cairn's credential ({code}): check servers.<name>.auth and what is registered there")]

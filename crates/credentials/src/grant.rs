@@ -79,6 +79,11 @@ impl Granted {
         Token::new(&self.access_token, self.expires_in.map(Duration::from_secs), scopes)
     }
 
+    /// The same, that lives so long where the answer does not say.
+    pub(crate) fn living_if_unsaid(self, life: Duration) -> Self {
+        Self { expires_in: self.expires_in.or(Some(life.as_secs())), ..self }
+    }
+
     /// The token as something that is exchanged further, if it is of that type.
     pub(crate) fn into_subject(self, wanted_type: &str) -> Result<String, CredentialError> {
         match self.issued_token_type.as_deref() {

@@ -7,11 +7,12 @@
 //! provider of one's company (`sources/`). The OAuth client underneath is `rmcp`'s; it speaks through [`guarded`], which
 //! alone opens connections, within bounds, and only to addresses that the server's configuration lets it reach.
 //!
-//! Must never pass a client's own token to an upstream, and never show a token or a secret: not in an error, an event, a
+//! Must never pass a client's own token to an upstream (it may be shown to a configured token endpoint, in exchange), and never show a token or a secret: not in an error, an event, a
 //! log line or `Debug`. What a server or an authorization server says of a failure is read, never repeated.
 
 mod address;
 mod assertion;
+mod caller;
 mod challenge;
 mod credential;
 mod error;
@@ -28,6 +29,7 @@ mod sources;
 mod token;
 
 pub use address::Hosts;
+pub use caller::CallerToken;
 pub use credential::{Asker, Credential, Standing};
 pub use error::{CredentialError, OptionsError};
 pub use login::{Callback, Login, LoginState};

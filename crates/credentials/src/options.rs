@@ -50,8 +50,8 @@ pub enum Kind {
         client: Client,
         /// `audience` of the exchange.
         audience: Option<String>,
-        /// What is exchanged in place of the caller's token.
-        subject: Option<Subject>,
+        /// What is exchanged.
+        subject: Exchanged,
     },
     /// A statement of a workload's identity is the grant (RFC 7523 section 2.1).
     JwtBearer {
@@ -68,8 +68,20 @@ pub enum Kind {
         provider: Url,
         /// The client at the identity provider.
         provider_client: Client,
-        /// What is shown there in place of the caller's token.
-        subject: Option<Subject>,
+        /// What is shown there.
+        subject: Exchanged,
+    },
+}
+
+/// What is exchanged for a token of the server.
+#[derive(Clone, Debug)]
+pub enum Exchanged {
+    /// A token of the configuration, whoever calls.
+    Given(Subject),
+    /// The token that the caller came in with.
+    Callers {
+        /// Its type, such as `urn:ietf:params:oauth:token-type:access_token`.
+        token_type: String,
     },
 }
 
@@ -147,6 +159,14 @@ impl AuthOptions {
             }
             Kind::Oauth { redirect_uri: Some(url), .. } if !url.path().ends_with("/oauth/callback") => {
                 wrong("redirect_uri ends with /oauth/callback: the gateway takes the browser there and nowhere else")
+            }
+            Kind::TokenExchange { subject: Exchanged::Callers { .. }, .. }
+                if self.issuer.is_none() && self.token_endpoint.is_none() =>
+            {
+                // Else the server's metadata would choose who is shown the caller's token.
+                wrong(
+                    "kind = \"token_exchange\" shows the caller's token to a token endpoint: name it with token_endpoint or issuer, or give subject_token",
+                )
             }
             Kind::ClientCredentials { client: Client { proof: ClientProof::None, .. } } => {
                 wrong("kind = \"client_credentials\" needs client_secret or private_key")

@@ -59,6 +59,11 @@ impl Credentials {
         self.0.iter().map(|(name, credential)| (name.as_str(), credential))
     }
 
+    /// Forgets the tokens of callers that have ended.
+    pub fn tend(&self) {
+        self.0.values().for_each(Credential::tend);
+    }
+
     /// Finishes the login that a browser came back from; gives the server's name. The exchange runs to its end even where
     /// the browser does not wait.
     ///

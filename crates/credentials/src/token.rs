@@ -82,6 +82,12 @@ impl Token {
         Self { expires: Some(Instant::now() + left), ..self }
     }
 
+    /// Whether it ends by then.
+    #[cfg(test)]
+    pub(crate) fn lives_at_most(&self, life: Duration) -> bool {
+        self.expires.is_some_and(|expires| expires <= Instant::now() + life)
+    }
+
     /// How good it is now. A short life leaves a margin of its own, so that it is not renewed on every call.
     pub(crate) fn worth(&self) -> Worth {
         let (Some(expires), Some(life)) = (self.expires, self.life) else { return Worth::Good };

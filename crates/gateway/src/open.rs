@@ -290,6 +290,7 @@ impl Gateway {
             for server in self.servers() {
                 server.bridges.end_idle(self.clock().now(), self.limits().session_idle_max).await;
             }
+            self.credentials().tend();
         }
     }
 }

@@ -3,13 +3,18 @@
 //!
 //! A server that answers 401, or 403 with a challenge for more scopes, has not applied the request. So Cairn may get
 //! another token and play the request again: as a call of its own, with its own decision, intent and outcome, a bounded
-//! number of times. Must never pass on a client's own token.
+//! number of times.
+//!
+//! Where a server's token is exchanged for the caller's, that one is noted as each request comes in, and held by its session
+//! alone: with the session it is gone. Must never pass on a client's own token.
 
 use std::sync::Arc;
 
 use cairn_contract::Direction;
-use cairn_credentials::{Asker, Credential, CredentialError, Proof};
+use cairn_credentials::{Asker, CallerToken, Credential, CredentialError, Proof};
+use cairn_identity::{Credential as Shown, Identity};
 use cairn_mcp::HttpTarget;
+use http::HeaderMap;
 
 use crate::{
     Gateway, Refusal,
@@ -25,9 +30,9 @@ use crate::{
 const AGAIN_MAX: u8 = 2;
 
 impl Caller {
-    /// This caller, to the credential of a server. Its own token comes in here, to be exchanged, once a door validates one.
+    /// This caller, to the credential of a server.
     pub(crate) fn asker(&self) -> Asker {
-        Asker::new(self.text(), None)
+        Asker::new(self.text())
     }
 }
 
@@ -47,6 +52,19 @@ pub(crate) fn target(target: &Arc<HttpTarget>, credential: Option<&Credential>, 
 }
 
 impl Server {
+    /// Notes the token that somebody came in with, where it is exchanged for one of this server: verified, and of an issuer.
+    /// It can be used as long as what is given back is held.
+    pub(crate) fn bring(&self, who: &Identity, head: &HeaderMap) -> Option<Arc<CallerToken>> {
+        let credential = self.credential.as_ref().filter(|credential| credential.wants_callers())?;
+        if who.credential != Shown::Token {
+            return None; // an API key is Cairn's own affair
+        }
+        let token = cairn_identity::shown_token(head)?;
+        let brought = Arc::new(CallerToken::new(token, who.scopes.as_deref().unwrap_or_default()));
+        credential.bring(&Caller::from(who).asker(), &brought);
+        Some(brought)
+    }
+
     /// Sees to it that what is sent next for this caller carries a token, where the server wants one.
     pub(crate) async fn prove(&self, caller: &Caller) -> Result<(), CredentialError> {
         match &self.credential {

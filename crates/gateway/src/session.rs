@@ -13,6 +13,7 @@ use std::{
 };
 
 use cairn_clock::Timestamp;
+use cairn_credentials::CallerToken;
 use cairn_identity::{Identity, Kind as ActorKind};
 use cairn_mcp::{Frame, Link, RawId};
 use parking_lot::Mutex;
@@ -90,6 +91,8 @@ pub(crate) struct Session {
     pub(crate) asked: Mutex<HashMap<RawId, Asked>>,
     /// Where the answers of a legacy HTTP server find their calls when they come on a resumed stream.
     pub(crate) resumption: Resumption,
+    /// The token of the latest request, where one of the server's is exchanged for it. Must never leave by a link.
+    pub(crate) brought: Mutex<Option<Arc<CallerToken>>>,
     /// A legacy session's place among all, given back when the session is dropped.
     pub(crate) _place: Option<OwnedSemaphorePermit>,
     /// Messages that belong to no request: the pipe's output, or the legacy GET stream.
@@ -157,6 +160,7 @@ impl Session {
             in_flight: Mutex::default(),
             asked: Mutex::default(),
             resumption: Resumption::default(),
+            brought: Mutex::default(),
             _place: start.place,
             outward,
             outward_reader: Mutex::new(reader),
@@ -165,6 +169,13 @@ impl Session {
             ended: start.ended,
             bridge: start.bridge,
         })
+    }
+
+    /// Holds the token that a request came with, in place of the one before.
+    pub(crate) fn bring(&self, brought: Option<Arc<CallerToken>>) {
+        if brought.is_some() {
+            *self.brought.lock() = brought;
+        }
     }
 
     /// Notes that the session is in use.

@@ -38,5 +38,5 @@ pub use jws::Algorithm;
 pub use options::{CertificateName, CertificateOptions, IssuerOptions, KeySource, Options, OptionsError};
 pub use rejection::{Reason, Rejection};
 pub use tls::{ServerTls, TlsError, TlsFiles};
-pub use verifier::{Presented, Verifier};
+pub use verifier::{Presented, Verifier, shown_token};
 pub use who::{Credential, Identity, Kind};

@@ -37,6 +37,27 @@ pub struct Presented<'a> {
     pub server: &'a str,
 }
 
+/// The token that `Authorization` shows, good or not: only [`Verifier::identify`] says that, and of whom it is.
+#[must_use]
+pub fn shown_token(headers: &HeaderMap) -> Option<&str> {
+    authorization(headers).ok().flatten().map(|(_, token)| token)
+}
+
+/// The scheme of `Authorization` and what stands after it, where there is one.
+fn authorization(headers: &HeaderMap) -> Result<Option<(&str, &str)>, Reason> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return if headers.contains_key(header::AUTHORIZATION) { Err(Reason::RequestMalformed) } else { Ok(None) };
+    };
+    let text = value.to_str().map_err(|_| Reason::RequestMalformed)?;
+    let (scheme, rest) = text.split_once(' ').ok_or(Reason::RequestMalformed)?;
+    let token = rest.trim_matches(' ');
+    if token.is_empty() || token.contains([' ', ',']) {
+        return Err(Reason::RequestMalformed);
+    }
+    Ok(Some((scheme, token)))
+}
+
 /// Says who sends requests.
 #[derive(Debug)]
 pub struct Verifier {
@@ -98,18 +119,10 @@ impl Verifier {
         if self.is_local_only() {
             return self.local(presented.peer);
         }
-        let mut authorizations = presented.headers.get_all(header::AUTHORIZATION).iter();
-        match (authorizations.next(), authorizations.next()) {
-            (None, _) => self.by_connection(presented),
-            (Some(_), Some(_)) => Err(Rejection::new(Reason::RequestMalformed, Credential::None)),
-            (Some(value), None) => {
-                let malformed = || Rejection::new(Reason::RequestMalformed, Credential::None);
-                let text = value.to_str().map_err(|_| malformed())?;
-                let (scheme, rest) = text.split_once(' ').ok_or_else(malformed)?;
-                let token = rest.trim_matches(' ');
-                if token.is_empty() || token.contains([' ', ',']) {
-                    return Err(malformed());
-                }
+        let shown = authorization(presented.headers).map_err(|reason| Rejection::new(reason, Credential::None))?;
+        match shown {
+            None => self.by_connection(presented),
+            Some((scheme, token)) => {
                 let as_dpop = scheme.eq_ignore_ascii_case("dpop");
                 if !as_dpop && !scheme.eq_ignore_ascii_case("bearer") {
                     return Err(Rejection::new(Reason::SchemeUnknown, Credential::None));

@@ -132,9 +132,12 @@ async fn token(
     let mut said = json!({
         "access_token": format!("t0ken-{count}"),
         "token_type": "Bearer",
-        "expires_in": provider.life_seconds.load(Ordering::SeqCst),
         "scope": form.get("scope").cloned().unwrap_or_else(|| "read".to_owned()),
     });
+    // Without a number that can be said it says nothing.
+    if let Ok(life) = u32::try_from(provider.life_seconds.load(Ordering::SeqCst)) {
+        said["expires_in"] = json!(life);
+    }
     if form.get("grant_type").is_some_and(|grant| grant == "authorization_code" || grant == "refresh_token") {
         let fresh = format!("r3fresh-{count}");
         *provider.refresh_token.lock() = Some(fresh.clone());

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Credentials, SealKey, Secret,
-    options::{Client, ClientProof},
+    options::{Client, ClientProof, Exchanged, Subject},
 };
 
 fn client(secret: Secret) -> Client {
@@ -48,6 +48,24 @@ fn credentials(provider: &Provider, options: AuthOptions, folder: Option<&Path>)
 
 fn credential(provider: &Provider, kind: Kind) -> Credential {
     credentials(provider, options(kind), None).of("web").expect("it is there").clone()
+}
+
+/// A server whose token is exchanged for its callers'.
+fn exchanging(provider: &Provider) -> Credential {
+    let token_type = "urn:ietf:params:oauth:token-type:access_token".to_owned();
+    let subject = Exchanged::Callers { token_type };
+    let kind = Kind::TokenExchange { client: client(Secret::fixed("s")), audience: Some("web".to_owned()), subject };
+    let token_endpoint = Some(Url::parse(&provider.url("/token")).expect("a URL"));
+    let all = credentials(provider, AuthOptions { token_endpoint, ..options(kind) }, None);
+    all.of("web").expect("it is there").clone()
+}
+
+/// Somebody comes in with a token; it is there as long as what is given back is.
+fn comes_in(credential: &Credential, name: &str, token: &str, scopes: &[&str]) -> (Asker, Arc<CallerToken>) {
+    let scopes: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
+    let (asker, brought) = (Asker::new(name.to_owned()), Arc::new(CallerToken::new(token, &scopes)));
+    credential.bring(&asker, &brought);
+    (asker, brought)
 }
 
 fn shown(credential: &Credential, asker: &Asker) -> Option<String> {
@@ -194,8 +212,11 @@ async fn nothing_that_an_authorization_server_says_comes_out() {
     let provider = Provider::start().await;
     provider.echoes.store(true, Ordering::SeqCst);
     let subject = Subject { token: Secret::fixed("subj3ct"), token_type: "urn:t".to_owned() };
-    let exchange =
-        Kind::TokenExchange { client: client(Secret::fixed("s3cret")), audience: None, subject: Some(subject) };
+    let exchange = Kind::TokenExchange {
+        client: client(Secret::fixed("s3cret")),
+        audience: None,
+        subject: Exchanged::Given(subject),
+    };
     for kind in [machine(), exchange] {
         let credential = credential(&provider, kind);
         let error = credential.ready(&anybody()).await.expect_err("it refuses");
@@ -230,15 +251,9 @@ async fn an_authorization_server_that_names_another_issuer_is_not_used() {
 #[tokio::test]
 async fn each_principal_has_a_token_of_its_own_and_its_own_token_goes_to_the_token_endpoint_only() {
     let provider = Provider::start().await;
-    let kind =
-        Kind::TokenExchange { client: client(Secret::fixed("s")), audience: Some("web".to_owned()), subject: None };
-    let credential = credential(&provider, kind);
-    let of = |name: &str| {
-        let token = Secret::fixed(&format!("inbound-of-{name}"));
-        let token_type = "urn:ietf:params:oauth:token-type:access_token".to_owned();
-        Asker::new(name.to_owned(), Some(Subject { token, token_type }))
-    };
-    let (ann, bob) = (of("ann"), of("bob"));
+    let credential = exchanging(&provider);
+    let (ann, _hers) = comes_in(&credential, "ann", "inbound-of-ann", &[]);
+    let (bob, _his) = comes_in(&credential, "bob", "inbound-of-bob", &[]);
     credential.ready(&ann).await.expect("a token");
     credential.ready(&bob).await.expect("a token");
     credential.ready(&ann).await.expect("she has one");
@@ -250,20 +265,100 @@ async fn each_principal_has_a_token_of_its_own_and_its_own_token_goes_to_the_tok
         ["inbound-of-ann", "inbound-of-bob"]
     );
     assert_eq!(asked[0]["audience"], "web");
-    let nobody = Asker::new("eve".to_owned(), None);
+    let nobody = Asker::new("eve".to_owned());
     assert_eq!(credential.ready(&nobody).await, Err(CredentialError::NoSubject));
     assert_eq!(credential.header(&nobody), None, "and gets nobody else's");
 }
 
 #[tokio::test]
-async fn principals_are_bounded() {
+async fn a_callers_token_is_known_as_long_as_its_call_or_session_lives_and_no_longer() {
     let provider = Provider::start().await;
-    let kind = Kind::TokenExchange { client: client(Secret::fixed("s")), audience: None, subject: None };
-    let credential = credential(&provider, kind);
+    let credential = exchanging(&provider);
+    let (ann, hers) = comes_in(&credential, "ann", "inbound-of-ann", &[]);
+    credential.ready(&ann).await.expect("a token");
+    drop(hers);
+    credential.tend();
+    credential.ready(&ann).await.expect("what it was exchanged for is good for its own time");
+    says(&credential, &ann, 200, "none");
+    says(&credential, &ann, 401, "Bearer");
+    assert_eq!(credential.ready(&ann).await, Err(CredentialError::NoSubject), "another needs her to be here");
+    assert_eq!(provider.asked().len(), 1);
+    credential.tend();
+    assert_eq!(credential.0.slots.lock().len(), 0, "nothing of whoever is gone is kept");
+    let (ann, hers) = comes_in(&credential, "ann", "inbound-of-ann", &[]);
+    credential.ready(&ann).await.expect("she is back");
+    assert!(!format!("{credential:?} {hers:?} {ann:?}").contains("inbound-of"));
+}
+
+#[tokio::test]
+async fn what_an_exchange_gave_ends_even_where_nobody_says_when() {
+    let provider = Provider::start().await;
+    provider.life_seconds.store(usize::MAX, Ordering::SeqCst);
+    let credential = exchanging(&provider);
+    let (ann, hers) = comes_in(&credential, "ann", "inbound-of-ann", &[]);
+    credential.ready(&ann).await.expect("a token");
+    let slot = credential.slot(&ann);
+    let token = slot.held.lock().token.take().expect("a token");
+    let token = Arc::into_inner(token).expect("nobody else has it");
+    assert!(token.lives_at_most(Duration::from_secs(300)), "it looks at the caller again every few minutes");
+    slot.held.lock().token = Some(Arc::new(token.ending_in(Duration::ZERO)));
+    drop((slot, hers));
+    credential.tend();
+    assert_eq!(credential.0.slots.lock().len(), 0);
+}
+
+#[tokio::test]
+async fn a_token_of_another_reach_is_exchanged_anew() {
+    let provider = Provider::start().await;
+    let credential = exchanging(&provider);
+    let (ann, _one) = comes_in(&credential, "ann", "inbound-1", &["read", "write"]);
+    credential.ready(&ann).await.expect("a token");
+    let (_, _same) = comes_in(&credential, "ann", "inbound-2", &["write", "read"]);
+    credential.ready(&ann).await.expect("a token");
+    assert_eq!(provider.asked().len(), 1, "a token that was renewed reaches as far as the one before");
+    let (_, _less) = comes_in(&credential, "ann", "inbound-3", &["read"]);
+    assert_eq!(shown(&credential, &ann), None, "what was exchanged for more is not used for less");
+    credential.ready(&ann).await.expect("a token");
+    assert_eq!(provider.asked()[1]["subject_token"], "inbound-3");
+}
+
+#[tokio::test]
+async fn a_refused_exchange_is_not_repeated_with_the_same_token_but_with_another() {
+    let provider = Provider::start().await;
+    let credential = exchanging(&provider);
+    provider.echoes.store(true, Ordering::SeqCst);
+    let (ann, _one) = comes_in(&credential, "ann", "inbound-1", &[]);
+    for _ in 0..3 {
+        let (_, _again) = comes_in(&credential, "ann", "inbound-1", &[]);
+        let error = credential.ready(&ann).await.expect_err("it refuses");
+        assert!(matches!(error, CredentialError::Refused { .. }) && !error.to_string().contains("inbound"), "{error}");
+    }
+    assert_eq!(provider.asked().len(), 1);
+    provider.echoes.store(false, Ordering::SeqCst);
+    let (_, _other) = comes_in(&credential, "ann", "inbound-2", &[]);
+    credential.ready(&ann).await.expect("this one is good");
+}
+
+#[tokio::test]
+async fn no_server_chooses_who_is_shown_a_callers_token() {
+    let provider = Provider::start().await;
+    let subject = Exchanged::Callers { token_type: "t".to_owned() };
+    let kind = Kind::TokenExchange { client: client(Secret::fixed("s")), audience: None, subject };
+    let url = provider.url("/mcp");
+    let error = Credentials::new([("web", url.as_str(), options(kind))], &environment(None)).expect_err("refused");
+    assert!(error.to_string().contains("token_endpoint or issuer"), "{error}");
+}
+
+#[tokio::test]
+async fn principals_are_bounded_and_those_who_are_here_stay() {
+    let provider = Provider::start().await;
+    let credential = exchanging(&provider);
+    let (ann, _hers) = comes_in(&credential, "ann", "inbound-of-ann", &[]);
     for count in 0..PRINCIPALS_MAX + 50 {
-        assert!(credential.ready(&Asker::new(format!("p{count}"), None)).await.is_err());
+        assert!(credential.ready(&Asker::new(format!("p{count}"))).await.is_err());
     }
     assert_eq!(credential.0.slots.lock().len(), PRINCIPALS_MAX);
+    credential.ready(&ann).await.expect("hers is still known");
 }
 
 #[tokio::test]
@@ -277,7 +372,7 @@ async fn an_identity_provider_says_yes_and_its_word_is_the_grant() {
         client: client(Secret::fixed("s")),
         provider: Url::parse(&provider.url("/token")).expect("a URL"),
         provider_client: Client { id: "there".to_owned(), proof: ClientProof::None },
-        subject: Some(subject),
+        subject: Exchanged::Given(subject),
     };
     let (credential, nobody) = (credential(&provider, kind), anybody());
     credential.ready(&nobody).await.expect("a token");

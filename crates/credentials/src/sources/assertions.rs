@@ -7,7 +7,7 @@ use super::{Source, Wanted, exchange::subject, with_scopes};
 use crate::{
     CredentialError, Secret,
     grant::Endpoint,
-    options::{Client, Subject},
+    options::{Client, Exchanged},
     token::Token,
 };
 
@@ -31,10 +31,10 @@ impl Source {
         client: &Client,
         provider: &Url,
         provider_client: &Client,
-        configured: Option<&Subject>,
+        exchanged: &Exchanged,
         wanted: &Wanted<'_>,
     ) -> Result<Token, CredentialError> {
-        let subject = subject(configured, wanted)?;
+        let (token, token_type) = subject(exchanged, wanted).await?;
         let found = self.discovery.endpoint(wanted.refused).await?;
         let scopes = self.scopes(&found.scopes, wanted);
         let audience = found.endpoint.issuer.ok_or_else(|| {
@@ -43,8 +43,8 @@ impl Source {
         let parameters = vec![
             ("grant_type", EXCHANGE.to_owned()),
             ("requested_token_type", ID_JAG.to_owned()),
-            ("subject_token", subject.token.reveal().await?.trim().to_owned()),
-            ("subject_token_type", subject.token_type.clone()),
+            ("subject_token", token),
+            ("subject_token_type", token_type),
             ("audience", audience),
             ("resource", self.discovery.resource().to_owned()),
         ];

@@ -9,10 +9,10 @@ mod machine;
 pub(crate) use discovery::{Discovery, of_auth_error};
 
 use crate::{
-    Asker, CredentialError,
+    CallerToken, CredentialError,
     challenge::Challenge,
     grant::Grants,
-    options::{AuthOptions, Kind},
+    options::{AuthOptions, Exchanged, Kind},
     person::{Ground, Person},
     token::Token,
 };
@@ -20,8 +20,8 @@ use crate::{
 /// What is asked for.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
-    /// For whom.
-    pub(crate) asker: &'a Asker,
+    /// The token that the caller came in with, where a call or a session of its still holds it.
+    pub(crate) caller: Option<&'a CallerToken>,
     /// Why the last token was not taken, where that is why another is wanted.
     pub(crate) refused: Option<&'a Challenge>,
     /// What the last token was good for.
@@ -41,7 +41,8 @@ pub(crate) struct Source {
 impl Source {
     /// Whether each principal has a token of its own.
     pub(crate) fn is_per_principal(&self) -> bool {
-        matches!(self.options.kind, Kind::TokenExchange { subject: None, .. } | Kind::Enterprise { subject: None, .. })
+        let callers = |subject: &Exchanged| matches!(subject, Exchanged::Callers { .. });
+        matches!(&self.options.kind, Kind::TokenExchange { subject, .. } | Kind::Enterprise { subject, .. } if callers(subject))
     }
 
     /// What a login stands on.
@@ -60,10 +61,10 @@ impl Source {
             Kind::ClientCredentials { client } => self.by_credentials(client, wanted).await,
             Kind::JwtBearer { client, assertion } => self.by_assertion(client, assertion, wanted).await,
             Kind::TokenExchange { client, audience, subject } => {
-                self.by_exchange(client, audience.as_deref(), subject.as_ref(), wanted).await
+                self.by_exchange(client, audience.as_deref(), subject, wanted).await
             }
             Kind::Enterprise { client, provider, provider_client, subject } => {
-                self.by_provider(client, provider, provider_client, subject.as_ref(), wanted).await
+                self.by_provider(client, provider, provider_client, subject, wanted).await
             }
         }
     }

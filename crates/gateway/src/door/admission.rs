@@ -6,6 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
+use cairn_credentials::CallerToken;
 use cairn_identity::{Identity, PeerCertificate, Presented, Rejection};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
@@ -24,6 +25,22 @@ pub(crate) struct Client {
     pub(crate) certificate: Option<PeerCertificate>,
 }
 
+/// Whoever sent a request, and was let in.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    who: Identity,
+    /// Its token, where one of the server's is exchanged for it.
+    pub(crate) brought: Option<Arc<CallerToken>>,
+}
+
+impl std::ops::Deref for Guest {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.who
+    }
+}
+
 impl Gateway {
     /// Who sent a request to that server.
     pub(super) async fn admit_client(
@@ -31,7 +48,7 @@ impl Gateway {
         client: &Client,
         server: &Server,
         head: &http::request::Parts,
-    ) -> Result<Arc<Identity>, Response<Body>> {
+    ) -> Result<Guest, Response<Body>> {
         let presented = Presented {
             method: head.method.as_str(),
             headers: &head.headers,
@@ -43,7 +60,7 @@ impl Gateway {
         let who = who.map_err(|rejection| self.not_let_in(client, server, &rejection, &[]))?;
         match self.hold_to_scopes(client, server, &who, &[]) {
             Some(response) => Err(response),
-            None => Ok(Arc::new(who)),
+            None => Ok(Guest { brought: server.bring(&who, &head.headers), who }),
         }
     }
 

@@ -19,7 +19,7 @@ use cairn_mcp::{Kind, Message, RawId, era, headers::OriginFault, is_batch, parse
 use crate::{
     Gateway, Limits, Refusal,
     arrival::Arrival,
-    door::admission::Client,
+    door::admission::{Client, Guest},
     reply::{Part, Reply},
     session::Session,
     upstream::Server,
@@ -126,7 +126,7 @@ fn head_bytes(head: &Head) -> usize {
 async fn post(
     gateway: &Gateway,
     client: &Client,
-    who: &Arc<Identity>,
+    who: &Guest,
     server: Arc<Server>,
     head: &HeaderMap,
     body: &mut Arriving,
@@ -176,6 +176,7 @@ async fn post(
             return response.into_http(message.id());
         }
     };
+    session.bring(who.brought.clone());
     if message.kind() != Kind::Request {
         return match gateway.from_client(&session, message, &arrival()).await {
             Ok(()) => empty(StatusCode::ACCEPTED),
@@ -260,7 +261,7 @@ fn unsupported(server: &Server, head: &HeaderMap, message: &Message) -> Option<R
 async fn batch(
     gateway: &Gateway,
     client: &Client,
-    who: &Arc<Identity>,
+    who: &Guest,
     server: &Arc<Server>,
     head: &HeaderMap,
     arrival: impl Fn() -> Arrival,
@@ -276,6 +277,7 @@ async fn batch(
             return error(StatusCode::BAD_REQUEST, None, cairn_mcp::code::INVALID_REQUEST, words, None);
         }
     };
+    session.bring(who.brought.clone());
     let members = match parse_batch(bytes, gateway.wire_limits()) {
         Ok(members) => members,
         Err(refusal) => return unparsed(&refusal),
@@ -319,13 +321,14 @@ async fn batch(
 }
 
 /// The legacy GET stream: messages of the server that belong to no request.
-async fn listen(gateway: &Gateway, who: &Identity, server: &Arc<Server>, head: &HeaderMap) -> Response<Body> {
+async fn listen(gateway: &Gateway, who: &Guest, server: &Arc<Server>, head: &HeaderMap) -> Response<Body> {
     if !takes_events(head) {
         return text(StatusCode::NOT_ACCEPTABLE, "a GET opens an event stream: send Accept: text/event-stream");
     }
     let Some(session) = gateway.session_by_header(server, who, head) else {
         return text(StatusCode::METHOD_NOT_ALLOWED, "an event stream needs the Mcp-Session-Id of a legacy session");
     };
+    session.bring(who.brought.clone());
     match gateway.open_stream(&session, head).await {
         Ok(parts) => written(parts, gateway.limits()).await,
         Err(response) => response.into_http(None),
