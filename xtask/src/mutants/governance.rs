@@ -236,6 +236,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn --test commands whoever_has_no_token",
     },
     Mutant {
+        name: "Cairn asks somebody whom its configuration does not name",
+        file: "crates/cairn/src/up.rs",
+        before: "let (clock, entropy) = (Clock::system(), Entropy::system());",
+        after: "let (clock, entropy) = (Clock::system(), Entropy::system()); let _ = TcpListener::bind(\"127.0.0.1:0\").await; let _ = tokio::net::TcpStream::connect(\"192.0.2.1:443\").await;",
+        test: "-p cairn --test commands alone",
+    },
+    Mutant {
         name: "a call goes out without the token that it needs",
         file: "crates/gateway/src/stage.rs",
         before: "self.prove(&call.session).await?;",

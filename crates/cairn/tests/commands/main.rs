@@ -4,6 +4,7 @@
 //! pid and waits for conditions, never for times.
 
 mod adopt;
+mod alone;
 mod approve;
 mod bounds;
 mod catalogue;
