@@ -27,6 +27,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("policy", &["clock", "contract"]),
     ("screen", &[]),
     ("vault", &["clock", "contract"]),
+    ("evidence", &["clock", "contract", "backbone"]),
+    // Shares no code with what it checks.
+    ("verify", &[]),
     ("credentials", &["clock", "mcp"]),
     (
         "gateway",

@@ -10,6 +10,7 @@ mod identity;
 pub mod kafka;
 pub mod reader;
 mod recorder;
+pub mod records;
 mod seam;
 pub mod testing;
 

@@ -338,7 +338,7 @@ fn position(consumer: &BaseConsumer, topic: &str, partition: i32) -> Option<i64>
     list.find_partition(topic, partition)?.offset().to_raw().filter(|offset| *offset >= 0)
 }
 
-fn is_transient(code: rdkafka::types::RDKafkaErrorCode) -> bool {
+pub(crate) fn is_transient(code: rdkafka::types::RDKafkaErrorCode) -> bool {
     use rdkafka::types::RDKafkaErrorCode as Code;
     matches!(
         code,

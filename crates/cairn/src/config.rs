@@ -21,6 +21,7 @@ use crate::{
     access::{IdentitySection, TlsSection, check_scopes},
     auth::AuthSection,
     client_file::{self, ClientServer},
+    evidence::EvidenceSection,
     faults,
     store::StoreSection,
 };
@@ -44,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) freshness: FreshnessSection,
     pub(crate) catalogue: CatalogueSection,
     pub(crate) credentials: CredentialsSection,
+    pub(crate) evidence: EvidenceSection,
     pub(crate) servers: BTreeMap<String, ServerSection>,
 }
 
@@ -346,6 +348,11 @@ impl Config {
         Ok(Self::parse(path)?.backbone)
     }
 
+    /// Only what a file says of evidence.
+    pub(crate) fn read_evidence(path: &Path) -> anyhow::Result<EvidenceSection> {
+        Ok(Self::parse(path)?.evidence)
+    }
+
     fn parse(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
@@ -357,6 +364,7 @@ impl Config {
         }
         .with_context(|| format!("{} is not a configuration that can be used", path.display()))?;
         config.backbone.check().with_context(|| format!("{}", path.display()))?;
+        config.evidence.check().with_context(|| format!("{}", path.display()))?;
         Ok(config)
     }
 

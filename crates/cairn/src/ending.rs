@@ -1,4 +1,5 @@
-//! What an exit code says: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 nobody answers.
+//! What an exit code says: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 nobody answers,
+//! 5 what was verified is not as it should be.
 //!
 //! A command gives its errors a kind where a script would want to tell them apart; `main` turns it into the code.
 
@@ -11,12 +12,18 @@ pub(crate) enum Ending {
     NoSuch(String),
     /// Nobody answers at the address.
     NobodyThere(String),
+    /// A verification found so much.
+    NotVerified(u64),
 }
 
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::NoSuch(words) | Self::NobodyThere(words)) = self;
-        f.write_str(words)
+        match self {
+            Self::NoSuch(words) | Self::NobodyThere(words) => f.write_str(words),
+            Self::NotVerified(findings) => {
+                write!(f, "the trail is not as it was signed and chained: {findings} findings")
+            }
+        }
     }
 }
 
@@ -27,6 +34,7 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Ending>() {
         Some(Ending::NoSuch(_)) => ExitCode::from(3),
         Some(Ending::NobodyThere(_)) => ExitCode::from(4),
+        Some(Ending::NotVerified(_)) => ExitCode::from(5),
         None => ExitCode::FAILURE,
     }
 }

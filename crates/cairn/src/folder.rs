@@ -8,6 +8,7 @@
 //! | `wrap.sock`, `starting`, `up.log` | where wraps join; who starts an `up` for them; what that one said |
 //! | `gateway/` | gateway id, epoch, hints |
 //! | `keys/` | digest keys, readable by the owner only |
+//! | `evidence/` | the signing key of the checkpoints, and the trees |
 //! | `log/`, `objects/` | the embedded log and its object store |
 //! | `operator.json` | salted hash of the operator's token |
 //! | `writers.json` | salted hashes of the secrets of those who may write Cairn's topics by the Kafka port |

@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod ending;
 mod engine;
+mod evidence;
 #[cfg(test)]
 mod examples;
 mod faults;
@@ -28,6 +29,7 @@ mod since;
 mod store;
 mod token;
 mod up;
+mod verify;
 mod wrap;
 mod writers;
 
@@ -115,6 +117,16 @@ enum Command {
         id: Option<String>,
         #[command(flatten)]
         reading: Reading,
+    },
+    /// Checks a trail or a bundle against its producers' chains and signed checkpoints.
+    #[command(
+        after_help = "Example: cairn verify --key audit.vkey\nExample: cairn verify refund.bundle --key audit.vkey --json\n\nExit code: 0 nothing was found, 5 something was, 1 it could not be checked."
+    )]
+    Verify(verify::VerifyArguments),
+    /// Signed checkpoints of the trail: keys, proofs, bundles.
+    Evidence {
+        #[command(subcommand)]
+        what: evidence::EvidenceCommand,
     },
     /// Approves a held call; without an id lists what waits.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn approve ap-0192…")]
@@ -484,6 +496,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Verify(arguments) => tokio::task::spawn_blocking(move || verify::run(&arguments)).await?,
+        Command::Evidence { what } => tokio::task::spawn_blocking(move || evidence::run(what)).await?,
         Command::Approve(arguments) => settle(arguments, true).await,
         Command::Deny(arguments) => settle(arguments, false).await,
         Command::Policy { what } => policy::run(what).await,

@@ -13,6 +13,7 @@ use std::{
 
 use cairn_backbone::Recorder;
 use cairn_broker::Broker;
+use cairn_clock::Clock;
 use cairn_gateway::Gateway;
 use cairn_log::Log;
 use cairn_policy::PolicyStore;
@@ -30,6 +31,7 @@ pub(crate) struct Measures {
     pub(crate) recorder: Option<Recorder>,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) policy: Option<Policies>,
+    pub(crate) evidence: Option<(cairn_evidence::Status, Clock)>,
 }
 
 /// The policies in force, and whether newer files were refused.
@@ -51,6 +53,9 @@ impl Collector for Measures {
         }
         if let Some(recorder) = &self.recorder {
             page.recorder(recorder)?;
+        }
+        if let Some((evidence, clock)) = &self.evidence {
+            page.evidence(&evidence.snapshot(), clock)?;
         }
         if let Some(broker) = &self.broker {
             page.broker(broker)?;
@@ -150,6 +155,29 @@ impl Page<'_> {
         self.gauge("cairn_spool_bytes", "Their bytes on disk.", backbone.spool_bytes)?;
         self.gauge("cairn_spool_limit_bytes", "The spool's bound; 0 without a spool.", backbone.spool_bytes_max)?;
         self.gauge("cairn_backbone_away", "1 while the cluster does not answer.", u64::from(backbone.away))
+    }
+
+    fn evidence(&mut self, now: &cairn_evidence::Snapshot, clock: &Clock) -> fmt::Result {
+        let since = clock.now().as_micros() / 1_000;
+        let until = u64::try_from(now.read_until_ms).unwrap_or_default();
+        self.gauge(
+            "cairn_evidence_lag_seconds",
+            "Age of the newest record that the collector read; 0 where it has read all.",
+            since.saturating_sub(until) / 1_000,
+        )?;
+        self.gauge(
+            "cairn_evidence_lag_records",
+            "Records that the collector had not read when it looked last.",
+            now.behind,
+        )?;
+        self.gauge("cairn_evidence_failing", "1 while no evidence is made.", u64::from(now.failing.is_some()))?;
+        self.counter("cairn_evidence_findings", "What was found wrong with the trail since the start.", now.findings)?;
+        self.gauge("cairn_evidence_logs", "Partitions that have a Merkle tree.", now.logs)?;
+        self.counter("cairn_evidence_records", "Records taken into the trees.", now.records)?;
+        self.gauge("cairn_evidence_waiting_records", "Records that no checkpoint covers yet.", now.waiting)?;
+        self.counter("cairn_evidence_checkpoints", "Signed checkpoints published.", now.checkpoints)?;
+        self.counter("cairn_evidence_cosignatures", "Cosignatures of witnesses.", now.cosignatures)?;
+        self.counter("cairn_evidence_witness_failures", "Times that a witness did not cosign.", now.witness_failures)
     }
 
     fn broker(&mut self, broker: &Broker) -> fmt::Result {

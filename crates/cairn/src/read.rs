@@ -82,6 +82,11 @@ impl Source {
         };
         Ok(Self { bootstrap: running.kafka, properties })
     }
+
+    /// A reader of raw records there.
+    pub(crate) fn records(&self) -> anyhow::Result<cairn_backbone::records::Records> {
+        Ok(cairn_backbone::records::Records::open(&self.bootstrap, &self.properties)?)
+    }
 }
 
 fn consumer(source: &Source) -> anyhow::Result<BaseConsumer> {

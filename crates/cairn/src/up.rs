@@ -31,6 +31,7 @@ use crate::{
     UpArguments, access,
     config::Config,
     engine::{Engine, Role},
+    evidence::Evidence,
     folder::{self, Endpoints, Folder},
     follow::Follow,
     measures::{Measures, Policies},
@@ -44,6 +45,8 @@ const SILENT_MAX: Duration = Duration::from_secs(2);
 const END_MAX: Duration = Duration::from_secs(13);
 /// How long events that are queued may take to be recorded at the end.
 const RECORDER_END_MAX: Duration = Duration::from_secs(3);
+/// How long the last checkpoints may take.
+const EVIDENCE_END_MAX: Duration = Duration::from_secs(5);
 /// How long connections may take to end.
 const DOORS_END_MAX: Duration = Duration::from_secs(4);
 
@@ -72,6 +75,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let mut measures = engine.measures();
     let tasks = TaskTracker::new();
     let mut scheme = "http";
+    let mut evidence = None;
     let mut endpoints = Endpoints {
         pid: std::process::id(),
         kafka: engine.address().to_owned(),
@@ -92,7 +96,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         let here = format!("{scheme}://{}", endpoints.gateway);
         let credentials = open_credentials(&config, &folder, &here, &clock, &entropy)?;
         let parts = (&engine, &policy, (user, access, credentials));
-        let (gateway, recorder, follow) =
+        let Opened { gateway, recorder, follow, evidence: prepared } =
             open_gateway(&config, &folder, parts, &clock, &entropy, &mut registry).await?;
         if let Some(follow) = follow {
             tasks.spawn(follow.run(stop.clone()));
@@ -106,7 +110,14 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             async move { gateway.serve_http(listener, stop).await }
         });
         tasks.spawn(wrap::serve(gateway.clone(), wraps, arguments.idle_seconds, stop.clone()));
-        measures = Measures { gateway: Some(gateway), recorder: Some(recorder), policy: Some(policy), ..measures };
+        measures = Measures {
+            evidence: prepared.as_ref().map(|evidence| (evidence.status(), clock.clone())),
+            gateway: Some(gateway),
+            recorder: Some(recorder),
+            policy: Some(policy),
+            ..measures
+        };
+        evidence = prepared;
     }
     registry.register_collector(Box::new(measures.clone()));
     let probe = Health { ready: ready.clone() };
@@ -120,6 +131,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         async move { axum::serve(admin, router).with_graceful_shutdown(stop.cancelled_owned()).await }
     });
     engine.serve(&stop, &tasks);
+    let collector = evidence.map(Evidence::start);
     tasks.close();
     // Whoever hears that it is ready may ask it to end at once.
     let signals = Signals::taken()?;
@@ -130,7 +142,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     signals.wait(&stop).await;
     ready.store(false, Ordering::Release);
     folder.withdraw();
-    let ending = shut_down(measures, &stop, &tasks, engine);
+    let ending = shut_down(measures, collector, &stop, &tasks, engine);
     if tokio::time::timeout(END_MAX, ending).await.is_err() {
         eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
     }
@@ -229,6 +241,14 @@ pub(crate) async fn open_broker(
     Ok(Broker::open(options, log.clone(), clock.clone(), entropy.clone()).await?)
 }
 
+/// A gateway with what goes beside it.
+struct Opened {
+    gateway: Gateway,
+    recorder: Recorder,
+    follow: Option<Follow>,
+    evidence: Option<Evidence>,
+}
+
 async fn open_gateway(
     config: &Config,
     folder: &Folder,
@@ -236,7 +256,7 @@ async fn open_gateway(
     clock: &Clock,
     entropy: &Entropy,
     registry: &mut Registry,
-) -> anyhow::Result<(Gateway, Recorder, Option<Follow>)> {
+) -> anyhow::Result<Opened> {
     let home = folder.path().join("gateway");
     let id = gateway_id(&home, clock, entropy)?;
     let epoch = next_epoch(&home)?;
@@ -248,6 +268,12 @@ async fn open_gateway(
     )
     .await
     .context("cannot read the trail back")?;
+    let tools = (clock.clone(), entropy.clone());
+    let producer = (id.clone(), epoch);
+    let evidence = config.evidence.prepare(folder.path(), engine.reading(), recorder.clone(), producer, tools)?;
+    if let Some(evidence) = &evidence {
+        evidence.vouch().await;
+    }
     let options = GatewayOptions {
         servers: config.server_specs()?,
         limits: config.limits()?,
@@ -291,7 +317,7 @@ async fn open_gateway(
     }
     policies::record_start(&policy.store, &recorder).await.context("cannot record which policies are in force")?;
     tokio::spawn(policies::watch(policy.clone(), recorder.clone()));
-    Ok((gateway, recorder, follow))
+    Ok(Opened { gateway, recorder, follow, evidence })
 }
 
 /// How the gateway proves itself to its servers. Browsers that come back from a login reach it where it listens.
@@ -370,9 +396,21 @@ impl Signals {
 }
 
 /// Calls first, then what records them, then who reads, then the backbone.
-async fn shut_down(parts: Measures, stop: &CancellationToken, tasks: &TaskTracker, engine: Engine) {
+async fn shut_down(
+    parts: Measures,
+    evidence: Option<cairn_evidence::Collector>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+    engine: Engine,
+) {
     if let Some(gateway) = parts.gateway {
         gateway.close().await;
+    }
+    // What was recorded is still signed, and the signature recorded.
+    if let Some(evidence) = evidence
+        && tokio::time::timeout(EVIDENCE_END_MAX, evidence.close()).await.is_err()
+    {
+        eprintln!("cairn: the last checkpoint is not signed or not recorded; the next start does that");
     }
     if let Some(recorder) = parts.recorder {
         let left = recorder.close(RECORDER_END_MAX).await;

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::{
     AccessRefused, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome,
     CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt,
-    ContextRead, EventType, NoticePassed, PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed,
-    SessionOpened, Target,
+    ContextRead, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated, NoticePassed, PolicyActivated,
+    PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed, SessionOpened, Target,
 };
 
 /// Why an event's keys could not be read as its type.
@@ -97,6 +97,9 @@ bodies!(
     AccessRefused,
     AlertRaised,
     PolicyShadowed,
+    EvidenceCheckpoint,
+    EvidenceRotated,
+    EvidenceProducer,
 );
 
 impl Body {

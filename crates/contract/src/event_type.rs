@@ -55,6 +55,12 @@ pub enum EventType {
     AlertRaised,
     /// `policy.shadowed`
     PolicyShadowed,
+    /// `evidence.checkpoint`
+    EvidenceCheckpoint,
+    /// `evidence.rotated`
+    EvidenceRotated,
+    /// `evidence.producer`
+    EvidenceProducer,
 }
 
 /// What stands before the name in `ce_type`.
@@ -62,7 +68,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -86,6 +92,9 @@ impl EventType {
         Self::AccessRefused,
         Self::AlertRaised,
         Self::PolicyShadowed,
+        Self::EvidenceCheckpoint,
+        Self::EvidenceRotated,
+        Self::EvidenceProducer,
     ];
 
     /// The name, such as `call.intent`.
@@ -115,6 +124,9 @@ impl EventType {
             Self::AccessRefused => "access.refused",
             Self::AlertRaised => "alert.raised",
             Self::PolicyShadowed => "policy.shadowed",
+            Self::EvidenceCheckpoint => "evidence.checkpoint",
+            Self::EvidenceRotated => "evidence.rotated",
+            Self::EvidenceProducer => "evidence.producer",
         }
     }
 
@@ -141,6 +153,7 @@ impl EventType {
             Self::CatalogDefined | Self::CatalogChanged | Self::CatalogApproved => Topic::Catalog,
             Self::PolicyLoaded | Self::PolicyActivated | Self::PolicyRejected | Self::PolicyShadowed => Topic::Policies,
             Self::AccessRefused | Self::AlertRaised => Topic::Operators,
+            Self::EvidenceCheckpoint | Self::EvidenceRotated | Self::EvidenceProducer => Topic::Checkpoints,
         }
     }
 

@@ -16,6 +16,7 @@ mod context;
 mod digest;
 mod draft;
 mod event_type;
+mod evidence;
 mod hlc;
 pub mod invariants;
 mod partition;
@@ -43,6 +44,7 @@ pub use context::{
 pub use digest::{DigestKey, DigestKeyError, Location, Reference, sha256_text};
 pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, SealError, Stamp, Written};
 pub use event_type::EventType;
+pub use evidence::{EvidenceCheckpoint, EvidenceProducer, EvidenceRotated};
 pub use hlc::{Hlc, HlcError};
 pub use partition::{murmur2, partition_for};
 pub use policy::{PolicyActivated, PolicyCause, PolicyFile, PolicyLoaded, PolicyRejected, PolicyShadowed, ShadowState};

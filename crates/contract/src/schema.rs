@@ -103,6 +103,9 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         EventType::AccessRefused => files!("access.refused", 1),
         EventType::AlertRaised => files!("alert.raised", 1),
         EventType::PolicyShadowed => files!("policy.shadowed", 1),
+        EventType::EvidenceCheckpoint => files!("evidence.checkpoint", 1),
+        EventType::EvidenceRotated => files!("evidence.rotated", 1),
+        EventType::EvidenceProducer => files!("evidence.producer", 1),
     }
 }
 

@@ -20,12 +20,14 @@ pub enum Topic {
     Policies,
     /// `mcp.operators`: what people and limits did.
     Operators,
+    /// `mcp.checkpoints`: signed roots of the trees over the other topics.
+    Checkpoints,
 }
 
 impl Topic {
     /// Every topic, in the order in which they are created.
-    pub const ALL: [Self; 6] =
-        [Self::Calls, Self::Context, Self::Sessions, Self::Catalog, Self::Policies, Self::Operators];
+    pub const ALL: [Self; 7] =
+        [Self::Calls, Self::Context, Self::Sessions, Self::Catalog, Self::Policies, Self::Operators, Self::Checkpoints];
 
     /// The Kafka topic's name.
     #[must_use]
@@ -37,6 +39,7 @@ impl Topic {
             Self::Catalog => "mcp.catalog",
             Self::Policies => "mcp.policies",
             Self::Operators => "mcp.operators",
+            Self::Checkpoints => "mcp.checkpoints",
         }
     }
 
@@ -56,6 +59,7 @@ impl Topic {
             Self::Catalog => (1, false, None, "<server>/<kind>/<name>"),
             Self::Policies => (1, true, None, "policy version"),
             Self::Operators => (1, true, Some(400), "subject, group or operator"),
+            Self::Checkpoints => (1, true, None, "<topic>/<partition>"),
         };
         let retention = match retention_days {
             Some(days) => Some(Duration::from_secs(days * SECONDS_PER_DAY)),
@@ -93,7 +97,7 @@ pub struct TopicSpec {
 
 /// Every topic's worth, in the order in which they are created.
 #[must_use]
-pub const fn topics() -> [TopicSpec; 6] {
+pub const fn topics() -> [TopicSpec; 7] {
     [
         Topic::Calls.spec(),
         Topic::Context.spec(),
@@ -101,6 +105,7 @@ pub const fn topics() -> [TopicSpec; 6] {
         Topic::Catalog.spec(),
         Topic::Policies.spec(),
         Topic::Operators.spec(),
+        Topic::Checkpoints.spec(),
     ]
 }
 

@@ -6,6 +6,7 @@
 
 #[path = "../../../backbone/tests/kafka/broker.rs"]
 mod broker;
+mod evidence;
 mod process;
 
 use std::{

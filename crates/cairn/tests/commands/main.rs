@@ -9,6 +9,8 @@ mod approve;
 mod bounds;
 mod catalogue;
 mod demo;
+mod evidence;
+mod evidence_live;
 mod exchange;
 mod freshness;
 mod guarded;

@@ -92,6 +92,7 @@ pub(crate) fn full_bodies() -> Vec<Body> {
     bodies.extend(full_context());
     bodies.extend(full_session_and_catalog());
     bodies.extend(full_policy());
+    bodies.extend([checkpoint(Some(1), vec![ROOT.to_owned()]), rotated(), vouched()]);
     bodies
 }
 
@@ -360,6 +361,9 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
             errors: vec![],
         }
         .into(),
+        checkpoint(None, vec![]),
+        rotated(),
+        vouched(),
     ]);
     bodies
 }
@@ -431,4 +435,36 @@ fn minimal_call() -> Vec<Body> {
         }
         .into(),
     ]
+}
+
+const ROOT: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+
+fn checkpoint(previous_size: Option<u64>, consistency: Vec<String>) -> Body {
+    EvidenceCheckpoint {
+        note: format!("origin\n1\n{ROOT}\n\n\u{2014} key AAAAAA==\n"),
+        topic: "mcp.calls".into(),
+        topic_id: "01996b5e-7c00-7000-8000-000000000001".into(),
+        partition: 3,
+        size: 1,
+        root: ROOT.into(),
+        offset_next: 1,
+        frontier: vec![ROOT.into()],
+        previous_size,
+        consistency,
+    }
+    .into()
+}
+
+fn rotated() -> Body {
+    EvidenceRotated { note: "text\n\n\u{2014} key AAAAAA==\n".into(), old_key: "a".into(), new_key: "b".into() }.into()
+}
+
+fn vouched() -> Body {
+    EvidenceProducer {
+        note: "text\n\n\u{2014} key AAAAAA==\n".into(),
+        producer_id: "gw-1".into(),
+        epoch_first: 1,
+        epoch_last: 2,
+    }
+    .into()
 }
