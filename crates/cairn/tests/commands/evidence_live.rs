@@ -271,6 +271,10 @@ fn two_histories_that_one_key_signed_are_a_fork() {
     assert!(agent.call("get_order", &json!({ "order_id": "order-2" })).get("result").is_some());
     wait_for("the finding", || (metric(&up, "cairn_evidence_findings_total") > 0).then_some(()));
     assert!(up.errors().contains("nothing more of it is signed"), "{}", up.errors());
+    // Past what was signed, too.
+    for _ in 0..40 {
+        assert!(agent.call("get_order", &json!({ "order_id": "order-1" })).get("result").is_some());
+    }
     let before = text(&evidence(&data, &["checkpoint", "--topic", "mcp.calls"]).stdout);
     up.end();
     assert_eq!(text(&evidence(&data, &["checkpoint", "--topic", "mcp.calls"]).stdout), before);
