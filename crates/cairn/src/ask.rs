@@ -111,8 +111,13 @@ pub(crate) async fn list(admin: &str, as_json: bool) -> anyhow::Result<String> {
     }
     let lines = waiting.iter().map(|hold| {
         let of = |key: &str| say::plain(hold.get(key).and_then(Value::as_str).unwrap_or_default());
+        let count = |key: &str| hold.get(key).and_then(Value::as_u64).unwrap_or(1);
+        let quorum = match count("quorum") {
+            0 | 1 => String::new(),
+            quorum => format!("\n  {} of {quorum} have approved", count("given")),
+        };
         format!(
-            "{}\n  {} asks for {} {}/{}\n  arguments {}\n  workflow {}, policy {}\n  expires {}",
+            "{}\n  {} asks for {} {}/{}\n  arguments {}\n  workflow {}, policy {}\n  expires {}{quorum}",
             of("id"),
             of("principal"),
             of("method"),
@@ -145,7 +150,11 @@ pub(crate) async fn settle(
     if as_json {
         return Ok(settled.to_string());
     }
-    Ok(format!("{id} {}", if approve { "approved" } else { "denied" }))
+    let count = |key: &str| settled.get(key).and_then(Value::as_u64).unwrap_or_default();
+    Ok(match settled.get("state").and_then(Value::as_str) {
+        Some("requested") => format!("{id} approved by {} of {}: more must look at it", count("given"), count("quorum")),
+        _ => format!("{id} {}", if approve { "approved" } else { "denied" }),
+    })
 }
 
 /// Puts another set of policies in force.

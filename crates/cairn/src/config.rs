@@ -14,6 +14,7 @@ use cairn_backbone::KafkaOptions;
 use cairn_catalogue::Mode;
 use cairn_credentials::options::AuthOptions;
 use cairn_freshness::{Bounds, Declared, Dependence};
+use cairn_operators::Webhook;
 use cairn_gateway::{Limits, Reach, ScopeRules, ServerSpec};
 use serde::Deserialize;
 
@@ -40,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) identity: Option<IdentitySection>,
     pub(crate) kafka: KafkaSection,
     pub(crate) admin: AdminSection,
+    pub(crate) approvals: ApprovalsSection,
     pub(crate) backbone: BackboneSection,
     pub(crate) store: StoreSection,
     pub(crate) freshness: FreshnessSection,
@@ -100,6 +102,43 @@ pub(crate) struct KafkaSection {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AdminSection {
     pub(crate) listen: Option<String>,
+    url: Option<String>,
+}
+
+impl AdminSection {
+    /// Where people's browsers find the admin address.
+    pub(crate) fn console(&self, listens: &str) -> String {
+        let url = self.url.clone().unwrap_or_else(|| format!("http://{listens}"));
+        url.trim_end_matches('/').to_owned()
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        match &self.url {
+            Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                bail!("admin.url is {url:?}: write http:// or https://, a host, and a port")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `[approvals]`: how people hear of what waits for them.
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ApprovalsSection {
+    webhook: Option<String>,
+    webhook_secret: Option<String>,
+}
+
+impl ApprovalsSection {
+    /// The approvers' own tool, where one is named.
+    pub(crate) fn webhook(&self) -> anyhow::Result<Option<Webhook>> {
+        match (&self.webhook, &self.webhook_secret) {
+            (Some(url), Some(secret)) => Ok(Some(Webhook::new(&filled(url)?, &filled(secret)?)?)),
+            (None, None) => Ok(None),
+            _ => bail!("approvals.webhook and approvals.webhook_secret belong together: set both or none"),
+        }
+    }
 }
 
 /// `[credentials]`: what logins to servers gave.
@@ -339,6 +378,8 @@ impl Config {
             .and_then(|_| config.auth())
             .and_then(|_| config.limits())
             .and_then(|_| config.freshness.bounds())
+            .and_then(|_| config.admin.check())
+            .and_then(|()| config.approvals.webhook())
             .with_context(|| format!("{}", path.display()))?;
         Ok(config)
     }

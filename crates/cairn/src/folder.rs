@@ -10,7 +10,8 @@
 //! | `keys/` | digest keys, readable by the owner only |
 //! | `evidence/` | the signing key of the checkpoints, and the trees |
 //! | `log/`, `objects/` | the embedded log and its object store |
-//! | `operator.json` | salted hash of the operator's token |
+//! | `operator.json`, `operators.json` | salted hashes of the operator's token, and of those of operators by name |
+//! | `approvals/` | what waits for people, sealed |
 //! | `writers.json` | salted hashes of the secrets of those who may write Cairn's topics by the Kafka port |
 //! | `spool/` | what a cluster as backbone has not acknowledged yet |
 
@@ -22,6 +23,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use cairn_approvals::Approvals;
 use cairn_clock::Entropy;
 use cairn_contract::DigestKey;
 use cairn_gateway::Keys;
@@ -114,16 +116,27 @@ impl Folder {
     }
 
     fn key(&self, name: &str, entropy: &Entropy) -> anyhow::Result<DigestKey> {
+        let secret = self.secret(name, entropy)?;
+        // The id says which key it was without saying anything of it.
+        let id = format!("{name}-{}", &cairn_contract::sha256_text(&secret)[7..15]);
+        Ok(DigestKey::new(id, &secret)?)
+    }
+
+    fn secret(&self, name: &str, entropy: &Entropy) -> anyhow::Result<Vec<u8>> {
         let path = self.path.join("keys").join(name);
         if !path.exists() {
             let mut secret = [0; 32];
             entropy.fill(&mut secret);
             replace(&path, &secret).with_context(|| format!("cannot write the key {}", path.display()))?;
         }
-        let secret = fs::read(&path).with_context(|| format!("cannot read the key {}", path.display()))?;
-        // The id says which key it was without saying anything of it.
-        let id = format!("{name}-{}", &cairn_contract::sha256_text(&secret)[7..15]);
-        Ok(DigestKey::new(id, &secret)?)
+        fs::read(&path).with_context(|| format!("cannot read the key {}", path.display()))
+    }
+
+    /// What waits for people.
+    pub(crate) fn approvals(&self, entropy: &Entropy) -> anyhow::Result<Approvals> {
+        let secret = self.secret("approvals", entropy)?;
+        let key = secret.as_slice().try_into().context("the key of approvals has not 32 bytes")?;
+        Ok(Approvals::open(&self.path.join("approvals"), key, entropy.clone())?)
     }
 
     /// Says where this `up` listens.

@@ -36,7 +36,7 @@ mod writers;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use cairn_clock::Entropy;
-use cairn_operators::Credential;
+use cairn_operators::{Credential, People};
 use clap::{Args, Parser, Subcommand};
 use engine::Role;
 use writers::Writers;
@@ -222,6 +222,37 @@ enum OperatorCommand {
     /// Makes a new token, which replaces the old one at once, and prints it once.
     #[command(after_help = "Example: cairn operator new --data ~/.local/share/cairn")]
     New {
+        /// The data folder.
+        #[arg(long, env = "CAIRN_DATA")]
+        data: Option<PathBuf>,
+    },
+    /// Makes an operator with a name and roles, or gives one a new token; prints the token once.
+    #[command(after_help = "Example: cairn operator add ann --roles view,approve")]
+    Add {
+        /// The name: it stands in the trail, and policies name it in @approvers.
+        name: String,
+        /// What they may do: view, approve, payloads, policy, offsets, erase.
+        #[arg(long, value_delimiter = ',', required = true, value_parser = cairn_operators::Role::named)]
+        roles: Vec<cairn_operators::Role>,
+        /// The data folder.
+        #[arg(long, env = "CAIRN_DATA")]
+        data: Option<PathBuf>,
+    },
+    /// Lists the operators by name, with their roles.
+    #[command(after_help = "Example: cairn operator list --json")]
+    List {
+        /// The data folder.
+        #[arg(long, env = "CAIRN_DATA")]
+        data: Option<PathBuf>,
+        /// JSON for machines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes an operator: the token opens nothing from here on.
+    #[command(after_help = "Example: cairn operator remove ann")]
+    Remove {
+        /// The name.
+        name: String,
         /// The data folder.
         #[arg(long, env = "CAIRN_DATA")]
         data: Option<PathBuf>,
@@ -529,17 +560,41 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Bench(options) => cairn_bench::run(options).await,
         Command::BenchPart { part } => part.run().await,
-        Command::Operator { what: OperatorCommand::New { data } } => {
-            let data = data.map_or_else(folder::default_path, Ok)?;
-            std::fs::create_dir_all(&data)?;
-            say::line(format_args!("{}", Credential::of(&data).renew(&Entropy::system())?.reveal()));
-            Ok(())
-        }
+        Command::Operator { what } => operator(what),
         Command::Key { what } => key::run(what),
         Command::Topics { what } => topics(what),
         Command::Writer { what } => writer(what),
         Command::SampleServer { journal } => cairn_sample::SampleServer::new(journal.as_deref())?.serve_stdio().await,
     }
+}
+
+fn operator(what: OperatorCommand) -> anyhow::Result<()> {
+    let of = |data: Option<PathBuf>| {
+        let data = data.map_or_else(folder::default_path, Ok)?;
+        std::fs::create_dir_all(&data)?;
+        anyhow::Ok(data)
+    };
+    match what {
+        OperatorCommand::New { data } => {
+            say::line(format_args!("{}", Credential::of(&of(data)?).renew(&Entropy::system())?.reveal()));
+        }
+        OperatorCommand::Add { name, roles, data } => {
+            let token = People::of(&of(data)?).add(&name, &roles, &Entropy::system())?;
+            say::line(format_args!("{}", token.reveal()));
+        }
+        OperatorCommand::List { data, json } => {
+            for one in People::of(&of(data)?).all()? {
+                let roles: Vec<&str> = one.roles.iter().map(|role| role.word()).collect();
+                if json {
+                    say::line(format_args!("{}", serde_json::json!({ "name": one.name, "roles": roles })));
+                } else {
+                    say::line(format_args!("{}  {}", say::plain(&one.name), roles.join(",")));
+                }
+            }
+        }
+        OperatorCommand::Remove { name, data } => People::of(&of(data)?).remove(&name)?,
+    }
+    Ok(())
 }
 
 fn topics(what: TopicsCommand) -> anyhow::Result<()> {

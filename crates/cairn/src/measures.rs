@@ -103,7 +103,7 @@ impl Page<'_> {
             let help = "How long ago the freshness guard had everything that the stream held.";
             self.show("cairn_guard_lag_seconds", help, &ConstGauge::new(lag.as_secs_f64()))?;
         }
-        self.gauge("cairn_holds_waiting", "Calls that wait for an approval.", gateway.holds().len() as u64)
+        self.gauge("cairn_holds_waiting", "Calls that wait for an approval.", gateway.approvals().len() as u64)
     }
 
     fn policy(&mut self, policy: &Policies) -> fmt::Result {

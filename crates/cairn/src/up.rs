@@ -22,7 +22,7 @@ use cairn_credentials::{Credentials, Environment, SealKey};
 use cairn_freshness::Views;
 use cairn_gateway::{Access, Gateway, GatewayOptions, Metrics, NoWitness, Parts, Step, Witness};
 use cairn_log::Log;
-use cairn_operators::{Admin, Credential, Probe};
+use cairn_operators::{Admin, Credential, People, Probe};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -109,6 +109,10 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             let (gateway, stop) = (gateway.clone(), stop.clone());
             async move { gateway.serve_http(listener, stop).await }
         });
+        gateway.set_console(config.admin.console(&endpoints.admin));
+        if let Some(webhook) = config.approvals.webhook()? {
+            tasks.spawn(webhook.follow(gateway.clone(), clock.clone(), stop.clone()));
+        }
         tasks.spawn(wrap::serve(gateway.clone(), wraps, arguments.idle_seconds, stop.clone()));
         measures = Measures {
             evidence: prepared.as_ref().map(|evidence| (evidence.status(), clock.clone())),
@@ -121,7 +125,8 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     }
     registry.register_collector(Box::new(measures.clone()));
     let probe = Health { ready: ready.clone() };
-    let mut api = Admin::new(probe, registry, Credential::of(folder.path()), measures.gateway.clone());
+    let credentials = (Credential::of(folder.path()), People::of(folder.path()));
+    let mut api = Admin::new(probe, registry, credentials, measures.gateway.clone());
     if let (Some(policy), Some(recorder)) = (&measures.policy, &measures.recorder) {
         api = api.with_policies(Arc::new(policies::Replacer::new(policy.store.clone(), recorder.clone())));
     }
@@ -300,6 +305,7 @@ async fn open_gateway(
         policy: policy.store.clone(),
         views,
         book: Book::open(config.catalogue.mode, Some(folder.path().join("catalogue.json")))?,
+        approvals: folder.approvals(entropy)?,
         keys: folder.keys(entropy)?,
         clock: clock.clone(),
         entropy: entropy.clone(),

@@ -124,7 +124,13 @@ pub struct CallApproval {
     /// Who approved or denied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approver: Option<String>,
-    /// When the hold ends by itself (RFC 3339, UTC).
+    /// Who may approve, where policies name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvers: Vec<String>,
+    /// How many different approvers it takes, where one is not enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<u32>,
+    /// When the approval ends by itself (RFC 3339, UTC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
     /// Why, in the approver's words or Cairn's.

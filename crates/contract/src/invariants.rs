@@ -116,7 +116,7 @@ pub fn exactly_one_outcome(events: &[StoredEvent], open: &BTreeSet<Uuid>) -> Res
 }
 
 /// I2, I5: an intent comes after a decision of its call, an outcome after a decision and after the intent if there is
-/// one, and nothing but `call.answered`, `call.late` and `call.settled` comes after the outcome.
+/// one, and nothing but `call.answered`, `call.late`, `call.settled` and how an approval ended comes after the outcome.
 ///
 /// # Errors
 /// The first event out of order.
@@ -130,8 +130,11 @@ pub fn decision_before_intent_before_outcome(events: &[StoredEvent]) -> Result<(
             EventType::CallDecision if life.ended => return out_of_order("a decision after its outcome"),
             EventType::CallDecision if life.intended => return out_of_order("a decision after its intent"),
             EventType::CallDecision => life.decided = true,
-            EventType::CallApproval if life.ended => return out_of_order("an approval after its outcome"),
-            EventType::CallApproval if life.intended => return out_of_order("an approval after its intent"),
+            // People may answer after the call that asked has ended: another one goes on then.
+            EventType::CallApproval if life.ended && text(event, "state") == "requested" => {
+                return out_of_order("a request for approval after its outcome");
+            }
+            EventType::CallApproval if life.intended && !life.ended => return out_of_order("an approval after its intent"),
             EventType::CallApproval if !life.decided => return out_of_order("an approval without a decision before"),
             EventType::CallIntent if life.ended => return out_of_order("an intent after its outcome"),
             EventType::CallIntent if !life.decided => return out_of_order("an intent without a decision before"),

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     Gateway, Refusal,
+    approval::Back,
     arrival::Arrival,
     correlate::Trace,
     session::{Door, Session},
@@ -95,6 +96,12 @@ pub(crate) struct Call {
     pub(crate) token_refused: bool,
     /// How often it was played again with another token.
     pub(crate) proven_again: u8,
+    /// The binding of the approval that was claimed for it.
+    pub(crate) approved: Option<String>,
+    /// What covers the later rounds of its operation.
+    pub(crate) cover: Option<String>,
+    /// The approval that its client comes back to.
+    pub(crate) back: Option<Back>,
 }
 
 impl Call {
@@ -110,6 +117,11 @@ impl Call {
         arrival: Arrival,
         direction: Direction,
     ) -> Result<Self, (Message, Refusal)> {
+        let (message, back) = if direction == Direction::ToServer && arrival.within.is_none() {
+            gateway.come_back(session, message)?
+        } else {
+            (message, None)
+        };
         let id = message.id().cloned().unwrap_or_else(RawId::null);
         let method = message.method().unwrap_or_default().to_owned();
         let trace = trace_of(gateway, &message, &arrival);
@@ -136,6 +148,9 @@ impl Call {
                 gateway.note_refusal_of(Reason::StateOther, session);
                 let reason = cairn_mcp::bridge::StateFault::Foreign.to_string();
                 return Err((message, Refusal::BadState { reason }));
+            }
+            if let Some(back) = back.as_ref().filter(|_| common.operation_id.is_none()) {
+                back.join(&mut common);
             }
         }
         let subject = match target.name() {
@@ -167,6 +182,9 @@ impl Call {
             writing: None,
             token_refused: false,
             proven_again: 0,
+            approved: None,
+            cover: None,
+            back,
         })
     }
 
@@ -255,11 +273,6 @@ impl Call {
             identity.insert("scopes".to_owned(), scopes.to_vec().into());
         }
         identity.into()
-    }
-
-    /// The exact arguments as JSON text; an empty object where there are none.
-    pub(crate) fn arguments_text(&self) -> Bytes {
-        payload_of(&self.message).unwrap_or_else(|| Bytes::from_static(b"{}"))
     }
 }
 

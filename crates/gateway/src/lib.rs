@@ -9,6 +9,7 @@
 //! This crate must not know Kafka, Cedar or the disk: it records through a `Recorder` and decides through a `PolicyStore`.
 
 mod access;
+mod approval;
 mod arrival;
 mod bridge;
 mod call;
@@ -18,7 +19,6 @@ mod door;
 mod eras;
 mod forward;
 mod guard;
-mod holds;
 mod life;
 mod metrics;
 mod notices;
@@ -40,8 +40,14 @@ mod steps;
 mod unfinished;
 mod upstream;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use cairn_approvals::Approvals;
 use cairn_backbone::Recorder;
 use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
@@ -55,10 +61,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use access::{Access, ScopeRules};
+pub use approval::{SettleError, Settled, Settlement};
 pub use catalogue::{Approval, ApproveError, DefinitionView};
 pub use door::{pipe::PipeClient, unserved::refuse_pipe};
 pub use guard::IngestError;
-pub use holds::{HOLDS_MAX, HoldView, Holds, SettleError, Settlement};
 pub use metrics::Metrics;
 pub use options::{GatewayOptions, Limits, Reach, ServerSpec};
 pub use refusal::Refusal;
@@ -67,6 +73,7 @@ pub use steps::{NoWitness, Step, Witness};
 pub use upstream::ServerError;
 
 use access::Refusals;
+use approval::{Covered, Returning, Tasks};
 use bridge::Waiting;
 use call::Call;
 use eras::EraBook;
@@ -104,6 +111,8 @@ pub struct Parts {
     pub views: Views,
     /// Which definitions are known and approved.
     pub book: Book,
+    /// What waits for people.
+    pub approvals: Approvals,
     /// The digest keys.
     pub keys: Keys,
     /// Time.
@@ -129,7 +138,11 @@ struct Inner {
     client: HttpClient,
     servers: BTreeMap<String, Arc<Server>>,
     sessions: Sessions,
-    holds: Holds,
+    covered: Covered,
+    returning: Returning,
+    tasks: Tasks,
+    settling: tokio::sync::Mutex<()>,
+    console: OnceLock<String>,
     places: Arc<Semaphore>,
     session_places: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
@@ -177,6 +190,7 @@ impl Gateway {
         let session_places = Arc::new(Semaphore::new(options.limits.sessions_max));
         let body_bytes = Arc::new(Semaphore::new(options.limits.bodies_bytes_max.min(Semaphore::MAX_PERMITS)));
         let waiting = Waiting::new(&parts.entropy);
+        let returning = Returning::new(&parts.keys.secret);
         Ok(Self(Arc::new(Inner {
             options,
             wire_limits,
@@ -193,17 +207,49 @@ impl Gateway {
             eras: EraBook::default(),
             parts,
             sessions: Sessions::default(),
-            holds: Holds::default(),
+            covered: Covered::default(),
+            returning,
+            tasks: Tasks::default(),
+            settling: tokio::sync::Mutex::default(),
+            console: OnceLock::new(),
             pipes: TaskTracker::new(),
             stop: CancellationToken::new(),
             calls_end: CancellationToken::new(),
         })))
     }
 
-    /// The calls that wait for approval.
+    /// What waits for people.
     #[must_use]
-    pub fn holds(&self) -> &Holds {
-        &self.0.holds
+    pub fn approvals(&self) -> &Approvals {
+        &self.0.parts.approvals
+    }
+
+    /// Says where people can look at what waits: `http://` or `https://`, a host and a port. Clients that can open
+    /// addresses are told it; without one they wait like all others.
+    pub fn set_console(&self, address: impl Into<String>) {
+        // Nobody says it twice; the first one would stay.
+        let _ = self.0.console.set(address.into());
+    }
+
+    pub(crate) fn console(&self) -> Option<&str> {
+        self.0.console.get().map(String::as_str)
+    }
+
+    pub(crate) fn covered(&self) -> &Covered {
+        &self.0.covered
+    }
+
+    pub(crate) fn returning(&self) -> &Returning {
+        &self.0.returning
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    /// Held while a person's word is recorded and counted.
+    pub(crate) fn settling(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.settling
     }
 
     /// The gateway's metrics.

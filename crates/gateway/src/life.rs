@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Gateway, Refusal,
+    approval::NotNow,
     arrival::Arrival,
     bridge::Next,
     call::{Accepted, Call, outcome_of},
@@ -105,9 +106,13 @@ impl Gateway {
             Ok(permit) => permit,
             Err(refusal) => return self.refuse(call, Outcome::Denied, refusal).await,
         };
+        if let Some(answer) = self.answer_own_task(call).await {
+            return answer;
+        }
         let permit = match self.hold(call, permit, reply, cancelled).await {
             Ok(permit) => permit,
-            Err((outcome, refusal)) => return self.refuse(call, outcome, refusal).await,
+            Err(NotNow::Refused(outcome, refusal)) => return self.refuse(call, outcome, refusal).await,
+            Err(NotNow::Told(outcome, message)) => return self.conclude_here(call, outcome, message).await,
         };
         if let Some(answer) = self.answer_here(call, reply, cancelled).await {
             return answer;
@@ -184,6 +189,7 @@ impl Gateway {
         self.end_call(call, &outcome, message);
         if let (Outcome::InputRequired, Answer::Message { message, .. }) = (outcome.outcome, &answer) {
             self.operations().goes_on(self, call, message);
+            self.covered().goes_on(call);
         }
         let body = Body::CallOutcome(outcome);
         let draft = call.draft(self, body);

@@ -53,6 +53,7 @@ impl Gateway {
             claims.agent_name = client_info.as_ref().map(|info| info.name.clone());
             claims.agent_version = client_info.as_ref().and_then(|info| info.version.clone());
             claims.protocol_version.clone_from(&negotiated);
+            claims.opens_addresses = client["capabilities"]["elicitation"]["url"].is_object();
             claims.server_name = server_info.as_ref().map(|info| info.name.clone());
             claims.server_version = server_info.as_ref().and_then(|info| info.version.clone());
         }

@@ -83,9 +83,14 @@ impl Operations {
 /// A state means the same only to the same caller at the same server.
 fn digest(gateway: &Gateway, session: &Session, state: &[u8]) -> String {
     let whose = [&session.caller.text(), &session.server.name].map(String::as_str).join("\n");
-    gateway.keys().secret.digest(&[whose.as_bytes(), b"\n", state].concat())
+    gateway.keys().secret.digest(&[whose.as_bytes(), b"\n", &meant(state)].concat())
+}
+
+/// What a state says, however it is written: a client may escape other characters than its server did.
+fn meant(state: &[u8]) -> Vec<u8> {
+    serde_json::from_slice::<String>(state).map_or_else(|_| state.to_vec(), String::into_bytes)
 }
 
 fn anybodys(gateway: &Gateway, session: &Session, state: &[u8]) -> String {
-    gateway.keys().secret.digest(&[b"anybody\n", session.server.name.as_bytes(), b"\n", state].concat())
+    gateway.keys().secret.digest(&[b"anybody\n", session.server.name.as_bytes(), b"\n", &meant(state)].concat())
 }

@@ -105,6 +105,9 @@ impl Gateway {
             Ok(mut next) => {
                 next.common.round = Some(call.common.round.unwrap_or(1) + 1);
                 next.proven_again = call.proven_again + 1;
+                // Nobody acted on the approval yet: it is for the same call.
+                next.approved.clone_from(&call.approved);
+                next.cover.clone_from(&call.cover);
                 Next::Round(Box::new(next))
             }
             Err((_, refusal)) => refused(refusal),

@@ -7,6 +7,8 @@ use cairn_contract::{Freshness, StoodOn};
 use cairn_mcp::{LinkError, LinkFault, Message, ParseFault, RawId, ScanFault};
 use serde_json::{Value, json};
 
+use crate::approval::URL_ELICITATION_REQUIRED;
+
 /// Why Cairn answered in the server's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -39,6 +41,26 @@ pub enum Refusal {
         approval_id: String,
         /// After how long, in milliseconds.
         after_ms: u64,
+    },
+    /// The approval waits on, and the call may be made again when it is there.
+    ApprovalPending {
+        /// Which approval.
+        approval_id: String,
+        /// Until when it waits.
+        expires_at: String,
+        /// What a retry may bring.
+        retry_token: String,
+        /// Where people can look at it.
+        url: Option<String>,
+    },
+    /// The client's user has to open an address first (MCP 2025-11-25).
+    ApprovalByUrl {
+        /// Which approval.
+        approval_id: String,
+        /// The address.
+        url: String,
+        /// What it is for.
+        words: String,
     },
     /// A bound was reached; nothing was sent.
     Busy {
@@ -166,9 +188,10 @@ fn stood_on(stood: &StoodOn) -> String {
 
 impl Refusal {
     /// Every word that [`Refusal::word`] gives.
-    pub const WORDS: [&'static str; 16] = [
+    pub const WORDS: [&'static str; 17] = [
         "approval_denied",
         "approval_expired",
+        "approval_pending",
         "bad_workflow_id",
         "busy",
         "cancelled",
@@ -202,7 +225,8 @@ impl Refusal {
 
     /// A policy demands an approval where no call can be held.
     pub(crate) fn unheld(permit: &cairn_policy::Permit) -> Self {
-        let policies = permit.approval().map(<[String]>::to_vec).unwrap_or_default();
+        let needs = permit.approval().map(|demand| demand.needs).unwrap_or_default();
+        let policies = needs.iter().map(|need| need.policy.clone()).collect();
         Self::Denied { policy_version: permit.version().to_owned(), policies, not_fresh: Vec::new() }
     }
 
@@ -229,6 +253,8 @@ impl Refusal {
             Self::NotApproved { .. } => -31_017,
             Self::LoginRequired { .. } => -31_040,
             Self::Unproven { .. } => -31_041,
+            Self::ApprovalPending { .. } => -31_018,
+            Self::ApprovalByUrl { .. } => URL_ELICITATION_REQUIRED,
         }
     }
 
@@ -255,6 +281,7 @@ impl Refusal {
             Self::NotApproved { .. } => "not_approved",
             Self::LoginRequired { .. } => "login_required",
             Self::Unproven { .. } => "upstream_unproven",
+            Self::ApprovalPending { .. } | Self::ApprovalByUrl { .. } => "approval_pending",
         }
     }
 
@@ -280,6 +307,13 @@ impl Refusal {
             Self::ApprovalExpired { approval_id, after_ms } => format!(
                 "approval {approval_id} did not come within {after_ms} ms (hold_ms_max); nothing was sent; call again to ask again"
             ),
+            Self::ApprovalPending { approval_id, expires_at, url, .. } => {
+                let look = url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default();
+                format!(
+                    "approval {approval_id} waits for people until {expires_at}{look}; nothing was sent; make the same call again when it is there"
+                )
+            }
+            Self::ApprovalByUrl { words, url, .. } => format!("{words}: open {url}, then make the same call again"),
             Self::Busy { setting, limit } => {
                 format!("too many at once: {setting} is {limit}; nothing was sent; retry later or raise the setting")
             }
@@ -333,6 +367,19 @@ impl Refusal {
             }
             Self::ApprovalDenied { approval_id, .. } | Self::ApprovalExpired { approval_id, .. } => {
                 data["approval_id"] = json!(approval_id);
+            }
+            Self::ApprovalPending { approval_id, expires_at, retry_token, url } => {
+                data["approval_id"] = json!(approval_id);
+                data["expires_at"] = json!(expires_at);
+                data["retry_token"] = json!(retry_token);
+                if let Some(url) = url {
+                    data["url"] = json!(url);
+                }
+            }
+            Self::ApprovalByUrl { approval_id, url, words } => {
+                data["approval_id"] = json!(approval_id);
+                let asked = json!({ "mode": "url", "elicitationId": approval_id, "url": url, "message": words });
+                data["elicitations"] = json!([asked]);
             }
             Self::NotApproved { name, standing } => {
                 data["name"] = json!(name);

@@ -64,6 +64,8 @@ pub(crate) struct Claims {
     pub(crate) protocol_version: Option<String>,
     pub(crate) server_name: Option<String>,
     pub(crate) server_version: Option<String>,
+    /// Whether it lets its user open addresses (elicitation by URL).
+    pub(crate) opens_addresses: bool,
 }
 
 /// A request from the server that waits for the client's answer.

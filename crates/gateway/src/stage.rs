@@ -1,29 +1,22 @@
-//! Steps 5 to 7 of the life of a call: decide, hold, record the intent.
+//! Steps 5 and 7 of the life of a call: decide, record the intent (`approval` holds step 6 between them).
 //!
 //! The result of the last is an [`Armed`] call: a permit that policy made, the exact bytes that will go out, and a durable
 //! intent. Nothing outside this file can make one, so nothing can be forwarded without.
 
-use std::time::Duration;
-
 use cairn_backbone::{OutcomeRoom, Planned, RecordError};
 use cairn_catalogue::Standing;
 use cairn_contract::{
-    ApprovalState, Body, CallApproval, CallDecision, CallIntent, Decision, Durability, NearestPermit, Outcome,
-    ShadowDecision,
+    Body, CallDecision, CallIntent, Decision, Durability, NearestPermit, ShadowDecision,
 };
 use cairn_freshness::Writing;
-use cairn_mcp::{Frame, Message};
 use cairn_policy::{Obligation, Permit, Question, Ruling};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     Gateway, Refusal,
     bridge::{Bridge, Going},
     call::{Accepted, Call, invocation},
-    holds::{HoldView, SettleError},
     metrics::StateLabels,
-    reply::Reply,
     steps::Step,
 };
 
@@ -120,129 +113,8 @@ impl Gateway {
         }
     }
 
-    /// Step 6. Returns the permit when nobody has to approve, or somebody did and the client still waits.
-    pub(crate) async fn hold(
-        &self,
-        call: &mut Call,
-        permit: Permit,
-        reply: &mut Reply,
-        cancelled: &CancellationToken,
-    ) -> Result<Permit, (Outcome, Refusal)> {
-        let wanted = permit.obligations().iter().find_map(|obligation| match obligation {
-            Obligation::Approval { expires, .. } => Some(*expires),
-            Obligation::Durability { .. } => None,
-        });
-        let Some(expires) = wanted else { return Ok(permit) };
-        // A policy can shorten what the setting allows; what is longer than a client waits would be no hold.
-        let hold_max = self.limits().hold_max.min(expires.unwrap_or(Duration::MAX));
-        let view = self.hold_view(call, &permit, hold_max);
-        let (id, expires_at) = (view.id.clone(), view.expires_at);
-        let approval = |state, approver: Option<String>, reason: Option<String>| {
-            Body::CallApproval(CallApproval {
-                state,
-                approval_id: id.clone(),
-                binding: Some(view.binding.clone()),
-                approver,
-                expires_at: Some(expires_at.to_string()),
-                reason,
-            })
-        };
-        let not_recorded = |error: RecordError| (Outcome::Failed, Refusal::NotRecorded { reason: error.to_string() });
-        self.make_room(call).await.map_err(not_recorded)?;
-        let draft = call.draft(self, approval(ApprovalState::Requested, None, None));
-        self.record_strict(call, draft).await.map_err(not_recorded)?;
-        let Some(mut held) = self.holds().place(view.clone()) else {
-            return Err((
-                Outcome::Failed,
-                Refusal::Busy { setting: "holds_max", limit: crate::holds::HOLDS_MAX as u64 },
-            ));
-        };
-        self.reached(Step::Held, call);
-        let client = reply.watch();
-        let settled = tokio::select! {
-            // A client that has gone comes first: its call is never forwarded, however near the approval.
-            biased;
-            () = client.closed() => return Err((Outcome::Cancelled, Refusal::Cancelled)),
-            () = cancelled.cancelled() => return Err((Outcome::Cancelled, Refusal::Cancelled)),
-            settled = held.settled() => settled,
-            () = self.tell_of_hold(call, &id, reply) => unreachable!("telling of a hold never ends by itself"),
-            () = tokio::time::sleep(hold_max) => {
-                let draft = call.draft(self, approval(ApprovalState::Expired, None, None));
-                call.backlog.push(draft);
-                let after_ms = hold_max.as_millis() as u64;
-                return Err((Outcome::TimedOut, Refusal::ApprovalExpired { approval_id: id, after_ms }));
-            }
-        };
-        let settlement = settled.settlement.clone();
-        let state = if settlement.approve { ApprovalState::Approved } else { ApprovalState::Denied };
-        let draft = call.draft(self, approval(state, Some(settlement.approver), settlement.reason.clone()));
-        let recorded = self.record_strict(call, draft).await;
-        settled.answer(recorded.as_ref().map(|_| ()).map_err(|e| SettleError::NotRecorded { reason: e.to_string() }));
-        recorded.map_err(not_recorded)?;
-        if cancelled.is_cancelled() || client.is_closed() {
-            return Err((Outcome::Cancelled, Refusal::Cancelled));
-        }
-        if !settlement.approve {
-            return Err((Outcome::Denied, Refusal::ApprovalDenied { approval_id: id, reason: settlement.reason }));
-        }
-        // Policy decides once more: the set may have changed while the call waited.
-        match self.decide(call).await {
-            Ok(permit) => Ok(permit),
-            Err(refusal) => Err((Outcome::Denied, refusal)),
-        }
-    }
-
-    fn hold_view(&self, call: &Call, permit: &Permit, hold_max: Duration) -> HoldView {
-        let now = self.clock().now();
-        let arguments = call.arguments_text();
-        let target = call.target.name().unwrap_or(&call.method).to_owned();
-        let bound = format!(
-            "{}\n{}\n{}\n{}\n{}\n",
-            call.session.caller.text(),
-            call.session.server.name,
-            call.method,
-            target,
-            permit.version()
-        );
-        let mut bytes = bound.into_bytes();
-        bytes.extend_from_slice(&arguments);
-        HoldView {
-            id: format!("ap-{}", call.call_id.simple()),
-            principal: call.session.caller.principal.clone(),
-            server: call.session.server.name.clone(),
-            method: call.method.clone(),
-            target,
-            arguments: String::from_utf8_lossy(&arguments).into_owned(),
-            workflow_id: call.common.workflow_id.clone(),
-            call_id: call.call_id.to_string(),
-            policy_version: permit.version().to_owned(),
-            binding: self.keys().payload.digest(&bytes),
-            requested_at: now,
-            expires_at: now.plus(hold_max),
-        }
-    }
-
-    /// Sends progress to a client that gave a token, so that it does not give up. Never ends by itself.
-    async fn tell_of_hold(&self, call: &Call, id: &str, reply: &mut Reply) {
-        let token = call.message.progress_token().filter(|_| reply.can_stream());
-        let Some(token) = token else { return std::future::pending().await };
-        let started = Instant::now();
-        let mut every = tokio::time::interval(self.limits().hold_progress_every.max(Duration::from_millis(100)));
-        loop {
-            every.tick().await;
-            let words = serde_json::json!(format!("waiting for approval {id}")).to_string();
-            let progress = started.elapsed().as_millis();
-            let params =
-                format!("{{\"progressToken\":{},\"progress\":{progress},\"message\":{words}}}", token.as_str());
-            let message = Message::notification("notifications/progress", Some(params.as_bytes()))
-                .expect("a notification of ours is a message");
-            if reply.frame(Frame::from(message)).await.is_err() {
-                return std::future::pending().await; // the client has gone; the cancellation ends the hold
-            }
-        }
-    }
-
-    /// Step 7. The token for the server comes first: waiting for it must not stand between the intent and the forward. After this the intent is durable (strict) or queued (relaxed), with room for its outcome.
+    /// Step 7. The token for the server comes first: waiting for it must not stand between the intent and the forward.
+    /// After this the intent is durable (strict) or queued (relaxed), with room for its outcome.
     pub(crate) async fn arm(&self, call: &mut Call, permit: Permit) -> Result<Armed, Refusal> {
         let not_recorded = |error: RecordError| Refusal::NotRecorded { reason: error.to_string() };
         self.prove(&call.session).await?;
@@ -283,7 +155,7 @@ impl Gateway {
     }
 
     /// Takes room for the outcome, unless the call has it already: what is begun in the trail can then always be ended.
-    async fn make_room(&self, call: &mut Call) -> Result<(), RecordError> {
+    pub(crate) async fn make_room(&self, call: &mut Call) -> Result<(), RecordError> {
         if call.room.is_none() {
             call.room = Some(self.recorder().reserve().await?);
         }

@@ -108,6 +108,14 @@ reasons! {
     Busy, "identity_busy", 503, None, "too many requests wait to be verified; retry later";
     /// The store of API keys cannot be read.
     StoreUnreadable, "store_unreadable", 503, None, "API keys cannot be checked at the moment";
+    /// An approval of one's own call.
+    OwnApproval, "own_approval", 403, None, "nobody approves their own call";
+    /// An approval that the policy wants of others.
+    NotApprover, "not_approver", 403, None, "the policy names other approvers";
+    /// A token that is no operator's.
+    OperatorUnknown, "operator_unknown", 401, None, "this is no operator's token";
+    /// An operator who may do other things than this.
+    RoleMissing, "role_missing", 403, None, "this operator has not the role for that";
 }
 
 /// A refusal, with what may be recorded of it.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `GET /healthz` | 200 `{"status":"ok"}` once it serves, else 503 |
 //! | `GET /metrics` | Prometheus text |
-//! | `GET /approvals` | the calls that wait, with exact arguments; wants the token |
+//! | `GET /approvals`, `/approvals/<id>` | the calls that wait, with exact arguments; wants the token |
 //! | `GET /catalogue` | what servers have listed, how it stands, what is suspicious in it; wants the token |
 //! | `POST /catalogue/approve` | approves a definition, body `{"server","kind","name","digest","approver"}`; wants the token |
 //! | `POST /changes` | a resource has changed past Cairn, body `{"server","uri","version"}`; wants the token |
@@ -12,6 +12,7 @@
 //! | `POST /credentials/<server>/login` | begins a login of a person, gives its URL; wants the token |
 //! | `GET /credentials/<server>/login/<id>` | how far it has come; wants the token |
 //! | `POST /approvals/<id>/approve`, `…/deny` | settles one, body `{"approver","reason"}`; wants the token |
+//! | `GET`, `POST /console/approvals/<id>` | the same for a person with a browser, who types the token |
 //! | `POST /policy/promote`, `/policy/rollback` | puts the shadow, or what decided before, in force, body `{"who"}`; wants the token |
 
 use std::{
@@ -20,23 +21,68 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{DefaultBodyLimit, Path, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use cairn_gateway::{Approval, ApproveError, Gateway, IngestError, OriginPolicy, SettleError, Settlement};
+use cairn_gateway::{Approval, ApproveError, Gateway, IngestError, OriginPolicy};
 
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Credential, exposition, logins};
+use crate::{
+    Credential, CredentialError,
+    approvals, console, exposition, logins,
+    people::{Operator, People, Role},
+};
 
 /// Largest body of an admin request, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Why an operator was not let in.
+pub(crate) enum NotAdmitted {
+    /// Nobody has that token.
+    Unknown,
+    /// They may do other things than this.
+    Role { name: String, role: Role },
+    /// Nobody can be let in at the moment.
+    Unreadable(CredentialError),
+}
+
+impl NotAdmitted {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Unknown => StatusCode::UNAUTHORIZED,
+            Self::Role { .. } => StatusCode::FORBIDDEN,
+            Self::Unreadable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl fmt::Display for NotAdmitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => {
+                f.write_str("this is not the operator's token, nor one of `cairn operator list`: make a new one with `cairn operator new`")
+            }
+            Self::Role { name, role } => {
+                let role = role.word();
+                write!(f, "{name} has not the role {role:?}: give it with `cairn operator add {name} --roles …,{role}`")
+            }
+            Self::Unreadable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl IntoResponse for NotAdmitted {
+    fn into_response(self) -> Response {
+        problem(self.status(), &self)
+    }
+}
 
 /// What the admin address asks the rest of the process.
 pub trait Probe: Send + Sync + 'static {
@@ -70,6 +116,7 @@ pub(crate) struct Inner {
     probe: Box<dyn Probe>,
     registry: Registry,
     credential: Credential,
+    people: People,
     pub(crate) gateway: Option<Gateway>,
     origins: OriginPolicy,
     policies: OnceLock<Arc<dyn Policies>>,
@@ -79,13 +126,6 @@ impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Admin")
     }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct SettleBody {
-    approver: Option<String>,
-    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -100,11 +140,17 @@ struct ChangeBody {
 impl Admin {
     /// An admin API over what it may show and settle.
     #[must_use]
-    pub fn new(probe: impl Probe, registry: Registry, credential: Credential, gateway: Option<Gateway>) -> Self {
+    pub fn new(
+        probe: impl Probe,
+        registry: Registry,
+        (credential, people): (Credential, People),
+        gateway: Option<Gateway>,
+    ) -> Self {
         Self(Arc::new(Inner {
             probe: Box::new(probe),
             registry,
             credential,
+            people,
             gateway,
             origins: OriginPolicy::default(),
             policies: OnceLock::new(),
@@ -119,11 +165,38 @@ impl Admin {
         self
     }
 
+    /// Who holds that token, where they have the role. What is refused leaves an event.
+    pub(crate) fn admitted(&self, token: &str, role: Role) -> Result<Operator, NotAdmitted> {
+        let found = self.0.people.who(token).and_then(|found| match found {
+            Some(operator) => Ok(Some(operator)),
+            None => Ok(self.0.credential.admits(token)?.then(Operator::owner)),
+        });
+        let refused = match found {
+            Ok(Some(operator)) if operator.may(role) => return Ok(operator),
+            Ok(Some(operator)) => NotAdmitted::Role { name: operator.name, role },
+            Ok(None) => NotAdmitted::Unknown,
+            Err(error) => NotAdmitted::Unreadable(error),
+        };
+        if let Some(gateway) = &self.0.gateway {
+            match &refused {
+                NotAdmitted::Unknown => gateway.note_refused_operator(None),
+                NotAdmitted::Role { name, .. } => gateway.note_refused_operator(Some(name)),
+                NotAdmitted::Unreadable(_) => {}
+            }
+        }
+        Err(refused)
+    }
+
+    pub(crate) fn gateway(&self) -> Option<&Gateway> {
+        self.0.gateway.as_ref()
+    }
+
     /// The routes.
     pub fn router(&self) -> Router {
         let closed = Router::new()
-            .route("/approvals", get(waiting))
-            .route("/approvals/{id}/{verb}", post(settle))
+            .route("/approvals", get(approvals::waiting))
+            .route("/approvals/{id}", get(approvals::one))
+            .route("/approvals/{id}/{verb}", post(approvals::settle))
             .route("/changes", post(changed))
             .route("/catalogue", get(catalogue))
             .route("/catalogue/approve", post(approve_definition))
@@ -133,6 +206,8 @@ impl Admin {
         Router::new()
             .route("/healthz", get(healthz))
             .route("/metrics", get(metrics))
+            // Open, because whoever looks types a token into it.
+            .route("/console/approvals/{id}", get(console::form).post(console::settle))
             .merge(closed)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(middleware::from_fn_with_state(self.clone(), same_machine))
@@ -153,18 +228,30 @@ async fn same_machine(State(admin): State<Admin>, request: Request, next: Next) 
     }
 }
 
-async fn authorize(State(admin): State<Admin>, headers: HeaderMap, request: Request, next: Next) -> Response {
+/// The role that a request needs.
+fn needed(method: &Method, path: &str) -> Role {
+    match path.trim_start_matches('/').split('/').next() {
+        Some("policy") => Role::Policy,
+        // Whoever logs in lends an account to every agent that may call the server.
+        Some("credentials") if method != Method::GET => Role::Policy,
+        Some("changes") => Role::Offsets,
+        _ if method == Method::GET || method == Method::HEAD => Role::View,
+        _ => Role::Approve,
+    }
+}
+
+async fn authorize(State(admin): State<Admin>, headers: HeaderMap, mut request: Request, next: Next) -> Response {
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let Some(token) = token else {
         return problem(StatusCode::UNAUTHORIZED, "send the operator token: Authorization: Bearer <token>");
     };
-    match admin.0.credential.admits(token) {
-        Ok(true) => next.run(request).await,
-        Ok(false) => problem(
-            StatusCode::UNAUTHORIZED,
-            "this is not the operator's token: make a new one with `cairn operator new`",
-        ),
-        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
+    let role = needed(request.method(), request.uri().path());
+    match admin.admitted(token, role) {
+        Ok(operator) => {
+            request.extensions_mut().insert(operator);
+            next.run(request).await
+        }
+        Err(refused) => refused.into_response(),
     }
 }
 
@@ -189,50 +276,6 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         ("text/plain; version=0.0.4; charset=utf-8", exposition::plain(&text))
     };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
-}
-
-async fn waiting(State(admin): State<Admin>) -> Json<Value> {
-    let views = admin.0.gateway.as_ref().map(|gateway| gateway.holds().waiting()).unwrap_or_default();
-    let list = views.into_iter().map(|view| {
-        json!({
-            "id": view.id,
-            "principal": view.principal,
-            "server": view.server,
-            "method": view.method,
-            "target": view.target,
-            "arguments": view.arguments,
-            "workflow_id": view.workflow_id,
-            "call_id": view.call_id,
-            "policy_version": view.policy_version,
-            "binding": view.binding,
-            "requested_at": view.requested_at.to_string(),
-            "expires_at": view.expires_at.to_string(),
-        })
-    });
-    Json(json!({ "waiting": list.collect::<Vec<_>>() }))
-}
-
-async fn settle(
-    State(admin): State<Admin>,
-    Path((id, verb)): Path<(String, String)>,
-    body: Option<Json<SettleBody>>,
-) -> Response {
-    let approve = match verb.as_str() {
-        "approve" => true,
-        "deny" => false,
-        _ => return problem(StatusCode::NOT_FOUND, "a held call is settled by approve or deny"),
-    };
-    let body = body.map(|Json(body)| body).unwrap_or_default();
-    let settlement =
-        Settlement { approve, approver: body.approver.unwrap_or_else(|| "operator".to_owned()), reason: body.reason };
-    let Some(gateway) = &admin.0.gateway else {
-        return problem(StatusCode::NOT_FOUND, "no gateway runs here, so nothing waits");
-    };
-    match gateway.holds().settle(&id, settlement).await {
-        Ok(()) => Json(json!({ "id": id, "state": if approve { "approved" } else { "denied" } })).into_response(),
-        Err(error @ SettleError::Unknown { .. }) => problem(StatusCode::NOT_FOUND, error),
-        Err(error @ SettleError::NotRecorded { .. }) => problem(StatusCode::SERVICE_UNAVAILABLE, error),
-    }
 }
 
 async fn changed(State(admin): State<Admin>, Json(body): Json<ChangeBody>) -> Response {
@@ -262,7 +305,13 @@ async fn catalogue(State(admin): State<Admin>) -> Json<Value> {
     Json(json!({ "definitions": list.collect::<Vec<_>>() }))
 }
 
-async fn approve_definition(State(admin): State<Admin>, Json(approval): Json<Approval>) -> Response {
+async fn approve_definition(
+    State(admin): State<Admin>,
+    Extension(operator): Extension<Operator>,
+    Json(approval): Json<Approval>,
+) -> Response {
+    let approver = operator.named.then(|| operator.name.clone()).or(approval.approver);
+    let approval = Approval { approver, ..approval };
     let Some(gateway) = &admin.0.gateway else {
         return problem(StatusCode::NOT_FOUND, "no gateway runs here, so nothing is listed");
     };
@@ -279,7 +328,12 @@ struct ReplaceBody {
     who: Option<String>,
 }
 
-async fn replace(State(admin): State<Admin>, Path(verb): Path<String>, body: Option<Json<ReplaceBody>>) -> Response {
+async fn replace(
+    State(admin): State<Admin>,
+    Extension(operator): Extension<Operator>,
+    Path(verb): Path<String>,
+    body: Option<Json<ReplaceBody>>,
+) -> Response {
     let how = match verb.as_str() {
         "promote" => Replacement::Promote,
         "rollback" => Replacement::Rollback,
@@ -288,7 +342,8 @@ async fn replace(State(admin): State<Admin>, Path(verb): Path<String>, body: Opt
     let Some(policies) = admin.0.policies.get() else {
         return problem(StatusCode::NOT_FOUND, "no gateway runs here, so no policies decide");
     };
-    let who = body.and_then(|Json(body)| body.who).unwrap_or_else(|| "operator".to_owned());
+    let said = body.and_then(|Json(body)| body.who).filter(|_| !operator.named);
+    let who = said.unwrap_or(operator.name);
     match policies.replace(how, who).await {
         Ok(done) => Json(done).into_response(),
         Err(error) => problem(StatusCode::CONFLICT, error),

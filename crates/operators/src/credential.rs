@@ -64,6 +64,13 @@ pub enum CredentialError {
 pub struct Token(String);
 
 impl Token {
+    /// A new one.
+    pub(crate) fn random(entropy: &Entropy) -> Self {
+        let mut secret = [0; 32];
+        entropy.fill(&mut secret);
+        Self(format!("cairn-op-{}", hex::encode(secret)))
+    }
+
     /// The token, to be printed once.
     #[must_use]
     pub fn reveal(&self) -> &str {
@@ -95,9 +102,7 @@ impl Credential {
     /// # Errors
     /// Where the file cannot be written.
     pub fn renew(&self, entropy: &Entropy) -> Result<Token, CredentialError> {
-        let mut secret = [0; 32];
-        entropy.fill(&mut secret);
-        let token = Token(format!("cairn-op-{}", hex::encode(secret)));
+        let token = Token::random(entropy);
         self.keep(token.reveal(), entropy)?;
         Ok(token)
     }
@@ -115,17 +120,7 @@ impl Credential {
         let salt = hex::encode(salt);
         let stored = Stored { format: 1, sha256: hex::encode(hash(&salt, token)), salt };
         let text = serde_json::to_vec(&stored).expect("three plain fields are JSON");
-        self.replace(&text).map_err(|source| CredentialError::Io { path: self.path.clone(), source })
-    }
-
-    fn replace(&self, text: &[u8]) -> std::io::Result<()> {
-        let fresh = self.path.with_extension("new");
-        let mut file = fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)?;
-        // Else power loss would bring the old token back.
-        fs::File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        replace(&self.path, &text).map_err(|source| CredentialError::Io { path: self.path.clone(), source })
     }
 
     /// Whether `token` is the operator's. The file is read each time, so that a new token counts at once.
@@ -146,7 +141,18 @@ impl Credential {
     }
 }
 
-fn hash(salt: &str, token: &str) -> [u8; 32] {
+/// Replaces a file whole; after power loss it is the new one.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    // Else power loss would bring the old token back.
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+pub(crate) fn hash(salt: &str, token: &str) -> [u8; 32] {
     Sha256::new().chain_update(salt).chain_update([0]).chain_update(token).finalize().into()
 }
 

@@ -1,13 +1,19 @@
 //! The operators' side: credential, approvals, health and metrics over HTTP.
 //!
-//! `/healthz` and `/metrics` are open; everything else wants the operator's token, of which only a salted hash is on disk.
-//! `Origin` and `Host` are checked, bodies are bounded. Served by `cairn up` on the admin address. Must never show a
-//! secret, and must never decide: it hands settlements to the gateway's holds.
+//! `/healthz` and `/metrics` are open; everything else wants an operator's token, of which only a salted hash is on disk,
+//! and the role for it. `Origin` and `Host` are checked, bodies are bounded. Served by `cairn up` on the admin address.
+//! Must never show a secret, and must never decide: it hands settlements to the gateway.
 
 mod api;
+mod approvals;
+mod console;
 mod credential;
 mod exposition;
 mod logins;
+mod people;
+mod webhook;
 
 pub use api::{Admin, Policies, Probe, Replacement, Replacing};
 pub use credential::{Credential, CredentialError};
+pub use people::{OWNER, Operator, People, PeopleError, Role};
+pub use webhook::{Webhook, WebhookError};

@@ -15,11 +15,11 @@ const EXPIRES_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Annotations that say something of a policy and demand nothing.
 const WORDS: [&str; 3] = ["id", "description", "owner"];
 /// Annotations that demand something which this version enforces.
-const ENFORCED: [&str; 3] = ["obligation", "expires", DURABILITY];
+const ENFORCED: [&str; 5] = ["obligation", "expires", "approvers", "quorum", DURABILITY];
+/// Most approvers that one policy names, and the largest quorum.
+const APPROVERS_MAX: usize = 64;
 /// Annotations that demand something which it does not.
-const UNENFORCED: [(&str, &str); 8] = [
-    ("approvers", "every approval is given with the one operator's token, so who approved is only claimed"),
-    ("quorum", "every approval is given with the one operator's token, so two names may be one person"),
+const UNENFORCED: [(&str, &str); 6] = [
     ("mask", "nothing masks records by policy yet"),
     ("rewrite", "nothing rewrites calls yet"),
     ("rate", "nothing counts calls by policy yet"),
@@ -31,10 +31,27 @@ const UNENFORCED: [(&str, &str); 8] = [
 /// What a policy demands where it permits.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Demands {
-    /// Somebody must approve, within this time where one is said.
-    pub(crate) approval: Option<Option<Duration>>,
+    /// Somebody must approve.
+    pub(crate) approval: Option<ApprovalWanted>,
     /// The record must be durable at each step.
     pub(crate) strict: bool,
+}
+
+/// How a policy wants to be approved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ApprovalWanted {
+    /// Within this time, where one is said.
+    pub(crate) expires: Option<Duration>,
+    /// By these operators, sorted; by anybody where empty.
+    pub(crate) approvers: Vec<String>,
+    /// By so many of them.
+    pub(crate) quorum: u32,
+}
+
+impl Default for ApprovalWanted {
+    fn default() -> Self {
+        Self { expires: None, approvers: Vec::new(), quorum: 1 }
+    }
 }
 
 impl Demands {
@@ -47,20 +64,32 @@ impl Demands {
 /// Reads the annotations of a policy; an error says what is wrong and what to do.
 pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
     let mut demands = Demands::default();
-    let mut expires = None;
+    let mut wanted = ApprovalWanted::default();
+    let mut needs_approval = None;
     let mut annotations: Vec<(&str, &str)> = policy.annotations().collect();
     annotations.sort_unstable();
     for (name, value) in annotations {
         match name {
             _ if WORDS.contains(&name) => {}
-            "obligation" if value == APPROVAL => demands.approval = Some(None),
+            "obligation" if value == APPROVAL => demands.approval = Some(ApprovalWanted::default()),
             "obligation" => {
                 let near = nearest(value, [APPROVAL]);
                 return Err(format!(
                     "knows no obligation {value:?}{near}: write @obligation({APPROVAL:?}) or leave it out"
                 ));
             }
-            "expires" => expires = Some(duration(value)?),
+            "expires" => {
+                wanted.expires = Some(duration(value)?);
+                needs_approval = Some(name);
+            }
+            "approvers" => {
+                wanted.approvers = names(value)?;
+                needs_approval = Some(name);
+            }
+            "quorum" => {
+                wanted.quorum = quorum(value)?;
+                needs_approval = Some(name);
+            }
             DURABILITY if value == "strict" => demands.strict = true,
             DURABILITY => {
                 return Err(format!(
@@ -70,11 +99,17 @@ pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
             _ => return Err(refused(name)),
         }
     }
-    if expires.is_some() && demands.approval.is_none() {
-        return Err(format!("@expires belongs to an approval: write @obligation({APPROVAL:?}) beside it"));
+    if let (Some(name), None) = (needs_approval, &demands.approval) {
+        return Err(format!("@{name} belongs to an approval: write @obligation({APPROVAL:?}) beside it"));
     }
-    if let (Some(approval), Some(expires)) = (&mut demands.approval, expires) {
-        *approval = Some(expires);
+    if !wanted.approvers.is_empty() && wanted.approvers.len() < wanted.quorum as usize {
+        let (named, quorum) = (wanted.approvers.len(), wanted.quorum);
+        return Err(format!(
+            "@quorum({quorum:?}) can never be met: @approvers names {named}; name more, or ask for fewer"
+        ));
+    }
+    if demands.approval.is_some() {
+        demands.approval = Some(wanted);
     }
     if policy.effect() == Effect::Forbid && !demands.is_empty() {
         return Err("a forbid has no obligation: put @obligation on a permit".to_owned());
@@ -90,6 +125,30 @@ fn refused(name: &str) -> String {
     }
     let known = WORDS.iter().chain(&ENFORCED).copied().chain(UNENFORCED.iter().map(|(name, _)| *name));
     format!("knows no annotation @{name}{}", nearest(name, known))
+}
+
+/// Operators' names, with commas between.
+fn names(text: &str) -> Result<Vec<String>, String> {
+    let mut names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let fits = |name: &String| {
+        !name.is_empty() && name.len() <= 128 && name.chars().all(|c| c.is_alphanumeric() || "-_.@+:".contains(c))
+    };
+    if names.len() > APPROVERS_MAX || !names.iter().all(fits) {
+        return Err(format!(
+            "@approvers({text:?}) wants the names of at most {APPROVERS_MAX} operators with commas between, such as \"ann, ben\""
+        ));
+    }
+    Ok(names)
+}
+
+/// How many must approve.
+fn quorum(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(quorum) if (1..=APPROVERS_MAX as u32).contains(&quorum) => Ok(quorum),
+        _ => Err(format!("@quorum({text:?}) is no number of approvers: write 1 to {APPROVERS_MAX}")),
+    }
 }
 
 /// A time such as `90s`, `10m` or `2h`.
@@ -123,10 +182,14 @@ mod tests {
     #[test]
     fn what_is_enforced_loads() {
         assert_eq!(read("@id(\"a\") @owner(\"me\")"), Ok(Demands::default()));
-        let expires = Some(Some(Duration::from_secs(600)));
+        let expires = Some(Duration::from_secs(600));
+        let approval = Some(ApprovalWanted { expires, ..ApprovalWanted::default() });
+        assert_eq!(read("@obligation(\"approval\") @expires(\"10m\")"), Ok(Demands { approval, strict: false }));
+        let approvers = vec!["ann".to_owned(), "ben@example.org".to_owned(), "carl".to_owned()];
+        let approval = Some(ApprovalWanted { expires: None, approvers, quorum: 2 });
         assert_eq!(
-            read("@obligation(\"approval\") @expires(\"10m\")"),
-            Ok(Demands { approval: expires, strict: false })
+            read("@quorum(\"2\") @approvers(\"carl, ann,ben@example.org\") @obligation(\"approval\")"),
+            Ok(Demands { approval, strict: false })
         );
         assert_eq!(read("@durability(\"strict\")"), Ok(Demands { approval: None, strict: true }));
     }
@@ -146,6 +209,12 @@ mod tests {
             ("@obligation(\"aproval\")", "did you mean approval?"),
             ("@durability(\"weak\")", "strict"),
             ("@expires(\"10m\")", "@obligation"),
+            ("@quorum(\"2\")", "@obligation"),
+            ("@obligation(\"approval\") @quorum(\"0\")", "1 to 64"),
+            ("@obligation(\"approval\") @quorum(\"two\")", "1 to 64"),
+            ("@obligation(\"approval\") @quorum(\"3\") @approvers(\"ann, ben, ann\")", "names 2"),
+            ("@obligation(\"approval\") @approvers(\"ann,,ben\")", "commas between"),
+            ("@obligation(\"approval\") @approvers(\"\")", "commas between"),
             ("@obligation(\"approval\") @expires(\"10\")", "\"10m\""),
             ("@obligation(\"approval\") @expires(\"10 m\")", "\"10m\""),
             ("@obligation(\"approval\") @expires(\"0s\")", "at least 1s"),

@@ -11,7 +11,7 @@ use cedar_policy::{
 };
 
 use crate::{
-    Nearest, Obligation,
+    ApprovalNeed, Nearest, Obligation,
     annotations::Demands,
     directory::{Directory, sorted},
     index::{Index, Within},
@@ -94,10 +94,16 @@ impl Rules {
             ids.collect::<Vec<String>>()
         };
         let mut obligations = Vec::new();
-        let policies = of(|demands| demands.approval.is_some());
-        if !policies.is_empty() {
-            let expires = demands.iter().filter_map(|(_, demands)| demands.approval.flatten()).min();
-            obligations.push(Obligation::Approval { policies, expires });
+        let wanted = || demands.iter().filter_map(|(id, demands)| Some((*id, demands.approval.as_ref()?)));
+        let needs = wanted().map(|(id, approval)| ApprovalNeed {
+            policy: id.clone(),
+            approvers: approval.approvers.clone(),
+            quorum: approval.quorum,
+        });
+        let needs: Vec<ApprovalNeed> = needs.collect();
+        if !needs.is_empty() {
+            let expires = wanted().filter_map(|(_, approval)| approval.expires).min();
+            obligations.push(Obligation::Approval { needs, expires });
         }
         let policies = of(|demands| demands.strict);
         if !policies.is_empty() {

@@ -75,11 +75,11 @@ impl Permit {
         &self.obligations
     }
 
-    /// The policies that demand an approval, where one is demanded.
+    /// The approvals that are demanded, where any are.
     #[must_use]
-    pub fn approval(&self) -> Option<&[String]> {
+    pub fn approval(&self) -> Option<ApprovalDemand<'_>> {
         self.obligations.iter().find_map(|obligation| match obligation {
-            Obligation::Approval { policies, .. } => Some(policies.as_slice()),
+            Obligation::Approval { needs, expires } => Some(ApprovalDemand { needs, expires: *expires }),
             Obligation::Durability { .. } => None,
         })
     }
@@ -91,13 +91,33 @@ impl Permit {
     }
 }
 
+/// Who must approve, as one policy says.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ApprovalNeed {
+    /// The policy, by id.
+    pub policy: String,
+    /// Who may approve, by the operator's name, sorted; anybody where empty.
+    pub approvers: Vec<String>,
+    /// How many different approvers it takes.
+    pub quorum: u32,
+}
+
+/// All approvals that a permit demands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ApprovalDemand<'a> {
+    /// What each policy wants.
+    pub needs: &'a [ApprovalNeed],
+    /// How long it may take, where a policy says so.
+    pub expires: Option<Duration>,
+}
+
 /// What a decision demands besides yes or no.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Obligation {
     /// The call waits until somebody approves it.
     Approval {
-        /// The policies that demand it, by id, sorted.
-        policies: Vec<String>,
+        /// What each policy that demands it wants, sorted by the policy's id: all of it must be met.
+        needs: Vec<ApprovalNeed>,
         /// How long the approval may take, where a policy says so: the shortest of them.
         expires: Option<Duration>,
     },

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod alone;
+mod approvals;
 mod approve;
 mod bounds;
 mod catalogue;

@@ -138,6 +138,8 @@ fn full_intent(target: Target) -> CallIntent {
 fn full_rest_of_call() -> Vec<Body> {
     vec![
         CallApproval {
+            approvers: vec!["ann".to_owned()],
+            quorum: Some(2),
             state: ApprovalState::Requested,
             approval_id: "a7f3k2".into(),
             binding: Some(keyed("4c")),
@@ -387,6 +389,8 @@ fn minimal_call() -> Vec<Body> {
         }
         .into(),
         CallApproval {
+            approvers: vec![],
+            quorum: None,
             state: ApprovalState::Expired,
             approval_id: "a".into(),
             binding: None,

@@ -180,7 +180,7 @@ impl Gateway {
     }
 
     /// The outcome of a call that Cairn answered itself: nothing was sent.
-    async fn conclude_here(&self, call: &mut Call, outcome: Outcome, message: Message) -> Answer {
+    pub(crate) async fn conclude_here(&self, call: &mut Call, outcome: Outcome, message: Message) -> Answer {
         let said = message.result_raw().or_else(|| message.error_raw());
         self.count(call, outcome);
         let body = Body::CallOutcome(CallOutcome {

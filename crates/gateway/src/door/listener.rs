@@ -54,6 +54,9 @@ impl Gateway {
             async move {
                 while tokio::time::timeout(access::EVERY, stop.cancelled()).await.is_err() {
                     gateway.record_refusals().await;
+                    if let Err(error) = gateway.expire_approvals() {
+                        tracing::warn!(%error, "approvals that are over could not be ended yet");
+                    }
                 }
             }
         });

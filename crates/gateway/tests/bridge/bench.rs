@@ -74,6 +74,7 @@ impl Bench {
             recorder: opened.expect("a recorder").0,
             policy: Arc::new(PolicyStore::open(None).expect("no policies")),
             views: Views::default(),
+            approvals: cairn_approvals::Approvals::default(),
             book: Book::open(Mode::Observe, None).expect("a book"),
             keys: Keys { payload: key.clone(), version: key.clone(), secret: key.clone() },
             clock,

@@ -104,7 +104,7 @@ fn a_set_with_a_name_that_nobody_knows_changes_nothing_and_is_told_with_file_and
         ),
         ("// a\npermit(principal, action, resource)\nwhen { context.servr == \"x\" };", "a.cedar:3: "),
         ("@obligaton(\"approval\") permit(principal, action, resource);", "did you mean obligation?"),
-        ("@quorum(\"2\") permit(principal, action, resource);", "not enforced"),
+        ("@budget(\"2\") permit(principal, action, resource);", "not enforced"),
     ] {
         fs::write(folder.path().join("a.cedar"), text).expect("written");
         let error = store.reload("test").expect_err("it does not compile").to_string();
@@ -170,7 +170,8 @@ fn the_obligations_of_all_permits_hold_and_the_shortest_time() {
          @id(\"c\") @durability(\"strict\") permit(principal, action, resource);",
     );
     let expires = Some(std::time::Duration::from_secs(90));
-    let approval = crate::Obligation::Approval { policies: vec!["a".to_owned(), "b".to_owned()], expires };
+    let need = |id: &str| crate::ApprovalNeed { policy: id.to_owned(), approvers: Vec::new(), quorum: 1 };
+    let approval = crate::Obligation::Approval { needs: vec![need("a"), need("b")], expires };
     let durability = crate::Obligation::Durability { policies: vec!["c".to_owned()] };
     assert_eq!(store.decide(&question("get_order")).obligations, [approval, durability]);
 }
