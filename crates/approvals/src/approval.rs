@@ -109,7 +109,8 @@ impl Approval {
     #[must_use]
     pub fn standing(&self) -> Standing {
         let met = |need: &Need| {
-            let counted: BTreeSet<&str> = self.votes.iter().filter(|vote| may(need, vote)).map(|v| &*v.identity).collect();
+            let counted: BTreeSet<&str> =
+                self.votes.iter().filter(|vote| may(need, vote)).map(|v| &*v.identity).collect();
             counted.len() >= need.quorum as usize
         };
         if self.request.needs.iter().all(met) { Standing::Approved } else { Standing::Waiting }
@@ -131,7 +132,7 @@ impl Approval {
 }
 
 fn may(need: &Need, vote: &Vote) -> bool {
-    need.approvers.is_empty() || need.approvers.iter().any(|name| *name == vote.identity)
+    need.approvers.is_empty() || need.approvers.contains(&vote.identity)
 }
 
 /// Times on disk: microseconds of the Unix epoch.

@@ -15,10 +15,7 @@ use cairn_clock::{Entropy, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{
-    Approval, KeepError, Request, Standing, Vote,
-    sealed::Sealed,
-};
+use crate::{Approval, KeepError, Request, Standing, Vote, sealed::Sealed};
 
 /// Approvals that wait at once; a call past it is refused as busy.
 pub const APPROVALS_MAX: usize = 1_024;
@@ -189,9 +186,8 @@ impl Approvals {
     /// Where too many wait, or it cannot be kept.
     pub fn ask(&self, request: Request, now: Timestamp) -> Result<Asked, Full> {
         let mut inner = self.inner.lock();
-        let same = |approval: &&Approval| {
-            approval.request.binding == request.binding && approval.request.expires_at > now
-        };
+        let same =
+            |approval: &&Approval| approval.request.binding == request.binding && approval.request.expires_at > now;
         if let Some(before) = inner.waiting.values().find(same) {
             return Ok(Asked::Before(before.clone()));
         }

@@ -152,7 +152,9 @@ pub(crate) async fn settle(
     }
     let count = |key: &str| settled.get(key).and_then(Value::as_u64).unwrap_or_default();
     Ok(match settled.get("state").and_then(Value::as_str) {
-        Some("requested") => format!("{id} approved by {} of {}: more must look at it", count("given"), count("quorum")),
+        Some("requested") => {
+            format!("{id} approved by {} of {}: more must look at it", count("given"), count("quorum"))
+        }
         _ => format!("{id} {}", if approve { "approved" } else { "denied" }),
     })
 }

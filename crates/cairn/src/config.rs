@@ -14,8 +14,8 @@ use cairn_backbone::KafkaOptions;
 use cairn_catalogue::Mode;
 use cairn_credentials::options::AuthOptions;
 use cairn_freshness::{Bounds, Declared, Dependence};
-use cairn_operators::Webhook;
 use cairn_gateway::{Limits, Reach, ScopeRules, ServerSpec};
+use cairn_operators::Webhook;
 use serde::Deserialize;
 
 use crate::{
@@ -708,6 +708,7 @@ mod tests {
             "[identity.certificates]\nprincipal = \"uri\"",
             "[kafka]",
             "[admin]",
+            "[approvals]",
             "[backbone]",
             "[store]",
             "[catalogue]",

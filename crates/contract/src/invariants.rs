@@ -134,7 +134,9 @@ pub fn decision_before_intent_before_outcome(events: &[StoredEvent]) -> Result<(
             EventType::CallApproval if life.ended && text(event, "state") == "requested" => {
                 return out_of_order("a request for approval after its outcome");
             }
-            EventType::CallApproval if life.intended && !life.ended => return out_of_order("an approval after its intent"),
+            EventType::CallApproval if life.intended && !life.ended => {
+                return out_of_order("an approval after its intent");
+            }
             EventType::CallApproval if !life.decided => return out_of_order("an approval without a decision before"),
             EventType::CallIntent if life.ended => return out_of_order("an intent after its outcome"),
             EventType::CallIntent if !life.decided => return out_of_order("an intent without a decision before"),

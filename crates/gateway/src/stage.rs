@@ -5,9 +5,7 @@
 
 use cairn_backbone::{OutcomeRoom, Planned, RecordError};
 use cairn_catalogue::Standing;
-use cairn_contract::{
-    Body, CallDecision, CallIntent, Decision, Durability, NearestPermit, ShadowDecision,
-};
+use cairn_contract::{Body, CallDecision, CallIntent, Decision, Durability, NearestPermit, ShadowDecision};
 use cairn_freshness::Writing;
 use cairn_policy::{Obligation, Permit, Question, Ruling};
 use tokio::time::Instant;

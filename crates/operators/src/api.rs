@@ -35,8 +35,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Credential, CredentialError,
-    approvals, console, exposition, logins,
+    Credential, CredentialError, approvals, console, exposition, logins,
     people::{Operator, People, Role},
 };
 

@@ -4,8 +4,8 @@
 //! record; it counts as one person all the same.
 
 use axum::{
-    body::Bytes,
     Extension, Json,
+    body::Bytes,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -31,9 +31,10 @@ pub(crate) struct SettleBody {
 pub(crate) fn shown(approval: &Approval) -> Value {
     let request = &approval.request;
     let (given, quorum) = approval.counted();
-    let needs = request.needs.iter().map(|need| {
-        json!({ "policy": need.policy, "approvers": need.approvers, "quorum": need.quorum })
-    });
+    let needs = request
+        .needs
+        .iter()
+        .map(|need| json!({ "policy": need.policy, "approvers": need.approvers, "quorum": need.quorum }));
     json!({
         "id": request.id,
         "state": match approval.standing() {

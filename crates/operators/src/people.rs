@@ -41,8 +41,7 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::View, Self::Approve, Self::Payloads, Self::Policy, Self::Offsets, Self::Erase];
+    pub const ALL: [Self; 6] = [Self::View, Self::Approve, Self::Payloads, Self::Policy, Self::Offsets, Self::Erase];
 
     /// The word for it.
     #[must_use]

@@ -67,7 +67,8 @@ impl Webhook {
     pub fn new(url: &str, secret: &str) -> Result<Self, WebhookError> {
         let url = reqwest::Url::parse(url).map_err(|_| WebhookError::Url)?;
         let near = url.host_str().is_some_and(|host| {
-            host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+            host == "localhost"
+                || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
         });
         match url.scheme() {
             "https" => {}

@@ -86,7 +86,11 @@ fn nobody_approves_their_own_call_under_any_name() {
 fn a_quorum_is_of_different_people_and_each_policy_has_its_own() {
     let approvals = Approvals::default();
     let needs = vec![
-        Need { policy: "a".to_owned(), approvers: vec!["ann".to_owned(), "ben".to_owned(), "cy".to_owned()], quorum: 2 },
+        Need {
+            policy: "a".to_owned(),
+            approvers: vec!["ann".to_owned(), "ben".to_owned(), "cy".to_owned()],
+            quorum: 2,
+        },
         Need { policy: "b".to_owned(), approvers: vec!["dan".to_owned()], quorum: 1 },
     ];
     asked(&approvals, Request { needs, ..request("ap-1") });

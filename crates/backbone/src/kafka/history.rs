@@ -21,7 +21,7 @@ use super::{
     frame::{Frame, Parsed},
     spool::{MAGIC, SpoolError},
 };
-use crate::{Kept, identity::replace_file};
+use crate::{Kept, identity::replace_file, recorder::settles};
 
 const FILE: &str = "history.frames";
 
@@ -65,6 +65,8 @@ impl History {
             Ok(Some(Body::CallOutcome(_))) => {
                 self.open.remove(&call);
             }
+            // People may settle an approval whose call has ended: that opens nothing.
+            Ok(Some(body)) if settles(&body) && !self.open.contains_key(&call) => {}
             Ok(Some(Body::CallDecision(_) | Body::CallApproval(_) | Body::CallIntent(_))) => {
                 let entries = self.open.entry(call).or_default();
                 match entries.iter_mut().find(|known| known.record == entry.record) {

@@ -12,7 +12,7 @@ use cairn_contract::{Body, Draft, Topic};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Inner;
+use super::{Inner, settles};
 use crate::identity::replace_file;
 
 const FILE: &str = "recorder-hints.json";
@@ -46,6 +46,8 @@ impl Note {
     pub(super) fn of(draft: &Draft) -> Self {
         match (&draft.body, draft.common.call_id) {
             (Body::CallOutcome(_), Some(call)) => Self::Closes(call),
+            // People may settle an approval whose call has ended: that opens nothing.
+            (body, _) if settles(body) => Self::Other,
             (Body::CallDecision(_) | Body::CallApproval(_) | Body::CallIntent(_), Some(call)) => Self::Opens(call),
             _ => Self::Other,
         }

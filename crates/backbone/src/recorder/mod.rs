@@ -37,6 +37,7 @@ use crate::{AppendError, Backbone, BackboneStats, ReadError, TopicError};
 use lane::{Lane, Reply, Unstamped};
 
 pub use open_call::OpenCall;
+pub(crate) use open_call::settles;
 
 /// How a recorder is set up.
 #[derive(Clone, Debug)]

@@ -105,3 +105,8 @@ impl OpenCall {
         Planned { id, draft }
     }
 }
+
+/// Whether an event says how an approval ended, which may be after its call has.
+pub(crate) fn settles(body: &Body) -> bool {
+    matches!(body, Body::CallApproval(approval) if approval.state != ApprovalState::Requested)
+}

@@ -15,6 +15,7 @@ use super::{
     OpenCall, RecorderError, RecorderOptions,
     hints::{self, Places},
     lane::Chain,
+    settles,
 };
 use crate::{Backbone, Kept};
 
@@ -122,6 +123,12 @@ impl<'a> Scan<'a> {
         match event.body() {
             Ok(Some(Body::CallOutcome(_))) => {
                 self.open.remove(&call_id);
+            }
+            // People may settle an approval whose call has ended: that opens nothing.
+            Ok(Some(body)) if settles(&body) => {
+                if let Some((_, call)) = self.open.get_mut(&call_id) {
+                    call.take(&event, body);
+                }
             }
             Ok(Some(body @ (Body::CallDecision(_) | Body::CallApproval(_) | Body::CallIntent(_)))) => {
                 let (_, call) = self.open.entry(call_id).or_insert_with(|| (offset, OpenCall::new(&event, call_id)));

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::{
-    Body, CallDecision, CallIntent, CallOutcome, Common, Decision, DigestKey, Draft, Durability, Effect, Era, Outcome,
-    StoredEvent, Target, Topic,
+    ApprovalState, Body, CallApproval, CallDecision, CallIntent, CallOutcome, Common, Decision, DigestKey, Draft,
+    Durability, Effect, Era, Outcome, StoredEvent, Target, Topic,
 };
 use uuid::Uuid;
 
@@ -102,6 +102,19 @@ fn intent() -> Body {
         repeats: None,
         writes: Vec::new(),
         invocation: None,
+    })
+}
+
+fn approved() -> Body {
+    Body::CallApproval(CallApproval {
+        state: ApprovalState::Approved,
+        approval_id: "ap-1".to_owned(),
+        binding: None,
+        approver: None,
+        approvers: Vec::new(),
+        quorum: None,
+        expires_at: None,
+        reason: None,
     })
 }
 
@@ -415,6 +428,10 @@ async fn what_the_spool_kept_tells_a_start_the_same_as_the_log() {
         }
         if n % 5 != 0 {
             recorder.strict(bench.plan(&common, outcome())).await.expect("recorded");
+        }
+        if n % 4 == 1 {
+            // Of a call that has ended, it opens nothing.
+            recorder.strict(bench.plan(&common, approved())).await.expect("recorded");
         }
     }
     recorder.close(Duration::from_secs(5)).await;

@@ -198,7 +198,11 @@ fn a_changed_policy_needs_another_approval_and_a_denial_stays_one() {
     let before = gateway.journal().len();
     let gateway = gateway.with("@id(\"no\") forbid(principal, action == Action::\"tools/call\", resource);\n");
     wait_for("the denial", || (agent.call("refund_order", &refund("1"))["error"]["code"] == -31_001).then_some(()));
-    assert_eq!(agent.call("refund_order", &refund("700"))["error"]["code"], -31_001, "approved, and denied all the same");
+    assert_eq!(
+        agent.call("refund_order", &refund("700"))["error"]["code"],
+        -31_001,
+        "approved, and denied all the same"
+    );
     assert_eq!(gateway.journal().len(), before);
     up.end();
 }
@@ -235,7 +239,10 @@ permit(principal, action == Action::"tools/call", resource);
     assert_eq!(by(&carl, &Value::Null).status, 403, "the policy names others");
     assert_eq!(by(TOKEN, &json!({ "approver": "ann" })).status, 403, "a name in a request is nobody");
     let first = by(&ann, &json!({ "approver": "ben", "reason": "seen" })).json();
-    assert_eq!((first["state"].as_str(), first["given"].as_u64(), first["quorum"].as_u64()), (Some("requested"), Some(1), Some(2)));
+    assert_eq!(
+        (first["state"].as_str(), first["given"].as_u64(), first["quorum"].as_u64()),
+        (Some("requested"), Some(1), Some(2))
+    );
     assert_eq!(by(&ann, &json!({ "approver": "ben" })).status, 409, "one person, whatever she says");
     assert_eq!(agent.call(&refund("700"))["error"]["code"], -31_018, "one of two is not enough");
     assert!(gateway.journal().is_empty());
@@ -274,9 +281,14 @@ struct KeyAgent<'a> {
 impl KeyAgent<'_> {
     fn call(&self, arguments: &Value) -> Value {
         let bearer = format!("Bearer {}", self.key);
-        modern(&self.up.gateway, "orders", "tools/call", &json!({ "name": "refund_order", "arguments": arguments }), &json!({}), &[
-            ("authorization", bearer.as_str()),
-        ])
+        modern(
+            &self.up.gateway,
+            "orders",
+            "tools/call",
+            &json!({ "name": "refund_order", "arguments": arguments }),
+            &json!({}),
+            &[("authorization", bearer.as_str())],
+        )
     }
 }
 
@@ -380,7 +392,9 @@ when { context has input_responses };
     let mut forged = ours.clone();
     let at = forged.len() - 8;
     forged.replace_range(at..=at, if &forged[at..=at] == "A" { "B" } else { "A" });
-    for (what, state, arguments) in [("forged", &forged, json!({ "a": 1 })), ("of another call", &ours, json!({ "a": 2 }))] {
+    for (what, state, arguments) in
+        [("forged", &forged, json!({ "a": 1 })), ("of another call", &ours, json!({ "a": 2 }))]
+    {
         let refused = call(json!({ "requestState": state, "inputResponses": opened, "arguments": arguments }));
         assert_eq!(refused["error"]["code"], -31_014, "{what}: {refused}");
     }
@@ -411,7 +425,8 @@ when { context has input_responses };
     // A user who declines ends it.
     let third = call(json!({ "inputResponses": answers, "requestState": theirs }));
     let ours = third["result"]["requestState"].as_str().unwrap_or_else(|| panic!("{third}")).to_owned();
-    let declined = call(json!({ "requestState": ours, "inputResponses": { "cairn-approval": { "action": "decline" } } }));
+    let declined =
+        call(json!({ "requestState": ours, "inputResponses": { "cairn-approval": { "action": "decline" } } }));
     assert_eq!(declined["error"]["code"], -31_002, "{declined}");
     assert!(waiting(&up).is_empty());
     assert_eq!(asking.rounds.lock().len(), 1);
@@ -420,7 +435,10 @@ when { context has input_responses };
         .filter(|e| e["type"] == "call.outcome" && !e["data"]["operation_id"].is_null())
         .map(|e| e["data"]["operation_id"].clone())
         .collect();
-    assert!(operations.len() >= 3 && operations.iter().all(|one| *one == operations[0]), "one operation: {operations:?}");
+    assert!(
+        operations.len() >= 3 && operations.iter().all(|one| *one == operations[0]),
+        "one operation: {operations:?}"
+    );
     up.end();
 }
 
@@ -462,7 +480,11 @@ fn a_client_that_knows_tasks_gets_a_handle_and_the_call_is_made_when_it_asks_aga
     let can = json!({ "extensions": { "io.modelcontextprotocol/tasks": {} } });
     let call = |up: &Up, method: &str, params: Value| modern(&up.gateway, "orders", method, &params, &can, &[]);
     let made = call(&up, "tools/call", json!({ "name": "refund_order", "arguments": refund("700") }));
-    assert_eq!((made["result"]["resultType"].as_str(), made["result"]["status"].as_str()), (Some("task"), Some("working")), "{made}");
+    assert_eq!(
+        (made["result"]["resultType"].as_str(), made["result"]["status"].as_str()),
+        (Some("task"), Some("working")),
+        "{made}"
+    );
     let task = made["result"]["taskId"].as_str().expect("an id").to_owned();
     let get = |up: &Up, task: &str| call(up, "tasks/get", json!({ "taskId": task }));
     assert_eq!(get(&up, &task)["result"]["status"], "working");
@@ -473,8 +495,8 @@ fn a_client_that_knows_tasks_gets_a_handle_and_the_call_is_made_when_it_asks_aga
     assert_eq!(get(&up, &task)["result"]["status"], "working", "a restart loses nothing");
     let id = id_of(&waiting(&up)[0]);
     assert_eq!(approve(&up, &id, TOKEN, &Value::Null).status, 200);
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    assert!(gateway.journal().is_empty(), "nobody asks for it any more, so nothing happens");
+    assert!(call(&up, "tools/list", json!({}))["result"].is_object());
+    assert!(gateway.journal().is_empty(), "nobody asks for the task, so nothing happens");
     let done = wait_for("the task", || {
         let shown = get(&up, &task);
         assert_eq!(shown["result"]["resultType"], "complete", "{shown}");
@@ -492,7 +514,10 @@ fn a_client_that_knows_tasks_gets_a_handle_and_the_call_is_made_when_it_asks_aga
     let id = id_of(&waiting(&up)[0]);
     assert_eq!(admin(&up, TOKEN, &format!("POST /approvals/{id}/deny"), &json!({ "reason": "no" })).status, 200);
     let shown = get(&up, &denied);
-    assert_eq!((shown["result"]["status"].as_str(), &shown["result"]["error"]["code"]), (Some("failed"), &json!(-31_002)));
+    assert_eq!(
+        (shown["result"]["status"].as_str(), &shown["result"]["error"]["code"]),
+        (Some("failed"), &json!(-31_002))
+    );
     let cancelled = task_of(&ask("900"));
     assert!(call(&up, "tasks/cancel", json!({ "taskId": cancelled }))["result"].is_object());
     assert_eq!(get(&up, &cancelled)["result"]["status"], "cancelled");
@@ -515,7 +540,8 @@ fn a_client_of_2025_11_25_that_opens_addresses_gets_the_error_that_says_so() {
     let up = gateway.up();
     let mut agent = Agent::new(&up.gateway, "orders");
     let can = json!({ "elicitation": { "url": {} } });
-    let params = json!({ "protocolVersion": "2025-11-25", "capabilities": can, "clientInfo": { "name": "t", "version": "1" } });
+    let params =
+        json!({ "protocolVersion": "2025-11-25", "capabilities": can, "clientInfo": { "name": "t", "version": "1" } });
     let welcome = answer(agent.post(&json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params })));
     agent.session = welcome.header("mcp-session-id").expect("a session");
     answer(agent.post(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })));

@@ -7,22 +7,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_approvals::{Approval, Bound, Need, Request, binding};
-use cairn_contract::{ApprovalState, Body, CallApproval, Common, Draft};
+use cairn_contract::{ApprovalState, Body, CallApproval, Common, Draft, Outcome, Target};
 use cairn_identity::Kind;
-use cairn_mcp::Message;
+use cairn_mcp::{Message, meta};
 use cairn_policy::{ApprovalDemand, Permit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{NotNow, Way};
-use crate::{Gateway, Refusal, call::Call};
-use cairn_contract::Outcome;
+use crate::{Gateway, Refusal, bridge::Within, call::Call};
 
 /// Where a request says which event asked.
 pub(super) const CAUSE: &str = "cause";
 /// How long an approval may take where no policy says so and no call waits for it.
 const EXPIRES: Duration = Duration::from_secs(600);
+
+/// What a client of 2026-07-28 says with each request.
+const OF_A_CLIENT: [&str; 3] = [meta::PROTOCOL_VERSION, meta::CLIENT_CAPABILITIES, meta::CLIENT_INFO];
+/// Pages of a server's list that are looked through for one tool.
+const PAGES_MAX: usize = 16;
 
 /// A request for an approval, and what covers the rounds after it.
 pub(super) struct Wish {
@@ -58,6 +62,33 @@ impl About {
 }
 
 impl Gateway {
+    /// Sees to it that the definition of the tool that is called is known, where its server lists it: an approval is bound
+    /// to it, also after a restart, when nobody has listed anything yet.
+    pub(super) async fn know_definition(&self, call: &Call) {
+        let Target::Tool { gen_ai_tool_name: name } = &call.target else { return };
+        let mut cursor = Value::Null;
+        for _ in 0..PAGES_MAX {
+            if call.session.server.catalogue.tool_digest(name).is_some() {
+                return;
+            }
+            let mut params = json!({});
+            for key in call.message.meta_keys().iter().filter(|key| OF_A_CLIENT.contains(&key.as_str())) {
+                let said = call.message.meta_raw(key).and_then(|raw| serde_json::from_slice::<Value>(&raw).ok());
+                params["_meta"][key.as_str()] = said.unwrap_or_default();
+            }
+            if !cursor.is_null() {
+                params["cursor"] = cursor;
+            }
+            let answer = self.call_within(&call.session, "tools/list", params, Within::of(call)).await;
+            let Some(result) = answer.result_raw() else { return };
+            let listed: Value = serde_json::from_slice(&result).unwrap_or_default();
+            cursor = listed["nextCursor"].clone();
+            if cursor.is_null() {
+                return;
+            }
+        }
+    }
+
     /// What the call asks for under its permit.
     pub(super) fn wish(&self, call: &Call, permit: &Permit, demand: &ApprovalDemand<'_>) -> Result<Wish, NotNow> {
         let way = self.way(call);
@@ -86,19 +117,7 @@ impl Gateway {
             };
             binding(&self.keys().payload, &bound).map_err(refused)
         };
-        let mut digest = tool_digest;
-        let mut whole = bound(&arguments.whole, digest.as_deref())?;
-        if digest.is_none() {
-            // After a restart nothing is listed yet. What was approved for a definition that is not known to have changed
-            // still is; where it has, the call is refused once it is listed.
-            for known in self.approvals().all().into_iter().filter_map(|approval| approval.request.tool_digest) {
-                let other = bound(&arguments.whole, Some(&known))?;
-                if self.approvals().all().iter().any(|approval| approval.request.binding == other) {
-                    (whole, digest) = (other, Some(known));
-                    break;
-                }
-            }
-        }
+        let whole = bound(&arguments.whole, tool_digest.as_deref())?;
         let cover = bound(&arguments.own, None)?;
         let about = About {
             common: call.common.clone(),
@@ -131,7 +150,7 @@ impl Gateway {
             workflow_id: call.common.workflow_id.clone(),
             call_id: call.call_id.to_string(),
             policy_version: permit.version().to_owned(),
-            tool_digest: digest,
+            tool_digest,
             binding: whole,
             needs: demand.needs.iter().map(need).collect(),
             requested_at: now,

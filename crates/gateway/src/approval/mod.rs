@@ -18,7 +18,7 @@ mod ways;
 
 use std::time::Duration;
 
-use cairn_approvals::{Approval, Asked, Ended, Full, KeepError, Status};
+use cairn_approvals::{Approval, Asked, Ended, Full, KeepError, Request, Status};
 use cairn_contract::{ApprovalState, Body, CallApproval, Outcome};
 use cairn_mcp::{Frame, Message};
 use cairn_policy::Permit;
@@ -51,7 +51,7 @@ impl From<KeepError> for NotNow {
 /// What waiting led to.
 enum Waited {
     /// The approval was claimed for this call.
-    Claimed(Approval),
+    Claimed(Box<Approval>),
     /// It ended or was claimed by another: whoever still wants one asks anew.
     Gone,
     /// The time is over and the approval waits on.
@@ -71,6 +71,7 @@ impl Gateway {
         let until = Instant::now() + self.limits().hold_max;
         loop {
             let Some(demand) = permit.approval() else { return Ok(permit) };
+            self.know_definition(call).await;
             let wish = self.wish(call, &permit, &demand)?;
             if call.approved.as_ref() == Some(&wish.request.binding) {
                 return Ok(permit);
@@ -144,20 +145,19 @@ impl Gateway {
         let mut changes = self.approvals().changes();
         // An approval may end sooner than a hold does.
         let until = until.min(Instant::now() + request.expires_at.since(self.clock().now()));
-        let started = Instant::now();
         loop {
             let has_gone = cancelled.is_cancelled() || client.is_closed();
             match self.approvals().status(&request.id) {
                 _ if has_gone => break,
                 Status::Approved => {
                     let claimed = self.approvals().claim(&request.binding, self.clock().now())?;
-                    return Ok(claimed.map_or(Waited::Gone, Waited::Claimed));
+                    return Ok(claimed.map_or(Waited::Gone, |approval| Waited::Claimed(Box::new(approval))));
                 }
                 Status::Ended(Ended::Denied { reason, .. }) => {
                     let refusal = Refusal::ApprovalDenied { approval_id: request.id.clone(), reason };
                     return Err(NotNow::Refused(Outcome::Denied, refusal));
                 }
-                Status::Ended(Ended::Expired) => return Err(self.expired(request.id.clone(), started.elapsed())),
+                Status::Ended(Ended::Expired) => return Err(expired(approval)),
                 Status::Ended(Ended::Claimed | Ended::Withdrawn) | Status::Unknown => return Ok(Waited::Gone),
                 Status::Waiting => {}
             }
@@ -169,7 +169,7 @@ impl Gateway {
                 changed = changes.changed() => changed.expect("the gateway holds the other end"),
                 () = self.tell_of_hold(call, &request.id, reply) => unreachable!("telling of a hold never ends by itself"),
                 () = tokio::time::sleep_until(until) => {
-                    return self.over(call, approval, started).await;
+                    return self.over(call, approval).await;
                 }
             }
         }
@@ -180,13 +180,13 @@ impl Gateway {
     }
 
     /// The call has waited long enough.
-    async fn over(&self, call: &mut Call, approval: &Approval, started: Instant) -> Result<Waited, NotNow> {
+    async fn over(&self, call: &mut Call, approval: &Approval) -> Result<Waited, NotNow> {
         let request = &approval.request;
         // Nobody's yes is on its way into the trail while this is held: what is recorded as approved does not expire.
         let _settling = self.settling().lock().await;
         let now = self.clock().now();
         if let Some(claimed) = self.approvals().claim(&request.binding, now)? {
-            return Ok(Waited::Claimed(claimed));
+            return Ok(Waited::Claimed(Box::new(claimed)));
         }
         if request.outlives && request.expires_at > now {
             return Ok(Waited::StillWaits);
@@ -200,24 +200,18 @@ impl Gateway {
                 self.record_about(approval, ApprovalState::Expired, None, None);
             }
         }
-        Err(self.expired(request.id.clone(), started.elapsed()))
-    }
-
-    fn expired(&self, approval_id: String, after: Duration) -> NotNow {
-        let after_ms = after.as_millis() as u64;
-        NotNow::Refused(Outcome::TimedOut, Refusal::ApprovalExpired { approval_id, after_ms })
+        Err(expired(approval))
     }
 
     /// Asks, unless the same is asked already: the request is durable before anybody can see it.
-    async fn ask_people(&self, call: &mut Call, mut request: cairn_approvals::Request) -> Result<Approval, NotNow> {
+    async fn ask_people(&self, call: &mut Call, mut request: Request) -> Result<Approval, NotNow> {
         let not_recorded = |error: cairn_backbone::RecordError| {
             NotNow::Refused(Outcome::Failed, Refusal::NotRecorded { reason: error.to_string() })
         };
         self.make_room(call).await.map_err(not_recorded)?;
         let now = self.clock().now();
-        let same = |approval: &Approval| {
-            approval.request.binding == request.binding && approval.request.expires_at > now
-        };
+        let same =
+            |approval: &Approval| approval.request.binding == request.binding && approval.request.expires_at > now;
         if let Some(before) = self.approvals().all().into_iter().find(same) {
             return Ok(before);
         }
@@ -253,4 +247,11 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Nobody answered within the time that the approval had.
+fn expired(approval: &Approval) -> NotNow {
+    let Request { id, requested_at, expires_at, .. } = &approval.request;
+    let after_ms = expires_at.since(*requested_at).as_millis() as u64;
+    NotNow::Refused(Outcome::TimedOut, Refusal::ApprovalExpired { approval_id: id.clone(), after_ms })
 }

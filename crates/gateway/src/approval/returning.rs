@@ -74,7 +74,8 @@ impl Returning {
 
     /// The state for a client that will come back with this call.
     pub(super) fn state(&self, call: &Call, approval: &Approval) -> String {
-        let handle = approval.request.id.strip_prefix("ap-").and_then(|id| Uuid::parse_str(id).ok()).unwrap_or_default();
+        let handle =
+            approval.request.id.strip_prefix("ap-").and_then(|id| Uuid::parse_str(id).ok()).unwrap_or_default();
         let expires = approval.request.expires_at.plus(GRACE);
         let bound = Bound::new(&call.session.caller.text(), &call.session.server.name, &call.message);
         let sealed = self.seal.close(*handle.as_bytes(), expires.as_micros() / 1_000, &bound);

@@ -65,7 +65,8 @@ impl Gateway {
         if !approve {
             return self.deny(id, vote).await;
         }
-        let approval = self.approvals().weigh(id, &vote).inspect_err(|error| self.note_refused_vote(error, id, &vote))?;
+        let approval =
+            self.approvals().weigh(id, &vote).inspect_err(|error| self.note_refused_vote(error, id, &vote))?;
         vote.event = Some(self.record_vote(&approval, ApprovalState::Approved, &vote).await?);
         let approval = self.approvals().count(id, vote)?;
         if approval.standing() == Standing::Approved {

@@ -133,7 +133,9 @@ impl Gateway {
                 return Ok(self.failed_task(task_id, &Refusal::ApprovalDenied { approval_id: id.to_owned(), reason }));
             }
             Status::Ended(Ended::Expired) => {
-                return Ok(self.failed_task(task_id, &Refusal::ApprovalExpired { approval_id: id.to_owned(), after_ms: 0 }));
+                return Ok(
+                    self.failed_task(task_id, &Refusal::ApprovalExpired { approval_id: id.to_owned(), after_ms: 0 })
+                );
             }
             Status::Ended(Ended::Withdrawn) => {
                 return Ok(json!({ "resultType": "complete", "taskId": task_id, "status": "cancelled",

@@ -63,10 +63,7 @@ impl Gateway {
     pub(super) fn tell(&self, call: &Call, way: Way, approval: &Approval) -> NotNow {
         let request = &approval.request;
         let url = self.console().map(|console| format!("{console}/console/approvals/{}", request.id));
-        let words = format!(
-            "{}/{} needs the approval {} before it runs",
-            request.server, request.target, request.id
-        );
+        let words = format!("{}/{} needs the approval {} before it runs", request.server, request.target, request.id);
         match (way, url) {
             (Way::Task, url) => {
                 let status = url.map_or(words.clone(), |url| format!("{words}: {url}"));
