@@ -11,6 +11,7 @@
 mod access;
 mod approval;
 mod arrival;
+mod authzen;
 mod bridge;
 mod call;
 mod catalogue;
@@ -229,6 +230,12 @@ impl Gateway {
     pub fn set_console(&self, address: impl Into<String>) {
         // Nobody says it twice; the first one would stay.
         let _ = self.0.console.set(address.into());
+    }
+
+    /// That address, where one was said.
+    #[must_use]
+    pub fn address_of_people(&self) -> Option<&str> {
+        self.console()
     }
 
     pub(crate) fn console(&self) -> Option<&str> {

@@ -13,6 +13,7 @@
 //! | `GET /credentials/<server>/login/<id>` | how far it has come; wants the token |
 //! | `POST /approvals/<id>/approve`, `…/deny` | settles one, body `{"approver","reason"}`; wants the token |
 //! | `GET`, `POST /console/approvals/<id>` | the same for a person with a browser, who types the token |
+//! | `POST /access/v1/evaluation`, `…/evaluations` | what the policies in force say (AuthZEN); wants the token |
 //! | `POST /policy/promote`, `/policy/rollback` | puts the shadow, or what decided before, in force, body `{"who"}`; wants the token |
 
 use std::{
@@ -35,7 +36,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Credential, CredentialError, approvals, console, exposition, logins,
+    Credential, CredentialError, approvals, authzen, console, exposition, logins,
     people::{Operator, People, Role},
 };
 
@@ -201,10 +202,12 @@ impl Admin {
             .route("/catalogue/approve", post(approve_definition))
             .route("/policy/{verb}", post(replace))
             .merge(logins::routes())
+            .merge(authzen::routes())
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
             .route("/metrics", get(metrics))
+            .route("/.well-known/authzen-configuration", get(authzen::configuration))
             // Open, because whoever looks types a token into it.
             .route("/console/approvals/{id}", get(console::form).post(console::settle))
             .merge(closed)
@@ -231,6 +234,8 @@ async fn same_machine(State(admin): State<Admin>, request: Request, next: Next) 
 fn needed(method: &Method, path: &str) -> Role {
     match path.trim_start_matches('/').split('/').next() {
         Some("policy") => Role::Policy,
+        // They look at policies, and change nothing.
+        Some("access" | "authzen") => Role::View,
         // Whoever logs in lends an account to every agent that may call the server.
         Some("credentials") if method != Method::GET => Role::Policy,
         Some("changes") => Role::Offsets,

@@ -6,6 +6,7 @@
 
 mod api;
 mod approvals;
+mod authzen;
 mod console;
 mod credential;
 mod exposition;

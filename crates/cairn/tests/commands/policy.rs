@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Output};
 
 use serde_json::{Value, json};
 
-use crate::support::{Agent, TOKEN, Up, cairn, events, orders, run, text, wait_for};
+use crate::support::{Agent, TOKEN, Up, cairn, events, http, orders, run, text, wait_for};
 
 const POLICIES: &str = r#"@id("all") permit(principal, action, resource) when { action != Action::"tools/call" };
 @id("looking")
@@ -191,5 +191,80 @@ fn a_shadow_is_tried_promoted_and_rolled_back_by_an_operator_only() {
     assert_eq!((&shadow["decision"], &shadow["differs"]), (&json!("deny"), &json!(true)));
     let metrics = crate::support::http(&up.admin, "GET /metrics", &[], "").body;
     assert!(metrics.contains("cairn_policy_shadow_decisions_total{differs=\"true\"}"), "{metrics}");
+    up.end();
+}
+
+#[test]
+fn others_ask_the_policies_in_force_by_authzen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies).expect("a folder");
+    let text = r#"@id("look") permit(principal, action == Action::"tools/call", resource == Tool::"orders/get_order");
+@id("list") permit(principal, action == Action::"tools/list", resource == Server::"orders");
+@id("small") @obligation("approval")
+permit(principal == User::"ada \"q\"", action == Action::"tools/call", resource == Tool::"orders/refund_order")
+when { context has arguments && context.arguments has cents && context.arguments.cents < 100 };
+@id("of-the-bot") permit(principal is Agent, action == Action::"prompts/get", resource == Prompt::"orders/reply")
+when { context has identity && context.identity has tenant && context.identity.tenant == "acme" };
+"#;
+    fs::write(policies.join("p.cedar"), text).expect("written");
+    let config = folder.path().join("cairn.toml");
+    fs::write(&config, "").expect("written");
+    let up = Up::start(&folder.path().join("data"), &["--config", &config.display().to_string()]);
+    let bearer = format!("Bearer {TOKEN}");
+    let post = |path: &str, body: &Value| {
+        let headers =
+            [("authorization", bearer.as_str()), ("content-type", "application/json"), ("x-request-id", "r-1")];
+        http(&up.admin, &format!("POST {path}"), &headers, &body.to_string())
+    };
+    let of = |kind: &str, id: &str| json!({ "type": kind, "id": id });
+    let ask = |subject: &Value, action: &str, resource: &Value, context: &Value| json!({ "subject": subject, "action": { "name": action }, "resource": resource, "context": context });
+    let ada = of("identity", "ada \"q\"");
+    let got = of("tool", "orders/get_order");
+    let one = post("/access/v1/evaluation", &ask(&ada, "tools/call", &got, &json!({ "agent": "a" })));
+    assert_eq!(one.header("x-request-id").as_deref(), Some("r-1"));
+    let one = one.json();
+    assert_eq!((&one["decision"], &one["context"]["determining_policies"]), (&json!(true), &json!(["look"])), "{one}");
+    assert!(one["context"]["policy_version"].as_str().is_some_and(|version| version.starts_with("sha256:")));
+
+    // As the binding for MCP names things, at one server.
+    let at = "/authzen/orders/access/v1/evaluation";
+    let refund = of("tool", "refund_order");
+    let small = post(at, &ask(&ada, "tools/call", &refund, &json!({ "arguments": { "cents": 99 } }))).json();
+    assert_eq!((&small["decision"], &small["context"]["obligations"]), (&json!(true), &json!(["approval"])), "{small}");
+    let large = post(at, &ask(&ada, "tools/call", &refund, &json!({ "arguments": { "cents": 100 } }))).json();
+    assert_eq!(
+        (&large["decision"], &large["context"]["nearest"]["policy"]),
+        (&json!(false), &json!("small")),
+        "{large}"
+    );
+    let server = of("mcp_server", "https://gateway.example.org/mcp/orders");
+    assert_eq!(post(at, &ask(&ada, "tools/list", &server, &json!({}))).json()["decision"], true);
+    let mut bot = of("agent", "bot");
+    let reply = of("prompt", "reply");
+    assert_eq!(post(at, &ask(&bot, "prompts/get", &reply, &json!({}))).json()["decision"], false);
+    bot["properties"] = json!({ "tenant": "acme" });
+    assert_eq!(post(at, &ask(&bot, "prompts/get", &reply, &json!({}))).json()["decision"], true);
+
+    // Several at once, with what they share said once.
+    let of_tool = |name: &str| json!({ "resource": of("tool", name) });
+    let entries = json!([of_tool("delete_order"), of_tool("get_order"), { "resource": of("what", "x") }]);
+    let mut all = json!({ "subject": ada, "action": { "name": "tools/call" }, "evaluations": entries });
+    let several = post("/authzen/orders/access/v1/evaluations", &all).json();
+    let answers = several["evaluations"].as_array().expect("a list");
+    let decisions: Vec<&Value> = answers.iter().map(|one| &one["decision"]).collect();
+    assert_eq!(decisions, [false, true, false], "{several}");
+    assert!(answers[2]["context"]["error"]["message"].as_str().expect("words").contains("resource.type"));
+    all["options"] = json!({ "evaluations_semantic": "permit_on_first_permit" });
+    let first = post("/authzen/orders/access/v1/evaluations", &all).json();
+    assert_eq!(first["evaluations"].as_array().expect("a list").len(), 2);
+
+    // What cannot be understood is said, and nobody without a token asks.
+    let bad = post(at, &json!({ "subject": ada, "action": { "name": "tools/call" } }));
+    assert!(bad.status == 400 && bad.body.contains("resource"), "{bad:?}");
+    assert_eq!(post(at, &json!([])).status, 400);
+    assert_eq!(http(&up.admin, &format!("POST {at}"), &[("content-type", "application/json")], "{}").status, 401);
+    let found = http(&up.admin, "GET /.well-known/authzen-configuration", &[], "").json();
+    assert_eq!(found["access_evaluation_endpoint"], format!("http://{}/access/v1/evaluation", up.admin));
     up.end();
 }
