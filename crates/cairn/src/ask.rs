@@ -1,4 +1,5 @@
-//! Talking to the admin address of a running `up`: `cairn approve`, `cairn deny`, `cairn policy promote`, `cairn login`.
+//! Talking to the admin address of a running `up`: `cairn approve`, `cairn deny`, `cairn policy promote`, `cairn login`, and
+//! what `custody` asks.
 
 use std::path::PathBuf;
 
@@ -23,6 +24,12 @@ pub(crate) fn admin(given: Option<String>, data: Option<PathBuf>) -> anyhow::Res
 }
 
 pub(crate) async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+    let answer = send_bytes(admin, method, path, body).await?;
+    Ok(serde_json::from_slice(&answer).unwrap_or_default())
+}
+
+/// One request with the operator's token; the answer's body as it is.
+pub(crate) async fn send_bytes(admin: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Vec<u8>> {
     let token = std::env::var(token::VARIABLE).map_err(|_| {
         anyhow::anyhow!(
             "set {} to the token that `cairn up` printed once, or make a new one with `cairn operator new`",
@@ -46,15 +53,15 @@ pub(crate) async fn send(admin: &str, method: &str, path: &str, body: Option<Val
         .await
         .map_err(|error| anyhow::anyhow!("the answer of {admin} could not be read: {error}"))?
         .to_bytes();
-    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     if !status.is_success() {
+        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
         let words = value.get("error").and_then(Value::as_str).unwrap_or("the admin address refused");
         if status == http::StatusCode::NOT_FOUND {
             return Err(Ending::NoSuch(words.to_owned()).into());
         }
         bail!("{words}");
     }
-    Ok(value)
+    Ok(body.to_vec())
 }
 
 /// Tells that a resource changed past Cairn.

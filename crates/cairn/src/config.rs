@@ -25,6 +25,7 @@ use crate::{
     evidence::EvidenceSection,
     faults,
     store::StoreSection,
+    vault::{ScreenSection, VaultSection},
 };
 /// A spool below this could not hold the outcomes of the calls that it lets through.
 const SPOOL_BYTES_MIN: u64 = 1 << 20;
@@ -48,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) catalogue: CatalogueSection,
     pub(crate) credentials: CredentialsSection,
     pub(crate) evidence: EvidenceSection,
+    pub(crate) screen: ScreenSection,
+    pub(crate) vault: VaultSection,
     pub(crate) servers: BTreeMap<String, ServerSection>,
 }
 
@@ -359,6 +362,9 @@ impl Config {
         }
         if let Some(key) = &mut config.credentials.key {
             *key = filled(key).with_context(|| format!("{}: credentials.key", path.display()))?;
+        }
+        for value in config.vault.values_mut() {
+            *value = filled(value).with_context(|| format!("{}: [vault]", path.display()))?;
         }
         for (name, server) in &mut config.servers {
             server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
@@ -694,7 +700,8 @@ mod tests {
         let config = configs.first().expect("the document shows a configuration");
         assert_eq!(config.server_specs().expect("its servers are right").len(), 3);
         assert_eq!(config.auth().expect("and how Cairn proves itself to them").len(), 1);
-        let document = format!("{document}{}", include_str!("../../../docs/upstreams.md"));
+        let document =
+            [document, include_str!("../../../docs/upstreams.md"), include_str!("../../../docs/vault.md")].concat();
         let limits = format!("{:?}", config.limits().expect("limits"));
         assert_eq!(limits, format!("{:?}", Limits::default()), "what it calls defaults");
         let mut seen = 0;
@@ -714,6 +721,10 @@ mod tests {
             "[catalogue]",
             "[freshness]",
             "[credentials]",
+            "[screen]",
+            "[vault]",
+            "[vault.kms]",
+            "[[vault.rules]]",
             "[servers.x]\ncommand = \"y\"",
             "[servers.x.auth]\nkind = \"oauth\"",
         ] {

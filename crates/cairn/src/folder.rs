@@ -7,7 +7,8 @@
 //! | `cairn.toml`, `policies/` | configuration and policies, where none are named elsewhere |
 //! | `wrap.sock`, `starting`, `up.log` | where wraps join; who starts an `up` for them; what that one said |
 //! | `gateway/` | gateway id, epoch, hints |
-//! | `keys/` | digest keys, readable by the owner only |
+//! | `keys/` | digest keys and the vault's key, readable by the owner only |
+//! | `vault/` | payloads, encrypted |
 //! | `evidence/` | the signing key of the checkpoints, and the trees |
 //! | `log/`, `objects/` | the embedded log and its object store |
 //! | `operator.json`, `operators.json` | salted hashes of the operator's token, and of those of operators by name |

@@ -7,6 +7,7 @@ mod ask;
 mod auth;
 mod client_file;
 mod config;
+mod custody;
 mod demo;
 mod ending;
 mod engine;
@@ -29,6 +30,7 @@ mod since;
 mod store;
 mod token;
 mod up;
+mod vault;
 mod verify;
 mod wrap;
 mod writers;
@@ -180,6 +182,19 @@ enum Command {
     /// stands with its servers.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn login web")]
     Login(LoginArguments),
+    /// Destroys the keys and payloads of a subject; the trail keeps their digests.
+    #[command(after_help = "Example: cairn erase --subject ann --reason \"she asked for it\" --yes")]
+    Erase(custody::EraseArguments),
+    /// Legal holds: whose payloads must not be erased.
+    Hold {
+        #[command(subcommand)]
+        what: custody::HoldCommand,
+    },
+    /// The payloads that events refer to.
+    Vault {
+        #[command(subcommand)]
+        what: custody::VaultCommand,
+    },
     /// Measures load and latency of gateway and log, as ratios to baselines of the same run.
     #[command(after_help = "Example: cairn bench --quick\nExample: cairn bench gateway --seconds 30 --json")]
     Bench(cairn_bench::Options),
@@ -558,6 +573,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 None => login::list(&admin, json).await,
             }
         }
+        Command::Erase(arguments) => custody::erase(arguments).await,
+        Command::Hold { what } => custody::hold(what).await,
+        Command::Vault { what } => custody::vault(what).await,
         Command::Bench(options) => cairn_bench::run(options).await,
         Command::BenchPart { part } => part.run().await,
         Command::Operator { what } => operator(what),

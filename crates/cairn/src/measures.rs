@@ -16,7 +16,9 @@ use cairn_broker::Broker;
 use cairn_clock::Clock;
 use cairn_gateway::Gateway;
 use cairn_log::Log;
+use cairn_operators::Custody;
 use cairn_policy::PolicyStore;
+use cairn_vault::Vault;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -32,6 +34,8 @@ pub(crate) struct Measures {
     pub(crate) gateway: Option<Gateway>,
     pub(crate) policy: Option<Policies>,
     pub(crate) evidence: Option<(cairn_evidence::Status, Clock)>,
+    pub(crate) vault: Option<Vault>,
+    pub(crate) custody: Option<Custody>,
 }
 
 /// The policies in force, and whether newer files were refused.
@@ -56,6 +60,9 @@ impl Collector for Measures {
         }
         if let Some((evidence, clock)) = &self.evidence {
             page.evidence(&evidence.snapshot(), clock)?;
+        }
+        if let Some(vault) = &self.vault {
+            page.vault(vault)?;
         }
         if let Some(broker) = &self.broker {
             page.broker(broker)?;
@@ -115,6 +122,17 @@ impl Page<'_> {
             "1 while the policy files do not compile and an older set decides.",
             refused,
         )
+    }
+
+    fn vault(&mut self, vault: &Vault) -> fmt::Result {
+        let stats = vault.stats();
+        self.gauge("cairn_vault_subjects", "Subjects whose payloads are kept.", stats.subjects)?;
+        self.gauge("cairn_vault_queue_bytes", "Payloads that wait for the disk.", stats.waiting_bytes)?;
+        self.gauge("cairn_vault_failing", "1 while the vault cannot write.", u64::from(stats.failing))?;
+        self.counter("cairn_vault_objects", "Payloads written.", stats.objects)?;
+        self.counter("cairn_vault_written_bytes", "Their bytes, encrypted.", stats.bytes)?;
+        self.counter("cairn_vault_failures", "Payloads whose writing failed.", stats.failed)?;
+        self.counter("cairn_vault_not_kept", "Payloads of which a digest alone is left.", stats.not_kept)
     }
 
     fn recorder(&mut self, recorder: &Recorder) -> fmt::Result {

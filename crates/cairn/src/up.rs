@@ -20,9 +20,10 @@ use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
 use cairn_credentials::{Credentials, Environment, SealKey};
 use cairn_freshness::Views;
-use cairn_gateway::{Access, Gateway, GatewayOptions, Metrics, NoWitness, Parts, Step, Witness};
+use cairn_gateway::{Access, Gateway, GatewayOptions, Keeping, Metrics, NoWitness, Parts, Step, Witness};
 use cairn_log::Log;
-use cairn_operators::{Admin, Credential, People, Probe};
+use cairn_operators::{Admin, Credential, Custody, People, Probe};
+use cairn_vault::Vault;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -39,6 +40,8 @@ use crate::{
     writers::Writers,
 };
 
+/// How often payloads whose time is over are removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A wait for the embedded log that is longer than this is said.
 const SILENT_MAX: Duration = Duration::from_secs(2);
 /// How long everything may take to end after SIGTERM; a service manager waits longer than that.
@@ -95,11 +98,18 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         }
         let here = format!("{scheme}://{}", endpoints.gateway);
         let credentials = open_credentials(&config, &folder, &here, &clock, &entropy)?;
-        let parts = (&engine, &policy, (user, access, credentials));
+        let keeping = config.vault.open(&config.screen, folder.path(), &clock, &entropy).await?;
+        let vault = keeping.vault.clone();
+        let parts = (&engine, &policy, (user, access, credentials), keeping);
         let Opened { gateway, recorder, follow, evidence: prepared } =
             open_gateway(&config, &folder, parts, &clock, &entropy, &mut registry).await?;
         if let Some(follow) = follow {
             tasks.spawn(follow.run(stop.clone()));
+        }
+        let custody = vault.clone().map(|vault| Custody::new(vault, recorder.clone(), gateway.clone()));
+        if let Some(custody) = &custody {
+            custody.catch_up().await.context("cannot record what was erased")?;
+            tasks.spawn(expire(custody.vault().clone(), stop.clone()));
         }
         tasks.spawn({
             let gateway = gateway.clone();
@@ -119,6 +129,8 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             gateway: Some(gateway),
             recorder: Some(recorder),
             policy: Some(policy),
+            vault,
+            custody,
             ..measures
         };
         evidence = prepared;
@@ -129,6 +141,9 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let mut api = Admin::new(probe, registry, credentials, measures.gateway.clone());
     if let (Some(policy), Some(recorder)) = (&measures.policy, &measures.recorder) {
         api = api.with_policies(Arc::new(policies::Replacer::new(policy.store.clone(), recorder.clone())));
+    }
+    if let Some(custody) = &measures.custody {
+        api = api.with_custody(custody.clone());
     }
     let router = api.router();
     tasks.spawn({
@@ -254,10 +269,26 @@ struct Opened {
     evidence: Option<Evidence>,
 }
 
+/// Removes payloads whose time is over, once a day.
+async fn expire(vault: Vault, stop: CancellationToken) {
+    loop {
+        if let Err(error) = vault.expire().await {
+            tracing::warn!(%error, "payloads whose time is over could not be removed");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EXPIRE_EVERY) => {}
+        }
+    }
+}
+
+/// What the gateway is made of, beside what the configuration says.
+type OpenParts<'a> = (&'a Engine, &'a Policies, (String, Access, Credentials), Keeping);
+
 async fn open_gateway(
     config: &Config,
     folder: &Folder,
-    (engine, policy, (local_principal, access, credentials)): (&Engine, &Policies, (String, Access, Credentials)),
+    (engine, policy, (local_principal, access, credentials), keeping): OpenParts<'_>,
     clock: &Clock,
     entropy: &Entropy,
     registry: &mut Registry,
@@ -307,6 +338,7 @@ async fn open_gateway(
         book: Book::open(config.catalogue.mode, Some(folder.path().join("catalogue.json")))?,
         approvals: folder.approvals(entropy)?,
         keys: folder.keys(entropy)?,
+        keeping,
         clock: clock.clone(),
         entropy: entropy.clone(),
         credentials,
@@ -423,6 +455,9 @@ async fn shut_down(
         if left > 0 {
             eprintln!("cairn: {left} events could not be recorded before the end");
         }
+    }
+    if let Some(vault) = parts.vault {
+        vault.close().await;
     }
     stop.cancel();
     let _ = tokio::time::timeout(DOORS_END_MAX, tasks.wait()).await;

@@ -9,7 +9,8 @@ use crate::{
     AccessRefused, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome,
     CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt,
     ContextRead, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated, NoticePassed, PolicyActivated,
-    PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed, SessionOpened, Target,
+    PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed, SessionOpened, SubjectErased, SubjectHeld,
+    SubjectReleased, Target, VaultRead,
 };
 
 /// Why an event's keys could not be read as its type.
@@ -100,6 +101,10 @@ bodies!(
     EvidenceCheckpoint,
     EvidenceRotated,
     EvidenceProducer,
+    VaultRead,
+    SubjectErased,
+    SubjectHeld,
+    SubjectReleased,
 );
 
 impl Body {

@@ -61,6 +61,14 @@ pub enum EventType {
     EvidenceRotated,
     /// `evidence.producer`
     EvidenceProducer,
+    /// `vault.read`
+    VaultRead,
+    /// `subject.erased`
+    SubjectErased,
+    /// `subject.held`
+    SubjectHeld,
+    /// `subject.released`
+    SubjectReleased,
 }
 
 /// What stands before the name in `ce_type`.
@@ -68,7 +76,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 30] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -95,6 +103,10 @@ impl EventType {
         Self::EvidenceCheckpoint,
         Self::EvidenceRotated,
         Self::EvidenceProducer,
+        Self::VaultRead,
+        Self::SubjectErased,
+        Self::SubjectHeld,
+        Self::SubjectReleased,
     ];
 
     /// The name, such as `call.intent`.
@@ -127,6 +139,10 @@ impl EventType {
             Self::EvidenceCheckpoint => "evidence.checkpoint",
             Self::EvidenceRotated => "evidence.rotated",
             Self::EvidenceProducer => "evidence.producer",
+            Self::VaultRead => "vault.read",
+            Self::SubjectErased => "subject.erased",
+            Self::SubjectHeld => "subject.held",
+            Self::SubjectReleased => "subject.released",
         }
     }
 
@@ -152,7 +168,12 @@ impl EventType {
             Self::ContextRead | Self::ContextChanged | Self::ContextListed | Self::ContextPrompt => Topic::Context,
             Self::CatalogDefined | Self::CatalogChanged | Self::CatalogApproved => Topic::Catalog,
             Self::PolicyLoaded | Self::PolicyActivated | Self::PolicyRejected | Self::PolicyShadowed => Topic::Policies,
-            Self::AccessRefused | Self::AlertRaised => Topic::Operators,
+            Self::AccessRefused
+            | Self::AlertRaised
+            | Self::VaultRead
+            | Self::SubjectErased
+            | Self::SubjectHeld
+            | Self::SubjectReleased => Topic::Operators,
             Self::EvidenceCheckpoint | Self::EvidenceRotated | Self::EvidenceProducer => Topic::Checkpoints,
         }
     }

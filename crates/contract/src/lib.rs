@@ -25,6 +25,7 @@ mod schema;
 mod session;
 mod stored;
 mod topic;
+mod vault;
 mod workflow;
 
 pub use access::{AccessRefused, AlertRaised, CredentialKind};
@@ -52,4 +53,5 @@ pub use schema::{Contract, contract, contracts};
 pub use session::{Implementation, NoticePassed, SessionClosed, SessionOpened};
 pub use stored::{ContractName, StoredError, StoredEvent};
 pub use topic::{Topic, TopicSpec, topics};
+pub use vault::{SubjectErased, SubjectHeld, SubjectReleased, VaultRead};
 pub use workflow::{WORKFLOW_ID_BYTES_MAX, WorkflowIdError, given_workflow_id};

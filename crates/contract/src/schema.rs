@@ -106,6 +106,10 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         EventType::EvidenceCheckpoint => files!("evidence.checkpoint", 1),
         EventType::EvidenceRotated => files!("evidence.rotated", 1),
         EventType::EvidenceProducer => files!("evidence.producer", 1),
+        EventType::VaultRead => files!("vault.read", 1),
+        EventType::SubjectErased => files!("subject.erased", 1),
+        EventType::SubjectHeld => files!("subject.held", 1),
+        EventType::SubjectReleased => files!("subject.released", 1),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     approval::Back,
     arrival::Arrival,
     correlate::Trace,
+    payloads::{PayloadField, Pending},
     session::{Door, Session},
 };
 
@@ -74,12 +75,18 @@ pub(crate) struct Call {
     pub(crate) direction: Direction,
     pub(crate) durability: Durability,
     pub(crate) target: Target,
+    /// The same as it stands in events.
+    pub(crate) shown: Target,
     pub(crate) trace: Trace,
     pub(crate) call_id: Uuid,
     pub(crate) common: Common,
     pub(crate) subject: String,
     pub(crate) arguments: Option<Reference>,
     pub(crate) accepted: Instant,
+    /// Payloads that the next event refers to.
+    pub(crate) pending: Pending,
+    /// What came along of the trace, where it may stand in a header of a record.
+    pub(crate) tracestate: Option<String>,
     /// The event that caused the next one.
     pub(crate) cause: Option<Uuid>,
     /// Drafts that must be recorded before, and in one go with, the next one.
@@ -135,7 +142,6 @@ impl Call {
         };
         let call_id = gateway.entropy().uuid_v7(gateway.clock().now());
         let target = target_of(&message);
-        let arguments = payload_of(&message).map(|bytes| gateway.keys().payload.reference(&bytes, "application/json"));
         let mut common = common_of(gateway, session, &message, direction, &trace, workflow_id, call_id);
         let mut cause = None;
         if let Some(within) = &arrival.within {
@@ -153,13 +159,16 @@ impl Call {
                 back.join(&mut common);
             }
         }
-        let subject = match target.name() {
+        let shown = gateway.screen_target(&target);
+        let tracestate = trace.tracestate().and_then(|state| gateway.screen_header(state));
+        let subject = match shown.name() {
             Some(name) => format!("{}/{name}", session.server.name),
             None => session.server.name.clone(),
         };
         let durability = durability(&method);
         let accepted = Instant::now();
-        Ok(Self {
+        let payload = payload_of(&message);
+        let mut call = Self {
             session: session.clone(),
             message,
             arrival,
@@ -168,12 +177,15 @@ impl Call {
             direction,
             durability,
             target,
+            shown,
             trace,
             call_id,
             common,
             subject,
-            arguments,
+            arguments: None,
             accepted,
+            pending: Pending::default(),
+            tracestate,
             cause,
             backlog: Vec::new(),
             room: None,
@@ -185,7 +197,9 @@ impl Call {
             approved: None,
             cover: None,
             back,
-        })
+        };
+        call.arguments = payload.and_then(|payload| gateway.kept(&mut call, PayloadField::Arguments, &payload));
+        Ok(call)
     }
 
     /// An event about this call, caused by the one before.
@@ -197,7 +211,7 @@ impl Call {
             key: common.workflow_id.clone(),
             subject: Some(self.subject.clone()),
             traceparent: Some(self.trace.traceparent()),
-            tracestate: self.trace.tracestate().map(ToOwned::to_owned),
+            tracestate: self.tracestate.clone(),
             common,
             body,
         };
@@ -296,7 +310,8 @@ fn workflow_of(
     trace: &Trace,
 ) -> Result<String, String> {
     if let Some(id) = message.meta_str("io.cairn/workflow").as_deref().or(arrival.workflow.as_deref()) {
-        return given_workflow_id(id).map(ToOwned::to_owned).map_err(|error| error.to_string());
+        let given = given_workflow_id(id).map(ToOwned::to_owned).map_err(|error| error.to_string());
+        return given.map(|id| gateway.screen_id(id));
     }
     if trace.is_continued() {
         return Ok(trace.trace_id().to_owned());
@@ -324,7 +339,7 @@ fn common_of(
 ) -> Common {
     let claims = session.claims.lock().clone();
     let agent = message.client_info_raw().and_then(|raw| serde_json::from_slice::<serde_json::Value>(&raw).ok());
-    let word = |key: &str| Some(agent.as_ref()?.get(key)?.as_str()?.chars().take(128).collect::<String>());
+    let word = |key: &str| Some(gateway.screen(agent.as_ref()?.get(key)?.as_str()?));
     let shown = if message.is_modern() { Era::Modern } else { Era::Legacy };
     let era = session.bridge.client_era().unwrap_or(shown);
     Common {
@@ -342,12 +357,15 @@ fn common_of(
         server: Some(session.server.name.clone()),
         server_version: claims.server_version,
         era: Some(era),
-        mcp_protocol_version: message.protocol_version().or(claims.protocol_version),
+        mcp_protocol_version: message
+            .protocol_version()
+            .or(claims.protocol_version)
+            .map(|version| gateway.screen(&version)),
         network_transport: Some(match session.door {
             Door::Pipe => Transport::Pipe,
             Door::Http => Transport::Tcp,
         }),
-        mcp_method_name: message.method().map(ToOwned::to_owned),
+        mcp_method_name: message.method().map(|method| gateway.screen(method)),
         mcp_session_id: session.secret.lock().as_ref().map(|secret| gateway.keys().secret.digest(secret.as_bytes())),
         jsonrpc_request_id: message.id().map(|id| gateway.screen(id.as_str())),
         ..Common::default()

@@ -17,7 +17,7 @@ use cairn_mcp::{Limits as WireLimits, Message};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{Gateway, call::Call};
+use crate::{Gateway, call::Call, payloads::PayloadField};
 
 /// Definitions of one list that become events; a longer list is cut, and says so in the log.
 const DEFINITIONS_MAX: usize = 4_096;
@@ -134,7 +134,7 @@ impl Gateway {
         let known: Vec<_> = listed.iter().flatten().cloned().collect();
         let mut digests = Vec::with_capacity(known.len());
         for (place, digest, item) in &known {
-            digests.push(ListedItem { name: place.name.clone(), digest: digest.clone() });
+            digests.push(ListedItem { name: self.screen_listed(kind, &place.name), digest: digest.clone() });
             server.catalogue.see(kind, &place.name, digest, item);
         }
         match self.book().see(&known, &self.clock().now().to_string()) {
@@ -154,7 +154,7 @@ impl Gateway {
             }
         }
         let more = message_has_more(result).then_some(true);
-        let content = Some(self.keys().payload.reference(result, "application/json"));
+        let content = self.kept(call, PayloadField::Result, result);
         let body = ContextListed { list_kind, digests, count, more, content };
         let draft = call.draft(self, Body::ContextListed(body));
         self.recorder().relaxed(draft);
@@ -168,17 +168,18 @@ impl Gateway {
             return;
         }
         let alerts: Vec<String> = seen.alerts.iter().map(|alert| alert.name.name().to_owned()).collect();
+        let name = self.screen_listed(kind, &place.name);
+        let about = format!("{}/{}/{name}", place.server, place.kind);
         for alert in &seen.alerts {
             self.metrics().alerted(alert.name.name());
-            tracing::warn!(server = %place.server, kind = %place.kind, name = %place.name, %alert, "a definition wants looking at");
-            let about = format!("{}/{}/{}", place.server, place.kind, place.name);
-            let found = Some(alert.found.clone());
-            let body = AlertRaised { alert: alert.name.name().to_owned(), about: about.clone(), found };
+            let found = self.screen(&alert.found);
+            tracing::warn!(server = %place.server, kind = %place.kind, %name, alert = alert.name.name(), %found, "a definition wants looking at");
+            let body = AlertRaised { alert: alert.name.name().to_owned(), about: about.clone(), found: Some(found) };
             let mut draft = call.draft(self, Body::AlertRaised(body));
-            draft.draft.key = about;
+            draft.draft.key.clone_from(&about);
             self.recorder().relaxed(draft);
         }
-        let (name, annotations) = (place.name.clone(), item.get("annotations").cloned());
+        let annotations = item.get("annotations").map(|found| self.screen_value(found));
         let standing = Some(seen.standing.name().to_owned());
         let body = match seen.previous {
             Some(previous_digest) => Body::CatalogChanged(CatalogChanged {
@@ -186,7 +187,7 @@ impl Gateway {
                 name,
                 digest,
                 previous_digest,
-                definition: Some(item.clone()),
+                definition: Some(self.screen_value(item)),
                 annotations,
                 alerts,
                 standing,
@@ -195,14 +196,14 @@ impl Gateway {
                 kind,
                 name,
                 digest,
-                definition: item.clone(),
+                definition: self.screen_value(item),
                 annotations,
                 alerts,
                 standing,
             }),
         };
         let mut draft = call.draft(self, body);
-        draft.draft.key = format!("{}/{}/{}", place.server, place.kind, place.name);
+        draft.draft.key = about;
         self.recorder().relaxed(draft);
     }
 
@@ -251,8 +252,9 @@ impl Gateway {
         let place = Place { server: server.clone(), kind: kind.name().to_owned(), name: name.clone() };
         let now = self.clock().now().to_string();
         let digest = self.book().approve(&place, digest.as_deref(), &approver, &now)?;
+        let name = self.screen_listed(kind, &name);
         let key = format!("{server}/{}/{name}", kind.name());
-        let body = CatalogApproved { kind, name, digest: digest.clone(), approver };
+        let body = CatalogApproved { kind, name, digest: digest.clone(), approver: self.screen(&approver) };
         let common = Common { server: Some(server.clone()), ..Common::default() };
         let draft =
             Draft { key, subject: Some(server), traceparent: None, tracestate: None, common, body: body.into() };

@@ -52,8 +52,13 @@ impl Outlook {
     }
 
     /// What the decision's event holds.
-    pub(crate) fn record(&self) -> Vec<StoodOn> {
-        let one = |standing: &Standing| StoodOn {
+    pub(crate) fn record(&self, gateway: &Gateway) -> Vec<StoodOn> {
+        let shown = |one: StoodOn| StoodOn { mcp_resource_uri: gateway.screen_uri(&one.mcp_resource_uri), ..one };
+        self.all().map(shown).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = StoodOn> {
+        self.0.iter().map(|standing| StoodOn {
             mcp_resource_uri: standing.uri.clone(),
             state: match standing.state {
                 State::Fresh => Freshness::Fresh,
@@ -64,13 +69,12 @@ impl Outlook {
             },
             seen: standing.seen.clone(),
             known: standing.known.clone(),
-        };
-        self.0.iter().map(one).collect()
+        })
     }
 
     /// What a refused caller must know to recover.
     pub(crate) fn not_fresh(&self) -> Vec<StoodOn> {
-        self.record().into_iter().filter(|one| one.state != Freshness::Fresh).collect()
+        self.all().filter(|one| one.state != Freshness::Fresh).collect()
     }
 }
 
@@ -128,6 +132,7 @@ impl Gateway {
         }
     }
 
+    /// A resource as the views know it: by its URI as it stands in events, so that the stream names the same one.
     fn resource(&self, call: &Call, uri: &str) -> Resource {
         let (tenant, server) = (call.common.tenant.clone(), call.session.server.name.clone());
         Resource { tenant, server, uri: uri.to_owned() }
@@ -144,11 +149,12 @@ impl Gateway {
         let mut all = Vec::new();
         for mention in &declared.depends {
             match mention.named(roots) {
-                Some(named) => all.extend(
-                    named
-                        .into_iter()
-                        .map(|(uri, version)| self.views().standing(&viewer, &self.resource(call, &uri), version, now)),
-                ),
+                Some(named) => all.extend(named.into_iter().map(|(uri, version)| {
+                    let (shown, version) = self.screen_named((uri.clone(), version));
+                    let standing = self.views().standing(&viewer, &self.resource(call, &shown), version, now);
+                    // Policy and the client must be able to name it.
+                    Standing { uri, ..standing }
+                })),
                 // Which resource that would be, nobody can say.
                 None => {
                     all.push(Standing { uri: String::new(), state: State::Unknown, seen: None, known: None, age: None })
@@ -166,7 +172,8 @@ impl Gateway {
         let declared = self.declared(call).filter(|declared| !declared.writes.is_empty())?;
         let before = Taught::by(call, None);
         let known: Vec<_> = declared.writes.iter().filter(|mention| !mention.needs_result()).cloned().collect();
-        let resources = before.named(&known).into_iter().map(|(uri, _)| self.resource(call, &uri)).collect();
+        let named = before.named(&known).into_iter().map(|named| self.screen_named(named));
+        let resources = named.map(|(uri, _)| self.resource(call, &uri)).collect();
         Some(self.views().writing(&self.viewer(call), resources, &call.call_id.to_string()))
     }
 
@@ -183,7 +190,10 @@ impl Gateway {
         let taught = is_done.then(|| Taught::by(call, message));
         match (call.writing.take(), &taught) {
             (None, _) => {}
-            (Some(writing), Some(taught)) => self.wrote(call, writing, taught.named(&declared.writes), now),
+            (Some(writing), Some(taught)) => {
+                let named = taught.named(&declared.writes).into_iter().map(|named| self.screen_named(named)).collect();
+                self.wrote(call, writing, named, now);
+            }
             // The work goes on where nobody sees it, or nobody knows how far it went.
             (Some(writing), None) if outcome.outcome == Outcome::Accepted || outcome.effect == Effect::Unknown => {
                 self.may_have_written(call, writing, now);
@@ -223,7 +233,7 @@ impl Gateway {
 
     /// What a tool's result tells of resources, as declared.
     fn told(&self, call: &mut Call, named: Vec<Named>) {
-        for (uri, version) in named {
+        for (uri, version) in named.into_iter().map(|named| self.screen_named(named)) {
             let version_source = version.is_some().then_some(VersionSource::Declared);
             let body = ContextRead {
                 mcp_resource_uri: uri,
@@ -252,7 +262,8 @@ impl Gateway {
     }
 
     /// The server says that a resource has changed.
-    pub(crate) fn was_told_of_change(&self, about: &mut Call, uri: String) {
+    pub(crate) fn was_told_of_change(&self, about: &mut Call, uri: &str) {
+        let uri = self.screen_uri(uri);
         self.views().changed(&self.resource(about, &uri), None, self.clock().now(), None);
         self.changed(about, ContextChanged { mcp_resource_uri: uri, version: None, cause: ChangeCause::Notification });
     }
@@ -271,11 +282,12 @@ impl Gateway {
         if self.server(server).is_none() {
             return Err(IngestError::NoServer { server: server.to_owned() });
         }
-        let resource = Resource { tenant: tenant.clone(), server: server.to_owned(), uri: uri.to_owned() };
+        let (uri, version) = self.screen_named((uri.to_owned(), version));
+        let resource = Resource { tenant: tenant.clone(), server: server.to_owned(), uri: uri.clone() };
         self.views().changed(&resource, version.clone(), self.clock().now(), None);
-        let body = ContextChanged { mcp_resource_uri: uri.to_owned(), version, cause: ChangeCause::Ingested };
+        let body = ContextChanged { mcp_resource_uri: uri.clone(), version, cause: ChangeCause::Ingested };
         let common = Common { tenant, server: Some(server.to_owned()), ..Common::default() };
-        let (key, subject) = (uri.to_owned(), Some(server.to_owned()));
+        let (key, subject) = (uri, Some(server.to_owned()));
         let draft = Draft { key, subject, traceparent: None, tracestate: None, common, body: body.into() };
         let planned = self.recorder().plan(draft);
         self.recorder().strict(planned).await?;

@@ -27,6 +27,7 @@ mod observe;
 mod open;
 mod operations;
 mod options;
+mod payloads;
 mod proving;
 mod pump;
 mod recovery;
@@ -68,6 +69,7 @@ pub use door::{pipe::PipeClient, unserved::refuse_pipe};
 pub use guard::IngestError;
 pub use metrics::Metrics;
 pub use options::{GatewayOptions, Limits, Reach, ServerSpec};
+pub use payloads::{Keeping, PayloadField, PayloadMode, PayloadRule, PayloadRules};
 pub use refusal::Refusal;
 pub use shared_workflow::SharedWorkflow;
 pub use steps::{NoWitness, Step, Witness};
@@ -116,6 +118,8 @@ pub struct Parts {
     pub approvals: Approvals,
     /// The digest keys.
     pub keys: Keys,
+    /// What of payloads and texts goes into the record.
+    pub keeping: Keeping,
     /// Time.
     pub clock: Clock,
     /// Chance.
@@ -443,11 +447,6 @@ impl Gateway {
     /// A new session id: 128 random bits, as hexadecimal digits.
     pub(crate) fn new_secret(&self) -> String {
         format!("{:016x}{:016x}", self.entropy().next_u64(), self.entropy().next_u64())
-    }
-
-    /// Free text of a client's, as it may stand in an event: printable and short.
-    pub(crate) fn screen(&self, text: &str) -> String {
-        text.chars().filter(|c| !c.is_control()).take(256).collect()
     }
 }
 

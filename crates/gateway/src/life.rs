@@ -19,6 +19,7 @@ use crate::{
     bridge::Next,
     call::{Accepted, Call, outcome_of},
     forward::{Answered, Ending},
+    payloads::PayloadField,
     reply::Reply,
     session::{Door, Session},
     steps::Step,
@@ -195,7 +196,11 @@ impl Gateway {
         let draft = call.draft(self, body);
         call.accepted_by_recorder = Accepted::Outcome;
         let recorded = match (call.durability, room) {
-            (Durability::Strict, Some(room)) => self.recorder().outcome(room, draft).await.map(|_| ()),
+            (Durability::Strict, Some(room)) => {
+                let kept = self.payloads_durable(std::mem::take(&mut call.pending));
+                let (recorded, kept) = futures::future::join(self.recorder().outcome(room, draft), kept).await;
+                recorded.map(|_| ()).and(kept)
+            }
             _ => {
                 self.recorder().relaxed(draft);
                 Ok(())
@@ -224,19 +229,20 @@ impl Gateway {
     }
 
     /// What an ending means: the outcome for the record and the answer for the client.
-    fn judge(&self, call: &Call, ending: Ending) -> (CallOutcome, Answer) {
+    fn judge(&self, call: &mut Call, ending: Ending) -> (CallOutcome, Answer) {
+        let id = call.id.clone();
         let failed = |outcome, refusal: Refusal| {
             let record = CallOutcome {
                 rpc_response_status_code: Some(refusal.code()),
                 error_type: Some(refusal.word().to_owned()),
                 ..outcome_of(outcome, Effect::Unknown)
             };
-            let message = refusal.response(Some(&call.id));
+            let message = refusal.response(Some(&id));
             (record, Answer::Message { status: 200, session_id: None, event_id: None, message })
         };
         match ending {
             Ending::Final { status, session_id, event_id, message } => {
-                let record = self.read_outcome(&message, status);
+                let record = self.read_outcome(call, &message, status);
                 // In front of a child it is the gateway that gives HTTP its status.
                 let is_http = call.session.server.is_http();
                 let status = if is_http { status } else { cairn_mcp::headers::status(&call.message, &message) };
@@ -279,8 +285,7 @@ impl Gateway {
     }
 
     /// The three layers of a response, apart: HTTP, JSON-RPC, and the tool's own word.
-    fn read_outcome(&self, message: &Message, status: u16) -> CallOutcome {
-        let reference = |bytes: &[u8]| self.keys().payload.reference(bytes, "application/json");
+    fn read_outcome(&self, call: &mut Call, message: &Message, status: u16) -> CallOutcome {
         let mut record = CallOutcome {
             http_response_status_code: (status != 200).then_some(status),
             ..outcome_of(Outcome::Completed, Effect::Answered)
@@ -289,11 +294,11 @@ impl Gateway {
             record.outcome = Outcome::Failed;
             record.rpc_response_status_code = message.error_code();
             record.error_type = message.error_code().map(|code| code.to_string());
-            record.result = Some(reference(&error));
+            record.result = self.kept(call, PayloadField::Result, &error);
             return record;
         }
         if let Some(result) = message.result_raw() {
-            record.result = Some(reference(&result));
+            record.result = self.kept(call, PayloadField::Result, &result);
         }
         if message.is_error() {
             record.outcome = Outcome::Failed;

@@ -16,6 +16,7 @@ use crate::{
     arrival::Arrival,
     bridge::{Bridge, Within},
     call::{Call, outcome_of},
+    payloads::PayloadField,
     session::{Asked, Door, Session},
 };
 
@@ -131,7 +132,7 @@ impl Gateway {
         let draft = about.draft(self, Body::NoticePassed(NoticePassed { belongs_to, notice }));
         self.recorder().relaxed(draft);
         if let Some(uri) = changed {
-            self.was_told_of_change(&mut about, uri);
+            self.was_told_of_change(&mut about, &uri);
         }
     }
 
@@ -209,7 +210,7 @@ impl Gateway {
         message: Message,
         within: Option<Within>,
     ) -> Result<Call, Refusal> {
-        let forwarded = self.keys().payload.digest(message.bytes());
+        let forwarded = self.payload_digest(&session.caller, message.bytes());
         let arrival = Arrival { within, ..Arrival::default() };
         let accepted = Call::accept(self, session, message, arrival, Direction::ToClient);
         let mut call = accepted.map_err(|(_, refusal)| refusal)?;
@@ -219,7 +220,7 @@ impl Gateway {
             Ok(permit) if permit.approval().is_some() => (Outcome::Denied, Refusal::unheld(&permit)),
             Ok(permit) => {
                 let intent = CallIntent {
-                    target: call.target.clone(),
+                    target: call.shown.clone(),
                     arguments: call.arguments.clone(),
                     durability: call.durability,
                     forwarded,
@@ -272,9 +273,10 @@ impl Gateway {
     fn asked_outcome(&self, call: &mut Call, outcome: Outcome, effect: Effect, message: Option<&Message>) -> Planned {
         self.count(call, outcome);
         let payload = message.and_then(|message| message.result_raw().or_else(|| message.error_raw()));
+        let result = payload.and_then(|bytes| self.kept(call, PayloadField::Result, &bytes));
         let body = CallOutcome {
             rpc_response_status_code: message.and_then(Message::error_code),
-            result: payload.map(|bytes| self.keys().payload.reference(&bytes, "application/json")),
+            result,
             elapsed_us: Some(call.accepted.elapsed().as_micros() as u64),
             ..outcome_of(outcome, effect)
         };

@@ -8,7 +8,7 @@ use cairn_contract::{Body, CacheScope, ContextPrompt, ContextRead, Implementatio
 use cairn_mcp::Message;
 use serde_json::{Map, Value};
 
-use crate::{Gateway, call::Call, catalogue::shown_instead, life::Answer, session::Door};
+use crate::{Gateway, call::Call, catalogue::shown_instead, life::Answer, payloads::PayloadField, session::Door};
 
 impl Gateway {
     /// Learns from a successful answer.
@@ -26,8 +26,9 @@ impl Gateway {
             }
             "resources/read" => self.read(call, message, &result),
             "prompts/get" => {
-                let Some(prompt_name) = call.target.name().map(ToOwned::to_owned) else { return };
-                let messages = message.result_member_raw("messages").map(|bytes| self.reference(&bytes));
+                let Some(prompt_name) = call.shown.name().map(ToOwned::to_owned) else { return };
+                let messages = message.result_member_raw("messages");
+                let messages = messages.and_then(|bytes| self.kept(call, PayloadField::Result, &bytes));
                 let body = ContextPrompt { prompt_name, arguments: call.arguments.clone(), messages };
                 let draft = call.draft(self, Body::ContextPrompt(body));
                 self.recorder().relaxed(draft);
@@ -36,8 +37,10 @@ impl Gateway {
         }
     }
 
-    fn reference(&self, bytes: &Bytes) -> cairn_contract::Reference {
-        self.keys().payload.reference(bytes, "application/json")
+    /// What a peer says of itself, as it may stand in an event.
+    pub(crate) fn implementation(&self, value: Option<&Value>) -> Option<Implementation> {
+        let text = |key: &str| Some(self.screen(value?.get(key)?.as_str()?));
+        Some(Implementation { name: text("name")?, version: text("version") })
     }
 
     /// A legacy handshake succeeded: the session has a name, and the client gets it.
@@ -45,8 +48,8 @@ impl Gateway {
         let session = call.session.clone();
         let result = parsed(&message.result_raw().unwrap_or_default());
         let client = parsed(&call.message.params_raw().unwrap_or_default());
-        let client_info = implementation(client.get("clientInfo"));
-        let server_info = implementation(result.get("serverInfo"));
+        let client_info = self.implementation(client.get("clientInfo"));
+        let server_info = self.implementation(result.get("serverInfo"));
         let negotiated = result.get("protocolVersion").and_then(Value::as_str).map(ToOwned::to_owned);
         {
             let mut claims = session.claims.lock();
@@ -70,10 +73,19 @@ impl Gateway {
         let body = SessionOpened {
             client_info,
             server_info,
-            client_capabilities: client.get("capabilities").and_then(Value::as_object).cloned(),
-            server_capabilities: result.get("capabilities").and_then(Value::as_object).cloned(),
-            requested_version: client.get("protocolVersion").and_then(Value::as_str).map(ToOwned::to_owned),
-            negotiated_version: negotiated,
+            client_capabilities: client
+                .get("capabilities")
+                .and_then(Value::as_object)
+                .map(|found| self.screen_object(found)),
+            server_capabilities: result
+                .get("capabilities")
+                .and_then(Value::as_object)
+                .map(|found| self.screen_object(found)),
+            requested_version: client
+                .get("protocolVersion")
+                .and_then(Value::as_str)
+                .map(|version| self.screen(version)),
+            negotiated_version: negotiated.as_deref().map(|version| self.screen(version)),
             reason: None,
         };
         let draft = call.draft(self, Body::SessionOpened(body));
@@ -82,7 +94,7 @@ impl Gateway {
 
     /// A resource was read: which version, as the server says it or as its content shows.
     fn read(&self, call: &mut Call, message: &Message, result: &Bytes) {
-        let Some(uri) = call.target.name().map(ToOwned::to_owned) else { return };
+        let Some(uri) = call.shown.name().map(ToOwned::to_owned) else { return };
         let contents = message.result_member_raw("contents").unwrap_or_else(|| result.clone());
         let value = parsed(result);
         let first = value.get("contents").and_then(|contents| contents.get(0));
@@ -93,8 +105,8 @@ impl Gateway {
             found.and_then(Value::as_str).map(ToOwned::to_owned)
         };
         let (version, version_source) = match (stamp("etag"), stamp("lastModified")) {
-            (Some(etag), _) => (etag, VersionSource::Etag),
-            (None, Some(modified)) => (modified, VersionSource::LastModified),
+            (Some(etag), _) => (self.screen_version(etag), VersionSource::Etag),
+            (None, Some(modified)) => (self.screen_version(modified), VersionSource::LastModified),
             (None, None) => (self.keys().version.digest(&contents), VersionSource::Digest),
         };
         let cache_scope = match value.get("cacheScope").and_then(Value::as_str) {
@@ -106,7 +118,7 @@ impl Gateway {
             mcp_resource_uri: uri,
             version: Some(version),
             version_source: Some(version_source),
-            content: Some(self.reference(&contents)),
+            content: self.kept(call, PayloadField::Result, &contents),
             ttl_ms: value.get("ttlMs").and_then(Value::as_u64),
             cache_scope,
             asked_at: None,
@@ -117,11 +129,4 @@ impl Gateway {
 
 fn parsed(bytes: &[u8]) -> Map<String, Value> {
     serde_json::from_slice(bytes).unwrap_or_default()
-}
-
-fn implementation(value: Option<&Value>) -> Option<Implementation> {
-    let value = value?;
-    let text =
-        |key: &str| value.get(key).and_then(Value::as_str).map(|text| text.chars().take(128).collect::<String>());
-    Some(Implementation { name: text("name")?, version: text("version") })
 }

@@ -15,6 +15,7 @@ use crate::{
     bridge::{Bridge, Going},
     call::{Accepted, Call, invocation},
     metrics::StateLabels,
+    payloads::PayloadField,
     steps::Step,
 };
 
@@ -59,6 +60,7 @@ impl Gateway {
         };
         let verdict = self.policy().decide(&question);
         self.metrics().decide_seconds.observe(verdict.elapsed_us as f64 / 1e6);
+        let inputs = self.kept_always(call, PayloadField::Inputs, &verdict.inputs);
         // No policy can permit what nobody approved: the permit is dropped, and the decision says so.
         let not_approved = relied.map(|(standing, _)| standing).filter(|standing| *standing != Standing::Approved);
         let permits = matches!(verdict.outcome, Ruling::Permit(_));
@@ -72,10 +74,10 @@ impl Gateway {
             policy_version: verdict.policy_version.clone(),
             determining_policies: determining,
             obligations: verdict.obligations.iter().map(|obligation| obligation.name().to_owned()).collect(),
-            errors: verdict.errors,
-            inputs: self.keys().payload.reference(&verdict.inputs, "application/json"),
+            errors: verdict.errors.iter().map(|error| self.screen(error)).collect(),
+            inputs,
             elapsed_us: verdict.elapsed_us,
-            target: call.target.clone(),
+            target: call.shown.clone(),
             arguments: call.arguments.clone(),
             nearest: verdict.nearest.map(|near| NearestPermit {
                 policy: near.policy,
@@ -88,7 +90,7 @@ impl Gateway {
                 ShadowDecision { policy_version: shadow.policy_version, decision, differs: shadow.differs }
             }),
             tool_digest: call.target.name().and_then(|name| call.session.server.catalogue.tool_digest(name)),
-            freshness: outlook.record(),
+            freshness: outlook.record(self),
         });
         let draft = call.draft(self, body);
         call.backlog.push(draft);
@@ -126,10 +128,10 @@ impl Gateway {
         }
         let writing = self.begin_writes(call);
         let body = Body::CallIntent(CallIntent {
-            target: call.target.clone(),
+            target: call.shown.clone(),
             arguments: call.arguments.clone(),
             durability: call.durability,
-            forwarded: self.keys().payload.digest(going.bytes()),
+            forwarded: self.payload_digest(&call.session.caller, going.bytes()),
             policy_version: permit.version().to_owned(),
             upstream,
             upstream_protocol_version,
@@ -190,20 +192,29 @@ impl Gateway {
         Ok(())
     }
 
-    /// Records the backlog and `draft` in order, in one go; returns when all of it is durable.
+    /// Records the backlog and `draft` in order, in one go; returns when all of it is durable, and the payloads that it
+    /// refers to. The two syncs run beside each other. Where payloads are required and cannot be kept nothing is recorded.
     pub(crate) async fn record_strict(&self, call: &mut Call, draft: Planned) -> Result<(), RecordError> {
+        if let Some(reason) = call.pending.refused().filter(|_| self.payloads_are_required()) {
+            return Err(RecordError::Unavailable { reason });
+        }
         // What is not accepted stays: a refusal is recorded together with the decision before it, or neither is.
         let mut drafts = call.backlog.clone();
         drafts.push(draft);
         let submitted = self.recorder().submit(drafts).await?;
         call.backlog.clear();
         call.accepted_by_recorder = Accepted::Beginning;
-        submitted.durable().await.map(|_| ())
+        let pending = std::mem::take(&mut call.pending);
+        let (recorded, kept) = futures::future::join(submitted.durable(), self.payloads_durable(pending)).await;
+        recorded?;
+        kept
     }
 
     /// Records the outcome of a call that was not forwarded. Where its beginning is on the way into the trail, the outcome
     /// goes after it whether recording works now or not: else the trail would show a call without an end.
     pub(crate) async fn record_end(&self, call: &mut Call, draft: Planned) -> Result<(), RecordError> {
+        // Nothing was forwarded, so a vault that fails must not take the end of the story away as well.
+        call.pending.refused = None;
         let room = call.room.take();
         match room {
             Some(room) if call.accepted_by_recorder == Accepted::Beginning => {

@@ -14,6 +14,7 @@
 //! | `POST /approvals/<id>/approve`, `…/deny` | settles one, body `{"approver","reason"}`; wants the token |
 //! | `GET`, `POST /console/approvals/<id>` | the same for a person with a browser, who types the token |
 //! | `POST /access/v1/evaluation`, `…/evaluations` | what the policies in force say (AuthZEN); wants the token |
+//! | `/vault/…` | payloads: see `vault_api` |
 //! | `POST /policy/promote`, `/policy/rollback` | puts the shadow, or what decided before, in force, body `{"who"}`; wants the token |
 
 use std::{
@@ -36,8 +37,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Credential, CredentialError, approvals, authzen, console, exposition, logins,
+    Credential, CredentialError, Custody, approvals, authzen, console, exposition, logins,
     people::{Operator, People, Role},
+    vault_api,
 };
 
 /// Largest body of an admin request, in bytes.
@@ -120,6 +122,7 @@ pub(crate) struct Inner {
     pub(crate) gateway: Option<Gateway>,
     origins: OriginPolicy,
     policies: OnceLock<Arc<dyn Policies>>,
+    custody: OnceLock<Custody>,
 }
 
 impl fmt::Debug for Admin {
@@ -154,6 +157,7 @@ impl Admin {
             gateway,
             origins: OriginPolicy::default(),
             policies: OnceLock::new(),
+            custody: OnceLock::new(),
         }))
     }
 
@@ -162,6 +166,14 @@ impl Admin {
     pub fn with_policies(self, policies: Arc<dyn Policies>) -> Self {
         // Nobody gives them twice; the first ones would stay.
         let _ = self.0.policies.set(policies);
+        self
+    }
+
+    /// The same, with a vault whose payloads operators may read, hold and erase.
+    #[must_use]
+    pub fn with_custody(self, custody: Custody) -> Self {
+        // Nobody gives it twice; the first one would stay.
+        let _ = self.0.custody.set(custody);
         self
     }
 
@@ -187,6 +199,10 @@ impl Admin {
         Err(refused)
     }
 
+    pub(crate) fn custody(&self) -> Option<&Custody> {
+        self.0.custody.get()
+    }
+
     pub(crate) fn gateway(&self) -> Option<&Gateway> {
         self.0.gateway.as_ref()
     }
@@ -203,6 +219,7 @@ impl Admin {
             .route("/policy/{verb}", post(replace))
             .merge(logins::routes())
             .merge(authzen::routes())
+            .merge(vault_api::routes())
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
@@ -239,6 +256,9 @@ fn needed(method: &Method, path: &str) -> Role {
         // Whoever logs in lends an account to every agent that may call the server.
         Some("credentials") if method != Method::GET => Role::Policy,
         Some("changes") => Role::Offsets,
+        // Which subjects are held is for whoever may hold them.
+        Some("vault") if path.trim_end_matches('/') == "/vault/read" => Role::Payloads,
+        Some("vault") => Role::Erase,
         _ if method == Method::GET || method == Method::HEAD => Role::View,
         _ => Role::Approve,
     }

@@ -9,12 +9,15 @@ mod approvals;
 mod authzen;
 mod console;
 mod credential;
+mod custody;
 mod exposition;
 mod logins;
 mod people;
+mod vault_api;
 mod webhook;
 
 pub use api::{Admin, Policies, Probe, Replacement, Replacing};
 pub use credential::{Credential, CredentialError};
+pub use custody::{Asked, Custody, CustodyError};
 pub use people::{OWNER, Operator, People, PeopleError, Role};
 pub use webhook::{Webhook, WebhookError};

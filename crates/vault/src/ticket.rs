@@ -43,6 +43,10 @@ impl Ticket {
         }
     }
 
+    pub(crate) fn is_pending(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == PENDING
+    }
+
     pub(crate) fn is_failed(&self) -> bool {
         self.0.state.load(Ordering::Acquire) == FAILED
     }

@@ -186,6 +186,20 @@ impl Vault {
         Kept { reference, ticket }
     }
 
+    /// Waits until payloads are on stable storage, and has them written at once.
+    ///
+    /// # Errors
+    /// One could not be written.
+    pub async fn durable(&self, tickets: &[Ticket]) -> Result<(), VaultError> {
+        if tickets.iter().any(Ticket::is_pending) {
+            self.0.queue.hurry();
+        }
+        for ticket in tickets {
+            ticket.durable().await?;
+        }
+        Ok(())
+    }
+
     /// The key under which a subject's payloads are digested.
     #[must_use]
     pub fn digest_key(&self, whose: &Subject) -> DigestKey {

@@ -172,6 +172,33 @@ fn a_stale_write_is_stopped_and_succeeds_after_a_fresh_read() {
 }
 
 #[test]
+fn two_resources_whose_names_are_masked_stay_two() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let orders = Orders::start();
+    let up = up(folder.path(), &orders);
+    let (ann, bob) = (order("ann@example.com"), order("bob@example.com"));
+    let one = Agent::named("one", &up.gateway, "orders");
+    let two = Agent::named("two", &up.gateway, "orders");
+    for agent in [&one, &two] {
+        agent.call("get_order", &ann);
+        agent.call("get_order", &bob);
+    }
+    assert!(one.call("set_order", &ann).get("result").is_some());
+    let other = two.call("set_order", &bob);
+    assert!(other.get("result").is_some(), "{other}");
+    let stopped = refused(&two.call("set_order", &ann));
+    // The client is told the name that it knows; the record is not.
+    assert!(matches!(&stopped[..], [(uri, state)] if uri.contains("ann") && state == "stale"), "{stopped:?}");
+    let data = folder.path().join("data");
+    wait_for("both writes", || {
+        let all = Value::from(events(&data)).to_string();
+        assert!(!all.contains("ann@example") && !all.contains("ann%40example"), "{all}");
+        (all.matches("\"cause\":\"write\"").count() == 2 && all.contains("[masked:email]#hmac-sha256:")).then_some(())
+    });
+    up.end();
+}
+
+#[test]
 fn a_write_whose_end_nobody_knows_makes_everybody_look_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let orders = Orders::start();

@@ -26,4 +26,5 @@ mod support;
 mod trail;
 mod transports;
 mod up;
+mod vault;
 mod wrap;

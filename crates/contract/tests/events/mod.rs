@@ -287,6 +287,24 @@ fn full_policy() -> Vec<Body> {
         .into(),
         AlertRaised { alert: "look_alike".into(), about: "a/tool/b".into(), found: some("c/d") }.into(),
         PolicyShadowed { version: sha("9c"), state: ShadowState::Tried, files: files(), who, errors }.into(),
+        VaultRead {
+            operator: "operator".into(),
+            digest: format!("hmac-sha256:s-0123456789abcdef:{}", "3a".repeat(32)),
+            subject: some("ann"),
+            reason: some("case 12"),
+        }
+        .into(),
+        SubjectErased {
+            subject: "ann".into(),
+            operator: "operator".into(),
+            reason: some("she asked for it"),
+            key_ids: vec!["s-0123456789abcdef".into()],
+            objects: 2,
+            bytes: 512,
+        }
+        .into(),
+        SubjectHeld { subject: "ann".into(), operator: "operator".into(), reason: "case 12".into() }.into(),
+        SubjectReleased { subject: "ann".into(), operator: "operator".into(), holds: 1 }.into(),
     ]
 }
 
@@ -366,6 +384,24 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
         checkpoint(None, vec![]),
         rotated(),
         vouched(),
+        VaultRead {
+            operator: "operator".into(),
+            digest: format!("hmac-sha256:s-0123456789abcdef:{}", "3a".repeat(32)),
+            subject: None,
+            reason: None,
+        }
+        .into(),
+        SubjectErased {
+            subject: "ann".into(),
+            operator: "operator".into(),
+            reason: None,
+            key_ids: vec![],
+            objects: 2,
+            bytes: 512,
+        }
+        .into(),
+        SubjectHeld { subject: "ann".into(), operator: "operator".into(), reason: "case 12".into() }.into(),
+        SubjectReleased { subject: "ann".into(), operator: "operator".into(), holds: 1 }.into(),
     ]);
     bodies
 }

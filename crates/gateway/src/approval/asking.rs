@@ -115,7 +115,7 @@ impl Gateway {
             let refused = |error: cairn_contract::CanonicalError| {
                 NotNow::Refused(Outcome::Failed, Refusal::TooLarge { reason: error.to_string() })
             };
-            binding(&self.keys().payload, &bound).map_err(refused)
+            binding(&self.payload_key(caller), &bound).map_err(refused)
         };
         let whole = bound(&arguments.whole, tool_digest.as_deref())?;
         let cover = bound(&arguments.own, None)?;
@@ -123,7 +123,7 @@ impl Gateway {
             common: call.common.clone(),
             subject: call.subject.clone(),
             traceparent: call.trace.traceparent(),
-            tracestate: call.trace.tracestate().map(ToOwned::to_owned),
+            tracestate: call.tracestate.clone(),
             cause: None,
             way,
             message: (way == Way::Task).then(|| text(call.message.bytes())),
@@ -163,6 +163,7 @@ impl Gateway {
 
     /// The event of an approval.
     pub(super) fn approval_body(
+        &self,
         approval: &Approval,
         state: ApprovalState,
         approver: Option<String>,
@@ -177,11 +178,11 @@ impl Gateway {
             state,
             approval_id: request.id.clone(),
             binding: Some(request.binding.clone()),
-            approver,
+            approver: approver.map(|name| self.screen(&name)),
             approvers,
             quorum: (quorum > 1).then_some(quorum),
             expires_at: Some(request.expires_at.to_string()),
-            reason,
+            reason: reason.map(|words| self.screen(&words)),
         })
     }
 
@@ -227,7 +228,7 @@ impl Gateway {
         approver: Option<String>,
         reason: Option<String>,
     ) {
-        let body = Self::approval_body(approval, state, approver, reason);
+        let body = self.approval_body(approval, state, approver, reason);
         let planned = self.draft_about(approval, body);
         self.recorder().relaxed(planned);
     }

@@ -117,11 +117,11 @@ impl Gateway {
                 state: ApprovalState::Approved,
                 approval_id: approval.request.id.clone(),
                 binding: Some(approval.request.binding.clone()),
-                approver: given.map(|vote| vote.approver.clone()),
+                approver: given.map(|vote| self.screen(&vote.approver)),
                 approvers: Vec::new(),
                 quorum: None,
                 expires_at: Some(approval.request.expires_at.to_string()),
-                reason: given.and_then(|vote| vote.reason.clone()),
+                reason: given.and_then(|vote| Some(self.screen(vote.reason.as_deref()?))),
             });
             let draft = call.draft(self, body);
             call.backlog.push(draft);
@@ -193,7 +193,7 @@ impl Gateway {
         }
         if self.approvals().end(&request.id, Ended::Expired)?.is_some() {
             if request.call_id == call.call_id.to_string() {
-                let body = Self::approval_body(approval, ApprovalState::Expired, None, None);
+                let body = self.approval_body(approval, ApprovalState::Expired, None, None);
                 let draft = call.draft(self, body);
                 call.backlog.push(draft);
             } else {
@@ -216,7 +216,7 @@ impl Gateway {
             return Ok(before);
         }
         let approval = Approval { request: request.clone(), votes: Vec::new() };
-        let draft = call.draft(self, Self::approval_body(&approval, ApprovalState::Requested, None, None));
+        let draft = call.draft(self, self.approval_body(&approval, ApprovalState::Requested, None, None));
         request.about[asking::CAUSE] = draft.id.to_string().into();
         self.record_strict(call, draft).await.map_err(not_recorded)?;
         match self.approvals().ask(request, now) {

@@ -93,7 +93,7 @@ impl Gateway {
         state: ApprovalState,
         vote: &Vote,
     ) -> Result<uuid::Uuid, SettleError> {
-        let body = Self::approval_body(approval, state, Some(vote.approver.clone()), vote.reason.clone());
+        let body = self.approval_body(approval, state, Some(vote.approver.clone()), vote.reason.clone());
         let planned = self.draft_about(approval, body);
         let id = planned.id;
         let recorded = self.recorder().strict(planned).await;

@@ -218,11 +218,12 @@ impl Gateway {
 
     /// The end of a task, under the call that asked for it.
     fn settle_task(&self, approval: &Approval, answer: &Message) {
-        let result = answer.result_raw().map(|raw| self.keys().payload.reference(&raw, "application/json"));
+        let is_completed = answer.result_raw().is_some();
+        let result = answer.result_raw().and_then(|raw| self.kept_of(&approval.request, &raw));
         let body = Body::CallSettled(CallSettled {
-            state: if result.is_some() { SettledState::Completed } else { SettledState::Failed },
+            state: if is_completed { SettledState::Completed } else { SettledState::Failed },
             task_id: Some(self.keys().secret.digest(approval.request.id.as_bytes())),
-            is_error: result.is_some().then(|| answer.is_error()),
+            is_error: is_completed.then(|| answer.is_error()),
             rpc_response_status_code: answer.error_code(),
             result,
             observed_in: None,

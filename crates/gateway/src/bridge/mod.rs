@@ -30,6 +30,7 @@ use crate::{
     arrival::Arrival,
     call::{Call, outcome_of},
     life::Answer,
+    payloads::PayloadField,
     reply::{Part, Reply},
     session::Session,
 };
@@ -183,10 +184,11 @@ impl Gateway {
     pub(crate) async fn conclude_here(&self, call: &mut Call, outcome: Outcome, message: Message) -> Answer {
         let said = message.result_raw().or_else(|| message.error_raw());
         self.count(call, outcome);
+        let result = said.and_then(|said| self.kept(call, PayloadField::Result, &said));
         let body = Body::CallOutcome(CallOutcome {
             rpc_response_status_code: message.error_code(),
             error_type: message.error_code().map(|code| code.to_string()),
-            result: said.map(|said| self.keys().payload.reference(&said, "application/json")),
+            result,
             elapsed_us: Some(call.accepted.elapsed().as_micros() as u64),
             ..outcome_of(outcome, Effect::None)
         });

@@ -15,7 +15,7 @@ use std::{
 };
 
 use cairn_clock::Timestamp;
-use cairn_contract::{Body, Direction, Implementation, SessionOpened};
+use cairn_contract::{Body, Direction, SessionOpened};
 use cairn_mcp::{
     Content, EditError, ForwardHeaders, Frame, Kind, Limits as WireLimits, Link, LinkError, Message, RawId,
     bridge::{self, Filter, FromModern, LegacyServer, Level, ModernCall, NotBridged},
@@ -358,19 +358,16 @@ impl Gateway {
             return;
         };
         about.common.call_id = None;
-        let implementation = |value: Option<&Value>| {
-            let text = |key: &str| Some(self.screen(value?.get(key)?.as_str()?));
-            Some(Implementation { name: text("name")?, version: text("version") })
-        };
         let object = |raw: Option<bytes::Bytes>| raw.and_then(|raw| serde_json::from_slice::<Value>(&raw).ok());
         let client = object(request.client_info_raw());
         let capabilities = object(request.client_capabilities_raw());
         let body = SessionOpened {
-            client_info: implementation(client.as_ref()),
-            server_info: implementation(upstream.server.info()),
-            client_capabilities: capabilities.and_then(|found| found.as_object().cloned()),
-            server_capabilities: Some(upstream.server.capabilities().clone()),
-            requested_version: request.protocol_version(),
+            client_info: self.implementation(client.as_ref()),
+            server_info: self.implementation(upstream.server.info()),
+            client_capabilities: capabilities
+                .and_then(|found| found.as_object().map(|found| self.screen_object(found))),
+            server_capabilities: Some(self.screen_object(upstream.server.capabilities())),
+            requested_version: request.protocol_version().map(|version| self.screen(&version)),
             negotiated_version: Some(upstream.server.version().to_owned()),
             reason: Some("bridge".to_owned()),
         };

@@ -13,10 +13,11 @@ use cairn_clock::{Clock, Entropy};
 use cairn_contract::{DigestKey, StoredEvent, Topic, invariants};
 use cairn_freshness::Views;
 use cairn_gateway::{
-    Access, Gateway, GatewayOptions, Keys, Limits, Metrics, NoWitness, Parts, PipeClient, Reach, ServerSpec,
-    SharedWorkflow,
+    Access, Gateway, GatewayOptions, Keeping, Keys, Limits, Metrics, NoWitness, Parts, PayloadRules, PipeClient, Reach,
+    ServerSpec, SharedWorkflow,
 };
 use cairn_policy::PolicyStore;
+use cairn_screen::{Rules, Screener};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf},
@@ -77,6 +78,12 @@ impl Bench {
             approvals: cairn_approvals::Approvals::default(),
             book: Book::open(Mode::Observe, None).expect("a book"),
             keys: Keys { payload: key.clone(), version: key.clone(), secret: key.clone() },
+            keeping: Keeping {
+                screener: Screener::new(Rules::embedded()),
+                vault: None,
+                required: true,
+                rules: PayloadRules::default(),
+            },
             clock,
             entropy,
             credentials: cairn_credentials::Credentials::default(),

@@ -140,7 +140,8 @@ async fn read(mut events: Events, router: Arc<Router>, sender: Sender, stop: Can
                 }
             }
             Err(fault) => {
-                tracing::warn!(%fault, "ignored an event of the server that is no message");
+                // What is wrong with it may name what stands in it.
+                tracing::warn!("ignored an event of the server that is no message");
                 if let LinkFault::BadAnswer(refusal) = &fault
                     && let Some(id) = &refusal.id
                 {

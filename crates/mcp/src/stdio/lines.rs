@@ -46,7 +46,8 @@ pub(super) async fn read_messages(
         };
         // Servers print all sorts of things; a line that is no message of a waiting call harms nobody.
         let id = refusal.id.clone();
-        tracing::warn!(%refusal, "ignored a line on the server's stdout that is no message");
+        // What is wrong with it may name what stands in it.
+        tracing::warn!(code = ?refusal.code(), "ignored a line on the server's stdout that is no message");
         if let Some(id) = id {
             router.fail(&id, LinkFault::BadAnswer(refusal));
         }
