@@ -4,7 +4,7 @@
 //! left, is for the operator to say ([`PayloadRules`]). Free texts are masked and cut. A strict call waits until what its
 //! events refer to is durable ([`Pending`]). Nothing here touches the traffic.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use cairn_backbone::RecordError;
 use cairn_contract::{CatalogKind, DigestKey, Reference, Target};
@@ -20,6 +20,9 @@ const TEXT_CHARS_MAX: usize = 256;
 const TEXT_SEEN_BYTES_MAX: usize = 64 * 1024;
 /// Longest name or URI in an event, in characters.
 const NAME_CHARS_MAX: usize = 2_048;
+
+/// How long a strict call waits for its payloads: as long as for its events. A disk that stalls must not hold a client.
+const DURABLE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What payloads of MCP are.
 const JSON: &str = "application/json";
@@ -164,8 +167,13 @@ impl Gateway {
     /// Waits until payloads are durable, where they are required to be.
     pub(crate) async fn payloads_durable(&self, pending: Pending) -> Result<(), RecordError> {
         let Some(vault) = self.keeping().vault.as_ref().filter(|_| self.payloads_are_required()) else { return Ok(()) };
-        let kept = vault.durable(&pending.tickets).await;
-        kept.map_err(|error| RecordError::Unavailable { reason: error.to_string() })
+        match tokio::time::timeout(DURABLE_WITHIN, vault.durable(&pending.tickets)).await {
+            Ok(kept) => kept.map_err(|error| RecordError::Unavailable { reason: error.to_string() }),
+            Err(_) => {
+                let reason = format!("the vault has not written its payload within {} s", DURABLE_WITHIN.as_secs());
+                Err(RecordError::Unavailable { reason })
+            }
+        }
     }
 
     /// What stands for a payload of a call's in its next event; nothing where nothing is to stand for it.

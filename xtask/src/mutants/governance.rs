@@ -5,6 +5,13 @@ use super::table::Mutant;
 /// All of them.
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "a vault that stalls holds calls for ever",
+        file: "crates/gateway/src/payloads.rs",
+        before: "const DURABLE_WITHIN: Duration = Duration::from_secs(5);",
+        after: "const DURABLE_WITHIN: Duration = Duration::from_secs(86_400);",
+        test: "-p cairn --test crash a_disk_that_stalls",
+    },
+    Mutant {
         name: "an approval counts for other arguments",
         file: "crates/approvals/src/binding.rs",
         before: "let text = format!(\"{{\\\"about\\\":{about},\\\"arguments\\\":{arguments}}}\");",
