@@ -6,27 +6,16 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+/** Whatever port is free: one that was free a moment ago may be somebody's by now. */
+const ANY = '127.0.0.1:0';
 const READY_MS_MAX = 60_000;
 const TOKEN = 'cairn-op-for-the-clients-0123456789';
 /** More stops than this no browser makes on its way through a login. */
 const STOPS_MAX = 5;
-
-/** Three addresses that are free now: all are held at once, so that they differ. */
-async function freeAddresses() {
-  const held = await Promise.all([0, 1, 2].map(async () => {
-    const server = createServer().listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    return server;
-  }));
-  const addresses = held.map((server) => `127.0.0.1:${server.address().port}`);
-  await Promise.all(held.map((server) => new Promise((resolve) => server.close(resolve))));
-  return addresses;
-}
 
 /** What a `cairn up` says, and when it serves; an end before that is an error with its last words. */
 export function heard(cairn, withinMs) {
@@ -49,9 +38,9 @@ export async function start(program, servers) {
   const isToml = typeof servers === 'string';
   const configuration = join(folder, isToml ? 'cairn.toml' : 'mcp.json');
   writeFileSync(configuration, isToml ? servers : JSON.stringify({ mcpServers: servers }));
-  const [kafka, gateway, admin] = await freeAddresses();
-  const cairn = spawn(program, ['up', '--data', join(folder, 'data'), '--config', configuration,
-    '--kafka', kafka, '--gateway', gateway, '--admin', admin],
+  const data = join(folder, 'data');
+  const cairn = spawn(program, ['up', '--data', data, '--config', configuration,
+    '--kafka', ANY, '--gateway', ANY, '--admin', ANY],
     { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, CAIRN_OPERATOR_TOKEN: TOKEN } });
   const { said, ready } = heard(cairn, READY_MS_MAX);
   const stop = async () => {
@@ -69,6 +58,7 @@ export async function start(program, servers) {
     await stop();
     throw error;
   }
+  const { kafka, gateway, admin } = JSON.parse(readFileSync(join(data, 'endpoints.json'), 'utf8'));
   /** Logs in to a server, as a person who says yes to everything. Fails where `cairn login` does. */
   const login = async (server) => {
     const asking = spawn(program, ['login', server, '--json', '--admin', admin],
