@@ -381,7 +381,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a request state is good for any principal",
         file: "crates/mcp/src/bridge/seal.rs",
-        before: "            principal.to_owned(),\n",
+        before: "            caller.to_owned(),\n",
         after: "",
         test: "-p cairn-mcp --lib bridge",
     },
