@@ -14,5 +14,7 @@ mod sealed;
 
 pub use approval::{Approval, Need, Request, Standing, Vote};
 pub use binding::{Bound, binding};
-pub use register::{APPROVALS_MAX, APPROVALS_OF_ONE_MAX, Approvals, Asked, Ended, Full, Status, VoteError};
+pub use register::{
+    APPROVALS_BYTES_MAX, APPROVALS_MAX, APPROVALS_OF_ONE_MAX, Approvals, Asked, Ended, Full, Status, VoteError,
+};
 pub use sealed::KeepError;

@@ -21,6 +21,8 @@ use crate::{Approval, KeepError, Request, Standing, Vote, sealed::Sealed};
 pub const APPROVALS_MAX: usize = 1_024;
 /// Approvals that one principal may have waiting.
 pub const APPROVALS_OF_ONE_MAX: usize = 128;
+/// What they may hold in all, in memory and on disk: arguments, and what the gateway keeps of a call.
+pub const APPROVALS_BYTES_MAX: usize = 64 << 20;
 /// Ends that are remembered.
 const ENDED_MAX: usize = 4_096;
 
@@ -129,6 +131,8 @@ pub enum VoteError {
 #[derive(Debug, Default)]
 struct Inner {
     waiting: BTreeMap<String, Approval>,
+    /// What each of them holds.
+    weights: BTreeMap<String, usize>,
     ended: BTreeMap<String, Ended>,
     oldest_ended: VecDeque<String>,
     sealed: Option<Sealed>,
@@ -165,6 +169,8 @@ impl Approvals {
         {
             let mut inner = this.inner.lock();
             inner.sealed = Some(sealed);
+            let weighed = |approval: &Approval| (approval.request.id.clone(), weight(&approval.request));
+            inner.weights = waiting.iter().map(weighed).collect();
             inner.waiting = waiting.into_iter().map(|approval| (approval.request.id.clone(), approval)).collect();
         }
         Ok(this)
@@ -186,9 +192,7 @@ impl Approvals {
     /// Where too many wait, or it cannot be kept.
     pub fn ask(&self, request: Request, now: Timestamp) -> Result<Asked, Full> {
         let mut inner = self.inner.lock();
-        let same =
-            |approval: &&Approval| approval.request.binding == request.binding && approval.request.expires_at > now;
-        if let Some(before) = inner.waiting.values().find(same) {
+        if let Some(before) = inner.find(&request.binding, now) {
             return Ok(Asked::Before(before.clone()));
         }
         if inner.waiting.len() >= APPROVALS_MAX {
@@ -200,12 +204,23 @@ impl Approvals {
         if inner.waiting.values().filter(own).count() >= APPROVALS_OF_ONE_MAX {
             return Err(Full::TooMany { setting: "approvals_of_one_max", limit: APPROVALS_OF_ONE_MAX });
         }
+        let more = weight(&request);
+        if inner.weights.values().sum::<usize>() + more > APPROVALS_BYTES_MAX {
+            return Err(Full::TooMany { setting: "approvals_bytes_max", limit: APPROVALS_BYTES_MAX });
+        }
         let approval = Approval { request, votes: Vec::new() };
         inner.put(&approval)?;
+        inner.weights.insert(approval.request.id.clone(), more);
         inner.waiting.insert(approval.request.id.clone(), approval.clone());
         drop(inner);
         self.changed();
         Ok(Asked::New(approval))
+    }
+
+    /// What waits for exactly this.
+    #[must_use]
+    pub fn find(&self, binding: &str, now: Timestamp) -> Option<Approval> {
+        self.inner.lock().find(binding, now).cloned()
     }
 
     /// Whether a yes would count, before it is recorded.
@@ -349,6 +364,11 @@ impl Approvals {
 }
 
 impl Inner {
+    fn find(&self, binding: &str, now: Timestamp) -> Option<&Approval> {
+        let mut waiting = self.waiting.values();
+        waiting.find(|approval| approval.request.binding == binding && approval.request.expires_at > now)
+    }
+
     fn put(&self, approval: &Approval) -> Result<(), KeepError> {
         self.sealed.as_ref().map_or(Ok(()), |sealed| sealed.put(approval))
     }
@@ -368,8 +388,14 @@ impl Inner {
         {
             self.ended.remove(&oldest);
         }
+        self.weights.remove(id);
         Ok(self.waiting.remove(id))
     }
+}
+
+/// What a request holds, in bytes; names are short beside it.
+fn weight(request: &Request) -> usize {
+    request.arguments.len() + request.about.to_string().len()
 }
 
 /// Whether it is the voter's own call. Names that were never verified are nobody's: the local user and whoever holds the

@@ -12,6 +12,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn --test crash a_disk_that_stalls",
     },
     Mutant {
+        name: "what waits for people may hold what it likes",
+        file: "crates/approvals/src/register.rs",
+        before: "+ more > APPROVALS_BYTES_MAX {",
+        after: "+ more > usize::MAX {",
+        test: "-p cairn-approvals register",
+    },
+    Mutant {
         name: "an approval counts for other arguments",
         file: "crates/approvals/src/binding.rs",
         before: "let text = format!(\"{{\\\"about\\\":{about},\\\"arguments\\\":{arguments}}}\");",

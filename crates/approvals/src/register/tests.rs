@@ -165,3 +165,24 @@ fn what_waits_is_bounded_and_ends_in_time() {
     assert_eq!(approvals.status("ap-0"), Status::Unknown, "ends are forgotten in turn");
     assert!(approvals.inner.lock().ended.len() <= ENDED_MAX);
 }
+
+#[test]
+fn what_waits_is_bounded_in_bytes_over_a_restart_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("approvals");
+    let open = || Approvals::open(&path, &KEY, Entropy::system()).expect("readable");
+    let large = |id: &str| Request { arguments: "x".repeat(APPROVALS_BYTES_MAX / 4), ..request(id) };
+    let full = |asked: Result<Asked, Full>| matches!(asked, Err(Full::TooMany { setting: "approvals_bytes_max", .. }));
+    let approvals = open();
+    for id in ["ap-1", "ap-2", "ap-3"] {
+        asked(&approvals, large(id));
+    }
+    assert!(full(approvals.ask(large("ap-4"), NOW)));
+    let approvals = open();
+    assert!(full(approvals.ask(large("ap-4"), NOW)));
+    asked(&approvals, request("ap-small"));
+    for id in ["ap-1", "ap-2"] {
+        approvals.end(id, Ended::Withdrawn).expect("kept");
+    }
+    asked(&approvals, large("ap-4"));
+}

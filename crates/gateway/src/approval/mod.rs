@@ -210,9 +210,7 @@ impl Gateway {
         };
         self.make_room(call).await.map_err(not_recorded)?;
         let now = self.clock().now();
-        let same =
-            |approval: &Approval| approval.request.binding == request.binding && approval.request.expires_at > now;
-        if let Some(before) = self.approvals().all().into_iter().find(same) {
+        if let Some(before) = self.approvals().find(&request.binding, now) {
             return Ok(before);
         }
         let approval = Approval { request: request.clone(), votes: Vec::new() };

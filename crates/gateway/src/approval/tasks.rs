@@ -5,7 +5,7 @@
 //! its end is `call.settled` under the call that asked. A task that waits survives a restart with its approval; a result
 //! is kept in memory, bounded in number, size and time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use cairn_approvals::{Approval, Ended, Status};
 use cairn_clock::Timestamp;
@@ -15,15 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{About, ways::Way};
-use crate::{
-    Gateway, Refusal,
-    arrival::Arrival,
-    bridge::Within,
-    call::Call,
-    life::Answer,
-    reply::{Part, Reply},
-    session::Session,
-};
+use crate::{Gateway, Refusal, bridge::Within, call::Call, life::Answer};
 
 /// What begins the id of every task of Cairn's own.
 const PREFIX: &str = "cairn-task.";
@@ -106,7 +98,8 @@ impl Gateway {
         if !call.message.is_modern() || call.arrival.within.is_some() {
             return None;
         }
-        let named = call.message.param_str("taskId").filter(|_| call.method.starts_with("tasks/"))?;
+        let about_tasks = call.method.starts_with("tasks/");
+        let named = about_tasks.then(|| call.message.param_str("taskId")).flatten()?;
         let id = format!("ap-{}", named.strip_prefix(&self.task_prefix())?);
         let said = match call.method.as_str() {
             "tasks/get" => self.task_now(call, &id, &named).await,
@@ -200,20 +193,6 @@ impl Gateway {
             gateway.settle_task(&approval, &answer);
             gateway.tasks().finish(&id, answer, gateway.clock().now());
         });
-    }
-
-    async fn made_within(&self, session: &Arc<Session>, message: Message, within: Within) -> Message {
-        let id = message.id().cloned();
-        let (reply, mut parts) = Reply::channel(self.limits().client_queue_max, false);
-        let arrival = Arrival { within: Some(within), ..Arrival::default() };
-        self.start(session.clone(), message, arrival, reply);
-        while let Some(part) = parts.recv().await {
-            if let Part::Final { message, written, .. } = part {
-                let _ = written.send(());
-                return message;
-            }
-        }
-        Refusal::Cancelled.response(id.as_ref())
     }
 
     /// The end of a task, under the call that asked for it.

@@ -241,6 +241,12 @@ impl Gateway {
         let id = cairn_mcp::RawId::text(&format!("cairn-{}", self.new_secret()));
         let message =
             Message::request(&id, method, Some(params.to_string().as_bytes())).expect("a request of ours is a message");
+        self.made_within(session, message, within).await
+    }
+
+    /// The same for a request that is there already.
+    pub(crate) async fn made_within(&self, session: &Arc<Session>, message: Message, within: Within) -> Message {
+        let id = message.id().cloned();
         let (reply, mut parts) = Reply::channel(self.limits().client_queue_max, false);
         let arrival = Arrival { within: Some(within), ..Arrival::default() };
         self.start(session.clone(), message, arrival, reply);
@@ -250,6 +256,6 @@ impl Gateway {
                 return message;
             }
         }
-        Refusal::Cancelled.response(Some(&id))
+        Refusal::Cancelled.response(id.as_ref())
     }
 }
