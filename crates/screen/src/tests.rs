@@ -186,17 +186,18 @@ fn classes_come_first_and_a_schema_only_raises() {
     let mut classes = Classes::new();
     classes.rule("/open", Class::Public).unwrap();
     classes.rule("/who", Class::Personal).unwrap();
+    classes.rule("/key", Class::Secret).unwrap();
     classes.raise_by_schema(&json!({ "properties": {
-        "open2": { "x-classification": "public" }, "pin2": { "writeOnly": true }, "obj": { "format": "password" }
+        "key": { "x-classification": "personal" }, "open2": { "x-classification": "public" }, "pin2": { "writeOnly": true }, "obj": { "format": "password" }
     } }));
     let document = format!(
-        "{{\"open\":\"{AWS}\",\"open2\":\"{AWS}\",\"who\":{{\"n\":1}},\"pin2\":7,\"obj\":[{{}}],\"rest\":\"x\"}}"
+        "{{\"open\":\"{AWS}\",\"open2\":\"{AWS}\",\"who\":{{\"n\":1}},\"pin2\":7,\"obj\":[{{}}],\"rest\":\"x\",\"key\":\"k\"}}"
     );
     let masked = screener().json(document.as_bytes(), &classes);
     assert_eq!(
         String::from_utf8(masked.changed.unwrap()).unwrap(),
         format!(
-            "{{\"open\":\"{AWS}\",\"open2\":\"[masked:aws-access-key]\",\"who\":\"[masked:class-personal]\",\"pin2\":\"[masked:class-secret]\",\"obj\":\"[masked:class-secret]\",\"rest\":\"x\"}}"
+            "{{\"open\":\"{AWS}\",\"open2\":\"[masked:aws-access-key]\",\"who\":\"[masked:class-personal]\",\"pin2\":\"[masked:class-secret]\",\"obj\":\"[masked:class-secret]\",\"rest\":\"x\",\"key\":\"[masked:class-secret]\"}}"
         )
     );
 }

@@ -350,8 +350,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a strict call does not wait for its payload",
         file: "crates/gateway/src/payloads.rs",
-        before: "let kept = vault.durable(&pending.tickets).await;",
-        after: "let kept = vault.durable(&pending.tickets[..0]).await;",
+        before: "vault.durable(&pending.tickets)).await {",
+        after: "vault.durable(&pending.tickets[..0])).await {",
         test: "-p cairn --test commands a_vault_that_cannot_write",
     },
     Mutant {
