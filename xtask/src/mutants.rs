@@ -6,6 +6,7 @@
 
 mod evidence;
 mod governance;
+mod operating;
 mod table;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ const TEST_LIMIT: Duration = Duration::from_secs(900);
 const BASELINE_LIMIT: Duration = Duration::from_secs(3600);
 
 fn all() -> impl Iterator<Item = &'static Mutant> {
-    table::MUTANTS.iter().chain(governance::MUTANTS).chain(evidence::MUTANTS)
+    table::MUTANTS.iter().chain(governance::MUTANTS).chain(evidence::MUTANTS).chain(operating::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

@@ -4,18 +4,11 @@
 //! absent. It blocks, and is called on threads that may. Memory is bounded by librdkafka's queue. It must never commit an offset,
 //! never create a topic and never skip a record.
 
-use std::{
-    collections::BTreeMap,
-    io::{Read, Write},
-    net::{TcpStream, ToSocketAddrs},
-    time::Duration,
-};
+mod topic_ids;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{ApiKey, MetadataRequest, MetadataResponse, RequestHeader, ResponseHeader},
-    protocol::{Decodable, Encodable, StrBytes},
-};
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -29,12 +22,9 @@ use crate::{
     kafka::{client_config, reading},
     reader::{ReaderError, is_transient},
 };
+use topic_ids::Way;
 
 const ASK_WITHIN: Duration = Duration::from_secs(10);
-/// An answer with every topic's id is not larger than this.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
-/// The first version of the Metadata request whose answer has topic ids.
-const METADATA_VERSION: i16 = 10;
 
 /// A record as the backbone holds it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,7 +62,7 @@ pub struct Bounded {
 pub struct Records {
     consumer: BaseConsumer,
     bootstrap: String,
-    is_plain: bool,
+    way: Option<Way>,
 }
 
 impl std::fmt::Debug for Records {
@@ -89,10 +79,10 @@ impl Records {
     pub fn open(bootstrap: &str, properties: &BTreeMap<String, String>) -> Result<Self, ReaderError> {
         let mut config = reading(&client_config(bootstrap, properties)?);
         config.set("isolation.level", "read_committed").set("log_level", "3");
-        let protocol = config.get("security.protocol").unwrap_or("plaintext").to_ascii_lowercase();
+        let way = Way::of(&config);
         let failed = |source| ReaderError::Kafka { bootstrap: bootstrap.to_owned(), source };
         let consumer = config.create().map_err(failed)?;
-        Ok(Self { consumer, bootstrap: bootstrap.to_owned(), is_plain: protocol == "plaintext" })
+        Ok(Self { consumer, bootstrap: bootstrap.to_owned(), way })
     }
 
     /// The cluster's own id.
@@ -101,14 +91,12 @@ impl Records {
         self.consumer.client().fetch_cluster_id(ASK_WITHIN)
     }
 
-    /// Each topic's id, where the cluster has ids and can be asked without TLS and a login: librdkafka does not tell them.
-    /// Empty otherwise.
+    /// Each topic's id, where the cluster has ids and can be asked: librdkafka does not tell them, so a connection of our own
+    /// does, with TLS and SASL PLAIN where these are configured. Empty otherwise.
     #[must_use]
     pub fn topic_ids(&self) -> BTreeMap<String, Uuid> {
-        if !self.is_plain {
-            return BTreeMap::new();
-        }
-        let ids = self.bootstrap.split(',').find_map(|address| ask_topic_ids(address.trim()));
+        let Some(way) = &self.way else { return BTreeMap::new() };
+        let ids = self.bootstrap.split(',').find_map(|address| topic_ids::ask(address.trim(), way));
         ids.unwrap_or_default()
     }
 
@@ -205,36 +193,4 @@ impl Records {
 #[must_use]
 pub fn may_pass(error: &ReaderError) -> bool {
     matches!(error, ReaderError::Kafka { source, .. } if source.rdkafka_error_code() != Some(RDKafkaErrorCode::Authentication))
-}
-
-fn ask_topic_ids(address: &str) -> Option<BTreeMap<String, Uuid>> {
-    let address = address.to_socket_addrs().ok()?.next()?;
-    let mut stream = TcpStream::connect_timeout(&address, ASK_WITHIN).ok()?;
-    stream.set_read_timeout(Some(ASK_WITHIN)).ok()?;
-    stream.set_write_timeout(Some(ASK_WITHIN)).ok()?;
-    let key = ApiKey::Metadata;
-    let header = RequestHeader::default()
-        .with_request_api_key(key as i16)
-        .with_request_api_version(METADATA_VERSION)
-        .with_correlation_id(1)
-        .with_client_id(Some(StrBytes::from_static_str("cairn")));
-    let mut request = BytesMut::new();
-    request.put_i32(0);
-    header.encode(&mut request, key.request_header_version(METADATA_VERSION)).ok()?;
-    let asked = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
-    asked.encode(&mut request, METADATA_VERSION).ok()?;
-    let length = i32::try_from(request.len() - 4).ok()?;
-    request[..4].copy_from_slice(&length.to_be_bytes());
-    stream.write_all(&request).ok()?;
-
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).ok()?;
-    let length = usize::try_from(i32::from_be_bytes(length)).ok().filter(|length| *length <= ANSWER_BYTES_MAX)?;
-    let mut answer = Vec::new();
-    stream.take(length as u64).read_to_end(&mut answer).ok()?;
-    let mut answer = Bytes::from(answer);
-    ResponseHeader::decode(&mut answer, key.response_header_version(METADATA_VERSION)).ok()?;
-    let told = answer.has_remaining().then(|| MetadataResponse::decode(&mut answer, METADATA_VERSION))?.ok()?;
-    let named = told.topics.into_iter().filter(|topic| !topic.topic_id.is_nil());
-    Some(named.filter_map(|topic| Some((topic.name?.0.to_string(), topic.topic_id))).collect())
 }

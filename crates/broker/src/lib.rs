@@ -1,7 +1,7 @@
 //! The Kafka protocol over the log: topics, groups, idempotent producers.
 //!
 //! A [`Broker`] is used in two ways that share every check: in process ([`Broker::produce`], [`Broker::fetch`],
-//! [`Broker::create_topic`]), and over TCP by any Kafka client ([`Broker::serve`]). It guarantees that nothing is
+//! [`Broker::create_topic`]), and over TCP by any Kafka client ([`Broker::serve`], [`Broker::serve_port`]). It guarantees that nothing is
 //! visible or acknowledged before the log made it durable, and that only those who may write `mcp.*` do.
 //! It must never know what an event of Cairn is, nor how the log stores bytes.
 
@@ -20,5 +20,5 @@ mod wire;
 pub use broker::{
     Broker, BrokerStats, FetchError, Fetched, OpenError, ProduceError, TopicDescription, TopicError, TopicSpec,
 };
-pub use options::{BrokerLimits, BrokerOptions, HostPort};
+pub use options::{BrokerLimits, BrokerOptions, HostPort, Port};
 pub use principal::{Principal, SALT_BYTES, SecretHash, User, Users};

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use cairn_tls::Handshakes;
+
 use crate::principal::Users;
 
 /// A host name or address and a port, as clients are told to use it.
@@ -33,6 +35,18 @@ impl FromStr for HostPort {
         let port = port.parse().map_err(|_| wrong())?;
         if host.is_empty() { Err(wrong()) } else { Ok(Self { host: host.to_owned(), port }) }
     }
+}
+
+/// One of the ports by which a broker is reached.
+#[derive(Debug, Clone, Default)]
+pub struct Port {
+    /// Its handshakes where it has TLS; without them it speaks in the clear.
+    pub tls: Option<Handshakes>,
+    /// Who may come in at all, by SASL PLAIN, with nothing asked before; anybody where absent. They are in the place of the
+    /// broker's users.
+    pub only: Option<Users>,
+    /// Whether clients are told the address that this port is bound to, whatever the broker advertises.
+    pub is_inner: bool,
 }
 
 /// Settings of one broker.

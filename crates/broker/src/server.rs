@@ -14,9 +14,10 @@ mod places;
 use std::{io, sync::atomic::Ordering};
 
 use bytes::Bytes;
+use cairn_tls::HandshakeError;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -26,7 +27,7 @@ use crate::{
     api::{self, Request, Session},
     broker::Broker,
     budget::{Claim, Overloaded},
-    options::HostPort,
+    options::{HostPort, Port},
 };
 use intake::{Frame, Intake};
 use places::{Place, Places};
@@ -49,6 +50,10 @@ enum ConnectionError {
     Replaced,
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(#[from] HandshakeError),
+    #[error("it asked before it had logged in")]
+    NotLoggedIn,
     #[error("{0}")]
     Request(#[from] api::RequestError),
 }
@@ -57,8 +62,19 @@ enum ConnectionError {
 type Answer = BoxFuture<'static, (Result<Option<Bytes>, api::RequestError>, Claim)>;
 
 impl Broker {
-    /// Serves Kafka clients on `listener` until `stop`; returns when every connection has ended.
+    /// Serves Kafka clients on `listener` until `stop`, in the clear; returns when every connection has ended.
+    ///
+    /// # Errors
+    /// None at present.
     pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        self.serve_port(listener, Port::default(), stop).await
+    }
+
+    /// The same by a port of that kind.
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn serve_port(&self, listener: TcpListener, port: Port, stop: CancellationToken) -> io::Result<()> {
         let places = Places::new(self.inner.options.limits.connections_max);
         let tasks = TaskTracker::new();
         loop {
@@ -80,17 +96,14 @@ impl Broker {
                 tracing::warn!(%peer, "too many connections: this one is closed");
                 continue;
             };
-            let (broker, stop) = (self.clone(), stop.clone());
+            let (broker, port, stop) = (self.clone(), port.clone(), stop.clone());
             tasks.spawn(async move {
                 broker.inner.counters.connections.fetch_add(1, Ordering::Relaxed);
                 let leave = place.leave();
-                let served = match Connection::new(broker.clone(), stream, peer.ip().to_string(), place) {
-                    Ok(mut connection) => tokio::select! {
-                        () = stop.cancelled() => Ok(()),
-                        () = leave.cancelled() => Err(ConnectionError::Replaced),
-                        served = connection.serve() => served,
-                    },
-                    Err(error) => Err(error.into()),
+                let served = tokio::select! {
+                    () = stop.cancelled() => Ok(()),
+                    () = leave.cancelled() => Err(ConnectionError::Replaced),
+                    served = Box::pin(connect(&broker, &port, stream, place)) => served,
                 };
                 match served {
                     Ok(()) => {}
@@ -109,24 +122,33 @@ impl Broker {
     }
 }
 
-struct Connection {
+/// Serves one connection to its end.
+async fn connect(broker: &Broker, port: &Port, stream: TcpStream, place: Place) -> Result<(), ConnectionError> {
+    stream.set_nodelay(true)?;
+    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+    let bound = HostPort { host: local.ip().to_canonical().to_string(), port: local.port() };
+    let advertised = broker.inner.options.advertised.clone().filter(|_| !port.is_inner).unwrap_or(bound);
+    let session = Session::new(peer.ip().to_string(), advertised, port.only.clone());
+    let intake = Intake::new(&broker.inner.requests_budget);
+    let broker = broker.clone();
+    match &port.tls {
+        None => Connection { broker, stream, intake, session, place }.serve().await,
+        Some(handshakes) => {
+            let stream = handshakes.of(stream).await?;
+            Connection { broker, stream, intake, session, place }.serve().await
+        }
+    }
+}
+
+struct Connection<S> {
     broker: Broker,
-    stream: TcpStream,
+    stream: S,
     intake: Intake,
     session: Session,
     place: Place,
 }
 
-impl Connection {
-    fn new(broker: Broker, stream: TcpStream, host: String, place: Place) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        let local = stream.local_addr()?;
-        let bound = HostPort { host: local.ip().to_canonical().to_string(), port: local.port() };
-        let advertised = broker.inner.options.advertised.clone().unwrap_or(bound);
-        let intake = Intake::new(&broker.inner.requests_budget);
-        Ok(Self { broker, stream, intake, session: Session::new(host, advertised), place })
-    }
-
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     async fn serve(&mut self) -> Result<(), ConnectionError> {
         let limits = self.broker.inner.options.limits.clone();
         let in_flight_max = limits.in_flight_max.max(1);
@@ -166,6 +188,9 @@ impl Connection {
             return self.write(Some(answer)).await;
         }
         let request = Request::parse(bytes, &self.broker.inner.options.limits)?;
+        if !self.session.may_ask(&request) {
+            return Err(ConnectionError::NotLoggedIn);
+        }
         claim.cover(claim.bytes() + request.decoded_bytes()).await?;
         if request.is_produce() {
             let (broker, session) = (self.broker.clone(), self.session.clone());
@@ -196,6 +221,7 @@ impl Connection {
         while !answer.is_empty() {
             timeout(limit, self.stream.write_buf(&mut answer)).await.map_err(|_| ConnectionError::Stalled)??;
         }
-        Ok(())
+        // With TLS, what was taken may not have been sent.
+        Ok(timeout(limit, self.stream.flush()).await.map_err(|_| ConnectionError::Stalled)??)
     }
 }

@@ -10,7 +10,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use cairn_broker::{Principal, SecretHash, TopicSpec, User, batch::BatchBuilder};
+use cairn_broker::{Port, Principal, SecretHash, TopicSpec, User, batch::BatchBuilder};
 use cairn_log::{Offset, PartitionIndex};
 use kafka_protocol::{
     messages::{
@@ -388,6 +388,42 @@ async fn pipelined_requests_are_stored_and_answered_in_their_order() {
         .map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap())
         .collect();
     assert_eq!(values, (0..40).map(|at| format!("v{at}")).collect::<Vec<_>>());
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_port_for_some_answers_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = quick();
+    let user = |secret: &[u8]| User { secret: SecretHash::of([1; 16], secret), writes_protected: false };
+    // The broker's own users do not come in by this port.
+    options.users = [("gateway", user(b"s3cret"))].into_iter().collect();
+    options.advertised = Some("elsewhere.example:1".parse().unwrap());
+    let broker = support::open(folder.path(), options).await;
+    let only = Some([("me", user(b"mine"))].into_iter().collect());
+    let served = Served::serve_port(broker, Port { only, is_inner: true, ..Port::default() }).await;
+    let id = Uuid::nil();
+    for (token, comes_in) in [
+        (None, false),
+        (Some(&b"\0me\0wrong"[..]), false),
+        (Some(b"\0gateway\0s3cret"), false),
+        (Some(b"\0me\0mine"), true),
+    ] {
+        let mut wire = Wire::connect(&served).await;
+        wire.ask(ApiKey::ApiVersions, 3, &samples(ApiKey::ApiVersions, 3, id)).await;
+        if let Some(token) = token {
+            let handshake = SaslHandshakeRequest::default().with_mechanism(text("PLAIN"));
+            wire.ask(ApiKey::SaslHandshake, 1, &RequestKind::SaslHandshake(handshake)).await;
+            let token = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::copy_from_slice(token));
+            wire.ask(ApiKey::SaslAuthenticate, 2, &RequestKind::SaslAuthenticate(token)).await;
+        }
+        wire.send(ApiKey::Metadata, 9, &samples(ApiKey::Metadata, 9, id)).await;
+        let answer = wire.receive(ApiKey::Metadata, 9).await;
+        assert_eq!(answer.is_some(), comes_in, "{token:?}");
+        if let Some(ResponseKind::Metadata(answer)) = answer {
+            assert_eq!(answer.brokers[0].port, i32::from(served.address.port()), "its own address");
+        }
+    }
     served.end().await;
 }
 

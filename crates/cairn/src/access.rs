@@ -1,4 +1,4 @@
-//! `[identity]`, `[gateway.tls]` and the scopes of servers: what the configuration says about who may come in over HTTP.
+//! `[identity]` and the scopes of servers: what the configuration says about who may come in over HTTP.
 //!
 //! Read with the configuration, turned into the gateway's [`Access`] once it is known where the gateway listens. A gateway
 //! that other machines reach and that would let everybody in is refused here.
@@ -15,16 +15,11 @@ use anyhow::{Context, bail};
 use cairn_clock::Clock;
 use cairn_gateway::{Access, ScopeRules};
 use cairn_identity::{
-    Algorithm, CertificateName, CertificateOptions, IssuerOptions, KeySource, Kind, Options, ServerTls, TlsFiles,
-    Verifier,
+    Algorithm, CertificateName, CertificateOptions, IssuerOptions, KeySource, Kind, Options, Verifier,
 };
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-
-/// How often the certificate files are looked at.
-const TLS_EVERY: Duration = Duration::from_secs(1);
+use crate::{config::Config, listen::HTTP};
 
 /// `[identity]`
 #[derive(Clone, Deserialize, Default)]
@@ -68,34 +63,6 @@ struct CertificatesSection {
     tenant: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
-}
-
-/// `[gateway.tls]`
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TlsSection {
-    certificate: PathBuf,
-    key: PathBuf,
-    client_authorities: Option<PathBuf>,
-    #[serde(default)]
-    clients_required: bool,
-}
-
-impl TlsSection {
-    /// Makes files that are named without their folder lie in this one.
-    pub(crate) fn lie_in(&mut self, folder: &Path) {
-        for path in [&mut self.certificate, &mut self.key].into_iter().chain(self.client_authorities.as_mut()) {
-            *path = folder.join(&path);
-        }
-    }
-
-    fn open(&self) -> anyhow::Result<ServerTls> {
-        let Self { certificate, key, client_authorities, clients_required } = self.clone();
-        if clients_required && client_authorities.is_none() {
-            bail!("gateway.tls.clients_required needs gateway.tls.client_authorities: whose certificates are good?");
-        }
-        ServerTls::open(TlsFiles { certificate, key, client_authorities, clients_required }).context("gateway.tls")
-    }
 }
 
 impl IdentitySection {
@@ -192,7 +159,7 @@ pub(crate) fn access(
     clock: &Clock,
 ) -> anyhow::Result<Access> {
     let section = config.identity.clone().unwrap_or_default();
-    let tls = config.gateway.tls.as_ref().map(TlsSection::open).transpose()?;
+    let tls = config.gateway.tls.as_ref().map(|tls| tls.open("gateway", HTTP)).transpose()?;
     let is_here = address.ip().is_loopback();
     let is_local = section.local.unwrap_or(config.identity.is_none());
     if !is_here && section.local != Some(true) && !section.names_somebody() {
@@ -236,27 +203,6 @@ pub(crate) fn access(
     let scopes: BTreeMap<String, ScopeRules> = scopes.collect();
     let verifier = Arc::new(Verifier::new(options, clock.clone())?);
     Ok(Access { verifier, scopes, tls })
-}
-
-/// Serves new connections with the newest certificates, until `stop`.
-pub(crate) async fn follow_certificates(tls: ServerTls, stop: CancellationToken) {
-    let mut said = None;
-    while tokio::time::timeout(TLS_EVERY, stop.cancelled()).await.is_err() {
-        match tls.refresh() {
-            Ok(true) => {
-                said = None;
-                eprintln!("cairn: the certificates changed; new connections are served with them");
-            }
-            Ok(false) => said = None,
-            Err(error) => {
-                let words = error.to_string();
-                if said.as_ref() != Some(&words) {
-                    eprintln!("cairn: the new certificates are not used, the old ones stay: {words}");
-                    said = Some(words);
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,82 +5,156 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use serde_json::{Value, json};
 
-use crate::{ending::Ending, folder, say, token};
+use crate::{ending::Ending, folder, say, token, trust::TrustArguments};
 
 /// Largest answer of the admin address that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Where an `up` listens that was told nothing.
+const DEFAULT_URL: &str = "http://127.0.0.1:7071";
 
-/// The admin address: given, else that of the running `up`, else the default.
-pub(crate) fn admin(given: Option<String>, data: Option<PathBuf>) -> anyhow::Result<String> {
-    if let Some(given) = given {
-        return Ok(given);
+/// Whom an operator's command asks.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AdminArguments {
+    /// The admin address: HOST:PORT, or https://HOST:PORT; that of the running `up` where absent.
+    #[arg(long, global = true)]
+    admin: Option<String>,
+    /// The data folder of the running `up`.
+    #[arg(long, env = "CAIRN_DATA", global = true)]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TrustArguments,
+}
+
+impl AdminArguments {
+    /// The admin address: given, else that of the running `up`, else the default.
+    pub(crate) fn find(&self) -> anyhow::Result<Admin> {
+        let data = self.data.clone().map_or_else(folder::default_path, Ok);
+        let running = match data {
+            Ok(data) => folder::endpoints(&data),
+            // Whoever names an address needs no folder.
+            Err(_) if self.admin.is_some() => None,
+            Err(error) => return Err(error),
+        };
+        let tls = self.tls.with(running.as_ref().map(|running| &running.commands));
+        let base = match (&self.admin, running) {
+            (Some(given), _) if given.starts_with("http://") || given.starts_with("https://") => given.clone(),
+            (Some(given), _) if given.contains("://") => {
+                bail!("--admin {given}: write HOST:PORT, http://HOST:PORT or https://HOST:PORT")
+            }
+            // The same address as it announces it, so that its scheme need not be typed.
+            (Some(given), Some(running)) if *given == running.admin && !running.admin_url.is_empty() => {
+                running.admin_url
+            }
+            (Some(given), _) => format!("http://{given}"),
+            (None, Some(running)) if !running.admin_url.is_empty() => running.admin_url,
+            (None, Some(running)) => format!("http://{}", running.admin),
+            (None, None) => DEFAULT_URL.to_owned(),
+        };
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.config().context("--ca, --cert or --cert-key")?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Admin { base: base.trim_end_matches('/').to_owned(), client })
     }
-    let data = data.map_or_else(folder::default_path, Ok)?;
-    Ok(folder::endpoints(&data).map_or_else(|| "127.0.0.1:7071".to_owned(), |endpoints| endpoints.admin))
 }
 
-pub(crate) async fn send(admin: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-    let answer = send_bytes(admin, method, path, body).await?;
-    Ok(serde_json::from_slice(&answer).unwrap_or_default())
+/// The admin address of a running `up`.
+pub(crate) struct Admin {
+    base: String,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// One request with the operator's token; the answer's body as it is.
-pub(crate) async fn send_bytes(admin: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Vec<u8>> {
-    let token = std::env::var(token::VARIABLE).map_err(|_| {
-        anyhow::anyhow!(
-            "set {} to the token that `cairn up` printed once, or make a new one with `cairn operator new`",
-            token::VARIABLE
-        )
-    })?;
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let request = http::Request::builder()
-        .method(method)
-        .uri(format!("http://{admin}{path}"))
-        .header("authorization", format!("Bearer {token}"))
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
-        .context("the operator token or the address cannot stand in a request")?;
-    let nobody =
-        |_| Ending::NobodyThere(format!("nobody answers at {admin}: start `cairn up`, or name another with --admin"));
-    let response = client.request(request).await.map_err(nobody)?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|error| anyhow::anyhow!("the answer of {admin} could not be read: {error}"))?
-        .to_bytes();
-    if !status.is_success() {
-        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let words = value.get("error").and_then(Value::as_str).unwrap_or("the admin address refused");
-        if status == http::StatusCode::NOT_FOUND {
-            return Err(Ending::NoSuch(words.to_owned()).into());
+impl Admin {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        let answer = self.send_bytes(method, path, body).await?;
+        Ok(serde_json::from_slice(&answer).unwrap_or_default())
+    }
+
+    /// One request with the operator's token; the answer's body as it is.
+    pub(crate) async fn send_bytes(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Vec<u8>> {
+        let base = &self.base;
+        let token = std::env::var(token::VARIABLE).map_err(|_| {
+            anyhow::anyhow!(
+                "set {} to the token that `cairn up` printed once, or make a new one with `cairn operator new`",
+                token::VARIABLE
+            )
+        })?;
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{base}{path}"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
+            .context("the operator token or the address cannot stand in a request")?;
+        let response = self.client.request(request).await.map_err(|error| match tls_fault(&error) {
+            Some(why) => anyhow::anyhow!(
+                "no TLS with {base}: {why}; --ca names whose certificates are good, --cert and --cert-key show one's own"
+            ),
+            None => {
+                let words = format!("nobody answers at {base}: start `cairn up`, or name another with --admin");
+                Ending::NobodyThere(words).into()
+            }
+        })?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| anyhow::anyhow!("the answer of {base} could not be read: {error}"))?
+            .to_bytes();
+        if !status.is_success() {
+            let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let words = value.get("error").and_then(Value::as_str).unwrap_or("the admin address refused");
+            if status == http::StatusCode::NOT_FOUND {
+                return Err(Ending::NoSuch(words.to_owned()).into());
+            }
+            bail!("{words}");
         }
-        bail!("{words}");
+        Ok(body.to_vec())
     }
-    Ok(body.to_vec())
+}
+
+/// What TLS said, where it is why a request failed.
+fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    if let Some(inner) = inner {
+        return tls_fault(inner);
+    }
+    match error.downcast_ref::<rustls::Error>() {
+        Some(fault) => Some(fault.to_string()),
+        None => tls_fault(error.source()?),
+    }
 }
 
 /// Tells that a resource changed past Cairn.
 pub(crate) async fn changed(
-    admin: &str,
+    admin: &Admin,
     server: &str,
     uri: &str,
     version: Option<&str>,
     tenant: Option<&str>,
 ) -> anyhow::Result<()> {
     let body = json!({ "server": server, "uri": uri, "version": version, "tenant": tenant });
-    send(admin, "POST", "/changes", Some(body)).await?;
+    admin.send("POST", "/changes", Some(body)).await?;
     say::line(format_args!("{uri} of {server} counts as changed"));
     Ok(())
 }
 
 /// What servers have listed, as text or JSON.
-pub(crate) async fn catalogue(admin: &str, as_json: bool) -> anyhow::Result<String> {
-    let value = send(admin, "GET", "/catalogue", None).await?;
+pub(crate) async fn catalogue(admin: &Admin, as_json: bool) -> anyhow::Result<String> {
+    let value = admin.send("GET", "/catalogue", None).await?;
     if as_json {
         return Ok(value.to_string());
     }
@@ -99,16 +173,16 @@ pub(crate) async fn catalogue(admin: &str, as_json: bool) -> anyhow::Result<Stri
 }
 
 /// Approves a definition.
-pub(crate) async fn approve_definition(admin: &str, body: Value) -> anyhow::Result<()> {
-    let value = send(admin, "POST", "/catalogue/approve", Some(body)).await?;
+pub(crate) async fn approve_definition(admin: &Admin, body: Value) -> anyhow::Result<()> {
+    let value = admin.send("POST", "/catalogue/approve", Some(body)).await?;
     let digest = value.get("digest").and_then(Value::as_str).unwrap_or_default();
     say::line(format_args!("approved {digest}"));
     Ok(())
 }
 
 /// What waits, as text or JSON.
-pub(crate) async fn list(admin: &str, as_json: bool) -> anyhow::Result<String> {
-    let value = send(admin, "GET", "/approvals", None).await?;
+pub(crate) async fn list(admin: &Admin, as_json: bool) -> anyhow::Result<String> {
+    let value = admin.send("GET", "/approvals", None).await?;
     if as_json {
         return Ok(value.to_string());
     }
@@ -141,7 +215,7 @@ pub(crate) async fn list(admin: &str, as_json: bool) -> anyhow::Result<String> {
 
 /// Settles one hold.
 pub(crate) async fn settle(
-    admin: &str,
+    admin: &Admin,
     id: &str,
     approve: bool,
     reason: Option<String>,
@@ -153,7 +227,7 @@ pub(crate) async fn settle(
     let verb = if approve { "approve" } else { "deny" };
     let approver = std::env::var("USER").unwrap_or_else(|_| "operator".to_owned());
     let body = json!({ "approver": approver, "reason": reason });
-    let settled = send(admin, "POST", &format!("/approvals/{id}/{verb}"), Some(body)).await?;
+    let settled = admin.send("POST", &format!("/approvals/{id}/{verb}"), Some(body)).await?;
     if as_json {
         return Ok(settled.to_string());
     }
@@ -167,7 +241,7 @@ pub(crate) async fn settle(
 }
 
 /// Puts another set of policies in force.
-pub(crate) async fn replace_policies(admin: &str, verb: &str) -> anyhow::Result<Value> {
+pub(crate) async fn replace_policies(admin: &Admin, verb: &str) -> anyhow::Result<Value> {
     let who = std::env::var("USER").unwrap_or_else(|_| "operator".to_owned());
-    send(admin, "POST", &format!("/policy/{verb}"), Some(json!({ "who": who }))).await
+    admin.send("POST", &format!("/policy/{verb}"), Some(json!({ "who": who }))).await
 }

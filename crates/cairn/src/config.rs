@@ -14,17 +14,19 @@ use cairn_backbone::KafkaOptions;
 use cairn_catalogue::Mode;
 use cairn_credentials::options::AuthOptions;
 use cairn_freshness::{Bounds, Declared, Dependence};
-use cairn_gateway::{Limits, Reach, ScopeRules, ServerSpec};
+use cairn_gateway::{Limits, OriginPolicy, Reach, ScopeRules, ServerSpec};
 use cairn_operators::Webhook;
 use serde::Deserialize;
 
 use crate::{
-    access::{IdentitySection, TlsSection, check_scopes},
+    access::{IdentitySection, check_scopes},
     auth::AuthSection,
     client_file::{self, ClientServer},
     evidence::EvidenceSection,
     faults,
+    listen::TlsSection,
     store::StoreSection,
+    trust::CommandsSection,
     vault::{ScreenSection, VaultSection},
 };
 /// A spool below this could not hold the outcomes of the calls that it lets through.
@@ -42,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) identity: Option<IdentitySection>,
     pub(crate) kafka: KafkaSection,
     pub(crate) admin: AdminSection,
+    pub(crate) commands: CommandsSection,
     pub(crate) approvals: ApprovalsSection,
     pub(crate) backbone: BackboneSection,
     pub(crate) store: StoreSection,
@@ -98,6 +101,9 @@ pub(crate) struct KafkaSection {
     pub(crate) advertised: Option<String>,
     /// Secrets of those who may write Cairn's topics by this port, by name.
     pub(crate) writers: BTreeMap<String, String>,
+    pub(crate) tls: Option<TlsSection>,
+    /// Whether other machines may be served without TLS.
+    pub(crate) allow_plaintext: bool,
 }
 
 /// `[admin]`
@@ -106,13 +112,23 @@ pub(crate) struct KafkaSection {
 pub(crate) struct AdminSection {
     pub(crate) listen: Option<String>,
     url: Option<String>,
+    hosts: Vec<String>,
+    pub(crate) tls: Option<TlsSection>,
+    /// Whether other machines may be served without TLS.
+    pub(crate) allow_plaintext: bool,
 }
 
 impl AdminSection {
-    /// Where people's browsers find the admin address.
+    /// Where people's browsers find the admin address, which listens at that URL.
     pub(crate) fn console(&self, listens: &str) -> String {
-        let url = self.url.clone().unwrap_or_else(|| format!("http://{listens}"));
-        url.trim_end_matches('/').to_owned()
+        self.url.as_deref().unwrap_or(listens).trim_end_matches('/').to_owned()
+    }
+
+    /// Under which names it may be asked, besides loopback: those that are listed, and that of its URL.
+    pub(crate) fn origins(&self) -> OriginPolicy {
+        let url = self.url.as_ref().map(|url| url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/"));
+        let host = url.as_ref().and_then(|url| url.split_once("://")).map(|(_, host)| host.to_owned());
+        OriginPolicy::new(url, self.hosts.iter().cloned().chain(host))
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -370,9 +386,9 @@ impl Config {
             server.fill().with_context(|| format!("{}: server {name:?}", path.display()))?;
         }
         let beside = path.parent().unwrap_or(Path::new("."));
-        if let Some(tls) = &mut config.gateway.tls {
-            tls.lie_in(beside);
-        }
+        let sections = [&mut config.gateway.tls, &mut config.admin.tls, &mut config.kafka.tls];
+        sections.into_iter().flatten().for_each(|tls| tls.lie_in(beside));
+        config.commands.lie_in(beside);
         if let Some(identity) = &mut config.identity {
             identity.lie_in(beside);
         }
@@ -385,6 +401,7 @@ impl Config {
             .and_then(|_| config.limits())
             .and_then(|_| config.freshness.bounds())
             .and_then(|_| config.admin.check())
+            .and_then(|()| config.commands.check())
             .and_then(|()| config.approvals.webhook())
             .with_context(|| format!("{}", path.display()))?;
         Ok(config)
@@ -714,7 +731,10 @@ mod tests {
             "[identity.issuers.x]\nissuer = \"y\"",
             "[identity.certificates]\nprincipal = \"uri\"",
             "[kafka]",
+            "[kafka.tls]\ncertificate = \"y\"\nkey = \"y\"",
             "[admin]",
+            "[admin.tls]\ncertificate = \"y\"\nkey = \"y\"",
+            "[commands]",
             "[approvals]",
             "[backbone]",
             "[store]",

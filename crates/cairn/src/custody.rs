@@ -1,6 +1,6 @@
 //! `cairn erase`, `cairn hold`, `cairn vault`: what operators do with payloads, through the admin address of a running `up`.
 
-use std::{io::Write, path::PathBuf};
+use std::io::Write;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -11,12 +11,8 @@ use crate::{ask, say};
 /// Where the operator's request goes, and who makes it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Asking {
-    /// The admin address; that of the running `up` where absent.
-    #[arg(long)]
-    admin: Option<String>,
-    /// The data folder of the running `up`.
-    #[arg(long, env = "CAIRN_DATA")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    admin: ask::AdminArguments,
     /// JSON for machines.
     #[arg(long)]
     json: bool,
@@ -103,8 +99,7 @@ fn operator() -> String {
 
 impl Asking {
     async fn post(&self, path: &str, body: Value) -> anyhow::Result<Vec<u8>> {
-        let admin = ask::admin(self.admin.clone(), self.data.clone())?;
-        ask::send_bytes(&admin, "POST", path, Some(body)).await
+        self.admin.find()?.send_bytes("POST", path, Some(body)).await
     }
 
     fn show(&self, answer: &[u8], words: impl FnOnce(&Value) -> String) {
@@ -156,8 +151,7 @@ pub(crate) async fn hold(what: HoldCommand) -> anyhow::Result<()> {
             asking.show(&answer, |_| format!("{} is under hold no more", whose.subject));
         }
         HoldCommand::List { asking } => {
-            let admin = ask::admin(asking.admin.clone(), asking.data.clone())?;
-            let answer = ask::send_bytes(&admin, "GET", "/vault/holds", None).await?;
+            let answer = asking.admin.find()?.send_bytes("GET", "/vault/holds", None).await?;
             asking.show(&answer, |said| {
                 let held = said.get("held").and_then(Value::as_array).cloned().unwrap_or_default();
                 let line = |held: &Value| {

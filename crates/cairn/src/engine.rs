@@ -7,16 +7,18 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use cairn_backbone::{Backbone, EmbeddedBackbone, KafkaBackbone, reader::ReaderOptions};
-use cairn_broker::Broker;
+use cairn_broker::{Broker, Port, SALT_BYTES, SecretHash, User};
 use cairn_clock::{Clock, Entropy};
 use cairn_log::Log;
+use cairn_tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     UpArguments,
-    config::{BackboneKind, Config},
-    folder::Folder,
+    config::{BackboneKind, Config, KafkaSection},
+    folder::{Folder, KafkaProtocol},
+    listen,
     measures::Measures,
     up,
 };
@@ -35,13 +37,51 @@ pub(crate) enum Role {
     Gateway,
 }
 
+/// How this process reads its own log. Where the Kafka port has TLS, that is by a port of its own on 127.0.0.1 which lets
+/// nobody in without a secret that this process alone knows, and that is another at each start: so reading needs neither a
+/// client certificate nor a name that the port's certificate has.
+pub(crate) struct Own {
+    address: String,
+    secret: Option<String>,
+}
+
+/// Who this process is at its own port.
+const OWN_USER: &str = "cairn-up";
+
+impl Own {
+    async fn open(entropy: &Entropy) -> anyhow::Result<(Self, (TcpListener, Port))> {
+        let (mut random, mut salt) = ([0; 32], [0; SALT_BYTES]);
+        entropy.fill(&mut random);
+        entropy.fill(&mut salt);
+        let secret = hex::encode(random);
+        let user = User { secret: SecretHash::of(salt, secret.as_bytes()), writes_protected: false };
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
+        let own = Self { address: listener.local_addr()?.to_string(), secret: Some(secret) };
+        let only = Some([(OWN_USER, user)].into_iter().collect());
+        Ok((own, (listener, Port { tls: None, only, is_inner: true })))
+    }
+
+    fn properties(&self) -> BTreeMap<String, String> {
+        let Some(secret) = &self.secret else { return BTreeMap::new() };
+        let pairs = [
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanisms", "PLAIN"),
+            ("sasl.username", OWN_USER),
+            ("sasl.password", secret),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+}
+
 /// The opened backbone.
 pub(crate) enum Engine {
     Embedded {
         log: Log,
         broker: Broker,
-        listener: Option<TcpListener>,
+        ports: Vec<(TcpListener, Port)>,
         address: String,
+        own: Own,
+        tls: Option<ServerTls>,
     },
     Cluster {
         backbone: Arc<KafkaBackbone>,
@@ -74,12 +114,31 @@ impl Engine {
         if !cluster {
             let wanted = arguments.kafka.as_deref().or(config.kafka.listen.as_deref());
             let listener = up::bind("kafka", wanted, "127.0.0.1:9092", arguments.any_port).await?;
+            let kafka = &config.kafka;
+            let tls = listen::secured(
+                "kafka",
+                kafka.tls.as_ref(),
+                listen::KAFKA,
+                listener.local_addr()?,
+                kafka.allow_plaintext,
+            )?;
             let log = up::open_log(config, folder, clock, entropy).await?;
             let broker = up::open_broker(config, folder, &listener, &log, clock, entropy).await?;
             let address = listener.local_addr()?.to_string();
-            return Ok(Self::Embedded { log, broker, listener: Some(listener), address });
+            let port = Port { tls: tls.clone().map(listen::handshakes), ..Port::default() };
+            let mut ports = vec![(listener, port)];
+            let own = match &tls {
+                None => Own { address: address.clone(), secret: None },
+                Some(_) => {
+                    let (own, port) = Own::open(entropy).await?;
+                    ports.push(port);
+                    own
+                }
+            };
+            return Ok(Self::Embedded { log, broker, ports, address, own, tls });
         }
-        if arguments.kafka.is_some() || config.kafka.listen.is_some() || config.kafka.advertised.is_some() {
+        let KafkaSection { listen: address, advertised, tls, .. } = &config.kafka;
+        if arguments.kafka.is_some() || address.is_some() || advertised.is_some() || tls.is_some() {
             bail!("with a cluster as backbone Cairn has no Kafka port of its own: remove [kafka] and --kafka");
         }
         let options = config.backbone.kafka(arguments.bootstrap.as_deref(), folder.path().join("spool"))?;
@@ -110,11 +169,20 @@ impl Engine {
 
     /// How this process reads its own events, by the Kafka protocol as anybody does.
     pub(crate) fn reading(&self) -> ReaderOptions {
-        let properties = match self {
-            Self::Embedded { .. } => BTreeMap::new(),
-            Self::Cluster { properties, .. } => properties.clone(),
+        let (address, properties) = match self {
+            Self::Embedded { own, .. } => (own.address.as_str(), own.properties()),
+            Self::Cluster { bootstrap, properties, .. } => (bootstrap.as_str(), properties.clone()),
         };
-        ReaderOptions { properties, ..ReaderOptions::all(self.address()) }
+        ReaderOptions { properties, ..ReaderOptions::all(address) }
+    }
+
+    /// What the Kafka port speaks, where there is one of our own.
+    pub(crate) fn protocol(&self) -> Option<KafkaProtocol> {
+        match self {
+            Self::Embedded { tls: Some(_), .. } => Some(KafkaProtocol::Ssl),
+            Self::Embedded { .. } => Some(KafkaProtocol::Plaintext),
+            Self::Cluster { .. } => None,
+        }
     }
 
     /// Where Kafka clients find the events.
@@ -153,11 +221,13 @@ impl Engine {
 
     /// Begins to serve Kafka clients, where that is this process's work.
     pub(crate) fn serve(&mut self, stop: &CancellationToken, tasks: &TaskTracker) {
-        if let Self::Embedded { broker, listener, .. } = self
-            && let Some(listener) = listener.take()
-        {
+        let Self::Embedded { broker, ports, tls, .. } = self else { return };
+        for (listener, port) in ports.drain(..) {
             let (broker, stop) = (broker.clone(), stop.clone());
-            tasks.spawn(async move { broker.serve(listener, stop).await });
+            tasks.spawn(async move { broker.serve_port(listener, port, stop).await });
+        }
+        if let Some(tls) = tls {
+            tasks.spawn(listen::follow_certificates("kafka", tls.clone(), stop.clone()));
         }
     }
 

@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{config::Config, ending::Ending, folder, read::Source, say};
+use crate::{config::Config, ending::Ending, folder, read::Source, say, trust::TrustArguments};
 
 const RECORDS_DEFAULT: usize = 10_000;
 const INTERVAL_MS_DEFAULT: u64 = 10_000;
@@ -195,6 +195,8 @@ pub(crate) enum EvidenceCommand {
         /// The Kafka address; that of the running `up` where absent.
         #[arg(long)]
         bootstrap: Option<String>,
+        #[command(flatten)]
+        tls: TrustArguments,
         /// The topic.
         #[arg(long)]
         topic: String,
@@ -241,6 +243,8 @@ pub(crate) struct ExportArguments {
     /// The Kafka address; that of the running `up` where absent.
     #[arg(long)]
     bootstrap: Option<String>,
+    #[command(flatten)]
+    tls: TrustArguments,
     /// Every event of this workflow.
     #[arg(long, conflicts_with_all = ["topic", "partition", "from", "to"], required_unless_present = "topic")]
     workflow: Option<String>,
@@ -335,7 +339,7 @@ pub(crate) fn run(command: EvidenceCommand) -> anyhow::Result<()> {
             folder::replace(&inbox.join(format!("{}.note", hex::encode(name))), text.as_bytes())?;
             eprintln!("cairn: taken; a running `cairn up` publishes it within seconds");
         }
-        EvidenceCommand::Proof { place, bootstrap, topic, partition, offset } => {
+        EvidenceCommand::Proof { place, bootstrap, tls, topic, partition, offset } => {
             let (data, _) = place.find()?;
             let logs = export::logs(&data.join("evidence"))?;
             let of =
@@ -353,7 +357,7 @@ pub(crate) fn run(command: EvidenceCommand) -> anyhow::Result<()> {
                 };
                 return Err(Ending::NoSuch(error.to_string()).into());
             }
-            let source = Source::find(bootstrap, place.config.as_deref(), Some(data.clone()))?;
+            let source = Source::find(bootstrap, place.config.as_deref(), Some(data.clone()), &tls)?;
             let Some(proof) = export::proof(log, &source.records()?, index)? else {
                 bail!(
                     "{topic}/{partition}: the record at offset {offset} is not the one that was signed: `cairn verify` shows what differs"
@@ -367,14 +371,14 @@ pub(crate) fn run(command: EvidenceCommand) -> anyhow::Result<()> {
 }
 
 fn write_bundle(arguments: ExportArguments) -> anyhow::Result<()> {
-    let ExportArguments { place, bootstrap, workflow, topic, partition, from, to, out, json } = arguments;
+    let ExportArguments { place, bootstrap, tls, workflow, topic, partition, from, to, out, json } = arguments;
     let (data, section) = place.find()?;
     let selection = match (workflow, topic, partition) {
         (Some(workflow), ..) => Selection::Workflow(workflow),
         (None, Some(topic), Some(partition)) => Selection::Range { topic, partition, from, to },
         _ => bail!("say what to export: --workflow ID, or --topic with --partition"),
     };
-    let source = Source::find(bootstrap, place.config.as_deref(), Some(data.clone()))?;
+    let source = Source::find(bootstrap, place.config.as_deref(), Some(data.clone()), &tls)?;
     let records = source.records()?;
     let mut fresh = out.clone().into_os_string();
     fresh.push(".part");

@@ -30,6 +30,8 @@ use cairn_contract::DigestKey;
 use cairn_gateway::Keys;
 use serde::{Deserialize, Serialize};
 
+use crate::trust::CommandsSection;
+
 /// Where the running `up` of a data folder listens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
@@ -42,7 +44,33 @@ pub(crate) struct Endpoints {
     pub(crate) cluster_config: Option<PathBuf>,
     pub(crate) gateway: String,
     pub(crate) admin: String,
+    /// What the Kafka address speaks, in Kafka's words; absent where it is a cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kafka_protocol: Option<KafkaProtocol>,
+    /// The gateway's address as a URL; absent where none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gateway_url: Option<String>,
+    /// The admin address as a URL that this machine reaches.
+    #[serde(default)]
+    pub(crate) admin_url: String,
+    /// Whose certificates commands on this machine believe, and which they show.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) commands: CommandsSection,
     pub(crate) socket: PathBuf,
+}
+
+/// What a Kafka port speaks (`security.protocol`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum KafkaProtocol {
+    /// In the clear.
+    Plaintext,
+    /// TLS.
+    Ssl,
+}
+
+fn is_default(commands: &CommandsSection) -> bool {
+    *commands == CommandsSection::default()
 }
 
 /// A data folder that this process holds.

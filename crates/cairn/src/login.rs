@@ -8,17 +8,17 @@ use anyhow::bail;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::{ask, say};
+use crate::{ask::Admin, say};
 
 /// How often the running `up` is asked whether the person is through.
 const ASK_EVERY: Duration = Duration::from_millis(300);
 
 /// Begins a login, prints where, and waits for its end.
-pub(crate) async fn run(admin: &str, server: &str, waits: bool, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(admin: &Admin, server: &str, waits: bool, json: bool) -> anyhow::Result<()> {
     if server.is_empty() || !server.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         bail!("{server:?} is no server's name: `cairn login` without a name lists them");
     }
-    let begun = ask::send(admin, "POST", &format!("/credentials/{server}/login"), None).await?;
+    let begun = admin.send("POST", &format!("/credentials/{server}/login"), None).await?;
     let text = |key: &str| begun.get(key).and_then(Value::as_str).unwrap_or_default();
     if json {
         say::line(format_args!("{begun}"));
@@ -36,7 +36,7 @@ pub(crate) async fn run(admin: &str, server: &str, waits: bool, json: bool) -> a
     let began = Instant::now();
     while began.elapsed() < within {
         tokio::time::sleep(ASK_EVERY).await;
-        let said = ask::send(admin, "GET", &format!("/credentials/{server}/login/{id}"), None).await?;
+        let said = admin.send("GET", &format!("/credentials/{server}/login/{id}"), None).await?;
         let word = |key: &str| said.get(key).and_then(Value::as_str).unwrap_or_default();
         match word("state") {
             "open" => {}
@@ -56,8 +56,8 @@ pub(crate) async fn run(admin: &str, server: &str, waits: bool, json: bool) -> a
 }
 
 /// How Cairn stands with the servers that it proves itself to.
-pub(crate) async fn list(admin: &str, json: bool) -> anyhow::Result<()> {
-    let value = ask::send(admin, "GET", "/credentials", None).await?;
+pub(crate) async fn list(admin: &Admin, json: bool) -> anyhow::Result<()> {
+    let value = admin.send("GET", "/credentials", None).await?;
     if json {
         say::line(format_args!("{value}"));
         return Ok(());

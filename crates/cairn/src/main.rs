@@ -19,6 +19,7 @@ mod folder;
 mod follow;
 mod jsonc;
 mod key;
+mod listen;
 mod login;
 mod measures;
 mod path;
@@ -29,6 +30,7 @@ mod say;
 mod since;
 mod store;
 mod token;
+mod trust;
 mod up;
 mod vault;
 mod verify;
@@ -151,12 +153,8 @@ enum Command {
         /// One JSON object.
         #[arg(long)]
         json: bool,
-        /// The admin address; that of the running `up` where absent.
-        #[arg(long, global = true)]
-        admin: Option<String>,
-        /// The data folder of the running `up`.
-        #[arg(long, global = true)]
-        data: Option<PathBuf>,
+        #[command(flatten)]
+        admin: ask::AdminArguments,
     },
     /// Tells a running Cairn that a resource changed past it, so that nobody acts on what was read before.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn changed orders order://4711 --version 8")]
@@ -171,12 +169,8 @@ enum Command {
         /// The tenant, where there are any.
         #[arg(long)]
         tenant: Option<String>,
-        /// The admin address; that of the running `up` where absent.
-        #[arg(long)]
-        admin: Option<String>,
-        /// The data folder of the running `up`.
-        #[arg(long)]
-        data: Option<PathBuf>,
+        #[command(flatten)]
+        admin: ask::AdminArguments,
     },
     /// Logs in to a server with `[servers.NAME.auth] kind = "oauth"`: prints where, and waits. Without a name lists how Cairn
     /// stands with its servers.
@@ -422,9 +416,18 @@ struct Reading {
     /// The data folder of the running `up`.
     #[arg(long, env = "CAIRN_DATA")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    tls: trust::TrustArguments,
     /// JSON for machines.
     #[arg(long)]
     json: bool,
+}
+
+impl Reading {
+    /// What is read.
+    fn source(&self) -> anyhow::Result<read::Source> {
+        read::Source::find(self.bootstrap.clone(), self.config.as_deref(), self.data.clone(), &self.tls)
+    }
 }
 
 #[derive(Args)]
@@ -461,12 +464,8 @@ struct LoginArguments {
     /// Print the URL and end; the login counts all the same.
     #[arg(long)]
     no_wait: bool,
-    /// The admin address; that of the running `up` where absent.
-    #[arg(long)]
-    admin: Option<String>,
-    /// The data folder of the running `up`.
-    #[arg(long, env = "CAIRN_DATA")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    admin: ask::AdminArguments,
     /// JSON for machines, one object a line.
     #[arg(long)]
     json: bool,
@@ -479,12 +478,8 @@ struct SettleArguments {
     /// Why, for the record.
     #[arg(long)]
     reason: Option<String>,
-    /// The admin address; that of the running `up` where absent.
-    #[arg(long)]
-    admin: Option<String>,
-    /// The data folder of the running `up`.
-    #[arg(long, env = "CAIRN_DATA")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    admin: ask::AdminArguments,
     /// JSON for machines.
     #[arg(long)]
     json: bool,
@@ -525,13 +520,13 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Tail(arguments) => {
             let TailArguments { reading, from_start, since, no_follow, server, kind, workflow, count } = arguments;
-            let source = read::Source::find(reading.bootstrap, reading.config.as_deref(), reading.data)?;
+            let source = reading.source()?;
             let (since_ms, follow, json) = (since, !no_follow, reading.json);
             let wanted = read::Wanted { from_start, since_ms, follow, count, server, kind, workflow, json };
             tokio::task::spawn_blocking(move || read::tail(&source, &wanted)).await?
         }
         Command::Trail { id, reading } => {
-            let source = read::Source::find(reading.bootstrap, reading.config.as_deref(), reading.data)?;
+            let source = reading.source()?;
             let text = tokio::task::spawn_blocking(move || match id {
                 Some(id) => read::workflow(&source, &id, reading.json),
                 None => read::workflows(&source, reading.json),
@@ -547,8 +542,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Approve(arguments) => settle(arguments, true).await,
         Command::Deny(arguments) => settle(arguments, false).await,
         Command::Policy { what } => policy::run(what).await,
-        Command::Catalogue { what, json, admin, data } => {
-            let admin = ask::admin(admin, data)?;
+        Command::Catalogue { what, json, admin } => {
+            let admin = admin.find()?;
             match what {
                 None => {
                     say::line(format_args!("{}", ask::catalogue(&admin, json).await?));
@@ -562,12 +557,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 }
             }
         }
-        Command::Changed { server, uri, version, tenant, admin, data } => {
-            let admin = ask::admin(admin, data)?;
-            ask::changed(&admin, &server, &uri, version.as_deref(), tenant.as_deref()).await
+        Command::Changed { server, uri, version, tenant, admin } => {
+            ask::changed(&admin.find()?, &server, &uri, version.as_deref(), tenant.as_deref()).await
         }
-        Command::Login(LoginArguments { server, no_wait, admin, data, json }) => {
-            let admin = ask::admin(admin, data)?;
+        Command::Login(LoginArguments { server, no_wait, admin, json }) => {
+            let admin = admin.find()?;
             match server {
                 Some(server) => login::run(&admin, &server, !no_wait, json).await,
                 None => login::list(&admin, json).await,
@@ -647,7 +641,7 @@ fn writer(what: WriterCommand) -> anyhow::Result<()> {
 }
 
 async fn settle(arguments: SettleArguments, approve: bool) -> anyhow::Result<()> {
-    let admin = ask::admin(arguments.admin, arguments.data)?;
+    let admin = arguments.admin.find()?;
     let text = match arguments.id {
         Some(id) => ask::settle(&admin, &id, approve, arguments.reason, arguments.json).await?,
         None => ask::list(&admin, arguments.json).await?,

@@ -23,7 +23,9 @@ use serde_json::{Value, json};
 use crate::{
     config::{BackboneKind, Config},
     ending::Ending,
-    folder, path, say,
+    folder::{self, KafkaProtocol},
+    path, say,
+    trust::{TrustArguments, kafka_properties},
 };
 
 /// Where the embedded log listens by default.
@@ -61,6 +63,7 @@ impl Source {
         bootstrap: Option<String>,
         config: Option<&Path>,
         data: Option<PathBuf>,
+        trust: &TrustArguments,
     ) -> anyhow::Result<Self> {
         let running = || data.map_or_else(folder::default_path, Ok).map(|data| folder::endpoints(&data));
         if let Some(path) = config {
@@ -72,12 +75,19 @@ impl Source {
                 return Ok(Self { bootstrap, properties: section.properties() });
             }
         }
+        // Whoever names an authority means TLS.
+        let given = if trust.ca.is_some() { kafka_properties(&trust.with(None)) } else { BTreeMap::new() };
         if let Some(bootstrap) = bootstrap {
-            return Ok(Self::plain(bootstrap));
+            return Ok(Self { bootstrap, properties: given });
         }
-        let Some(running) = running()? else { return Ok(Self::plain(DEFAULT_ADDRESS)) };
+        let Some(running) = running()? else {
+            return Ok(Self { bootstrap: DEFAULT_ADDRESS.to_owned(), properties: given });
+        };
         let properties = match &running.cluster_config {
             Some(path) => Config::read_backbone(path)?.properties(),
+            None if running.kafka_protocol == Some(KafkaProtocol::Ssl) => {
+                kafka_properties(&trust.with(Some(&running.commands)))
+            }
             None => BTreeMap::new(),
         };
         Ok(Self { bootstrap: running.kafka, properties })

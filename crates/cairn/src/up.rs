@@ -5,6 +5,7 @@
 //! The operator's token must never stay in this process's environment, nor reach a file by way of its output.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -30,11 +31,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     UpArguments, access,
-    config::Config,
+    config::{AdminSection, Config},
     engine::{Engine, Role},
     evidence::Evidence,
     folder::{self, Endpoints, Folder},
     follow::Follow,
+    listen,
     measures::{Measures, Policies},
     policies, say, token, wrap,
     writers::Writers,
@@ -66,6 +68,8 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let stop = CancellationToken::new();
 
     let (admin, listener) = listeners(&arguments, &config, role).await?;
+    let AdminSection { tls, allow_plaintext, .. } = &config.admin;
+    let admin_tls = listen::secured("admin", tls.as_ref(), listen::HTTP, admin.local_addr()?, *allow_plaintext)?;
     let user = std::env::var("USER").unwrap_or_else(|_| "local".to_owned());
     let access = match &listener {
         // Before anything else is begun: a gateway that would let everybody in must not start.
@@ -77,7 +81,6 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let mut registry = Registry::default();
     let mut measures = engine.measures();
     let tasks = TaskTracker::new();
-    let mut scheme = "http";
     let mut evidence = None;
     let mut endpoints = Endpoints {
         pid: std::process::id(),
@@ -85,6 +88,10 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         cluster_config: engine.cluster_config(),
         gateway: String::new(),
         admin: admin.local_addr()?.to_string(),
+        kafka_protocol: engine.protocol(),
+        gateway_url: None,
+        admin_url: here(admin_tls.is_some(), admin.local_addr()?),
+        commands: config.commands.clone(),
         socket: wrap::socket_path(folder.path()),
     };
     if let Some((listener, access)) = listener.zip(access) {
@@ -92,11 +99,11 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         let wraps = wrap::listen(&endpoints.socket)?;
         let policy =
             Policies { store: Arc::new(policies::open(&arguments, beside, &folder)?), refused: Arc::default() };
+        let here = here(access.tls.is_some(), listener.local_addr()?);
+        endpoints.gateway_url = Some(here.clone());
         if let Some(tls) = &access.tls {
-            scheme = "https";
-            tasks.spawn(access::follow_certificates(tls.clone(), stop.clone()));
+            tasks.spawn(listen::follow_certificates("gateway", tls.clone(), stop.clone()));
         }
-        let here = format!("{scheme}://{}", endpoints.gateway);
         let credentials = open_credentials(&config, &folder, &here, &clock, &entropy)?;
         let keeping = config.vault.open(&config.screen, folder.path(), &clock, &entropy).await?;
         let vault = keeping.vault.clone();
@@ -119,7 +126,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             let (gateway, stop) = (gateway.clone(), stop.clone());
             async move { gateway.serve_http(listener, stop).await }
         });
-        gateway.set_console(config.admin.console(&endpoints.admin));
+        gateway.set_console(config.admin.console(&endpoints.admin_url));
         if let Some(webhook) = config.approvals.webhook()? {
             tasks.spawn(webhook.follow(gateway.clone(), clock.clone(), stop.clone()));
         }
@@ -145,11 +152,11 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     if let Some(custody) = &measures.custody {
         api = api.with_custody(custody.clone());
     }
-    let router = api.router();
-    tasks.spawn({
-        let stop = stop.clone();
-        async move { axum::serve(admin, router).with_graceful_shutdown(stop.cancelled_owned()).await }
-    });
+    if let Some(tls) = &admin_tls {
+        tasks.spawn(listen::follow_certificates("admin", tls.clone(), stop.clone()));
+    }
+    let api = api.with_origins(config.admin.origins());
+    tasks.spawn(api.serve(admin, admin_tls.map(listen::handshakes), stop.clone()));
     engine.serve(&stop, &tasks);
     let collector = evidence.map(Evidence::start);
     tasks.close();
@@ -158,7 +165,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     ready.store(true, Ordering::Release);
     folder.announce(&endpoints)?;
     token::show_if_new(&folder, &entropy)?;
-    say_ready(&engine, &endpoints, scheme);
+    say_ready(&engine, &endpoints);
     signals.wait(&stop).await;
     ready.store(false, Ordering::Release);
     folder.withdraw();
@@ -184,12 +191,24 @@ async fn listeners(
     Ok((admin, Some(bind("gateway", wanted, "127.0.0.1:7070", arguments.any_port).await?)))
 }
 
-fn say_ready(engine: &Engine, endpoints: &Endpoints, scheme: &str) {
-    let gateway = match endpoints.gateway.as_str() {
-        "" => String::new(),
-        address => format!(" gateway {scheme}://{address}/mcp/<server>"),
+fn say_ready(engine: &Engine, endpoints: &Endpoints) {
+    let Endpoints { gateway, gateway_url, admin, admin_url, .. } = endpoints;
+    let scheme = |url: &str| if url.starts_with("https:") { "https" } else { "http" };
+    let gateway = match gateway_url {
+        None => String::new(),
+        Some(url) => format!(" gateway {}://{gateway}/mcp/<server>", scheme(url)),
     };
-    say::line(format_args!("ready {}{gateway} admin http://{}", engine.words(), endpoints.admin));
+    say::line(format_args!("ready {}{gateway} admin {}://{admin}", engine.words(), scheme(admin_url)));
+}
+
+/// An address that is listened on as a URL that this machine reaches.
+fn here(is_tls: bool, address: SocketAddr) -> String {
+    let here = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    };
+    format!("{}://{here}", if is_tls { "https" } else { "http" })
 }
 
 /// The configuration, and the folder in which it lies: what is given, else `cairn.toml` in the data folder.
@@ -362,12 +381,11 @@ async fn open_gateway(
 fn open_credentials(
     config: &Config,
     folder: &Folder,
-    gateway: &str,
+    here: &str,
     clock: &Clock,
     entropy: &Entropy,
 ) -> anyhow::Result<Credentials> {
     let key = config.credentials.key.as_deref().map(SealKey::new).transpose().context("credentials.key")?;
-    let here = gateway.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
     let environment = Environment {
         clock: clock.clone(),
         entropy: entropy.clone(),

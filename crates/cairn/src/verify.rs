@@ -16,7 +16,7 @@ use cairn_verify::{CHECKPOINTS, Key, PartitionCheck, Record, Report, Trail, Trus
 use clap::Args;
 use tokio::time::Instant;
 
-use crate::{ending::Ending, evidence, read::Source, say};
+use crate::{ending::Ending, evidence, read::Source, say, trust::TrustArguments};
 
 /// Bytes of a kept checkpoint's or a key's file.
 const SMALL_BYTES_MAX: u64 = 128 * 1024;
@@ -67,6 +67,8 @@ pub(crate) struct VerifyArguments {
     /// The data folder of the running `up`.
     #[arg(long, env = "CAIRN_DATA")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TrustArguments,
     /// JSON for machines.
     #[arg(long)]
     json: bool,
@@ -160,7 +162,8 @@ fn notes(text: &str) -> Vec<String> {
 }
 
 fn read_trail(arguments: &VerifyArguments, trust: Trust, kept: &[String]) -> anyhow::Result<Report> {
-    let source = Source::find(arguments.bootstrap.clone(), arguments.config.as_deref(), arguments.data.clone())?;
+    let VerifyArguments { bootstrap, config, data, tls, .. } = arguments;
+    let source = Source::find(bootstrap.clone(), config.as_deref(), data.clone(), tls)?;
     let records = source.records()?;
     let ids = records.topic_ids();
     let is_trail = |topic: &str| cairn_evidence::is_covered(topic) || topic == CHECKPOINTS;

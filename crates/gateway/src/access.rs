@@ -13,7 +13,8 @@ use std::{
 
 use cairn_clock::{Clock, Timestamp};
 use cairn_contract::{AccessRefused, Body, Common, CredentialKind, Draft, Transport};
-use cairn_identity::{Credential, Identity, Options, OptionsError, Reason, Rejection, ServerTls, Verifier};
+use cairn_identity::{Credential, Identity, Options, OptionsError, Reason, Rejection, Verifier};
+use cairn_tls::ServerTls;
 use parking_lot::Mutex;
 
 use crate::{

@@ -2,8 +2,8 @@
 //!
 //! The gateway's HTTP door asks [`Verifier::identify`] for every request. Tokens of OAuth issuers (`token.rs`, with keys
 //! from `issuer.rs`), API keys (`api_keys.rs`), client certificates (`certificate.rs`) and the local user are the four
-//! ways to be somebody; what a client merely says of itself is none. `challenge.rs` says how a refusal looks on the wire,
-//! `tls.rs` holds a listener's certificates. This crate must know nothing of MCP, policy or events, must never let a
+//! ways to be somebody; what a client merely says of itself is none. `challenge.rs` says how a refusal looks on the wire.
+//! This crate must know nothing of MCP, policy or events, must never let a
 //! credential into an error, a log or `Debug`, and must never ask any address that the configuration does not lead to.
 //!
 //! Signatures are checked by `ring`. The tokens themselves are read here, because a library would ask the system for the
@@ -26,7 +26,6 @@ mod rejection;
 mod signing;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod token;
 mod verifier;
 mod who;
@@ -37,6 +36,5 @@ pub use fetch::{Fetch, FetchError, HttpsFetch, check_url};
 pub use jws::Algorithm;
 pub use options::{CertificateName, CertificateOptions, IssuerOptions, KeySource, Options, OptionsError};
 pub use rejection::{Reason, Rejection};
-pub use tls::{ServerTls, TlsError, TlsFiles};
 pub use verifier::{Presented, Verifier, shown_token};
 pub use who::{Credential, Identity, Kind};

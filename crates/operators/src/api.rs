@@ -120,7 +120,7 @@ pub(crate) struct Inner {
     credential: Credential,
     people: People,
     pub(crate) gateway: Option<Gateway>,
-    origins: OriginPolicy,
+    origins: OnceLock<OriginPolicy>,
     policies: OnceLock<Arc<dyn Policies>>,
     custody: OnceLock<Custody>,
 }
@@ -155,10 +155,18 @@ impl Admin {
             credential,
             people,
             gateway,
-            origins: OriginPolicy::default(),
+            origins: OnceLock::new(),
             policies: OnceLock::new(),
             custody: OnceLock::new(),
         }))
+    }
+
+    /// The same, reached under these origins and hosts besides loopback.
+    #[must_use]
+    pub fn with_origins(self, origins: OriginPolicy) -> Self {
+        // Nobody gives them twice; the first ones would stay.
+        let _ = self.0.origins.set(origins);
+        self
     }
 
     /// The same, with policies that may be replaced.
@@ -208,7 +216,7 @@ impl Admin {
     }
 
     /// The routes.
-    pub fn router(&self) -> Router {
+    pub(crate) fn router(&self) -> Router {
         let closed = Router::new()
             .route("/approvals", get(approvals::waiting))
             .route("/approvals/{id}", get(approvals::one))
@@ -241,7 +249,7 @@ pub(crate) fn problem(status: StatusCode, words: impl fmt::Display) -> Response 
 /// A page in a browser must not reach this address, whatever name it was rebound to.
 async fn same_machine(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
-    match admin.0.origins.check(request.headers(), authority.as_deref()) {
+    match admin.0.origins.get_or_init(OriginPolicy::default).check(request.headers(), authority.as_deref()) {
         Ok(()) => next.run(request).await,
         Err(fault) => problem(StatusCode::FORBIDDEN, fault),
     }

@@ -100,6 +100,11 @@ impl Request {
         matches!(self.key, ApiKey::Produce)
     }
 
+    /// Whether it is how a client finds out what there is, or proves who it is.
+    pub(crate) const fn is_login(&self) -> bool {
+        matches!(self.key, ApiKey::ApiVersions | ApiKey::SaslHandshake | ApiKey::SaslAuthenticate)
+    }
+
     pub(super) fn decode<R: Decodable>(&self) -> Result<R, RequestError> {
         R::decode(&mut self.body.clone(), self.version).map_err(codec)
     }

@@ -8,8 +8,12 @@ use kafka_protocol::{
     messages::{SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse},
 };
 
-use super::{RequestError, reason, text};
-use crate::{broker::Broker, options::HostPort, principal::Principal};
+use super::{Request, RequestError, reason, text};
+use crate::{
+    broker::Broker,
+    options::HostPort,
+    principal::{Principal, Users},
+};
 
 const MECHANISM: &str = "PLAIN";
 
@@ -22,12 +26,19 @@ pub(crate) struct Session {
     pub(crate) advertised: HostPort,
     handshaken: bool,
     raw_token: bool,
+    /// Who may come in by this port, where that is not anybody.
+    only: Option<Users>,
 }
 
 impl Session {
-    pub(crate) const fn new(host: String, advertised: HostPort) -> Self {
-        let client_id = String::new();
-        Self { principal: Principal::Anonymous, client_id, host, advertised, handshaken: false, raw_token: false }
+    pub(crate) fn new(host: String, advertised: HostPort, only: Option<Users>) -> Self {
+        let (client_id, principal) = (String::new(), Principal::Anonymous);
+        Self { principal, client_id, host, advertised, handshaken: false, raw_token: false, only }
+    }
+
+    /// Whether this may be asked now: where only some may come in, nothing but how to prove it before they have.
+    pub(crate) const fn may_ask(&self, request: &Request) -> bool {
+        self.only.is_none() || matches!(self.principal, Principal::User(_)) || request.is_login()
     }
 
     /// Whether the next frame is a bare token: after a handshake of version 0.
@@ -54,7 +65,7 @@ impl Session {
         if !std::mem::take(&mut self.handshaken) {
             return refuse(ResponseError::IllegalSaslState, "send SaslHandshake first");
         }
-        match user(broker, &request.auth_bytes) {
+        match self.user(broker, &request.auth_bytes) {
             Some(user) => {
                 self.principal = Principal::User(user);
                 SaslAuthenticateResponse::default()
@@ -67,18 +78,19 @@ impl Session {
     pub(crate) fn raw_token(&mut self, broker: &Broker, token: &[u8]) -> Result<Bytes, RequestError> {
         self.raw_token = false;
         self.handshaken = false;
-        self.principal = Principal::User(user(broker, token).ok_or(RequestError::Token)?);
+        self.principal = Principal::User(self.user(broker, token).ok_or(RequestError::Token)?);
         let mut out = BytesMut::new();
         out.put_i32(0);
         Ok(out.freeze())
     }
-}
 
-/// The user of a PLAIN message (`authzid NUL user NUL secret`) if its secret is right. To act for another is refused.
-fn user(broker: &Broker, token: &[u8]) -> Option<String> {
-    let mut parts = token.split(|byte| *byte == 0);
-    let (acts_for, user, secret) = (parts.next()?, parts.next()?, parts.next()?);
-    let user = std::str::from_utf8(user).ok()?;
-    let right_form = parts.next().is_none() && (acts_for.is_empty() || acts_for == user.as_bytes());
-    (broker.inner.options.users.admit(user, secret) && right_form).then(|| user.to_owned())
+    /// The user of a PLAIN message (`authzid NUL user NUL secret`) if its secret is right. To act for another is refused.
+    fn user(&self, broker: &Broker, token: &[u8]) -> Option<String> {
+        let mut parts = token.split(|byte| *byte == 0);
+        let (acts_for, user, secret) = (parts.next()?, parts.next()?, parts.next()?);
+        let user = std::str::from_utf8(user).ok()?;
+        let right_form = parts.next().is_none() && (acts_for.is_empty() || acts_for == user.as_bytes());
+        let users = self.only.as_ref().unwrap_or(&broker.inner.options.users);
+        (users.admit(user, secret) && right_form).then(|| user.to_owned())
+    }
 }

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use cairn_broker::{Broker, BrokerOptions, batch};
+use cairn_broker::{Broker, BrokerOptions, Port, batch};
 use cairn_clock::{Clock, Entropy};
 use cairn_log::{Log, LogOptions, Offset, PartitionIndex};
 use kafka_protocol::{
@@ -96,11 +96,15 @@ impl Served {
     }
 
     pub async fn serve(broker: Broker) -> Self {
+        Self::serve_port(broker, Port::default()).await
+    }
+
+    pub async fn serve_port(broker: Broker, port: Port) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let (served, token) = (broker.clone(), stop.clone());
-        let task = tokio::spawn(async move { served.serve(listener, token).await });
+        let task = tokio::spawn(async move { served.serve_port(listener, port, token).await });
         Self { broker, address, stop, task }
     }
 

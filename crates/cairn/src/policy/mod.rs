@@ -62,12 +62,8 @@ pub(crate) enum PolicyCommand {
 /// Whom to ask for a change.
 #[derive(Args)]
 pub(crate) struct ChangeArguments {
-    /// The admin address; that of the running `up` where absent.
-    #[arg(long)]
-    admin: Option<String>,
-    /// The data folder of the running `up`.
-    #[arg(long, env = "CAIRN_DATA")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    admin: ask::AdminArguments,
     /// JSON for machines.
     #[arg(long)]
     json: bool,
@@ -168,8 +164,7 @@ fn test(store: &PolicyStore, files: &[PathBuf], as_json: bool) -> anyhow::Result
 async fn explain(arguments: ExplainArguments) -> anyhow::Result<()> {
     let as_json = arguments.reading.json;
     if let Some(call_id) = arguments.call_id {
-        let Reading { bootstrap, config, data, .. } = arguments.reading;
-        let source = read::Source::find(bootstrap, config.as_deref(), data)?;
+        let source = arguments.reading.source()?;
         let found = tokio::task::spawn_blocking(move || decisions_of(&source, &call_id));
         say::line(format_args!("{}", shown::decisions(&found.await??, as_json)));
         return Ok(());
@@ -211,7 +206,7 @@ fn decisions_of(source: &read::Source, call_id: &str) -> anyhow::Result<Vec<serd
 }
 
 async fn change(arguments: ChangeArguments, verb: &str) -> anyhow::Result<()> {
-    let admin = ask::admin(arguments.admin, arguments.data)?;
+    let admin = arguments.admin.find()?;
     let done = ask::replace_policies(&admin, verb).await?;
     let version = |key: &str| say::plain(done[key].as_str().unwrap_or_default());
     match arguments.json {

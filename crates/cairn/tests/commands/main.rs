@@ -23,6 +23,7 @@ mod proving;
 mod starting;
 mod store;
 mod support;
+mod tls;
 mod trail;
 mod transports;
 mod up;

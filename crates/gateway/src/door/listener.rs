@@ -16,6 +16,7 @@ use std::{
 };
 
 use cairn_identity::PeerCertificate;
+use cairn_tls::{HandshakeError, Handshakes, PENDING_MAX, refuse_http};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
@@ -24,7 +25,6 @@ use tokio::{
     sync::Semaphore,
     time::Sleep,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{admission::Client, http::answer};
@@ -48,6 +48,8 @@ impl Gateway {
     /// Where the listener fails for good.
     pub async fn serve_http(&self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let places = Arc::new(Semaphore::new(self.limits().connections_max));
+        let tls = self.access().tls.clone();
+        let handshakes = tls.map(|tls| Handshakes::new(tls, self.limits().request_read_max, PENDING_MAX));
         let connections = TaskTracker::new();
         connections.spawn({
             let (gateway, stop) = (self.clone(), stop.clone());
@@ -78,10 +80,10 @@ impl Gateway {
                     }
                 },
             };
-            let (gateway, stop) = (self.clone(), stop.clone());
+            let (gateway, handshakes, stop) = (self.clone(), handshakes.clone(), stop.clone());
             connections.spawn(async move {
                 let _place = place;
-                secure(gateway, stream, peer.ip(), stop).await;
+                secure(gateway, handshakes, (stream, peer.ip()), stop).await;
             });
         }
         connections.wait().await;
@@ -90,23 +92,31 @@ impl Gateway {
 }
 
 /// Makes the handshake where the listener has certificates, then serves.
-async fn secure(gateway: Gateway, stream: TcpStream, peer: IpAddr, stop: CancellationToken) {
+async fn secure(
+    gateway: Gateway,
+    handshakes: Option<Handshakes>,
+    (stream, peer): (TcpStream, IpAddr),
+    stop: CancellationToken,
+) {
     let _ = stream.set_nodelay(true);
     bound_silence(&stream, gateway.limits().client_stall_max);
     let name: Arc<str> = gateway.entropy().uuid_v7(gateway.clock().now()).to_string().into();
     let mut client = Client { name, peer, certificate: None };
-    let Some(tls) = &gateway.access().tls else { return serve(gateway, stream, client, stop).await };
-    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
-    let stream = tokio::select! {
+    let Some(handshakes) = handshakes else { return serve(gateway, stream, client, stop).await };
+    let made = tokio::select! {
         () = stop.cancelled() => return,
-        made = tokio::time::timeout(gateway.limits().request_read_max, handshake) => match made {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                gateway.metrics().not_let_in("handshake_failed");
-                return tracing::debug!(%error, "a TLS handshake failed");
+        made = handshakes.of(stream) => made,
+    };
+    let stream = match made {
+        Ok(stream) => stream,
+        Err(error) => {
+            gateway.metrics().not_let_in("handshake_failed");
+            tracing::debug!(%error, "a TLS handshake failed");
+            if let HandshakeError::Plaintext(stream) = error {
+                refuse_http(stream).await;
             }
-            Err(_) => return tracing::debug!("a TLS handshake did not end in time (request_read_ms_max)"),
-        },
+            return;
+        }
     };
     let chain = stream.get_ref().1.peer_certificates();
     client.certificate = chain.and_then(|chain| PeerCertificate::read(chain.first()?));

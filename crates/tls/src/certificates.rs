@@ -1,9 +1,13 @@
 //! A listener's certificates: from PEM files, read again when these change.
 //!
-//! A new connection is served with what the files held last and could be used; connections that are open live on. Files
+//! Called by each listener. A new connection is served with what the files held last and could be used; connections that are open live on. Files
 //! that do not fit together, as while they are replaced one by one, change nothing.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use ring::digest::{Context, SHA256};
@@ -42,6 +46,7 @@ pub struct ServerTls(Arc<Inner>);
 
 struct Inner {
     files: TlsFiles,
+    protocols: &'static [&'static [u8]],
     current: Mutex<(Arc<ServerConfig>, [u8; 32])>,
 }
 
@@ -52,14 +57,14 @@ impl fmt::Debug for ServerTls {
 }
 
 impl ServerTls {
-    /// Reads the files.
+    /// Reads the files. `protocols` are those of ALPN that the listener speaks; none for a protocol without a name there.
     ///
     /// # Errors
     /// Where they cannot be read or do not fit together.
-    pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
+    pub fn open(files: TlsFiles, protocols: &'static [&'static [u8]]) -> Result<Self, TlsError> {
         let read = Read::of(&files)?;
-        let (config, digest) = (read.config(&files)?, read.digest());
-        Ok(Self(Arc::new(Inner { files, current: Mutex::new((config, digest)) })))
+        let (config, digest) = (read.config(&files, protocols)?, read.digest());
+        Ok(Self(Arc::new(Inner { files, protocols, current: Mutex::new((config, digest)) })))
     }
 
     /// What the next connection is served with.
@@ -78,7 +83,7 @@ impl ServerTls {
         if self.0.current.lock().1 == digest {
             return Ok(false);
         }
-        let config = read.config(&self.0.files)?;
+        let config = read.config(&self.0.files, self.0.protocols)?;
         *self.0.current.lock() = (config, digest);
         Ok(true)
     }
@@ -112,16 +117,7 @@ impl Read {
         context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
-    fn config(&self, files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
-        let fault = |path: &PathBuf, why: &str| TlsError { path: path.display().to_string(), why: why.to_owned() };
-        let certificates = |path: &PathBuf, text: &[u8]| {
-            let read: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(text).collect();
-            match read {
-                Ok(list) if !list.is_empty() => Ok(list),
-                Ok(_) => Err(fault(path, "there is no certificate in it")),
-                Err(_) => Err(fault(path, "it is not PEM")),
-            }
-        };
+    fn config(&self, files: &TlsFiles, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
         let chain = certificates(&files.certificate, &self.certificate)?;
         let key =
             PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| fault(&files.key, "there is no private key in it"))?;
@@ -131,11 +127,8 @@ impl Read {
             .expect("ring offers the default protocol versions");
         let builder = match (&files.client_authorities, &self.authorities) {
             (Some(path), Some(text)) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(path, text)? {
-                    roots.add(certificate).map_err(|error| fault(path, &error.to_string()))?;
-                }
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let roots = Arc::new(roots(path, text)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
                 let verifier = if files.clients_required { verifier } else { verifier.allow_unauthenticated() };
                 let verifier: Arc<dyn ClientCertVerifier> =
                     verifier.build().map_err(|error| fault(path, &error.to_string()))?;
@@ -145,9 +138,32 @@ impl Read {
         };
         let mut config =
             builder.with_single_cert(chain, key).map_err(|error| fault(&files.certificate, &error.to_string()))?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(config))
     }
+}
+
+pub(crate) fn fault(path: &Path, why: &str) -> TlsError {
+    TlsError { path: path.display().to_string(), why: why.to_owned() }
+}
+
+/// The certificates of a PEM text; at least one.
+pub(crate) fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(text).collect();
+    match read {
+        Ok(list) if !list.is_empty() => Ok(list),
+        Ok(_) => Err(fault(path, "there is no certificate in it")),
+        Err(_) => Err(fault(path, "it is not PEM")),
+    }
+}
+
+/// The authorities of a PEM text.
+pub(crate) fn roots(path: &Path, text: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, text)? {
+        roots.add(certificate).map_err(|error| fault(path, &error.to_string()))?;
+    }
+    Ok(roots)
 }
 
 #[cfg(test)]
@@ -173,12 +189,12 @@ mod tests {
             client_authorities: Some(at("ca.pem")),
             clients_required: false,
         };
-        assert!(ServerTls::open(files.clone()).expect_err("nothing there").to_string().contains("c.pem"));
+        assert!(ServerTls::open(files.clone(), &[]).expect_err("nothing there").to_string().contains("c.pem"));
         let ((certificate, key), (newer, newer_key), (authority, _)) = (pair(), pair(), pair());
         write("c.pem", &certificate);
         write("k.pem", &key);
         write("ca.pem", &authority);
-        let tls = ServerTls::open(files).expect("they fit");
+        let tls = ServerTls::open(files, &[]).expect("they fit");
         assert_eq!(tls.refresh(), Ok(false));
         let first = tls.current();
         write("c.pem", &newer);
