@@ -137,6 +137,7 @@ fn draft() -> Draft {
         repeats: None,
         writes: Vec::new(),
         invocation: None,
+        rewritten: None,
     });
     Draft {
         key: "refund-4711".to_owned(),

@@ -46,6 +46,20 @@ pub struct CallDecision {
     /// What the policies that are tried would have decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowDecision>,
+    /// What policies had changed in the arguments since the decision before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewritten: Option<Rewritten>,
+}
+
+/// Arguments that policies had changed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rewritten {
+    /// The policies that wanted it.
+    pub policies: Vec<String>,
+    /// Keyed digest of the arguments as the client sent them.
+    pub original: String,
+    /// Keyed digest of the arguments as they go on.
+    pub forwarded: String,
 }
 
 /// A resource that a call stands on.
@@ -61,6 +75,9 @@ pub struct StoodOn {
     /// The newest version that Cairn knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known: Option<String>,
+    /// How long ago the caller's read was asked for, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
 }
 
 /// How a caller's knowledge of a resource stands.
@@ -185,6 +202,9 @@ pub struct CallIntent {
     /// Why, as the client says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invocation: Option<Invocation>,
+    /// What policies had changed in the arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewritten: Option<Rewritten>,
 }
 
 /// Whether a step waits for stable storage.
@@ -267,6 +287,38 @@ pub struct CallOutcome {
     /// `true` where a later start closed a call that a crash left open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
+    /// What detectors found in the result, where policies had it looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub screened: Option<Screened>,
+}
+
+/// What was found in a result before the client got it. Never what was found itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Screened {
+    /// What became of the result.
+    pub action: ScreenAction,
+    /// The policies that wanted it looked at.
+    pub policies: Vec<String>,
+    /// How much was found.
+    pub found: u64,
+    /// Which rules found something, as far as findings are named one by one.
+    pub rules: Vec<String>,
+    /// Digest of the rules.
+    pub detectors: String,
+}
+
+/// What became of a result that was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScreenAction {
+    /// Nothing was found.
+    Passed,
+    /// Something was found, and the client got it as it is.
+    Flagged,
+    /// What was found was replaced.
+    Redacted,
+    /// The client got an error in its place.
+    Blocked,
 }
 
 /// How a call ended.

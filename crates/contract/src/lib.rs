@@ -32,7 +32,8 @@ pub use access::{AccessRefused, AlertRaised, CredentialKind};
 pub use body::{Body, BodyError};
 pub use call::{
     ApprovalState, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, Claimed,
-    Decision, Durability, Effect, Freshness, Invocation, NearestPermit, Outcome, SettledState, ShadowDecision, StoodOn,
+    Decision, Durability, Effect, Freshness, Invocation, NearestPermit, Outcome, Rewritten, ScreenAction, Screened,
+    SettledState, ShadowDecision, StoodOn,
 };
 pub use canonical::{CanonicalError, canonical_json, canonical_value, write_canonical};
 pub use catalog::{CatalogApproved, CatalogChanged, CatalogDefined, CatalogKind};

@@ -15,6 +15,7 @@ use cairn_contract::{
 use cairn_freshness::Writing;
 use cairn_identity::Reason;
 use cairn_mcp::{EditError, Message, RawId, Target as WireTarget, meta};
+use cairn_policy::{Masking, OutputMode};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -23,7 +24,8 @@ use crate::{
     approval::Back,
     arrival::Arrival,
     correlate::Trace,
-    payloads::{PayloadField, Pending},
+    payloads::Pending,
+    rewriting::Changed,
     session::{Door, Session},
 };
 
@@ -82,6 +84,18 @@ pub(crate) struct Call {
     pub(crate) common: Common,
     pub(crate) subject: String,
     pub(crate) arguments: Option<Reference>,
+    /// Whether what stands for them is made, under everything that policy demands by now.
+    pub(crate) arguments_kept: bool,
+    /// What the record holds less of than is configured, as far as policy has said by now.
+    pub(crate) masking: Masking,
+    /// What policies had changed in the arguments.
+    pub(crate) rewritten: Option<Changed>,
+    /// What is done with a result that holds what it should not, and which policies say so.
+    pub(crate) output: Option<(OutputMode, Vec<String>)>,
+    /// The answer as the server gave it, where the client gets another.
+    pub(crate) as_served: Option<Message>,
+    /// Whether the client gets another answer than the server gave.
+    pub(crate) is_altered: bool,
     pub(crate) accepted: Instant,
     /// Payloads that the next event refers to.
     pub(crate) pending: Pending,
@@ -112,7 +126,8 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Steps 2 to 4: who, which workflow, and references in place of payloads.
+    /// Steps 2 to 4: who, which workflow, and masked texts in place of free ones. What stands for its arguments is made when
+    /// policy has said how much the record may hold ([`Gateway::keep_arguments`]).
     ///
     /// # Errors
     /// Where the client gave a workflow id that is out of bounds.
@@ -167,8 +182,7 @@ impl Call {
         };
         let durability = durability(&method);
         let accepted = Instant::now();
-        let payload = payload_of(&message);
-        let mut call = Self {
+        Ok(Self {
             session: session.clone(),
             message,
             arrival,
@@ -183,6 +197,12 @@ impl Call {
             common,
             subject,
             arguments: None,
+            arguments_kept: false,
+            masking: Masking::default(),
+            rewritten: None,
+            output: None,
+            as_served: None,
+            is_altered: false,
             accepted,
             pending: Pending::default(),
             tracestate,
@@ -197,9 +217,7 @@ impl Call {
             approved: None,
             cover: None,
             back,
-        };
-        call.arguments = payload.and_then(|payload| gateway.kept(&mut call, PayloadField::Arguments, &payload));
-        Ok(call)
+        })
     }
 
     /// An event about this call, caused by the one before.
@@ -383,7 +401,7 @@ fn target_of(message: &Message) -> Target {
 
 /// What a call carries besides its envelope: arguments where the method has them, with the client's answers to what the
 /// server asked where there are any; else all parameters.
-fn payload_of(message: &Message) -> Option<Bytes> {
+pub(crate) fn payload_of(message: &Message) -> Option<Bytes> {
     let answers = message.input_responses_raw();
     match message.method() {
         Some("tools/call" | "prompts/get") if answers.is_some() => {
@@ -419,5 +437,6 @@ pub(crate) const fn outcome_of(outcome: Outcome, effect: Effect) -> CallOutcome 
         upstream_elapsed_us: None,
         progress_notifications: None,
         recovered: None,
+        screened: None,
     }
 }

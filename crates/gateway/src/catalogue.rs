@@ -17,11 +17,13 @@ use cairn_mcp::{Limits as WireLimits, Message};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{Gateway, call::Call, payloads::PayloadField};
+use crate::{Gateway, call::Call, masking::Part};
 
 /// Definitions of one list that become events; a longer list is cut, and says so in the log.
 const DEFINITIONS_MAX: usize = 4_096;
 
+/// Most that the schemas of one server's tools may take, in bytes of JSON.
+const SCHEMAS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest title of a tool that policies see.
 const HINT_BYTES_MAX: usize = 256;
 
@@ -154,7 +156,7 @@ impl Gateway {
             }
         }
         let more = message_has_more(result).then_some(true);
-        let content = self.kept(call, PayloadField::Result, result);
+        let content = self.kept(call, Part::Result, result);
         let body = ContextListed { list_kind, digests, count, more, content };
         let draft = call.draft(self, Body::ContextListed(body));
         self.recorder().relaxed(draft);
@@ -270,7 +272,14 @@ fn message_has_more(result: &[u8]) -> bool {
 
 /// Definitions of one server, by kind and name: the newest digest and what stands in headers.
 #[derive(Debug, Default)]
-pub(crate) struct Catalogue(parking_lot::Mutex<std::collections::HashMap<(CatalogKind, String), Known>>);
+pub(crate) struct Catalogue(parking_lot::Mutex<AllKnown>);
+
+#[derive(Debug, Default)]
+struct AllKnown {
+    known: std::collections::HashMap<(CatalogKind, String), Known>,
+    /// What all schemas that are kept take.
+    schema_bytes: usize,
+}
 
 #[derive(Debug)]
 struct Known {
@@ -278,6 +287,19 @@ struct Known {
     annotations: Arc<[cairn_mcp::headers::ParamAnnotation]>,
     /// What the server says of a tool, as policies may look at it.
     hints: Option<Value>,
+    output: OutputSchema,
+    schema_bytes: usize,
+}
+
+/// What a tool declares of its structured content.
+#[derive(Clone, Debug)]
+pub(crate) enum OutputSchema {
+    /// Nothing.
+    None,
+    /// This JSON Schema.
+    Is(Arc<Value>),
+    /// Nobody has listed the tool, or its schema is too large to keep.
+    Unknown,
 }
 
 /// A server's words of a tool: only the hints that MCP names, each only with the type that it has there. They are
@@ -298,32 +320,52 @@ impl Catalogue {
     fn see(&self, kind: CatalogKind, name: &str, digest: &str, item: &Value) {
         let mut seen = self.0.lock();
         let key = (kind, name.to_owned());
-        if !seen.contains_key(&key) && seen.len() >= DEFINITIONS_MAX * 4 {
+        if !seen.known.contains_key(&key) && seen.known.len() >= DEFINITIONS_MAX * 4 {
             return;
         }
+        if let Some(before) = seen.known.remove(&key) {
+            seen.schema_bytes -= before.schema_bytes;
+        }
+        let schema = item.get("outputSchema").filter(|_| kind == CatalogKind::Tool);
+        let schema_bytes = schema.map_or(0, |schema| schema.to_string().len());
+        let has_room = seen.schema_bytes + schema_bytes <= SCHEMAS_BYTES_MAX;
+        let (output, schema_bytes) = match schema {
+            None => (OutputSchema::None, 0),
+            Some(schema) if has_room => (OutputSchema::Is(Arc::new(schema.clone())), schema_bytes),
+            Some(_) => (OutputSchema::Unknown, 0),
+        };
+        seen.schema_bytes += schema_bytes;
         let annotations = item
             .get("inputSchema")
             .and_then(|schema| cairn_mcp::headers::annotations(schema).ok())
             .unwrap_or_default()
             .into();
         let hints = if kind == CatalogKind::Tool { hints(item) } else { None };
-        seen.insert(key, Known { digest: digest.to_owned(), annotations, hints });
+        seen.known.insert(key, Known { digest: digest.to_owned(), annotations, hints, output, schema_bytes });
+    }
+
+    /// What a tool declares of its structured content.
+    pub(crate) fn output_schema(&self, name: &str) -> OutputSchema {
+        let seen = self.0.lock();
+        seen.known
+            .get(&(CatalogKind::Tool, name.to_owned()))
+            .map_or(OutputSchema::Unknown, |known| known.output.clone())
     }
 
     /// The digest of a tool's newest definition.
     pub(crate) fn tool_digest(&self, name: &str) -> Option<String> {
-        self.0.lock().get(&(CatalogKind::Tool, name.to_owned())).map(|known| known.digest.clone())
+        self.0.lock().known.get(&(CatalogKind::Tool, name.to_owned())).map(|known| known.digest.clone())
     }
 
     /// What the server says of a tool: untrusted.
     pub(crate) fn hints(&self, name: &str) -> Option<Value> {
-        self.0.lock().get(&(CatalogKind::Tool, name.to_owned())).and_then(|known| known.hints.clone())
+        self.0.lock().known.get(&(CatalogKind::Tool, name.to_owned())).and_then(|known| known.hints.clone())
     }
 
     /// The `x-mcp-header` annotations of a tool.
     pub(crate) fn annotations(&self, name: &str) -> Arc<[cairn_mcp::headers::ParamAnnotation]> {
         let seen = self.0.lock();
-        seen.get(&(CatalogKind::Tool, name.to_owned())).map(|known| known.annotations.clone()).unwrap_or_default()
+        seen.known.get(&(CatalogKind::Tool, name.to_owned())).map(|known| known.annotations.clone()).unwrap_or_default()
     }
 }
 

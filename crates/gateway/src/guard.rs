@@ -14,6 +14,7 @@ use cairn_contract::{
 };
 use cairn_freshness::{Declared, Mention, Named, Resource, Roots, Standing, State, Viewer, Writing};
 use cairn_mcp::Message;
+use cairn_policy::FreshnessDemand;
 use serde_json::{Value, json};
 
 use crate::{Gateway, call::Call};
@@ -46,7 +47,7 @@ impl Outlook {
             "unknown": of(State::Unknown),
         });
         if let Some(age) = oldest {
-            context["age_ms"] = json!(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            context["age_ms"] = json!(millis(age));
         }
         Some(context)
     }
@@ -69,13 +70,31 @@ impl Outlook {
             },
             seen: standing.seen.clone(),
             known: standing.known.clone(),
+            age_ms: standing.age.map(millis),
         })
+    }
+
+    /// What does not meet a demand of policy's; nothing where all of it does. What declares no dependence meets none: of
+    /// what a call stands on that nobody has declared, nobody can say that it is fresh.
+    pub(crate) fn unmet(&self, demand: FreshnessDemand) -> Option<Vec<StoodOn>> {
+        if self.0.is_empty() {
+            let (mcp_resource_uri, state) = (String::new(), Freshness::Unknown);
+            return Some(vec![StoodOn { mcp_resource_uri, state, seen: None, known: None, age_ms: None }]);
+        }
+        let too_old = |age: Option<u64>| demand.age_max.is_some_and(|most| age.is_none_or(|age| age > millis(most)));
+        let unmet: Vec<StoodOn> =
+            self.all().filter(|one| one.state != Freshness::Fresh || too_old(one.age_ms)).collect();
+        (!unmet.is_empty()).then_some(unmet)
     }
 
     /// What a refused caller must know to recover.
     pub(crate) fn not_fresh(&self) -> Vec<StoodOn> {
         self.all().filter(|one| one.state != Freshness::Fresh).collect()
     }
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why a change that somebody told of was not taken.
@@ -303,5 +322,39 @@ impl Gateway {
     fn changed(&self, call: &mut Call, body: ContextChanged) {
         let draft = call.draft(self, Body::ContextChanged(body));
         self.recorder().relaxed(draft);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_meet_a_demand_is_named() {
+        let one = |uri: &str, state: State, age: Option<u64>| Standing {
+            uri: uri.to_owned(),
+            state,
+            seen: None,
+            known: None,
+            age: age.map(Duration::from_secs),
+        };
+        let outlook = Outlook(vec![
+            one("fresh", State::Fresh, Some(10)),
+            one("old", State::Fresh, Some(90)),
+            one("told", State::Fresh, None),
+        ]);
+        let unmet = |outlook: &Outlook, age_max: Option<u64>| {
+            let unmet = outlook.unmet(FreshnessDemand { age_max: age_max.map(Duration::from_secs) });
+            unmet.map(|all| all.into_iter().map(|one| one.mcp_resource_uri).collect::<Vec<_>>())
+        };
+        assert_eq!(unmet(&outlook, None), None);
+        let expected = vec!["old".to_owned(), "told".to_owned()];
+        assert_eq!(unmet(&outlook, Some(30)), Some(expected), "of what has no age nobody can say that it is young");
+        for state in [State::Behind, State::Unknown, State::Changing, State::Stale] {
+            assert_eq!(unmet(&Outlook(vec![one("x", state, Some(1))]), None), Some(vec!["x".to_owned()]));
+        }
+        assert_eq!(unmet(&Outlook::default(), None), Some(vec![String::new()]), "what declares nothing is not fresh");
     }
 }

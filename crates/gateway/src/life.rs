@@ -19,7 +19,7 @@ use crate::{
     bridge::Next,
     call::{Accepted, Call, outcome_of},
     forward::{Answered, Ending},
-    payloads::PayloadField,
+    masking::Part,
     reply::Reply,
     session::{Door, Session},
     steps::Step,
@@ -182,12 +182,14 @@ impl Gateway {
         outcome.elapsed_us = Some(call.accepted.elapsed().as_micros() as u64);
         outcome.upstream_elapsed_us = Some(upstream_elapsed_us);
         self.metrics().upstream_seconds.observe(upstream_elapsed_us as f64 / 1e6);
-        self.count(call, outcome.outcome);
         let message = match &answer {
             Answer::Message { message, .. } => Some(message),
             _ => None,
         };
+        // What the server did it did, whatever of its answer the client gets.
         self.end_call(call, &outcome, message);
+        self.screen_answer(call, &mut outcome, &mut answer);
+        self.count(call, outcome.outcome);
         if let (Outcome::InputRequired, Answer::Message { message, .. }) = (outcome.outcome, &answer) {
             self.operations().goes_on(self, call, message);
             self.covered().goes_on(call);
@@ -209,7 +211,8 @@ impl Gateway {
         self.reached(Step::AfterOutcome, call);
         match recorded {
             Ok(()) => {
-                if self.is_resumable(call) {
+                // A stream that is resumed may replay the server's answer: not one that the client got otherwise.
+                if self.is_resumable(call) && !call.is_altered {
                     call.session.note_answered(&call.id);
                 }
                 self.observe(call, &mut answer);
@@ -294,11 +297,11 @@ impl Gateway {
             record.outcome = Outcome::Failed;
             record.rpc_response_status_code = message.error_code();
             record.error_type = message.error_code().map(|code| code.to_string());
-            record.result = self.kept(call, PayloadField::Result, &error);
+            record.result = self.kept(call, Part::Error, &error);
             return record;
         }
         if let Some(result) = message.result_raw() {
-            record.result = self.kept(call, PayloadField::Result, &result);
+            record.result = self.kept(call, Part::Result, &result);
         }
         if message.is_error() {
             record.outcome = Outcome::Failed;

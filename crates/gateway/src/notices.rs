@@ -16,7 +16,6 @@ use crate::{
     arrival::Arrival,
     bridge::{Bridge, Within},
     call::{Call, outcome_of},
-    payloads::PayloadField,
     session::{Asked, Door, Session},
 };
 
@@ -127,6 +126,7 @@ impl Gateway {
             about.common.workflow_id.clone_from(&call.common.workflow_id);
         }
         about.common.call_id = call.map(|call| call.call_id);
+        self.keep_arguments(&mut about);
         let notice = about.arguments.take();
         let changed = (method == "notifications/resources/updated").then(|| message.param_str("uri")).flatten();
         let draft = about.draft(self, Body::NoticePassed(NoticePassed { belongs_to, notice }));
@@ -231,6 +231,7 @@ impl Gateway {
                     repeats: None,
                     writes: Vec::new(),
                     invocation: None,
+                    rewritten: None,
                 };
                 let draft = call.draft(self, Body::CallIntent(intent));
                 match self.record(&mut call, draft).await {
@@ -272,8 +273,7 @@ impl Gateway {
 
     fn asked_outcome(&self, call: &mut Call, outcome: Outcome, effect: Effect, message: Option<&Message>) -> Planned {
         self.count(call, outcome);
-        let payload = message.and_then(|message| message.result_raw().or_else(|| message.error_raw()));
-        let result = payload.and_then(|bytes| self.kept(call, PayloadField::Result, &bytes));
+        let result = message.and_then(|message| self.kept_answer(call, message));
         let body = CallOutcome {
             rpc_response_status_code: message.and_then(Message::error_code),
             result,

@@ -8,13 +8,15 @@ use cairn_contract::{Body, CacheScope, ContextPrompt, ContextRead, Implementatio
 use cairn_mcp::Message;
 use serde_json::{Map, Value};
 
-use crate::{Gateway, call::Call, catalogue::shown_instead, life::Answer, payloads::PayloadField, session::Door};
+use crate::{Gateway, call::Call, catalogue::shown_instead, life::Answer, masking::Part, session::Door};
 
 impl Gateway {
     /// Learns from a successful answer.
     pub(crate) fn observe(&self, call: &mut Call, answer: &mut Answer) {
         let Answer::Message { session_id, message, .. } = answer else { return };
-        let Some(result) = message.result_raw() else { return };
+        // What is learnt is what the server said, also where the client is shown less of it.
+        let served = call.as_served.take().unwrap_or_else(|| message.clone());
+        let Some(result) = served.result_raw() else { return };
         match call.method.as_str() {
             "initialize" => {
                 self.opened(call, message, session_id);
@@ -24,11 +26,11 @@ impl Gateway {
                     *message = shown_instead(message, &shown, self.wire_limits());
                 }
             }
-            "resources/read" => self.read(call, message, &result),
+            "resources/read" => self.read(call, &served, &result),
             "prompts/get" => {
                 let Some(prompt_name) = call.shown.name().map(ToOwned::to_owned) else { return };
-                let messages = message.result_member_raw("messages");
-                let messages = messages.and_then(|bytes| self.kept(call, PayloadField::Result, &bytes));
+                let messages = served.result_member_raw("messages");
+                let messages = messages.and_then(|bytes| self.kept(call, Part::Member("messages"), &bytes));
                 let body = ContextPrompt { prompt_name, arguments: call.arguments.clone(), messages };
                 let draft = call.draft(self, Body::ContextPrompt(body));
                 self.recorder().relaxed(draft);
@@ -95,7 +97,10 @@ impl Gateway {
     /// A resource was read: which version, as the server says it or as its content shows.
     fn read(&self, call: &mut Call, message: &Message, result: &Bytes) {
         let Some(uri) = call.shown.name().map(ToOwned::to_owned) else { return };
-        let contents = message.result_member_raw("contents").unwrap_or_else(|| result.clone());
+        let (contents, part) = match message.result_member_raw("contents") {
+            Some(contents) => (contents, Part::Member("contents")),
+            None => (result.clone(), Part::Result),
+        };
         let value = parsed(result);
         let first = value.get("contents").and_then(|contents| contents.get(0));
         let stamp = |key: &str| {
@@ -118,7 +123,7 @@ impl Gateway {
             mcp_resource_uri: uri,
             version: Some(version),
             version_source: Some(version_source),
-            content: self.kept(call, PayloadField::Result, &contents),
+            content: self.kept(call, part, &contents),
             ttl_ms: value.get("ttlMs").and_then(Value::as_u64),
             cache_scope,
             asked_at: None,

@@ -8,11 +8,12 @@ use std::{borrow::Cow, time::Duration};
 
 use cairn_backbone::RecordError;
 use cairn_contract::{CatalogKind, DigestKey, Reference, Target};
+use cairn_policy::Masking;
 use cairn_screen::Screener;
 use cairn_vault::{Kept, NotKept, Subject, Ticket, Vault};
 use serde_json::{Map, Value};
 
-use crate::{Gateway, call::Call, session::Caller};
+use crate::{Gateway, call::Call, masking::Part, session::Caller};
 
 /// Longest free text in an event, in characters.
 const TEXT_CHARS_MAX: usize = 256;
@@ -177,19 +178,26 @@ impl Gateway {
     }
 
     /// What stands for a payload of a call's in its next event; nothing where nothing is to stand for it.
-    pub(crate) fn kept(&self, call: &mut Call, field: PayloadField, payload: &[u8]) -> Option<Reference> {
-        let mode = self.keeping().rules.mode(&call.session.server.name, &call.target, field);
-        (mode != PayloadMode::None).then(|| self.kept_as(call, mode, payload))
+    pub(crate) fn kept(&self, call: &mut Call, part: Part, payload: &[u8]) -> Option<Reference> {
+        let mode = self.mode(call, part);
+        (mode != PayloadMode::None).then(|| self.kept_as(call, mode, part, payload))
     }
 
     /// The same where the event cannot do without.
-    pub(crate) fn kept_always(&self, call: &mut Call, field: PayloadField, payload: &[u8]) -> Reference {
-        let mode = self.keeping().rules.mode(&call.session.server.name, &call.target, field);
-        self.kept_as(call, mode, payload)
+    pub(crate) fn kept_always(&self, call: &mut Call, part: Part, payload: &[u8]) -> Reference {
+        let mode = self.mode(call, part);
+        self.kept_as(call, mode, part, payload)
     }
 
-    fn kept_as(&self, call: &mut Call, mode: PayloadMode, payload: &[u8]) -> Reference {
+    /// What is configured, or less where policies want less.
+    fn mode(&self, call: &Call, part: Part) -> PayloadMode {
+        let configured = self.keeping().rules.mode(&call.session.server.name, &call.target, part.field());
+        configured.min(part.mode(&call.masking))
+    }
+
+    fn kept_as(&self, call: &mut Call, mode: PayloadMode, part: Part, payload: &[u8]) -> Reference {
         let whose = subject(&call.session.caller);
+        let payload = &*self.masked(&call.masking, part, payload);
         match &self.keeping().vault {
             None => self.keys().payload.reference(payload, JSON),
             Some(vault) if mode != PayloadMode::Reference => vault.digest_key(&whose).reference(payload, JSON),
@@ -208,9 +216,16 @@ impl Gateway {
     }
 
     /// What stands for the result of a call that was approved and made later.
-    pub(crate) fn kept_of(&self, request: &cairn_approvals::Request, payload: &[u8]) -> Option<Reference> {
+    pub(crate) fn kept_of(
+        &self,
+        request: &cairn_approvals::Request,
+        masking: &Masking,
+        payload: &[u8],
+    ) -> Option<Reference> {
         let target = Target::tool(request.target.clone());
         let mode = self.keeping().rules.mode(&request.server, &target, PayloadField::Result);
+        let mode = mode.min(Part::Result.mode(masking));
+        let payload = &*self.masked(masking, Part::Result, payload);
         let whose = Subject { tenant: request.tenant.clone(), name: request.principal.clone() };
         match (&self.keeping().vault, mode) {
             (_, PayloadMode::None) => None,

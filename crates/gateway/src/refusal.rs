@@ -21,6 +21,20 @@ pub enum Refusal {
         /// What the call stands on and is not fresh: another read may help.
         not_fresh: Vec<StoodOn>,
     },
+    /// Policies want the arguments rewritten in a way that cannot be done.
+    NotRewritten {
+        /// Which policies.
+        policies: Vec<String>,
+        /// Why it cannot.
+        reason: String,
+    },
+    /// The server has answered, and its answer holds what policies keep from clients.
+    OutputBlocked {
+        /// Which policies.
+        policies: Vec<String>,
+        /// Which rules found something.
+        rules: Vec<String>,
+    },
     /// What the server offers there is not what somebody approved.
     NotApproved {
         /// Server and name.
@@ -176,19 +190,20 @@ fn stood_on(stood: &StoodOn) -> String {
         }
         Freshness::Changing => format!("; {uri} is being changed at this moment: wait, and read it again"),
         Freshness::Unknown if uri.is_empty() => {
-            "; which resource the call stands on cannot be told from its arguments".to_owned()
+            "; which resource the call stands on cannot be told from its arguments, or its tool declares none"
+                .to_owned()
         }
         Freshness::Unknown => format!("; you have not read {uri}: read it first"),
         Freshness::Behind => {
             format!("; what is known of {uri} is behind what has happened: try again in a moment")
         }
-        Freshness::Fresh => String::new(),
+        Freshness::Fresh => format!("; {uri} was read too long ago: read it again"),
     }
 }
 
 impl Refusal {
     /// Every word that [`Refusal::word`] gives.
-    pub const WORDS: [&'static str; 17] = [
+    pub const WORDS: [&'static str; 19] = [
         "approval_denied",
         "approval_expired",
         "approval_pending",
@@ -201,6 +216,8 @@ impl Refusal {
         "not_approved",
         "not_bridged",
         "not_recorded",
+        "not_rewritten",
+        "output_blocked",
         "timed_out",
         "too_large",
         "upstream_lost",
@@ -254,6 +271,8 @@ impl Refusal {
             Self::LoginRequired { .. } => -31_040,
             Self::Unproven { .. } => -31_041,
             Self::ApprovalPending { .. } => -31_018,
+            Self::NotRewritten { .. } => -31_020,
+            Self::OutputBlocked { .. } => -31_021,
             Self::ApprovalByUrl { .. } => URL_ELICITATION_REQUIRED,
         }
     }
@@ -279,6 +298,8 @@ impl Refusal {
             Self::InputRefused { .. } => "input_refused",
             Self::TooManyRounds { .. } => "too_many_rounds",
             Self::NotApproved { .. } => "not_approved",
+            Self::NotRewritten { .. } => "not_rewritten",
+            Self::OutputBlocked { .. } => "output_blocked",
             Self::LoginRequired { .. } => "login_required",
             Self::Unproven { .. } => "upstream_unproven",
             Self::ApprovalPending { .. } | Self::ApprovalByUrl { .. } => "approval_pending",
@@ -299,6 +320,14 @@ impl Refusal {
             }
             Self::NotApproved { name, standing } => format!(
                 "the definition of {name} is {standing}, and only approved ones can be called: an operator looks at it with `cairn catalogue` and approves it"
+            ),
+            Self::NotRewritten { policies, reason } => {
+                format!("denied: {} cannot be followed: {reason}; nothing was sent", policies.join(", "))
+            }
+            Self::OutputBlocked { policies, rules } => format!(
+                "the server has acted, and {} keeps its answer from you: found by {}",
+                policies.join(", "),
+                rules.join(", ")
             ),
             Self::ApprovalDenied { approval_id, reason } => match reason {
                 Some(reason) => format!("approval {approval_id} was denied: {reason}"),
@@ -380,6 +409,11 @@ impl Refusal {
                 data["approval_id"] = json!(approval_id);
                 let asked = json!({ "mode": "url", "elicitationId": approval_id, "url": url, "message": words });
                 data["elicitations"] = json!([asked]);
+            }
+            Self::NotRewritten { policies, .. } => data["determining_policies"] = json!(policies),
+            Self::OutputBlocked { policies, rules } => {
+                data["determining_policies"] = json!(policies);
+                data["rules"] = json!(rules);
             }
             Self::NotApproved { name, standing } => {
                 data["name"] = json!(name);

@@ -7,15 +7,18 @@ use cairn_backbone::{OutcomeRoom, Planned, RecordError};
 use cairn_catalogue::Standing;
 use cairn_contract::{Body, CallDecision, CallIntent, Decision, Durability, NearestPermit, ShadowDecision};
 use cairn_freshness::Writing;
-use cairn_policy::{Obligation, Permit, Question, Ruling};
+use cairn_mcp::Message;
+use cairn_policy::{Obligation, OutputMode, Permit, Question, Ruling};
 use tokio::time::Instant;
 
 use crate::{
     Gateway, Refusal,
     bridge::{Bridge, Going},
     call::{Accepted, Call, invocation},
+    guard::Outlook,
+    masking::Part,
     metrics::StateLabels,
-    payloads::PayloadField,
+    rewriting::{Changed, Unchangeable},
     steps::Step,
 };
 
@@ -39,8 +42,18 @@ impl Armed {
 const CATALOGUE: &str = "cairn:catalogue";
 
 impl Gateway {
-    /// Step 5. The decision is drafted here and recorded with what follows it.
+    /// Step 5. Where policy wants the call changed, it is changed and decided once more; that decision counts.
     pub(crate) async fn decide(&self, call: &mut Call) -> Result<Permit, Refusal> {
+        let (permit, changed) = self.decide_once(call)?;
+        let Some((message, changed)) = changed else { return Ok(permit) };
+        self.take_rewritten(call, message, changed);
+        // Whoever wants it changed again is refused there.
+        self.decide_once(call).map(|(permit, _)| permit)
+    }
+
+    /// One decision, drafted here and recorded with what follows it; with the call as its permit wants it, where that is not
+    /// how it is.
+    fn decide_once(&self, call: &mut Call) -> Result<(Permit, Option<(Message, Changed)>), Refusal> {
         let outlook = self.outlook(call);
         if let Some(state) = outlook.state() {
             self.metrics().freshness.get_or_create(&StateLabels { state: state.name() }).inc();
@@ -60,18 +73,23 @@ impl Gateway {
         };
         let verdict = self.policy().decide(&question);
         self.metrics().decide_seconds.observe(verdict.elapsed_us as f64 / 1e6);
-        let inputs = self.kept_always(call, PayloadField::Inputs, &verdict.inputs);
-        // No policy can permit what nobody approved: the permit is dropped, and the decision says so.
-        let not_approved = relied.map(|(standing, _)| standing).filter(|standing| *standing != Standing::Approved);
-        let permits = matches!(verdict.outcome, Ruling::Permit(_));
-        let decision = if permits && not_approved.is_none() { Decision::Permit } else { Decision::Deny };
+        self.mask(call, &verdict.obligations);
+        self.keep_arguments(call);
+        let inputs = self.kept_always(call, Part::Inputs, &verdict.inputs);
         let mut determining = verdict.determining.clone();
-        if permits && not_approved.is_some() {
-            determining = vec![CATALOGUE.to_owned()];
-        }
+        let standing = relied.map(|(standing, _)| standing);
+        let (decided, policy_version) = (verdict.outcome, verdict.policy_version);
+        let decided = match decided {
+            Ruling::Permit(permit) => self.met(call, permit, standing, &outlook, &mut determining),
+            Ruling::Deny => {
+                let (policy_version, policies) = (policy_version.clone(), determining.clone());
+                Err(Refusal::Denied { policy_version, policies, not_fresh: outlook.not_fresh() })
+            }
+        };
+        let decision = if decided.is_ok() { Decision::Permit } else { Decision::Deny };
         let body = Body::CallDecision(CallDecision {
             decision,
-            policy_version: verdict.policy_version.clone(),
+            policy_version,
             determining_policies: determining,
             obligations: verdict.obligations.iter().map(|obligation| obligation.name().to_owned()).collect(),
             errors: verdict.errors.iter().map(|error| self.screen(error)).collect(),
@@ -91,24 +109,52 @@ impl Gateway {
             }),
             tool_digest: call.target.name().and_then(|name| call.session.server.catalogue.tool_digest(name)),
             freshness: outlook.record(self),
+            rewritten: call.rewritten.as_ref().map(|changed| changed.record.clone()),
         });
         let draft = call.draft(self, body);
         call.backlog.push(draft);
         self.reached(Step::Decided, call);
-        match verdict.outcome {
-            Ruling::Permit(_) if let Some(standing) = not_approved => {
-                Err(Refusal::NotApproved { name: call.subject.clone(), standing: standing.name() })
+        let (permit, changed) = decided?;
+        // Before anything of the call is recorded: a policy may want more than the method has, never less.
+        if permit.obligations().iter().any(|obligation| matches!(obligation, Obligation::Durability { .. })) {
+            call.durability = Durability::Strict;
+        }
+        call.output = permit.obligations().iter().find_map(|obligation| match obligation {
+            Obligation::ScreenOutput { policies, mode } => Some((*mode, policies.clone())),
+            _ => None,
+        });
+        Ok((permit, changed))
+    }
+
+    /// What a permit wants besides, as far as that is known when it is given: with the call as it wants it, or why the call
+    /// is denied all the same. Then `determining` says by what.
+    fn met(
+        &self,
+        call: &Call,
+        permit: Permit,
+        standing: Option<Standing>,
+        outlook: &Outlook,
+        determining: &mut Vec<String>,
+    ) -> Result<(Permit, Option<(Message, Changed)>), Refusal> {
+        // No policy can permit what nobody approved: the permit is dropped, and the decision says so.
+        if let Some(standing) = standing.filter(|standing| *standing != Standing::Approved) {
+            *determining = vec![CATALOGUE.to_owned()];
+            return Err(Refusal::NotApproved { name: call.subject.clone(), standing: standing.name() });
+        }
+        for obligation in permit.obligations() {
+            if let Obligation::Freshness { policies, demand } = obligation
+                && let Some(not_fresh) = outlook.unmet(*demand)
+            {
+                determining.clone_from(policies);
+                let policy_version = permit.version().to_owned();
+                return Err(Refusal::Denied { policy_version, policies: policies.clone(), not_fresh });
             }
-            Ruling::Permit(permit) => {
-                // Before anything of the call is recorded: a policy may want more than the method has, never less.
-                if permit.obligations().iter().any(|obligation| matches!(obligation, Obligation::Durability { .. })) {
-                    call.durability = Durability::Strict;
-                }
-                Ok(permit)
-            }
-            Ruling::Deny => {
-                let (policy_version, policies) = (verdict.policy_version, verdict.determining);
-                Err(Refusal::Denied { policy_version, policies, not_fresh: outlook.not_fresh() })
+        }
+        match self.rewritten(call, &permit) {
+            Ok(changed) => Ok((permit, changed)),
+            Err(Unchangeable { policies, reason }) => {
+                determining.clone_from(&policies);
+                Err(Refusal::NotRewritten { policies, reason })
             }
         }
     }
@@ -117,6 +163,10 @@ impl Gateway {
     /// After this the intent is durable (strict) or queued (relaxed), with room for its outcome.
     pub(crate) async fn arm(&self, call: &mut Call, permit: Permit) -> Result<Armed, Refusal> {
         let not_recorded = |error: RecordError| Refusal::NotRecorded { reason: error.to_string() };
+        if call.output.as_ref().is_some_and(|(mode, _)| *mode == OutputMode::Redact) && call.method == "tools/call" {
+            // What is redacted must still fit what the tool declares.
+            self.know_definition(call).await;
+        }
         self.prove(&call.session).await?;
         let going = self.going(call)?;
         let (upstream, upstream_protocol_version) = match call.session.bridge.server_era() {
@@ -139,6 +189,7 @@ impl Gateway {
             repeats: None,
             writes: self.told_writes(writing.as_ref()),
             invocation: invocation(self, &call.message),
+            rewritten: call.rewritten.as_ref().map(|changed| changed.record.clone()),
         });
         let draft = call.draft(self, body);
         self.reached(Step::BeforeIntent, call);

@@ -5,9 +5,13 @@
 
 use std::time::Duration;
 
-use cedar_policy::{Effect, Policy};
+use cedar_policy::{ActionConstraint, Effect, Policy};
 
-use crate::{near::nearest, verdict::APPROVAL, verdict::DURABILITY};
+use crate::{
+    near::nearest,
+    obligations::{self, FreshnessDemand, Masking, OutputMode, Steps},
+    verdict::{APPROVAL, DURABILITY, FRESHNESS, MASK, REWRITE, SCREEN_OUTPUT},
+};
 
 /// Longest time that an approval may be waited for.
 const EXPIRES_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -15,18 +19,17 @@ const EXPIRES_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Annotations that say something of a policy and demand nothing.
 const WORDS: [&str; 3] = ["id", "description", "owner"];
 /// Annotations that demand something which this version enforces.
-const ENFORCED: [&str; 5] = ["obligation", "expires", "approvers", "quorum", DURABILITY];
+const ENFORCED: [&str; 9] =
+    ["obligation", "expires", "approvers", "quorum", DURABILITY, MASK, REWRITE, FRESHNESS, SCREEN_OUTPUT];
 /// Most approvers that one policy names, and the largest quorum.
 const APPROVERS_MAX: usize = 64;
 /// Annotations that demand something which it does not.
-const UNENFORCED: [(&str, &str); 6] = [
-    ("mask", "nothing masks records by policy yet"),
-    ("rewrite", "nothing rewrites calls yet"),
-    ("rate", "nothing counts calls by policy yet"),
-    ("budget", "nothing counts budgets yet"),
-    ("freshness", "nothing knows yet what a call depends on"),
-    ("screen_output", "nothing screens results yet"),
-];
+const UNENFORCED: [(&str, &str); 2] =
+    [("rate", "nothing counts calls by policy yet"), ("budget", "nothing counts budgets yet")];
+/// Whose arguments can be rewritten, and what alone declares what it depends on.
+const TOOLS: [&str; 1] = ["tools/call"];
+/// Whose results are screened.
+const SCREENED: [&str; 5] = ["tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/result"];
 
 /// What a policy demands where it permits.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,6 +38,14 @@ pub(crate) struct Demands {
     pub(crate) approval: Option<ApprovalWanted>,
     /// The record must be durable at each step.
     pub(crate) strict: bool,
+    /// The record holds less of the call.
+    pub(crate) mask: Option<Masking>,
+    /// The arguments are changed.
+    pub(crate) rewrite: Option<Steps>,
+    /// What the call depends on must be fresh.
+    pub(crate) freshness: Option<FreshnessDemand>,
+    /// The result is looked at before the client gets it.
+    pub(crate) output: Option<OutputMode>,
 }
 
 /// How a policy wants to be approved.
@@ -96,6 +107,19 @@ pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
                     "knows no durability {value:?}: write @durability(\"strict\"), or leave it out for what the method has"
                 ));
             }
+            MASK => demands.mask = Some(Masking::parse(value)?),
+            REWRITE => {
+                only_for(policy, name, &TOOLS)?;
+                demands.rewrite = Some(Steps::parse(value)?);
+            }
+            FRESHNESS => {
+                only_for(policy, name, &TOOLS)?;
+                demands.freshness = Some(FreshnessDemand::parse(value)?);
+            }
+            SCREEN_OUTPUT => {
+                only_for(policy, name, &SCREENED)?;
+                demands.output = Some(OutputMode::parse(value)?);
+            }
             _ => return Err(refused(name)),
         }
     }
@@ -111,10 +135,32 @@ pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
     if demands.approval.is_some() {
         demands.approval = Some(wanted);
     }
-    if policy.effect() == Effect::Forbid && !demands.is_empty() {
-        return Err("a forbid has no obligation: put @obligation on a permit".to_owned());
+    // What is denied has a record too, and nothing else to be demanded of.
+    let only_masks = Demands { mask: demands.mask.clone(), ..Demands::default() } == demands;
+    if policy.effect() == Effect::Forbid && !only_masks {
+        return Err("a forbid has no obligation but @mask: put @obligation on a permit".to_owned());
     }
     Ok(demands)
+}
+
+/// Refuses an annotation on a policy whose scope holds for more than it can be carried out for.
+fn only_for(policy: &Policy, annotation: &str, methods: &[&str]) -> Result<(), String> {
+    let named = |uid: &cedar_policy::EntityUid| methods.contains(&uid.id().unescaped());
+    let fits = match policy.action_constraint() {
+        ActionConstraint::Any => false,
+        ActionConstraint::Eq(uid) => named(&uid),
+        ActionConstraint::In(uids) => uids.iter().all(named),
+    };
+    if fits {
+        return Ok(());
+    }
+    let actions = methods.iter().map(|method| format!("Action::{method:?}")).collect::<Vec<_>>().join(", ");
+    Err(match methods.len() {
+        1 => format!("@{annotation} is for {} alone: write action == {actions} in the scope", methods[0]),
+        _ => format!(
+            "@{annotation} is for what gives results: write action in [{actions}], or some of them, in the scope"
+        ),
+    })
 }
 
 fn refused(name: &str) -> String {
@@ -153,22 +199,7 @@ fn quorum(text: &str) -> Result<u32, String> {
 
 /// A time such as `90s`, `10m` or `2h`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || {
-        format!("@expires({text:?}) is no time: write a whole number and a unit, such as \"90s\", \"10m\" or \"2h\"")
-    };
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    match number.checked_mul(seconds).map(Duration::from_secs) {
-        Some(time) if !time.is_zero() && time <= EXPIRES_MAX => Ok(time),
-        _ => Err(format!("@expires({text:?}) must be at least 1s and at most {}d", EXPIRES_MAX.as_secs() / 86_400)),
-    }
+    obligations::duration(text, EXPIRES_MAX).map_err(|what| format!("@expires({text:?}) {what}"))
 }
 
 #[cfg(test)]
@@ -176,7 +207,13 @@ mod tests {
     use super::*;
 
     fn read(annotations: &str) -> Result<Demands, String> {
-        demands(&Policy::parse(None, format!("{annotations} permit(principal, action, resource);")).expect("a policy"))
+        read_for("action == Action::\"tools/call\"", annotations)
+    }
+
+    fn read_for(action: &str, annotations: &str) -> Result<Demands, String> {
+        demands(
+            &Policy::parse(None, format!("{annotations} permit(principal, {action}, resource);")).expect("a policy"),
+        )
     }
 
     #[test]
@@ -184,14 +221,37 @@ mod tests {
         assert_eq!(read("@id(\"a\") @owner(\"me\")"), Ok(Demands::default()));
         let expires = Some(Duration::from_secs(600));
         let approval = Some(ApprovalWanted { expires, ..ApprovalWanted::default() });
-        assert_eq!(read("@obligation(\"approval\") @expires(\"10m\")"), Ok(Demands { approval, strict: false }));
+        assert_eq!(read("@obligation(\"approval\") @expires(\"10m\")"), Ok(Demands { approval, ..Demands::default() }));
         let approvers = vec!["ann".to_owned(), "ben@example.org".to_owned(), "carl".to_owned()];
         let approval = Some(ApprovalWanted { expires: None, approvers, quorum: 2 });
         assert_eq!(
             read("@quorum(\"2\") @approvers(\"carl, ann,ben@example.org\") @obligation(\"approval\")"),
-            Ok(Demands { approval, strict: false })
+            Ok(Demands { approval, ..Demands::default() })
         );
-        assert_eq!(read("@durability(\"strict\")"), Ok(Demands { approval: None, strict: true }));
+        assert_eq!(read("@durability(\"strict\")"), Ok(Demands { strict: true, ..Demands::default() }));
+    }
+
+    #[test]
+    fn an_obligation_stands_only_where_it_can_be_carried_out() {
+        let several = "action in [Action::\"tools/call\", Action::\"resources/read\"]";
+        for (annotation, elsewhere) in
+            [("@rewrite(\"remove /a\")", false), ("@freshness(\"30s\")", false), ("@screen_output(\"block\")", true)]
+        {
+            assert!(read(annotation).is_ok(), "{annotation}");
+            assert_eq!(read_for(several, annotation).is_ok(), elsewhere, "{annotation}");
+            for action in ["action", "action == Action::\"tools/list\"", "action in Action::\"to_server\""] {
+                let error = read_for(action, annotation).expect_err(annotation);
+                assert!(error.contains("in the scope") && error.contains("tools/call"), "{error}");
+            }
+        }
+        assert!(read_for("action", "@mask(\"digest\")").is_ok());
+        let forbid = |annotation: &str| {
+            demands(
+                &Policy::parse(None, format!("{annotation} forbid(principal, action, resource);")).expect("a policy"),
+            )
+        };
+        assert!(forbid("@mask(\"none\")").is_ok(), "what is denied has a record too");
+        assert!(forbid("@mask(\"none\") @durability(\"strict\")").expect_err("a forbid").contains("@mask"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use cedar_policy::{
 };
 
 use crate::{
-    ApprovalNeed, Nearest, Obligation,
+    ApprovalNeed, FreshnessDemand, Masking, Nearest, Obligation, Rewriting,
     annotations::Demands,
     directory::{Directory, sorted},
     index::{Index, Within},
@@ -86,7 +86,8 @@ impl Rules {
         nearest(&self.index, (part(0, &who), part(1, &what), part(2, &on)), &asked.request, &known.entities)
     }
 
-    fn obligations(&self, determining: &[String]) -> Vec<Obligation> {
+    /// What the policies demand together, or which two of them contradict each other.
+    fn obligations(&self, determining: &[String]) -> Result<Vec<Obligation>, [String; 2]> {
         let demands: Vec<(&String, &Demands)> =
             determining.iter().filter_map(|id| Some((id, self.demands.get(id)?))).collect();
         let of = |wanted: fn(&Demands) -> bool| {
@@ -109,7 +110,31 @@ impl Rules {
         if !policies.is_empty() {
             obligations.push(Obligation::Durability { policies });
         }
-        obligations
+        let policies = of(|demands| demands.freshness.is_some());
+        let fresh = demands.iter().filter_map(|(_, demands)| demands.freshness).reduce(FreshnessDemand::joined);
+        obligations.extend(fresh.map(|demand| Obligation::Freshness { policies, demand }));
+        obligations.extend(self.mask(determining));
+        let steps: Vec<_> = demands.iter().filter_map(|(id, demands)| Some((*id, demands.rewrite.as_ref()?))).collect();
+        if !steps.is_empty() {
+            obligations.push(Obligation::Rewrite { rewriting: Rewriting::joined(&steps)? });
+        }
+        let policies = of(|demands| demands.output.is_some());
+        let mode = demands.iter().filter_map(|(_, demands)| demands.output).max();
+        obligations.extend(mode.map(|mode| Obligation::ScreenOutput { policies, mode }));
+        Ok(obligations)
+    }
+
+    /// How much less the record holds, of what is permitted and of what is denied.
+    fn mask(&self, determining: &[String]) -> Option<Obligation> {
+        let mut masking = Masking::default();
+        let mut policies = Vec::new();
+        for id in determining {
+            if let Some(mask) = self.demands.get(id).and_then(|demands| demands.mask.as_ref()) {
+                masking.join(mask);
+                policies.push(id.clone());
+            }
+        }
+        (!policies.is_empty()).then_some(Obligation::Mask { policies, masking })
     }
 
     /// What an entity is in: groups of actions are the schema's, everything else the file's.
@@ -136,15 +161,27 @@ impl Rules {
         errors.sort();
         let permit = response.decision() == Decision::Allow && broken.is_empty();
         if permit {
-            let obligations = self.obligations(&determining);
-            return Said { permit, determining, obligations, errors };
+            match self.obligations(&determining) {
+                Ok(obligations) => return Said { permit, determining, obligations, errors },
+                // Nobody can say which of them is meant, so neither is done.
+                Err([one, other]) => {
+                    errors.push(format!("{other}: @rewrite contradicts that of {one}, so the call is denied"));
+                    determining = vec![one, other];
+                    return Said {
+                        permit: false,
+                        obligations: self.mask(&determining).into_iter().collect(),
+                        determining,
+                        errors,
+                    };
+                }
+            }
         }
         // A forbid that cannot be evaluated forbids: else an argument of another type would be a way around it.
         if response.decision() == Decision::Allow {
             determining = broken;
             determining.sort();
         }
-        Said { permit, determining, obligations: Vec::new(), errors }
+        Said { permit, obligations: self.mask(&determining).into_iter().collect(), determining, errors }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{Nearest, Shadowed};
+use crate::{FreshnessDemand, Masking, Nearest, OutputMode, Rewriting, Shadowed};
 
 /// The answer to a question.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Verdict {
     pub policy_version: String,
     /// The policies that made the decision, by id, sorted. Empty where none matched: then the default denies.
     pub determining: Vec<String>,
-    /// What the decision demands besides yes or no. Empty on a deny.
+    /// What the decision demands besides yes or no. On a deny nothing but how much the record holds.
     pub obligations: Vec<Obligation>,
     /// What went wrong in evaluating policies, one text each, sorted.
     pub errors: Vec<String>,
@@ -80,7 +80,16 @@ impl Permit {
     pub fn approval(&self) -> Option<ApprovalDemand<'_>> {
         self.obligations.iter().find_map(|obligation| match obligation {
             Obligation::Approval { needs, expires } => Some(ApprovalDemand { needs, expires: *expires }),
-            Obligation::Durability { .. } => None,
+            _ => None,
+        })
+    }
+
+    /// What is rewritten before the call goes on.
+    #[must_use]
+    pub fn rewriting(&self) -> Option<&Rewriting> {
+        self.obligations.iter().find_map(|obligation| match obligation {
+            Obligation::Rewrite { rewriting } => Some(rewriting),
+            _ => None,
         })
     }
 
@@ -126,6 +135,32 @@ pub enum Obligation {
         /// The policies that demand it, by id, sorted.
         policies: Vec<String>,
     },
+    /// The record holds less of the call than is configured.
+    Mask {
+        /// The policies that demand it, by id, sorted.
+        policies: Vec<String>,
+        /// Everything that one of them hides.
+        masking: Masking,
+    },
+    /// The arguments are changed, and then decided on once more.
+    Rewrite {
+        /// What all policies want changed.
+        rewriting: Rewriting,
+    },
+    /// What the call depends on must be fresh.
+    Freshness {
+        /// The policies that demand it, by id, sorted.
+        policies: Vec<String>,
+        /// How fresh: the strictest of them.
+        demand: FreshnessDemand,
+    },
+    /// The result is looked at before the client gets it.
+    ScreenOutput {
+        /// The policies that demand it, by id, sorted.
+        policies: Vec<String>,
+        /// What is done with what is found: the strictest of them.
+        mode: OutputMode,
+    },
 }
 
 impl Obligation {
@@ -135,6 +170,10 @@ impl Obligation {
         match self {
             Self::Approval { .. } => APPROVAL,
             Self::Durability { .. } => DURABILITY,
+            Self::Mask { .. } => MASK,
+            Self::Rewrite { .. } => REWRITE,
+            Self::Freshness { .. } => FRESHNESS,
+            Self::ScreenOutput { .. } => SCREEN_OUTPUT,
         }
     }
 }
@@ -149,3 +188,11 @@ impl fmt::Display for Obligation {
 pub(crate) const APPROVAL: &str = "approval";
 /// `@durability("strict")`
 pub(crate) const DURABILITY: &str = "durability";
+/// `@mask("…")`
+pub(crate) const MASK: &str = "mask";
+/// `@rewrite("…")`
+pub(crate) const REWRITE: &str = "rewrite";
+/// `@freshness("…")`
+pub(crate) const FRESHNESS: &str = "freshness";
+/// `@screen_output("…")`
+pub(crate) const SCREEN_OUTPUT: &str = "screen_output";

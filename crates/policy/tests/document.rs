@@ -7,7 +7,8 @@ const DOCUMENT: &str = include_str!("../../../docs/policy.md");
 
 /// Policy sets with the rows of the table behind each.
 fn examples() -> Vec<(String, Vec<Vec<String>>)> {
-    let parts = DOCUMENT.split("```cedar\n").skip(1);
+    let (_, examples) = DOCUMENT.split_once("\n## Examples\n").expect("the document has examples");
+    let parts = examples.split("```cedar\n").skip(1);
     parts
         .map(|part| {
             let (policies, rest) = part.split_once("\n```\n").expect("a block has an end");
@@ -48,6 +49,18 @@ fn question(row: &[String]) -> Question {
         target,
         arguments: cell(3).map(|text| serde_json::from_str(&text).expect("arguments are JSON")),
         context: serde_json::Map::new(),
+    }
+}
+
+#[test]
+fn every_set_in_the_document_compiles() {
+    let sets: Vec<&str> =
+        DOCUMENT.split("```cedar\n").skip(1).filter_map(|part| part.split("\n```\n").next()).collect();
+    assert!(sets.len() > examples().len(), "obligations have examples too");
+    for set in sets {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("example.cedar"), set).expect("written");
+        PolicyStore::open(Some(folder.path().to_owned())).expect("it compiles");
     }
 }
 

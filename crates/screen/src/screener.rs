@@ -116,13 +116,20 @@ impl Screener {
     /// A JSON document as it may stand in the record. What is no JSON is taken as text.
     #[must_use]
     pub fn json(&self, document: &[u8], classes: &Classes) -> Masked {
-        self.walk(document, classes, true)
+        self.walk(document, classes, true, true)
+    }
+
+    /// A JSON document in which what `classes` classify is masked whole, and nothing else is looked at. What is no JSON is
+    /// masked as a whole.
+    #[must_use]
+    pub fn classified(&self, document: &[u8], classes: &Classes) -> Masked {
+        self.walk(document, classes, true, false)
     }
 
     /// What [`json`](Screener::json) would find, without making the masked document.
     #[must_use]
     pub fn look(&self, document: &[u8], classes: &Classes) -> Masked {
-        self.walk(document, classes, false)
+        self.walk(document, classes, false, true)
     }
 
     /// A JSON value as it may stand in the record.
@@ -167,7 +174,7 @@ impl Screener {
         (Some(mask::of("overlapping").into_bytes()), first)
     }
 
-    fn walk(&self, document: &[u8], classes: &Classes, make: bool) -> Masked {
+    fn walk(&self, document: &[u8], classes: &Classes, make: bool, detect: bool) -> Masked {
         let mut masked = Masked::default();
         let mut changes: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
         let mut walker = Walker::new(document);
@@ -175,19 +182,19 @@ impl Screener {
         let mut telling = Vec::new();
         let mut public_until = 0;
         while let Some(token) = walker.next() {
-            let Ok(token) = token else { return self.as_text(document, make) };
+            let Ok(token) = token else { return self.unread(document, make, detect) };
             if token.kind != TokenKind::Name && !classes.is_empty() {
-                match self.classified(document, classes, &mut walker, &token, &mut masked) {
+                match self.by_class(document, classes, &mut walker, &token, &mut masked) {
                     Ok(Some(Classified::Masked(range, text))) => {
                         changes.push((range, text));
                         continue;
                     }
                     Ok(Some(Classified::Public(end))) => public_until = end,
                     Ok(None) => {}
-                    Err(_) => return self.as_text(document, make),
+                    Err(_) => return self.unread(document, make, detect),
                 }
             }
-            if token.range.end <= public_until {
+            if !detect || token.range.end <= public_until {
                 continue;
             }
             match token.kind {
@@ -236,7 +243,7 @@ impl Screener {
     }
 
     /// What classification says of a value: masked whole, or passed by.
-    fn classified(
+    fn by_class(
         &self,
         document: &[u8],
         classes: &Classes,
@@ -270,6 +277,17 @@ impl Screener {
         }
         masked.note(|| self.shown(&segments), class.rule());
         Ok(Some(Classified::Masked(range, text)))
+    }
+
+    /// What is no JSON, so that nobody can say where in it a field is.
+    fn unread(&self, document: &[u8], make: bool, detect: bool) -> Masked {
+        if detect {
+            return self.as_text(document, make);
+        }
+        let mut masked = Masked::default();
+        masked.note(String::new, Class::Secret.rule());
+        masked.changed = make.then(|| format!("\"{}\"", mask::of(Class::Secret.rule())).into_bytes());
+        masked
     }
 
     fn as_text(&self, document: &[u8], make: bool) -> Masked {

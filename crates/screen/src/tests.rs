@@ -329,3 +329,17 @@ proptest! {
         let _ = screener().json(&document, &Classes::new());
     }
 }
+
+#[test]
+fn what_is_classified_alone_leaves_all_else_as_it_is() {
+    let screener = Screener::new(Rules::embedded());
+    let mut classes = Classes::new();
+    classes.rule("/a/*/b", Class::Secret).expect("a pointer");
+    let document = br#"{"a":[{"b":{"x":1}},{"c":"ann@example.org","b":null}], "n": 1.50}"#;
+    let masked = screener.classified(document, &classes);
+    let expected = r#"{"a":[{"b":"[masked:class-secret]"},{"c":"ann@example.org","b":null}], "n": 1.50}"#;
+    assert_eq!(masked.changed.as_deref(), Some(expected.as_bytes()));
+    assert_eq!(screener.classified(br#"{"b":1}"#, &classes).changed, None);
+    let broken = screener.classified(b"{\"a\":[{\"b\":\"s3cret", &classes).changed.expect("masked as a whole");
+    assert_eq!(broken, b"\"[masked:class-secret]\"");
+}

@@ -86,6 +86,7 @@ fn decision() -> Body {
         freshness: Vec::new(),
         nearest: None,
         shadow: None,
+        rewritten: None,
     })
 }
 
@@ -102,6 +103,7 @@ fn intent() -> Body {
         repeats: None,
         writes: Vec::new(),
         invocation: None,
+        rewritten: None,
     })
 }
 
@@ -131,6 +133,7 @@ fn outcome() -> Body {
         upstream_elapsed_us: None,
         progress_notifications: None,
         recovered: None,
+        screened: None,
     })
 }
 

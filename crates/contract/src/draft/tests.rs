@@ -36,6 +36,7 @@ fn outcome() -> Draft {
         upstream_elapsed_us: None,
         progress_notifications: None,
         recovered: None,
+        screened: None,
     };
     Draft {
         key: "refund-4711".into(),

@@ -84,6 +84,7 @@ fn decision(decision: Decision) -> CallDecision {
         freshness: Vec::new(),
         nearest: None,
         shadow: None,
+        rewritten: None,
     }
 }
 
@@ -100,6 +101,7 @@ fn intent() -> CallIntent {
         repeats: None,
         writes: Vec::new(),
         invocation: None,
+        rewritten: None,
     }
 }
 
@@ -116,6 +118,7 @@ fn outcome(outcome: Outcome, effect: Effect) -> CallOutcome {
         upstream_elapsed_us: None,
         progress_notifications: None,
         recovered: None,
+        screened: None,
     }
 }
 

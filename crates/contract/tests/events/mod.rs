@@ -113,10 +113,16 @@ fn full_decision(target: Target) -> CallDecision {
             state: Freshness::Stale,
             seen: some("v7"),
             known: some("v8"),
+            age_ms: Some(1),
         }],
         nearest: Some(NearestPermit { policy: "p".into(), failed: "principal".into(), failing: 1 }),
         shadow: Some(ShadowDecision { policy_version: sha("9d"), decision: Decision::Deny, differs: true }),
+        rewritten: full_rewritten(),
     }
+}
+
+fn full_rewritten() -> Option<Rewritten> {
+    Some(Rewritten { policies: vec!["p".into()], original: keyed("3a"), forwarded: keyed("3b") })
 }
 
 fn full_intent(target: Target) -> CallIntent {
@@ -132,6 +138,7 @@ fn full_intent(target: Target) -> CallIntent {
         repeats: Some(Uuid::from_u128(9)),
         writes: vec!["file:///a".into()],
         invocation: Some(Invocation { claimed: Claimed, reason: some("r"), model: some("m"), turn: Some(3) }),
+        rewritten: full_rewritten(),
     }
 }
 
@@ -160,6 +167,13 @@ fn full_rest_of_call() -> Vec<Body> {
             upstream_elapsed_us: Some(1),
             progress_notifications: Some(3),
             recovered: Some(false),
+            screened: Some(Screened {
+                action: ScreenAction::Redacted,
+                policies: vec!["p".into()],
+                found: 2,
+                rules: vec!["email".into()],
+                detectors: sha("5d"),
+            }),
         }
         .into(),
         CallAnswered { written: false, error_type: some("client_gone"), elapsed_us: Some(1) }.into(),
@@ -422,6 +436,7 @@ fn minimal_call() -> Vec<Body> {
             freshness: vec![],
             nearest: None,
             shadow: None,
+            rewritten: None,
         }
         .into(),
         CallApproval {
@@ -447,6 +462,7 @@ fn minimal_call() -> Vec<Body> {
             repeats: None,
             writes: vec![],
             invocation: None,
+            rewritten: None,
         }
         .into(),
         CallOutcome {
@@ -461,6 +477,7 @@ fn minimal_call() -> Vec<Body> {
             upstream_elapsed_us: None,
             progress_notifications: None,
             recovered: None,
+            screened: None,
         }
         .into(),
         CallAnswered { written: true, error_type: None, elapsed_us: None }.into(),

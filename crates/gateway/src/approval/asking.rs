@@ -10,7 +10,7 @@ use cairn_approvals::{Approval, Bound, Need, Request, binding};
 use cairn_contract::{ApprovalState, Body, CallApproval, Common, Draft, Outcome, Target};
 use cairn_identity::Kind;
 use cairn_mcp::{Message, meta};
-use cairn_policy::{ApprovalDemand, Permit};
+use cairn_policy::{ApprovalDemand, Masking, Permit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -53,6 +53,9 @@ pub(super) struct About {
     pub(super) responses: Option<String>,
     /// Whose it is, as one text.
     pub(super) caller: String,
+    /// What the record holds less of.
+    #[serde(default)]
+    pub(super) masking: Masking,
 }
 
 impl About {
@@ -64,7 +67,7 @@ impl About {
 impl Gateway {
     /// Sees to it that the definition of the tool that is called is known, where its server lists it: an approval is bound
     /// to it, also after a restart, when nobody has listed anything yet.
-    pub(super) async fn know_definition(&self, call: &Call) {
+    pub(crate) async fn know_definition(&self, call: &Call) {
         let Target::Tool { gen_ai_tool_name: name } = &call.target else { return };
         let mut cursor = Value::Null;
         for _ in 0..PAGES_MAX {
@@ -126,10 +129,13 @@ impl Gateway {
             tracestate: call.tracestate.clone(),
             cause: None,
             way,
-            message: (way == Way::Task).then(|| text(call.message.bytes())),
+            // As the client sent it: what policies want changed is changed when it is made.
+            message: (way == Way::Task)
+                .then(|| text(call.rewritten.as_ref().map_or(&call.message, |changed| &changed.original).bytes())),
             state: call.message.request_state_raw().map(|raw| text(&raw)),
             responses: call.message.input_responses_raw().map(|raw| text(&raw)),
             caller: call.session.caller.text(),
+            masking: call.masking.clone(),
         };
         let caller = &call.session.caller;
         let need = |need: &cairn_policy::ApprovalNeed| Need {

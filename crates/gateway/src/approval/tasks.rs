@@ -198,7 +198,8 @@ impl Gateway {
     /// The end of a task, under the call that asked for it.
     fn settle_task(&self, approval: &Approval, answer: &Message) {
         let is_completed = answer.result_raw().is_some();
-        let result = answer.result_raw().and_then(|raw| self.kept_of(&approval.request, &raw));
+        let masking = About::of(approval).map(|about| about.masking).unwrap_or_default();
+        let result = answer.result_raw().and_then(|raw| self.kept_of(&approval.request, &masking, &raw));
         let body = Body::CallSettled(CallSettled {
             state: if is_completed { SettledState::Completed } else { SettledState::Failed },
             task_id: Some(self.keys().secret.digest(approval.request.id.as_bytes())),

@@ -30,7 +30,6 @@ use crate::{
     arrival::Arrival,
     call::{Call, outcome_of},
     life::Answer,
-    payloads::PayloadField,
     reply::{Part, Reply},
     session::Session,
 };
@@ -182,9 +181,8 @@ impl Gateway {
 
     /// The outcome of a call that Cairn answered itself: nothing was sent.
     pub(crate) async fn conclude_here(&self, call: &mut Call, outcome: Outcome, message: Message) -> Answer {
-        let said = message.result_raw().or_else(|| message.error_raw());
         self.count(call, outcome);
-        let result = said.and_then(|said| self.kept(call, PayloadField::Result, &said));
+        let result = self.kept_answer(call, &message);
         let body = Body::CallOutcome(CallOutcome {
             rpc_response_status_code: message.error_code(),
             error_type: message.error_code().map(|code| code.to_string()),

@@ -176,6 +176,43 @@ fn the_obligations_of_all_permits_hold_and_the_shortest_time() {
     assert_eq!(store.decide(&question("get_order")).obligations, [approval, durability]);
 }
 
+#[test]
+fn the_strictest_of_all_permits_counts() {
+    let (_folder, store) = store(
+        "@id(\"a\") @mask(\"arguments/n\") @freshness(\"90s\") @rewrite(\"set /n = 1\") @screen_output(\"flag\")
+         permit(principal, action == Action::\"tools/call\", resource);
+         @id(\"b\") @mask(\"result=digest\") @freshness(\"fresh\") @rewrite(\"redact\") @screen_output(\"redact\")
+         permit(principal, action == Action::\"tools/call\", resource);
+         @id(\"no\") @mask(\"none\") forbid(principal, action == Action::\"ping\", resource);
+         @id(\"c\") @rewrite(\"remove /n\") permit(principal, action == Action::\"tools/call\", resource == Tool::\"orders/c\");",
+    );
+    let both = || vec!["a".to_owned(), "b".to_owned()];
+    let obligations = store.decide(&question("get_order")).obligations;
+    let [crate::Obligation::Freshness { policies, demand }, mask, rewrite, output] = obligations.as_slice() else {
+        panic!("{obligations:?}");
+    };
+    assert_eq!((policies, demand.age_max), (&both(), Some(std::time::Duration::from_secs(90))));
+    let crate::Obligation::Mask { policies, masking } = mask else { panic!("{mask:?}") };
+    assert_eq!((policies, masking.result), (&both(), crate::KeptAs::Digest));
+    assert!(masking.argument_fields.contains("/n"));
+    let crate::Obligation::Rewrite { rewriting } = rewrite else { panic!("{rewrite:?}") };
+    assert_eq!(rewriting.policies(), both());
+    assert_eq!(output, &crate::Obligation::ScreenOutput { policies: both(), mode: crate::OutputMode::Redact });
+
+    // What is denied is recorded as little as it is permitted to be, and nobody guesses which rewriting is meant.
+    let mut ping = question("x");
+    (ping.action, ping.target) = ("ping".to_owned(), Target::None);
+    let denied = store.decide(&ping);
+    assert!(!denied.is_permit());
+    assert!(
+        matches!(denied.obligations.as_slice(), [crate::Obligation::Mask { masking, .. }] if masking.arguments == crate::KeptAs::None)
+    );
+    let contradicted = store.decide(&question("c"));
+    assert!(!contradicted.is_permit() && contradicted.determining == ["a", "c"], "{contradicted:?}");
+    assert!(contradicted.errors[0].contains("contradicts that of a"), "{:?}", contradicted.errors);
+    assert!(matches!(contradicted.obligations.as_slice(), [crate::Obligation::Mask { .. }]));
+}
+
 const FORBIDS: &str = "@id(\"no\") forbid(principal, action, resource);";
 const PERMITS: &str = "@id(\"yes\") permit(principal, action, resource);";
 
