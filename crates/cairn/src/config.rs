@@ -15,6 +15,7 @@ use cairn_catalogue::Mode;
 use cairn_credentials::options::AuthOptions;
 use cairn_freshness::{Bounds, Declared, Dependence};
 use cairn_gateway::{Limits, OriginPolicy, Reach, ScopeRules, ServerSpec};
+use cairn_limits::Rule;
 use cairn_operators::Webhook;
 use serde::Deserialize;
 
@@ -24,6 +25,7 @@ use crate::{
     client_file::{self, ClientServer},
     evidence::EvidenceSection,
     faults,
+    limits::{self, LimitSection},
     listen::TlsSection,
     store::StoreSection,
     trust::CommandsSection,
@@ -54,6 +56,7 @@ pub(crate) struct Config {
     pub(crate) evidence: EvidenceSection,
     pub(crate) screen: ScreenSection,
     pub(crate) vault: VaultSection,
+    pub(crate) limits: Vec<LimitSection>,
     pub(crate) servers: BTreeMap<String, ServerSection>,
 }
 
@@ -399,6 +402,7 @@ impl Config {
             .server_specs()
             .and_then(|_| config.auth())
             .and_then(|_| config.limits())
+            .and_then(|_| config.rules())
             .and_then(|_| config.freshness.bounds())
             .and_then(|_| config.admin.check())
             .and_then(|()| config.commands.check())
@@ -442,6 +446,11 @@ impl Config {
             (name, section)
         });
         Ok(Self { servers: sections.collect(), ..Self::default() })
+    }
+
+    /// The limits of calls.
+    pub(crate) fn rules(&self) -> anyhow::Result<Vec<Rule>> {
+        limits::rules(&self.limits, self.servers.keys().map(String::as_str))
     }
 
     /// The servers as the gateway wants them.
@@ -717,8 +726,13 @@ mod tests {
         let config = configs.first().expect("the document shows a configuration");
         assert_eq!(config.server_specs().expect("its servers are right").len(), 3);
         assert_eq!(config.auth().expect("and how Cairn proves itself to them").len(), 1);
-        let document =
-            [document, include_str!("../../../docs/upstreams.md"), include_str!("../../../docs/vault.md")].concat();
+        let document = [
+            document,
+            include_str!("../../../docs/upstreams.md"),
+            include_str!("../../../docs/vault.md"),
+            include_str!("../../../docs/limits.md"),
+        ]
+        .concat();
         let limits = format!("{:?}", config.limits().expect("limits"));
         assert_eq!(limits, format!("{:?}", Limits::default()), "what it calls defaults");
         let mut seen = 0;
@@ -745,6 +759,7 @@ mod tests {
             "[vault]",
             "[vault.kms]",
             "[[vault.rules]]",
+            "[[limits]]\nname = \"x\"",
             "[servers.x]\ncommand = \"y\"",
             "[servers.x.auth]\nkind = \"oauth\"",
         ] {

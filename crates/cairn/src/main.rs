@@ -19,6 +19,7 @@ mod folder;
 mod follow;
 mod jsonc;
 mod key;
+mod limits;
 mod listen;
 mod login;
 mod measures;
@@ -150,6 +151,15 @@ enum Command {
     Catalogue {
         #[command(subcommand)]
         what: Option<CatalogueCommand>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: ask::AdminArguments,
+    },
+    /// The limits of calls, and what is used of them.
+    #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn limits")]
+    Limits {
         /// One JSON object.
         #[arg(long)]
         json: bool,
@@ -556,6 +566,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
                     ask::approve_definition(&admin, body).await
                 }
             }
+        }
+        Command::Limits { json, admin } => {
+            say::line(format_args!("{}", limits::show(&admin.find()?, json).await?));
+            Ok(())
         }
         Command::Changed { server, uri, version, tenant, admin } => {
             ask::changed(&admin.find()?, &server, &uri, version.as_deref(), tenant.as_deref()).await

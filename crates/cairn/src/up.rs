@@ -22,6 +22,7 @@ use cairn_clock::{Clock, Entropy};
 use cairn_credentials::{Credentials, Environment, SealKey};
 use cairn_freshness::Views;
 use cairn_gateway::{Access, Gateway, GatewayOptions, Keeping, Metrics, NoWitness, Parts, Step, Witness};
+use cairn_limits::Limits as Allowances;
 use cairn_log::Log;
 use cairn_operators::{Admin, Credential, Custody, People, Probe};
 use cairn_vault::Vault;
@@ -316,7 +317,7 @@ async fn open_gateway(
     let id = gateway_id(&home, clock, entropy)?;
     let epoch = next_epoch(&home)?;
     let (recorder, open) = Recorder::open(
-        RecorderOptions::new(id.clone(), epoch, home),
+        RecorderOptions::new(id.clone(), epoch, home.clone()),
         engine.backbone(),
         clock.clone(),
         entropy.clone(),
@@ -329,6 +330,7 @@ async fn open_gateway(
     if let Some(evidence) = &evidence {
         evidence.vouch().await;
     }
+    let allowances = Allowances::open(config.rules()?, &home, clock.clone())?;
     let options = GatewayOptions {
         servers: config.server_specs()?,
         limits: config.limits()?,
@@ -356,6 +358,7 @@ async fn open_gateway(
         views,
         book: Book::open(config.catalogue.mode, Some(folder.path().join("catalogue.json")))?,
         approvals: folder.approvals(entropy)?,
+        allowances,
         keys: folder.keys(entropy)?,
         keeping,
         clock: clock.clone(),

@@ -28,6 +28,44 @@ pub struct AccessRefused {
     pub within_ms: u64,
 }
 
+/// `limit.exceeded`: a call was refused because a limit was reached. One event may stand for many alike.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LimitExceeded {
+    /// The limit's name, or the policy's id.
+    pub limit: String,
+    /// Who gave it.
+    pub source: LimitSource,
+    /// `rate`, `concurrency` or `budget`.
+    pub dimension: String,
+    /// How much is allowed, as it is written.
+    pub allowed: String,
+    /// What was used of it, as a decimal number.
+    pub used: String,
+    /// What is counted apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub per: Vec<String>,
+    /// The tool of the last call that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gen_ai_tool_name: Option<String>,
+    /// When the call may be let through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// How many refusals of this kind the event stands for.
+    pub count: u64,
+    /// The time in which they came, in milliseconds.
+    pub within_ms: u64,
+}
+
+/// Who gave a limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitSource {
+    /// The configuration.
+    Configuration,
+    /// A policy.
+    Policy,
+}
+
 /// `alert.raised`: something that a person should look at.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AlertRaised {

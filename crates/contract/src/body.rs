@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::{
     AccessRefused, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome,
     CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt,
-    ContextRead, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated, NoticePassed, PolicyActivated,
-    PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed, SessionOpened, SubjectErased, SubjectHeld,
-    SubjectReleased, Target, VaultRead,
+    ContextRead, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated, LimitExceeded, NoticePassed,
+    PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed, SessionOpened, SubjectErased,
+    SubjectHeld, SubjectReleased, Target, VaultRead,
 };
 
 /// Why an event's keys could not be read as its type.
@@ -97,6 +97,7 @@ bodies!(
     PolicyRejected,
     AccessRefused,
     AlertRaised,
+    LimitExceeded,
     PolicyShadowed,
     EvidenceCheckpoint,
     EvidenceRotated,

@@ -53,6 +53,8 @@ pub enum EventType {
     AccessRefused,
     /// `alert.raised`
     AlertRaised,
+    /// `limit.exceeded`
+    LimitExceeded,
     /// `policy.shadowed`
     PolicyShadowed,
     /// `evidence.checkpoint`
@@ -76,7 +78,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -99,6 +101,7 @@ impl EventType {
         Self::PolicyRejected,
         Self::AccessRefused,
         Self::AlertRaised,
+        Self::LimitExceeded,
         Self::PolicyShadowed,
         Self::EvidenceCheckpoint,
         Self::EvidenceRotated,
@@ -135,6 +138,7 @@ impl EventType {
             Self::PolicyRejected => "policy.rejected",
             Self::AccessRefused => "access.refused",
             Self::AlertRaised => "alert.raised",
+            Self::LimitExceeded => "limit.exceeded",
             Self::PolicyShadowed => "policy.shadowed",
             Self::EvidenceCheckpoint => "evidence.checkpoint",
             Self::EvidenceRotated => "evidence.rotated",
@@ -170,6 +174,7 @@ impl EventType {
             Self::PolicyLoaded | Self::PolicyActivated | Self::PolicyRejected | Self::PolicyShadowed => Topic::Policies,
             Self::AccessRefused
             | Self::AlertRaised
+            | Self::LimitExceeded
             | Self::VaultRead
             | Self::SubjectErased
             | Self::SubjectHeld

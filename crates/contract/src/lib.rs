@@ -28,7 +28,7 @@ mod topic;
 mod vault;
 mod workflow;
 
-pub use access::{AccessRefused, AlertRaised, CredentialKind};
+pub use access::{AccessRefused, AlertRaised, CredentialKind, LimitExceeded, LimitSource};
 pub use body::{Body, BodyError};
 pub use call::{
     ApprovalState, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, Claimed,

@@ -102,6 +102,7 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         EventType::PolicyRejected => files!("policy.rejected", 1, 2),
         EventType::AccessRefused => files!("access.refused", 1),
         EventType::AlertRaised => files!("alert.raised", 1),
+        EventType::LimitExceeded => files!("limit.exceeded", 1),
         EventType::PolicyShadowed => files!("policy.shadowed", 1),
         EventType::EvidenceCheckpoint => files!("evidence.checkpoint", 1),
         EventType::EvidenceRotated => files!("evidence.rotated", 1),

@@ -199,6 +199,7 @@ fn enumerations_have_the_same_values_on_both_sides() {
     let credentials =
         [CredentialKind::None, CredentialKind::Token, CredentialKind::ApiKey, CredentialKind::Certificate];
     same(T::AccessRefused, "credential", &credentials);
+    same(T::LimitExceeded, "source", &[LimitSource::Configuration, LimitSource::Policy]);
     let causes = [PolicyCause::Start, PolicyCause::FileChange, PolicyCause::Promoted, PolicyCause::RolledBack];
     same(T::PolicyActivated, "cause", &causes);
     same(T::PolicyShadowed, "state", &[ShadowState::Tried, ShadowState::Ended]);

@@ -14,6 +14,7 @@ use cairn_contract::{
 };
 use cairn_freshness::Writing;
 use cairn_identity::Reason;
+use cairn_limits::{Charged, Entered};
 use cairn_mcp::{EditError, Message, RawId, Target as WireTarget, meta};
 use cairn_policy::{Masking, OutputMode};
 use tokio::time::Instant;
@@ -24,6 +25,7 @@ use crate::{
     approval::Back,
     arrival::Arrival,
     correlate::Trace,
+    limiting::Counted,
     payloads::Pending,
     rewriting::Changed,
     session::{Door, Session},
@@ -123,6 +125,10 @@ pub(crate) struct Call {
     pub(crate) cover: Option<String>,
     /// The approval that its client comes back to.
     pub(crate) back: Option<Back>,
+    /// What it is counted under since it came.
+    pub(crate) entered: Option<Entered>,
+    /// What it took of budgets and of what policy allows, until it has ended.
+    pub(crate) charged: Option<Charged>,
 }
 
 impl Call {
@@ -181,6 +187,14 @@ impl Call {
             None => session.server.name.clone(),
         };
         let durability = durability(&method);
+        let mut entered = None;
+        if direction == Direction::ToServer && arrival.within.is_none() {
+            let counted = Counted { session, common: &common, target: &target, shown: &shown, method: &method };
+            match gateway.enter(&counted) {
+                Ok(counts) => entered = counts,
+                Err(refusal) => return Err((message, refusal)),
+            }
+        }
         let accepted = Instant::now();
         Ok(Self {
             session: session.clone(),
@@ -217,6 +231,8 @@ impl Call {
             approved: None,
             cover: None,
             back,
+            entered,
+            charged: None,
         })
     }
 
@@ -286,6 +302,7 @@ impl Call {
         }
         // A client's call is among those that are counted; a server's is not.
         let own = u64::from(self.direction == Direction::ToServer);
+        context.extend(gateway.budget_context(self).map(|budget| ("budget".to_owned(), budget)));
         let unfinished = gateway.unfinished(&self.session.caller).saturating_sub(own);
         context.insert("unfinished".to_owned(), unfinished.into());
         context.insert("identity".to_owned(), self.identity());

@@ -18,9 +18,11 @@ mod catalogue;
 mod correlate;
 mod door;
 mod eras;
+mod flood;
 mod forward;
 mod guard;
 mod life;
+mod limiting;
 mod masking;
 mod metrics;
 mod notices;
@@ -59,6 +61,7 @@ use cairn_clock::{Clock, Entropy};
 use cairn_contract::{DigestKey, Outcome};
 use cairn_credentials::Credentials;
 use cairn_freshness::Views;
+use cairn_limits::Limits as Allowances;
 pub use cairn_mcp::headers::OriginPolicy;
 use cairn_mcp::{HttpClient, Limits as WireLimits};
 use cairn_policy::PolicyStore;
@@ -83,6 +86,7 @@ use approval::{Covered, Returning, Tasks};
 use bridge::Waiting;
 use call::Call;
 use eras::EraBook;
+use limiting::Overs;
 use operations::Operations;
 use session::{Caller, Session};
 use sessions::Sessions;
@@ -119,6 +123,8 @@ pub struct Parts {
     pub book: Book,
     /// What waits for people.
     pub approvals: Approvals,
+    /// What calls may take, and have taken.
+    pub allowances: Allowances,
     /// The digest keys.
     pub keys: Keys,
     /// What of payloads and texts goes into the record.
@@ -158,6 +164,7 @@ struct Inner {
     operations: Operations,
     waiting: Waiting,
     refusals: Refusals,
+    overs: Overs,
     eras: EraBook,
     parts: Parts,
     pipes: TaskTracker,
@@ -212,6 +219,7 @@ impl Gateway {
             operations: Operations::default(),
             waiting,
             refusals: Refusals::default(),
+            overs: Overs::default(),
             eras: EraBook::default(),
             parts,
             sessions: Sessions::default(),
@@ -351,6 +359,16 @@ impl Gateway {
 
     pub(crate) fn refusals(&self) -> &Refusals {
         &self.0.refusals
+    }
+
+    pub(crate) fn overs(&self) -> &Overs {
+        &self.0.overs
+    }
+
+    /// What calls may take, and have taken.
+    #[must_use]
+    pub fn allowances(&self) -> &Allowances {
+        &self.0.parts.allowances
     }
 
     pub(crate) fn eras(&self) -> &EraBook {

@@ -54,6 +54,8 @@ impl Gateway {
             Err((message, refusal)) => return self.turn_away(reply, &message, &refusal).await,
         };
         self.reached(Step::Accepted, &call);
+        // For as long as the client waits, whatever rounds that takes.
+        let _entered = call.entered.take();
         let cancelled = self.follow(&call);
         let client = reply.watch();
         let ends_with_client = call.ends_with_client();
@@ -110,6 +112,9 @@ impl Gateway {
         if let Some(answer) = self.answer_own_task(call).await {
             return answer;
         }
+        if let Err(refusal) = self.affords(call, &permit) {
+            return self.refuse(call, Outcome::Denied, refusal).await;
+        }
         let permit = match self.hold(call, permit, reply, cancelled).await {
             Ok(permit) => permit,
             Err(NotNow::Refused(outcome, refusal)) => return self.refuse(call, outcome, refusal).await,
@@ -118,9 +123,15 @@ impl Gateway {
         if let Some(answer) = self.answer_here(call, reply, cancelled).await {
             return answer;
         }
+        if let Err(refusal) = self.charge(call, &permit) {
+            return self.refuse(call, Outcome::Denied, refusal).await;
+        }
         let armed = match self.arm(call, permit).await {
             Ok(armed) => armed,
-            Err(refusal) => return self.refuse(call, Outcome::Failed, refusal).await,
+            Err(refusal) => {
+                self.uncharge(call);
+                return self.refuse(call, Outcome::Failed, refusal).await;
+            }
         };
         let answered = self.forward(call, armed, reply, cancelled).await;
         self.conclude(call, answered).await
@@ -188,6 +199,7 @@ impl Gateway {
         };
         // What the server did it did, whatever of its answer the client gets.
         self.end_call(call, &outcome, message);
+        self.settle_charge(call, &outcome, message);
         self.screen_answer(call, &mut outcome, &mut answer);
         self.count(call, outcome.outcome);
         if let (Outcome::InputRequired, Answer::Message { message, .. }) = (outcome.outcome, &answer) {

@@ -26,6 +26,12 @@ pub(crate) struct RefusalLabels {
     pub(crate) reason: String,
 }
 
+/// Labels of a limit that was reached.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct LimitLabels {
+    pub(crate) dimension: &'static str,
+}
+
 /// Labels of an alert.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct AlertLabels {
@@ -50,6 +56,7 @@ pub struct Metrics {
     pub(crate) calls: Family<CallLabels, Counter>,
     pub(crate) refusals: Family<RefusalLabels, Counter>,
     pub(crate) access_refused: Family<RefusalLabels, Counter>,
+    pub(crate) limits_exceeded: Family<LimitLabels, Counter>,
     pub(crate) shadow: Family<ShadowLabels, Counter>,
     pub(crate) calls_in_flight: Gauge,
     pub(crate) progress_notices: Counter,
@@ -78,6 +85,10 @@ impl Default for Metrics {
         for reason in cairn_identity::Reason::ALL {
             drop(access_refused.get_or_create(&RefusalLabels { reason: reason.word().to_owned() }));
         }
+        let limits_exceeded = Family::<LimitLabels, Counter>::default();
+        for dimension in ["rate", "concurrency", "budget"] {
+            drop(limits_exceeded.get_or_create(&LimitLabels { dimension }));
+        }
         let shadow = Family::<ShadowLabels, Counter>::default();
         for differs in [false, true] {
             drop(shadow.get_or_create(&ShadowLabels { differs: differs.to_string() }));
@@ -86,6 +97,7 @@ impl Default for Metrics {
             calls: Family::default(),
             access_refused,
             refusals,
+            limits_exceeded,
             shadow,
             calls_in_flight: Gauge::default(),
             progress_notices: Counter::default(),
@@ -143,6 +155,11 @@ impl Metrics {
         self.access_refused.get_or_create(&RefusalLabels { reason: reason.to_owned() }).inc();
     }
 
+    /// A limit was reached.
+    pub(crate) fn limited(&self, dimension: &'static str) {
+        self.limits_exceeded.get_or_create(&LimitLabels { dimension }).inc();
+    }
+
     /// Makes the metrics visible under their names.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("cairn_calls", "Calls that ended, by server and outcome", self.calls.clone());
@@ -155,6 +172,11 @@ impl Metrics {
             "cairn_access_refused",
             "Requests that were refused for who sent them, by reason",
             self.access_refused.clone(),
+        );
+        registry.register(
+            "cairn_limits_exceeded",
+            "Calls that were refused for a limit, by what it counts",
+            self.limits_exceeded.clone(),
         );
         registry.register("cairn_calls_in_flight", "Calls between acceptance and answer", self.calls_in_flight.clone());
         registry.register("cairn_progress_notices", "Progress notifications passed on", self.progress_notices.clone());

@@ -4,10 +4,12 @@
 //! for something the server said. A refusal never repeats a payload.
 
 use cairn_contract::{Freshness, StoodOn};
+use cairn_limits::{Bound, Exceeded};
 use cairn_mcp::{LinkError, LinkFault, Message, ParseFault, RawId, ScanFault};
 use serde_json::{Value, json};
 
 use crate::approval::URL_ELICITATION_REQUIRED;
+use crate::limiting::{of_each, retry_after};
 
 /// Why Cairn answered in the server's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +84,20 @@ pub enum Refusal {
         setting: &'static str,
         /// Its value.
         limit: u64,
+    },
+    /// A limit was reached; nothing was sent.
+    LimitExceeded {
+        /// Which, and by how much.
+        exceeded: Box<Exceeded>,
+    },
+    /// The call does not say what it costs.
+    NoCost {
+        /// The limit that counts it.
+        limit: String,
+        /// Where in the arguments the number should be.
+        pointer: String,
+        /// What is wrong.
+        why: String,
     },
     /// The intent could not be made durable; nothing was sent.
     NotRecorded {
@@ -203,7 +219,7 @@ fn stood_on(stood: &StoodOn) -> String {
 
 impl Refusal {
     /// Every word that [`Refusal::word`] gives.
-    pub const WORDS: [&'static str; 19] = [
+    pub const WORDS: [&'static str; 21] = [
         "approval_denied",
         "approval_expired",
         "approval_pending",
@@ -212,7 +228,9 @@ impl Refusal {
         "cancelled",
         "denied",
         "executed_not_recorded",
+        "limit_exceeded",
         "login_required",
+        "no_cost",
         "not_approved",
         "not_bridged",
         "not_recorded",
@@ -273,6 +291,8 @@ impl Refusal {
             Self::ApprovalPending { .. } => -31_018,
             Self::NotRewritten { .. } => -31_020,
             Self::OutputBlocked { .. } => -31_021,
+            Self::LimitExceeded { .. } => -31_019,
+            Self::NoCost { .. } => -31_022,
             Self::ApprovalByUrl { .. } => URL_ELICITATION_REQUIRED,
         }
     }
@@ -300,6 +320,8 @@ impl Refusal {
             Self::NotApproved { .. } => "not_approved",
             Self::NotRewritten { .. } => "not_rewritten",
             Self::OutputBlocked { .. } => "output_blocked",
+            Self::LimitExceeded { .. } => "limit_exceeded",
+            Self::NoCost { .. } => "no_cost",
             Self::LoginRequired { .. } => "login_required",
             Self::Unproven { .. } => "upstream_unproven",
             Self::ApprovalPending { .. } | Self::ApprovalByUrl { .. } => "approval_pending",
@@ -346,6 +368,22 @@ impl Refusal {
             Self::Busy { setting, limit } => {
                 format!("too many at once: {setting} is {limit}; nothing was sent; retry later or raise the setting")
             }
+            Self::LimitExceeded { exceeded } => {
+                let Exceeded { name, bound, per, .. } = &**exceeded;
+                let what = match bound {
+                    Bound::Rate(_) => format!("{bound} calls"),
+                    Bound::Concurrency(_) => format!("{bound} calls at once"),
+                    Bound::Budget(_) => bound.to_string(),
+                };
+                let when = match retry_after(exceeded) {
+                    Some(wait) => format!("retry in {:.1} s", wait.as_secs_f64().max(0.1)),
+                    None => "it is not renewed, or never large enough: ask whoever set it".to_owned(),
+                };
+                format!("over the limit {name} ({what} {}); nothing was sent; {when}", of_each(per))
+            }
+            Self::NoCost { limit, pointer, why } => format!(
+                "the limit {limit} counts the number at {pointer} of the arguments, and {why}; nothing was sent; give a number of at least 0"
+            ),
             Self::NotRecorded { reason } => {
                 format!("not recorded, so not forwarded: {reason}; nothing was sent; retry when recording works again")
             }
@@ -418,6 +456,19 @@ impl Refusal {
             Self::NotApproved { name, standing } => {
                 data["name"] = json!(name);
                 data["standing"] = json!(standing);
+            }
+            Self::LimitExceeded { exceeded } => {
+                data["limit"] = json!(&*exceeded.name);
+                data["dimension"] = json!(exceeded.bound.dimension().word());
+                data["allowed"] = json!(exceeded.bound.to_string());
+                data["per"] = json!(exceeded.per.iter().map(|part| part.word()).collect::<Vec<_>>());
+                if let Some(wait) = retry_after(exceeded) {
+                    data["retry_after_ms"] = json!(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX));
+                }
+            }
+            Self::NoCost { limit, pointer, .. } => {
+                data["limit"] = json!(limit);
+                data["pointer"] = json!(pointer);
             }
             Self::Busy { setting, limit } => {
                 data["setting"] = json!(setting);

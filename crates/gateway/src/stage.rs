@@ -194,7 +194,16 @@ impl Gateway {
         let draft = call.draft(self, body);
         self.reached(Step::BeforeIntent, call);
         let started = Instant::now();
-        if let Err(error) = self.record(call, draft).await {
+        // What it spends goes to disk beside the intent, and before the call.
+        let spent = call.charged.as_ref().map(|charged| charged.durable());
+        let spent = async move {
+            match spent {
+                Some(spent) => spent.await.map_err(|error| RecordError::Unavailable { reason: error.to_string() }),
+                None => Ok(()),
+            }
+        };
+        let (recorded, spent) = futures::future::join(self.record(call, draft), spent).await;
+        if let Err(error) = recorded.and(spent) {
             writing.into_iter().for_each(Writing::undone);
             return Err(not_recorded(error));
         }

@@ -7,6 +7,7 @@
 //! | `GET /approvals`, `/approvals/<id>` | the calls that wait, with exact arguments; wants the token |
 //! | `GET /catalogue` | what servers have listed, how it stands, what is suspicious in it; wants the token |
 //! | `POST /catalogue/approve` | approves a definition, body `{"server","kind","name","digest","approver"}`; wants the token |
+//! | `GET /limits` | the limits, and what is used of them; wants the token |
 //! | `POST /changes` | a resource has changed past Cairn, body `{"server","uri","version"}`; wants the token |
 //! | `GET /credentials` | how Cairn stands with the servers that want one; wants the token |
 //! | `POST /credentials/<server>/login` | begins a login of a person, gives its URL; wants the token |
@@ -37,7 +38,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Credential, CredentialError, Custody, approvals, authzen, console, exposition, logins,
+    Credential, CredentialError, Custody, approvals, authzen, console, exposition, limits_api, logins,
     people::{Operator, People, Role},
     vault_api,
 };
@@ -225,6 +226,7 @@ impl Admin {
             .route("/catalogue", get(catalogue))
             .route("/catalogue/approve", post(approve_definition))
             .route("/policy/{verb}", post(replace))
+            .merge(limits_api::routes())
             .merge(logins::routes())
             .merge(authzen::routes())
             .merge(vault_api::routes())

@@ -11,6 +11,7 @@ mod console;
 mod credential;
 mod custody;
 mod exposition;
+mod limits_api;
 mod listener;
 mod logins;
 mod people;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cedar_policy::{ActionConstraint, Effect, Policy};
 
 use crate::{
+    allowance::{self, Allowance},
     near::nearest,
     obligations::{self, FreshnessDemand, Masking, OutputMode, Steps},
     verdict::{APPROVAL, DURABILITY, FRESHNESS, MASK, REWRITE, SCREEN_OUTPUT},
@@ -23,9 +24,6 @@ const ENFORCED: [&str; 9] =
     ["obligation", "expires", "approvers", "quorum", DURABILITY, MASK, REWRITE, FRESHNESS, SCREEN_OUTPUT];
 /// Most approvers that one policy names, and the largest quorum.
 const APPROVERS_MAX: usize = 64;
-/// Annotations that demand something which it does not.
-const UNENFORCED: [(&str, &str); 2] =
-    [("rate", "nothing counts calls by policy yet"), ("budget", "nothing counts budgets yet")];
 /// Whose arguments can be rewritten, and what alone declares what it depends on.
 const TOOLS: [&str; 1] = ["tools/call"];
 /// Whose results are screened.
@@ -46,6 +44,8 @@ pub(crate) struct Demands {
     pub(crate) freshness: Option<FreshnessDemand>,
     /// The result is looked at before the client gets it.
     pub(crate) output: Option<OutputMode>,
+    /// Limits.
+    pub(crate) allowance: Allowance,
 }
 
 /// How a policy wants to be approved.
@@ -77,6 +77,7 @@ pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
     let mut demands = Demands::default();
     let mut wanted = ApprovalWanted::default();
     let mut needs_approval = None;
+    let mut limits = allowance::Found::default();
     let mut annotations: Vec<(&str, &str)> = policy.annotations().collect();
     annotations.sort_unstable();
     for (name, value) in annotations {
@@ -120,9 +121,11 @@ pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
                 only_for(policy, name, &SCREENED)?;
                 demands.output = Some(OutputMode::parse(value)?);
             }
+            _ if limits.take(name, value) => {}
             _ => return Err(refused(name)),
         }
     }
+    demands.allowance = limits.read()?;
     if let (Some(name), None) = (needs_approval, &demands.approval) {
         return Err(format!("@{name} belongs to an approval: write @obligation({APPROVAL:?}) beside it"));
     }
@@ -164,12 +167,7 @@ fn only_for(policy: &Policy, annotation: &str, methods: &[&str]) -> Result<(), S
 }
 
 fn refused(name: &str) -> String {
-    if let Some((_, why)) = UNENFORCED.iter().find(|(known, _)| *known == name) {
-        return format!(
-            "@{name} is not enforced by this version: {why}; take it out, or the policy would promise more than happens"
-        );
-    }
-    let known = WORDS.iter().chain(&ENFORCED).copied().chain(UNENFORCED.iter().map(|(name, _)| *name));
+    let known = WORDS.iter().chain(&ENFORCED).chain(&allowance::NAMES).copied();
     format!("knows no annotation @{name}{}", nearest(name, known))
 }
 
@@ -255,16 +253,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_enforced_is_refused_with_words_that_say_so() {
-        for (name, _) in UNENFORCED {
-            let error = read(&format!("@{name}(\"x\")")).expect_err("not enforced");
-            assert!(error.contains(name) && error.contains("not enforced"), "{error}");
-        }
-    }
-
-    #[test]
     fn a_mistake_is_told_with_what_was_meant() {
         for (written, said) in [
+            ("@rat(\"1/1m\")", "did you mean rate?"),
+            ("@cost(\"1\")", "@budget"),
             ("@obligaton(\"approval\")", "did you mean obligation?"),
             ("@obligation(\"aproval\")", "did you mean approval?"),
             ("@durability(\"weak\")", "strict"),

@@ -19,6 +19,7 @@
 //! }
 //! ```
 
+mod allowance;
 mod annotations;
 mod arguments;
 mod asking;

@@ -121,6 +121,10 @@ impl Rules {
         let policies = of(|demands| demands.output.is_some());
         let mode = demands.iter().filter_map(|(_, demands)| demands.output).max();
         obligations.extend(mode.map(|mode| Obligation::ScreenOutput { policies, mode }));
+        let rules: Vec<_> = demands.iter().flat_map(|(id, demands)| demands.allowance.rules(id)).collect();
+        if !rules.is_empty() {
+            obligations.push(Obligation::Limits { rules });
+        }
         Ok(obligations)
     }
 

@@ -7,6 +7,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+use cairn_limits::Rule;
+
 use crate::{FreshnessDemand, Masking, Nearest, OutputMode, Rewriting, Shadowed};
 
 /// The answer to a question.
@@ -93,6 +95,18 @@ impl Permit {
         })
     }
 
+    /// The limits that come with it.
+    #[must_use]
+    pub fn limits(&self) -> &[Rule] {
+        self.obligations
+            .iter()
+            .find_map(|obligation| match obligation {
+                Obligation::Limits { rules } => Some(&rules[..]),
+                _ => None,
+            })
+            .unwrap_or_default()
+    }
+
     /// `sha256:<hex>` over the inputs that were decided on: an approval is bound to it.
     #[must_use]
     pub fn inputs_digest(&self) -> &str {
@@ -161,6 +175,11 @@ pub enum Obligation {
         /// What is done with what is found: the strictest of them.
         mode: OutputMode,
     },
+    /// The call takes of these limits, each named after its policy.
+    Limits {
+        /// In the order of the policies' ids.
+        rules: Vec<Rule>,
+    },
 }
 
 impl Obligation {
@@ -174,6 +193,7 @@ impl Obligation {
             Self::Rewrite { .. } => REWRITE,
             Self::Freshness { .. } => FRESHNESS,
             Self::ScreenOutput { .. } => SCREEN_OUTPUT,
+            Self::Limits { .. } => LIMITS,
         }
     }
 }
@@ -186,6 +206,8 @@ impl fmt::Display for Obligation {
 
 /// `@obligation("approval")`
 pub(crate) const APPROVAL: &str = "approval";
+/// `@rate`, `@concurrency`, `@budget`
+pub(crate) const LIMITS: &str = "limits";
 /// `@durability("strict")`
 pub(crate) const DURABILITY: &str = "durability";
 /// `@mask("…")`

@@ -13,45 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     played::{Asked, GoesOn, Played, respond, well},
-    support::{Agent, Answer, TOKEN, Up, answer, cairn, events, http, orders, run, text, wait_for},
+    support::{Agent, Answer, Orders, TOKEN, Up, answer, cairn, events, http, run, text, wait_for},
 };
-
-/// A gateway in front of the sample server of orders, with policies.
-struct Orders {
-    folder: tempfile::TempDir,
-    config: String,
-}
-
-impl Orders {
-    fn new(policies: &str, more: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let servers: Value = serde_json::from_slice(&fs::read(orders(folder.path())).expect("there")).expect("JSON");
-        let orders = &servers["mcpServers"]["orders"];
-        let config = format!("[servers.orders]\ncommand = {}\nargs = {}\n{more}", orders["command"], orders["args"]);
-        Self { folder, config }.with(policies)
-    }
-
-    fn with(self, policies: &str) -> Self {
-        let path = self.folder.path().join("policies");
-        fs::create_dir_all(&path).expect("a folder");
-        fs::write(path.join("p.cedar"), policies).expect("written");
-        fs::write(self.folder.path().join("cairn.toml"), &self.config).expect("written");
-        self
-    }
-
-    fn data(&self) -> std::path::PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn up(&self) -> Up {
-        Up::start(&self.data(), &["--config", &self.folder.path().join("cairn.toml").display().to_string()])
-    }
-
-    fn journal(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.folder.path().join("journal.txt")).unwrap_or_default();
-        text.lines().map(ToOwned::to_owned).collect()
-    }
-}
 
 const ASK: &str = r#"permit(principal, action, resource);
 @id("ask") @obligation("approval") @expires("10m")

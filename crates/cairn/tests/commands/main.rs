@@ -17,6 +17,7 @@ mod freshness;
 mod guarded;
 mod hostile;
 mod identity;
+mod limits;
 mod obligations;
 mod played;
 mod policy;

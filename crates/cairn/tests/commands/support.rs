@@ -262,6 +262,44 @@ impl Agent {
     }
 }
 
+/// A gateway in front of the sample server of orders, with policies.
+pub(crate) struct Orders {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) config: String,
+}
+
+impl Orders {
+    pub(crate) fn new(policies: &str, more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let servers: Value =
+            serde_json::from_slice(&std::fs::read(orders(folder.path())).expect("there")).expect("JSON");
+        let orders = &servers["mcpServers"]["orders"];
+        let config = format!("[servers.orders]\ncommand = {}\nargs = {}\n{more}", orders["command"], orders["args"]);
+        Self { folder, config }.with(policies)
+    }
+
+    pub(crate) fn with(self, policies: &str) -> Self {
+        let path = self.folder.path().join("policies");
+        std::fs::create_dir_all(&path).expect("a folder");
+        std::fs::write(path.join("p.cedar"), policies).expect("written");
+        std::fs::write(self.folder.path().join("cairn.toml"), &self.config).expect("written");
+        self
+    }
+
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub(crate) fn up(&self) -> Up {
+        Up::start(&self.data(), &["--config", &self.folder.path().join("cairn.toml").display().to_string()])
+    }
+
+    pub(crate) fn journal(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.path().join("journal.txt")).unwrap_or_default();
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+}
+
 /// One MCP client on the standard streams of a process.
 pub(crate) struct Client {
     pub(crate) process: Process,

@@ -300,6 +300,19 @@ fn full_policy() -> Vec<Body> {
         }
         .into(),
         AlertRaised { alert: "look_alike".into(), about: "a/tool/b".into(), found: some("c/d") }.into(),
+        LimitExceeded {
+            limit: "refunds".into(),
+            source: LimitSource::Policy,
+            dimension: "rate".into(),
+            allowed: "30/1m".into(),
+            used: "30".into(),
+            per: vec!["principal".into()],
+            gen_ai_tool_name: some("refund"),
+            retry_after_ms: Some(2_000),
+            count: 2,
+            within_ms: 10_000,
+        }
+        .into(),
         PolicyShadowed { version: sha("9c"), state: ShadowState::Tried, files: files(), who, errors }.into(),
         VaultRead {
             operator: "operator".into(),
@@ -387,6 +400,19 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
         }
         .into(),
         AlertRaised { alert: "look_alike".into(), about: "a/tool/b".into(), found: None }.into(),
+        LimitExceeded {
+            limit: "refunds".into(),
+            source: LimitSource::Configuration,
+            dimension: "budget".into(),
+            allowed: "500".into(),
+            used: "0".into(),
+            per: vec![],
+            gen_ai_tool_name: None,
+            retry_after_ms: None,
+            count: 1,
+            within_ms: 0,
+        }
+        .into(),
         PolicyShadowed {
             version: "observe".into(),
             state: ShadowState::Ended,

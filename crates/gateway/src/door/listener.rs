@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{admission::Client, http::answer};
-use crate::{Gateway, Limits, access};
+use crate::{Gateway, Limits, flood};
 
 /// A connection on which nothing comes is asked after so long whether its other end is still there.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ impl Gateway {
         connections.spawn({
             let (gateway, stop) = (self.clone(), stop.clone());
             async move {
-                while tokio::time::timeout(access::EVERY, stop.cancelled()).await.is_err() {
+                while tokio::time::timeout(flood::EVERY, stop.cancelled()).await.is_err() {
                     gateway.record_refusals().await;
                     if let Err(error) = gateway.expire_approvals() {
                         tracing::warn!(%error, "approvals that are over could not be ended yet");

@@ -76,6 +76,7 @@ impl Bench {
             policy: Arc::new(PolicyStore::open(None).expect("no policies")),
             views: Views::default(),
             approvals: cairn_approvals::Approvals::default(),
+            allowances: cairn_limits::Limits::open(Vec::new(), folder.path(), clock.clone()).expect("nothing is spent"),
             book: Book::open(Mode::Observe, None).expect("a book"),
             keys: Keys { payload: key.clone(), version: key.clone(), secret: key.clone() },
             keeping: Keeping {

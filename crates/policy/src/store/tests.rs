@@ -104,7 +104,7 @@ fn a_set_with_a_name_that_nobody_knows_changes_nothing_and_is_told_with_file_and
         ),
         ("// a\npermit(principal, action, resource)\nwhen { context.servr == \"x\" };", "a.cedar:3: "),
         ("@obligaton(\"approval\") permit(principal, action, resource);", "did you mean obligation?"),
-        ("@budget(\"2\") permit(principal, action, resource);", "not enforced"),
+        ("@budget(\"much\") permit(principal, action, resource);", "5000/1d"),
     ] {
         fs::write(folder.path().join("a.cedar"), text).expect("written");
         let error = store.reload("test").expect_err("it does not compile").to_string();
