@@ -23,6 +23,7 @@ use crate::{
     access::{IdentitySection, check_scopes},
     auth::AuthSection,
     client_file::{self, ClientServer},
+    encryption::EncryptionSection,
     evidence::EvidenceSection,
     faults,
     limits::{self, LimitSection},
@@ -50,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) approvals: ApprovalsSection,
     pub(crate) backbone: BackboneSection,
     pub(crate) store: StoreSection,
+    pub(crate) encryption: EncryptionSection,
     pub(crate) freshness: FreshnessSection,
     pub(crate) catalogue: CatalogueSection,
     pub(crate) credentials: CredentialsSection,
@@ -382,6 +384,9 @@ impl Config {
         if let Some(key) = &mut config.credentials.key {
             *key = filled(key).with_context(|| format!("{}: credentials.key", path.display()))?;
         }
+        for value in config.encryption.values_mut() {
+            *value = filled(value).with_context(|| format!("{}: [encryption]", path.display()))?;
+        }
         for value in config.vault.values_mut() {
             *value = filled(value).with_context(|| format!("{}: [vault]", path.display()))?;
         }
@@ -406,6 +411,7 @@ impl Config {
             .and_then(|_| config.freshness.bounds())
             .and_then(|_| config.admin.check())
             .and_then(|()| config.commands.check())
+            .and_then(|()| config.encryption.check())
             .and_then(|()| config.approvals.webhook())
             .with_context(|| format!("{}", path.display()))?;
         Ok(config)
@@ -752,6 +758,7 @@ mod tests {
             "[approvals]",
             "[backbone]",
             "[store]",
+            "[encryption]",
             "[catalogue]",
             "[freshness]",
             "[credentials]",

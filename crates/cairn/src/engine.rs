@@ -141,7 +141,8 @@ impl Engine {
         if arguments.kafka.is_some() || address.is_some() || advertised.is_some() || tls.is_some() {
             bail!("with a cluster as backbone Cairn has no Kafka port of its own: remove [kafka] and --kafka");
         }
-        let options = config.backbone.kafka(arguments.bootstrap.as_deref(), folder.path().join("spool"))?;
+        let mut options = config.backbone.kafka(arguments.bootstrap.as_deref(), folder.path().join("spool"))?;
+        options.at_rest = config.encryption.open(folder.path(), clock, entropy).await?;
         let (bootstrap, properties) = (options.bootstrap.clone(), options.properties.clone());
         let opening = KafkaBackbone::open(options);
         tokio::pin!(opening);

@@ -9,6 +9,7 @@ mod client_file;
 mod config;
 mod custody;
 mod demo;
+mod encryption;
 mod ending;
 mod engine;
 mod evidence;

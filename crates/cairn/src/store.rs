@@ -9,7 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use cairn_log::{FolderStore, LogOptions, S3Options, S3Store, Store};
+use cairn_keys::AtRest;
+use cairn_log::{FolderStore, LogOptions, S3Options, S3Store, SealedStore, Store};
 use serde::Deserialize;
 
 /// `[store]`
@@ -53,9 +54,10 @@ impl StoreSection {
     }
 
     /// The log's options for a data folder.
-    pub(crate) fn log_options(&self, data: &Path) -> anyhow::Result<LogOptions> {
+    pub(crate) fn log_options(&self, data: &Path, at_rest: &AtRest) -> anyhow::Result<LogOptions> {
         let mut options = LogOptions::new(data.join("log"), cairn_broker::batch::stamp);
-        options.store = self.store(data)?;
+        options.store = self.store(data, at_rest)?;
+        options.at_rest = at_rest.clone();
         let ms = |value: Option<u64>, or: Duration| value.map_or(or, Duration::from_millis);
         options.upload_bytes = self.upload_bytes.unwrap_or(options.upload_bytes);
         options.upload_interval = ms(self.upload_interval_ms, options.upload_interval);
@@ -66,7 +68,7 @@ impl StoreSection {
         Ok(options)
     }
 
-    fn store(&self, data: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    fn store(&self, data: &Path, at_rest: &AtRest) -> anyhow::Result<Arc<dyn Store>> {
         let Self { bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token, .. } = self;
         if self.kind == StoreKind::Folder {
             let others = [bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token];
@@ -75,7 +77,7 @@ impl StoreSection {
             }
             // A relative one lies in the data folder, never in the working directory.
             let path = data.join(self.path.as_deref().unwrap_or(Path::new("objects")));
-            return Ok(Arc::new(FolderStore::new(path)));
+            return Ok(Arc::new(SealedStore::new(Arc::new(FolderStore::new(path)), at_rest.clone())));
         }
         if self.path.is_some() {
             bail!("store.path is for kind = \"folder\": an S3 store has bucket and prefix");
@@ -99,7 +101,12 @@ impl StoreSection {
             secret_access_key: secret_access_key.clone(),
             session_token: session_token.clone(),
         };
-        Ok(Arc::new(S3Store::new(&options)?))
+        let bucket: Arc<dyn Store> = Arc::new(S3Store::new(&options)?);
+        // A folder that was encrypted may have been copied there; what is new is the provider's to encrypt.
+        Ok(match at_rest.reading() {
+            None => bucket,
+            Some(reading) => Arc::new(SealedStore::new(bucket, reading)),
+        })
     }
 }
 
@@ -109,7 +116,7 @@ mod tests {
 
     fn section(text: &str) -> anyhow::Result<LogOptions> {
         let section: StoreSection = toml::from_str(text)?;
-        section.log_options(Path::new("/data"))
+        section.log_options(Path::new("/data"), &AtRest::default())
     }
 
     fn fault(text: &str) -> String {

@@ -253,7 +253,8 @@ pub(crate) async fn open_log(
     clock: &Clock,
     entropy: &Entropy,
 ) -> anyhow::Result<Log> {
-    let options = config.store.log_options(folder.path())?;
+    let at_rest = config.encryption.open(folder.path(), clock, entropy).await?;
+    let options = config.store.log_options(folder.path(), &at_rest)?;
     let mut opening = Box::pin(Log::open(options, clock.clone(), entropy.clone()));
     let opened = tokio::select! {
         opened = &mut opening => opened,

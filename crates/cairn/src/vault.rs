@@ -43,16 +43,33 @@ pub(crate) struct VaultSection {
     rules: Vec<RuleSection>,
 }
 
-/// `[vault.kms]`
+/// `[vault.kms]`, `[encryption.kms]`
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KmsSection {
+pub(crate) struct KmsSection {
     key_id: String,
     region: String,
     endpoint: Option<String>,
     access_key_id: String,
     secret_access_key: String,
     session_token: Option<String>,
+}
+
+impl KmsSection {
+    /// Every value that may name environment variables or files.
+    pub(crate) fn values_mut(&mut self) -> Vec<&mut String> {
+        let Self { key_id, region, endpoint, access_key_id, secret_access_key, session_token } = self;
+        let mut all = vec![key_id, region, access_key_id, secret_access_key];
+        all.extend(endpoint.iter_mut().chain(session_token));
+        all
+    }
+
+    /// The key that is named.
+    pub(crate) fn key(&self, clock: &Clock) -> anyhow::Result<KmsKey> {
+        let Self { key_id, region, endpoint, access_key_id, secret_access_key, session_token } = self.clone();
+        let options = KmsOptions { key_id, region, endpoint, access_key_id, secret_access_key, session_token };
+        Ok(KmsKey::new(options, clock.clone())?)
+    }
 }
 
 /// `[[vault.rules]]`
@@ -88,10 +105,7 @@ impl VaultSection {
     pub(crate) fn values_mut(&mut self) -> Vec<&mut String> {
         let Self { key, old_keys, kms, .. } = self;
         let mut all: Vec<&mut String> = key.iter_mut().chain(old_keys).collect();
-        if let Some(KmsSection { key_id, region, endpoint, access_key_id, secret_access_key, session_token }) = kms {
-            all.extend([key_id, region, access_key_id, secret_access_key]);
-            all.extend(endpoint.iter_mut().chain(session_token));
-        }
+        all.extend(kms.iter_mut().flat_map(KmsSection::values_mut));
         all
     }
 
@@ -121,9 +135,7 @@ impl VaultSection {
             bail!("[vault] names more than one key: keep one of key_file, key and kms");
         }
         if let Some(kms) = &self.kms {
-            let KmsSection { key_id, region, endpoint, access_key_id, secret_access_key, session_token } = kms.clone();
-            let options = KmsOptions { key_id, region, endpoint, access_key_id, secret_access_key, session_token };
-            return Ok(Arc::new(KmsKey::new(options, clock.clone())?));
+            return Ok(Arc::new(kms.key(clock)?));
         }
         if let Some(key) = &self.key {
             return Ok(Arc::new(GivenKey::read("environment", key.as_bytes())?));

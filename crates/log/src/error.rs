@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use cairn_keys::AtRestError;
+
 use crate::{Offset, ProducerEpoch, ProducerId, Sequence, StreamId};
 
 /// What a caller should do about an error.
@@ -179,6 +181,14 @@ pub enum OpenError {
         at: u64,
         /// What was found.
         what: String,
+    },
+    /// It is encrypted, and its key is not there or does not open it.
+    #[error("cannot read {path}: {source}; nothing was changed")]
+    Sealed {
+        /// File.
+        path: PathBuf,
+        /// Which key, and why.
+        source: AtRestError,
     },
     /// The write-ahead log belongs to another store, or the store was emptied.
     #[error("{path} belongs to log {found}, the object store to {expected}: point both at the same log")]

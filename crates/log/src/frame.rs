@@ -9,7 +9,12 @@
 //! | 12 | 4 | epoch of the writer |
 //! | 16 | 8 | position of the frame in the log |
 //! | 24 | 8 | position up to which the log was synced when the frame was written |
-//! | 32 | | body: entries; then zeros up to a multiple of 8 |
+//! | 32 | | body: entries; in an encrypted file nonce and tag behind it (28 bytes); then zeros up to a multiple of 8 |
+//!
+//! In an encrypted file the magic is `CFE1`, the body is encrypted with AES-256-GCM under the file's key, bound to log id and
+//! bytes 4 to 8 and 12 to 32, and the checksum covers what is on the disk, nonce and tag included: so a torn frame is told
+//! from a whole one without the key, as in a file in the clear, and whoever changes a frame and mends its checksum is found
+//! by the tag. Positions within a body are the same as in the clear.
 //!
 //! | entry | fields after its kind byte |
 //! | --- | --- |
@@ -19,12 +24,17 @@
 //! | 4 delete stream | topic 16, partition 4 |
 //! | 5 delete before | topic 16, partition 4, offset 8 |
 
+use std::borrow::Cow;
+
 use bytes::{Buf, BufMut};
+use cairn_clock::Entropy;
+use cairn_keys::{FileSeal, TRAILER_BYTES};
 use uuid::Uuid;
 
 use crate::{Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Retention, Sequence, StreamId};
 
-pub(crate) const MAGIC: [u8; 4] = *b"CFR1";
+const MAGIC: [u8; 4] = *b"CFR1";
+const MAGIC_SEALED: [u8; 4] = *b"CFE1";
 pub(crate) const HEADER_BYTES: usize = 32;
 /// Bytes of a batch entry besides the batch.
 pub(crate) const BATCH_OVERHEAD_BYTES: usize = 59;
@@ -59,18 +69,51 @@ pub(crate) struct Header {
     pub(crate) position: u64,
     pub(crate) synced: u64,
     pub(crate) body_bytes: usize,
+    shape: Shape,
 }
 
 impl Header {
     /// Bytes of the whole frame, padding included.
     pub(crate) const fn frame_bytes(&self) -> usize {
-        frame_bytes(self.body_bytes)
+        self.shape.frame_bytes(self.body_bytes)
     }
 }
 
-/// Bytes of a frame with that body.
-pub(crate) const fn frame_bytes(body: usize) -> usize {
-    (HEADER_BYTES + body).next_multiple_of(8)
+/// How the frames of a file lie in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    /// In the clear.
+    Plain,
+    /// Encrypted.
+    Sealed,
+}
+
+impl Shape {
+    const fn magic(self) -> [u8; 4] {
+        match self {
+            Self::Plain => MAGIC,
+            Self::Sealed => MAGIC_SEALED,
+        }
+    }
+
+    /// Bytes behind the body.
+    const fn trailer_bytes(self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::Sealed => TRAILER_BYTES,
+        }
+    }
+
+    /// Bytes of a frame with that body.
+    pub(crate) const fn frame_bytes(self, body: usize) -> usize {
+        (HEADER_BYTES + body + self.trailer_bytes()).next_multiple_of(8)
+    }
+
+    /// Bytes of a frame that begins with this header, if it is one.
+    pub(crate) fn frame_length(self, header: &[u8]) -> Option<usize> {
+        let body = header.get(4..8)?;
+        Some(self.frame_bytes(u32::from_le_bytes(body.try_into().ok()?) as usize))
+    }
 }
 
 fn put_stream(into: &mut Vec<u8>, kind: u8, stream: &StreamId) {
@@ -117,8 +160,16 @@ pub(crate) fn put_change(body: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
-/// Puts header, body and padding at the end of `into`.
-pub(crate) fn put_frame(into: &mut Vec<u8>, log: Uuid, epoch: u32, position: u64, synced: u64, body: &[u8]) {
+/// Which log, and who writes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hand {
+    pub(crate) log: Uuid,
+    pub(crate) epoch: u32,
+}
+
+/// Puts header, body and padding at the end of `into`, in the clear, as it lies in a file of that shape.
+pub(crate) fn put_frame(into: &mut Vec<u8>, hand: Hand, shape: Shape, position: u64, synced: u64, body: &[u8]) {
+    let Hand { log, epoch } = hand;
     let start = into.len();
     into.put_slice(&MAGIC);
     into.put_u32_le(u32::try_from(body.len()).expect("a frame is no larger than a write-ahead file"));
@@ -129,7 +180,43 @@ pub(crate) fn put_frame(into: &mut Vec<u8>, log: Uuid, epoch: u32, position: u64
     into.put_slice(body);
     let crc = checksum(log, &into[start..start + HEADER_BYTES + body.len()]);
     into[start + 8..start + 12].copy_from_slice(&crc.to_le_bytes());
-    into.resize(start + frame_bytes(body.len()), 0);
+    into.resize(start + shape.frame_bytes(body.len()), 0);
+}
+
+/// Encrypts whole frames that were put in the clear for an encrypted file.
+pub(crate) fn seal(frames: &mut [u8], log: Uuid, seal: &FileSeal, entropy: &Entropy) {
+    let mut at = 0;
+    while at < frames.len() {
+        let length = Shape::Sealed.frame_length(&frames[at..]).expect("frames are put whole");
+        let frame = &mut frames[at..at + length];
+        let body = u32::from_le_bytes(frame[4..8].try_into().expect("four bytes")) as usize;
+        frame[..4].copy_from_slice(&MAGIC_SEALED);
+        let about = about(log, frame);
+        let end = HEADER_BYTES + body;
+        let trailer = seal.seal(entropy, &about, &mut frame[HEADER_BYTES..end]);
+        frame[end..end + TRAILER_BYTES].copy_from_slice(&trailer);
+        let crc = checksum(log, &frame[..end + TRAILER_BYTES]);
+        frame[8..12].copy_from_slice(&crc.to_le_bytes());
+        at += length;
+    }
+}
+
+/// What a body is bound to.
+fn about(log: Uuid, frame: &[u8]) -> [u8; 40] {
+    let mut about = [0; 40];
+    about[..16].copy_from_slice(log.as_bytes());
+    about[16..20].copy_from_slice(&frame[4..8]);
+    about[20..40].copy_from_slice(&frame[12..HEADER_BYTES]);
+    about
+}
+
+/// The body of a frame whose checksum is right; nothing where it was encrypted under another key, or changed since.
+pub(crate) fn body<'a>(frame: &'a [u8], header: &Header, log: Uuid, seal: Option<&FileSeal>) -> Option<Cow<'a, [u8]>> {
+    let end = HEADER_BYTES + header.body_bytes;
+    let body = frame.get(HEADER_BYTES..end)?;
+    let Some(seal) = seal else { return Some(Cow::Borrowed(body)) };
+    let trailer = frame.get(end..end + TRAILER_BYTES)?;
+    seal.open(&about(log, frame), body, trailer).map(Cow::Owned)
 }
 
 fn checksum(log: Uuid, frame: &[u8]) -> u32 {
@@ -139,9 +226,9 @@ fn checksum(log: Uuid, frame: &[u8]) -> u32 {
 }
 
 /// The frame at the start of `bytes` if it is whole, of this log, and written for this position.
-pub(crate) fn check(bytes: &[u8], log: Uuid, position: u64) -> Option<Header> {
+pub(crate) fn check(bytes: &[u8], log: Uuid, shape: Shape, position: u64) -> Option<Header> {
     let mut header = bytes.get(..HEADER_BYTES)?;
-    if header[..4] != MAGIC {
+    if header[..4] != shape.magic() {
         return None;
     }
     header.advance(4);
@@ -150,13 +237,13 @@ pub(crate) fn check(bytes: &[u8], log: Uuid, position: u64) -> Option<Header> {
     let epoch = header.get_u32_le();
     let found = header.get_u64_le();
     let synced = header.get_u64_le();
-    let frame = bytes.get(..HEADER_BYTES.checked_add(body_bytes)?)?;
-    (found == position && checksum(log, frame) == crc).then_some(Header { epoch, position, synced, body_bytes })
+    let frame = bytes.get(..(HEADER_BYTES + shape.trailer_bytes()).checked_add(body_bytes)?)?;
+    (found == position && checksum(log, frame) == crc).then_some(Header { epoch, position, synced, body_bytes, shape })
 }
 
 /// Whether these first bytes could be those of a frame written for this position.
-pub(crate) fn begins(header: &[u8; HEADER_BYTES], position: u64) -> bool {
-    header[..4] == MAGIC && header[16..24] == position.to_le_bytes()
+pub(crate) fn begins(header: &[u8; HEADER_BYTES], shape: Shape, position: u64) -> bool {
+    header[..4] == shape.magic() && header[16..24] == position.to_le_bytes()
 }
 
 /// The entries of a checked body, or nothing if it is not one that this version writes.
@@ -212,6 +299,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn a_seal() -> FileSeal {
+        crate::sim::at_rest(1, &[]).new_file().expect("it is on").0
+    }
+
     proptest! {
         #[test]
         fn a_frame_comes_back_as_it_was_put_and_only_at_its_own_place(
@@ -231,22 +322,47 @@ mod tests {
             let change = Entry::Create(stream, Retention { ms, bytes: None });
             put_change(&mut body, &change);
             let log = Uuid::from_u128(1);
-            let mut frame = Vec::new();
-            put_frame(&mut frame, log, 6, position, 1, &body);
-            let header = check(&frame, log, position).unwrap();
-            prop_assert_eq!(header.frame_bytes(), frame.len());
-            prop_assert_eq!(entries(&body).unwrap(), vec![Entry::Batch(entry), change]);
-            prop_assert!(check(&frame, Uuid::from_u128(2), position).is_none());
-            prop_assert!(check(&frame, log, position ^ 8).is_none());
-            let at = flip % (HEADER_BYTES + body.len());
-            frame[at] ^= 1;
-            prop_assert!(check(&frame, log, position).is_none());
+            for sealed in [None, Some(a_seal())] {
+                let shape = if sealed.is_some() { Shape::Sealed } else { Shape::Plain };
+                let mut frame = Vec::new();
+                put_frame(&mut frame, Hand { log, epoch: 6 }, shape, position, 1, &body);
+                if let Some(key) = &sealed {
+                    seal(&mut frame, log, key, &Entropy::seeded(3));
+                }
+                let header = check(&frame, log, shape, position).unwrap();
+                prop_assert_eq!(header.frame_bytes(), frame.len());
+                let read = super::body(&frame, &header, log, sealed.as_ref()).unwrap();
+                prop_assert_eq!(entries(&read).unwrap(), vec![Entry::Batch(entry.clone()), change.clone()]);
+                prop_assert!(check(&frame, Uuid::from_u128(2), shape, position).is_none());
+                prop_assert!(check(&frame, log, shape, position ^ 8).is_none());
+                let other = if sealed.is_some() { Shape::Plain } else { Shape::Sealed };
+                prop_assert!(check(&frame, log, other, position).is_none());
+                let at = flip % (HEADER_BYTES + body.len());
+                frame[at] ^= 1;
+                prop_assert!(check(&frame, log, shape, position).is_none());
+                if let Some(key) = &sealed && at >= 4 && !(8..12).contains(&at) {
+                    // Whoever changes it may mend the checksum, and is found by the tag.
+                    let length = u32::from_le_bytes(frame[4..8].try_into().unwrap()) as usize;
+                    if let Some(whole) = frame.get(..HEADER_BYTES + length + TRAILER_BYTES) {
+                        let crc = checksum(log, whole);
+                        frame[8..12].copy_from_slice(&crc.to_le_bytes());
+                        let found = u64::from_le_bytes(frame[16..24].try_into().unwrap());
+                        if let Some(header) = check(&frame, log, shape, found) {
+                            prop_assert!(super::body(&frame, &header, log, Some(key)).is_none(), "byte {}", at);
+                        }
+                    }
+                }
+            }
         }
 
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = entries(&bytes);
-            let _ = check(&bytes, Uuid::nil(), 0);
+            for shape in [Shape::Plain, Shape::Sealed] {
+                if let Some(header) = check(&bytes, Uuid::nil(), shape, 0) {
+                    let _ = super::body(&bytes, &header, Uuid::nil(), None);
+                }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //! header is patched by the `stamp` function of [`LogOptions`].
 //!
 //! Reading order: `ids`, `frame` (bytes of one frame), `ledger` (what ordering knows of a stream), `disk`, `wal`
-//! (segment files), `state` (what is durable), `writer` (the one thread that orders), `store` and `folder` and `s3`,
+//! (segment files), `state` (what is durable), `writer` (the one thread that orders), `store` and `folder` and `s3` and `sealed`,
 //! `object` (bytes of one object), `index` (what the store holds), `upload`, `fetch` (reading objects), `retain`, `recover`,
 //! `log` (the handle). `sim` runs all of it from a seed.
 
@@ -26,6 +26,7 @@ mod read;
 mod recover;
 mod retain;
 mod s3;
+mod sealed;
 #[cfg(test)]
 mod sim;
 mod state;
@@ -41,4 +42,5 @@ pub use ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Se
 pub use log::Log;
 pub use options::{Append, Appended, Beginning, Bounds, LogOptions, LogStats, ProducerMark, Read, Retention, Room};
 pub use s3::{S3Options, S3Store};
+pub use sealed::SealedStore;
 pub use store::{Head, HeadVersion, Listed, Store};

@@ -22,7 +22,7 @@ use crate::{
     Append, AppendError, Beginning, Bounds, LeaderEpoch, LogOptions, LogStats, Offset, OpenError, Read, ReadError,
     Retention, Room, StreamId,
     frame::Entry,
-    open::{self, Opened, Shared, append_bytes_max},
+    open::{self, Opened, Shared, append_bytes_max, new_shape},
     writer::{Call, Results, frame_size},
 };
 
@@ -171,7 +171,7 @@ impl Log {
     /// The whole call's, or one entry's.
     pub async fn append_within(&self, entries: Vec<Append>, room: Room) -> Results {
         let shared = &self.0.shared;
-        let bytes = frame_size(&entries);
+        let bytes = frame_size(&entries, new_shape(&shared.options));
         let most = append_bytes_max(&shared.options);
         if bytes as u64 > most {
             return Err(AppendError::TooLarge { bytes: bytes as u64, most });
@@ -323,5 +323,7 @@ async fn retain(inner: std::sync::Weak<Inner>) {
     }
 }
 
+#[cfg(test)]
+mod at_rest_tests;
 #[cfg(test)]
 mod tests;

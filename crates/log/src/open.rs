@@ -21,12 +21,12 @@ use uuid::Uuid;
 use crate::{
     AppendError, Beginning, ErrorKind, LogOptions, OpenError, Room, StoreError,
     fetch::Fetcher,
-    frame::HEADER_BYTES,
+    frame::Shape,
     index::{self, HeadRecord, Index},
     recover::{Recovered, recover},
     state::State,
     upload::Uploader,
-    wal::{HEAD_BYTES, Segment, Spare},
+    wal::{HEAD_BYTES, SEALED_HEAD_BYTES, Segment, Spare},
     writer::Writer,
 };
 
@@ -182,14 +182,15 @@ impl Shared {
     /// The next write-ahead file: a spare where there is one.
     pub(crate) fn next_segment(&self, base: u64) -> io::Result<Segment> {
         let (disk, bytes) = (self.options.disk.as_ref(), self.options.wal_segment_bytes);
+        let at_rest = &self.options.at_rest;
         loop {
             let Some(spare) = self.spares.lock().pop() else {
-                return Segment::create(disk, &self.folder, self.log, base, bytes);
+                return Segment::create(disk, &self.folder, self.log, base, bytes, at_rest);
             };
-            if spare.bytes == bytes {
-                return Segment::reuse(disk, &self.folder, self.log, base, spare);
+            if spare.bytes == bytes && (spare.is_sealed || at_rest.current().is_none()) {
+                return Segment::reuse(disk, &self.folder, self.log, base, spare, at_rest);
             }
-            // Of another size, from before the options were changed.
+            // Of another size or in the clear, from before the options were changed.
             disk.remove(&spare.path)?;
         }
     }
@@ -216,7 +217,8 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
     let loaded = persistently(async || index::load(store.as_ref()).await).await?;
     let mut id = [0; 16];
     entropy.fill(&mut id);
-    let found = recover(disk.as_ref(), &folder, loaded.as_ref().map(|loaded| &loaded.index), Uuid::from_bytes(id))?;
+    let known = loaded.as_ref().map(|loaded| &loaded.index);
+    let found = recover(disk.as_ref(), &folder, &options.at_rest, known, Uuid::from_bytes(id))?;
     let (version, files, index) = match loaded {
         Some(loaded) => (Some(loaded.version), loaded.head.files, loaded.index),
         None => (None, Vec::new(), Index { log: found.log, ..Index::default() }),
@@ -251,10 +253,11 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
             let failed = |source| OpenError::Disk { path: shared.folder.clone(), source };
             let segment = shared.next_segment(at).map_err(failed)?;
             shared.state.write().segments.insert(at, segment.clone());
-            (segment, at + HEAD_BYTES as u64)
+            let first = segment.first();
+            (segment, first)
         }
     };
-    let mut uploader = Uploader::new(shared.clone(), entropy, version, files, index);
+    let mut uploader = Uploader::new(shared.clone(), entropy.clone(), version, files, index);
     uploader.begin_epoch(at);
     for tries in 1.. {
         match uploader.settle().await {
@@ -263,14 +266,21 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
             Err(error) => return Err(error.into()),
         }
     }
-    let writer = Writer {
+    let is_as_new = segment.is_as_new(&shared.options.at_rest);
+    let mut writer = Writer {
         shared: shared.clone(),
         ledgers: found.ledgers,
         next,
         synced: next,
         segment: Some(segment),
+        entropy,
         written: Vec::new(),
     };
+    if !is_as_new {
+        // From before encryption, or its key, was changed: what comes from now on goes into a file of its own.
+        let failed = |source| OpenError::Disk { path: shared.folder.clone(), source };
+        writer.persist(next, &mut Vec::new(), true).map_err(failed)?;
+    }
     Ok(Opened { shared, writer, uploader })
 }
 
@@ -325,7 +335,14 @@ fn check(options: &LogOptions) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// How the frames of new files lie in them.
+pub(crate) fn new_shape(options: &LogOptions) -> Shape {
+    if options.at_rest.current().is_some() { Shape::Sealed } else { Shape::Plain }
+}
+
 /// The most bytes of one append call.
-pub(crate) const fn append_bytes_max(options: &LogOptions) -> u64 {
-    options.wal_segment_bytes - (HEAD_BYTES + 2 * HEADER_BYTES) as u64
+pub(crate) fn append_bytes_max(options: &LogOptions) -> u64 {
+    let shape = new_shape(options);
+    let head = if shape == Shape::Sealed { SEALED_HEAD_BYTES } else { HEAD_BYTES };
+    options.wal_segment_bytes - (head + 2 * shape.frame_bytes(0)) as u64
 }

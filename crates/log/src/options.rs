@@ -3,6 +3,7 @@
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use cairn_keys::AtRest;
 use serde::{Deserialize, Serialize};
 
 use crate::{Disk, FolderStore, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Store, StreamId, SystemDisk};
@@ -32,6 +33,8 @@ pub struct LogOptions {
     pub queue_bytes_max: usize,
     /// How often retention is looked at.
     pub retention_interval: Duration,
+    /// What new files of the write-ahead log are encrypted under. The store sees to its objects itself.
+    pub at_rest: AtRest,
     /// Where the write-ahead log lies.
     pub disk: Arc<dyn Disk>,
     /// Where the objects lie. One log, one store.
@@ -55,6 +58,7 @@ impl LogOptions {
             queue_calls_max: 4096,
             queue_bytes_max: 64 << 20,
             retention_interval: Duration::from_secs(60),
+            at_rest: AtRest::default(),
             disk: Arc::new(SystemDisk),
         }
     }

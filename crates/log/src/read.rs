@@ -7,10 +7,12 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::{
     ErrorKind, Offset, Read, ReadError, StoreError, StreamId,
     fetch::{Pinned, Pins},
+    frame::{self, HEADER_BYTES},
     index::Range,
     open::Shared,
     state::{Placed, State, Stream},
@@ -62,7 +64,8 @@ impl Shared {
             };
             match plan {
                 Plan::Local(sources) => {
-                    let batches = sources.into_iter().map(local).collect::<Result<_, _>>()?;
+                    let batches =
+                        sources.into_iter().map(|source| local(source, self.log)).collect::<Result<_, _>>()?;
                     return Ok(Read { batches, log_start, durable_end });
                 }
                 Plan::Ranges(ranges, _pinned) => match self.read_ranges(id, &ranges, from, max_bytes).await {
@@ -215,16 +218,31 @@ fn plan(state: &State, stream: &Stream, from: Offset, max_bytes: usize, pins: &P
     }
 }
 
-fn local(source: Source) -> Result<Bytes, ReadError> {
-    match source {
-        Source::Tail(bytes) => Ok(bytes),
-        Source::File(segment, place) => {
-            let mut bytes = vec![0; place.length as usize];
-            let read = segment.file.read_at(place.position - segment.base, &mut bytes);
-            read.map_err(|error| ReadError::Failed { reason: error.to_string() })?;
-            Ok(bytes.into())
-        }
+fn local(source: Source, log: Uuid) -> Result<Bytes, ReadError> {
+    let (segment, place) = match source {
+        Source::Tail(bytes) => return Ok(bytes),
+        Source::File(segment, place) => (segment, place),
+    };
+    let read = |position: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        let read = segment.file.read_at(position - segment.base, &mut bytes);
+        read.map(|()| bytes).map_err(|error| ReadError::Failed { reason: error.to_string() })
+    };
+    if segment.seal.is_none() {
+        return Ok(read(place.position, place.length as usize)?.into());
     }
+    // What is encrypted is read and checked by whole frames.
+    let damaged = || ReadError::Damaged { place: format!("{} at position {}", segment.path.display(), place.frame) };
+    let length = segment.shape().frame_length(&read(place.frame, HEADER_BYTES)?).ok_or_else(damaged)?;
+    if place.frame + length as u64 > segment.end() {
+        return Err(damaged());
+    }
+    let frame = read(place.frame, length)?;
+    let header = frame::check(&frame, log, segment.shape(), place.frame).ok_or_else(damaged)?;
+    let body = frame::body(&frame, &header, log, segment.seal.as_deref()).ok_or_else(damaged)?;
+    let from = usize::try_from(place.position - place.frame).map_err(|_| damaged())?.saturating_sub(HEADER_BYTES);
+    let batch = body.get(from..from + place.length as usize).ok_or_else(damaged)?;
+    Ok(Bytes::copy_from_slice(batch))
 }
 
 impl From<StoreError> for ReadError {

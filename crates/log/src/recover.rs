@@ -9,6 +9,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use cairn_keys::AtRest;
 use uuid::Uuid;
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     index::Index,
     ledger::Ledger,
     state::{Placed, State, Stream},
-    wal::{HEAD_BYTES, Segment, Spare},
+    wal::{Segment, Spare},
 };
 
 /// What was found.
@@ -51,14 +52,14 @@ struct Superseded {
 pub(crate) fn recover(
     disk: &dyn Disk,
     folder: &Path,
+    at_rest: &AtRest,
     index: Option<&Index>,
     fresh: Uuid,
 ) -> Result<Recovered, OpenError> {
-    let failed = |path: &Path, source| OpenError::Disk { path: path.to_owned(), source };
     let nothing = Index::default();
     let log = index.map(|index| index.log);
     let index = index.unwrap_or(&nothing);
-    let (files, spares, found_log) = files(disk, folder, log)?;
+    let (files, spares, found_log) = files(disk, folder, at_rest, log)?;
     let mut found = Recovered {
         log: log.or(found_log).unwrap_or(fresh),
         epoch: 0,
@@ -69,11 +70,11 @@ pub(crate) fn recover(
     };
     let (mut scanned, mut synced, mut superseded) = (Vec::<Scanned>::new(), 0, None);
     for segment in files {
-        let (end, rest, sealed, seen) =
-            scan(&segment, index, &mut found, &mut superseded).map_err(|source| failed(&segment.path, source))?;
+        let (end, rest, sealed, seen) = scan(&segment, index, &mut found, &mut superseded)?;
         if segment.end() <= index.covered {
             // The store has all of it: a crash came between commit and reuse.
-            disk.remove(&segment.path).map_err(|source| failed(&segment.path, source))?;
+            let removed = disk.remove(&segment.path);
+            removed.map_err(|source| OpenError::Disk { path: segment.path.clone(), source })?;
             continue;
         }
         match scanned.last() {
@@ -114,7 +115,7 @@ fn restored(index: &Index) -> State {
 type Files = (Vec<Segment>, Vec<Spare>, Option<Uuid>);
 
 /// Opens every file of one log, in order of position, and the spares.
-fn files(disk: &dyn Disk, folder: &Path, expected: Option<Uuid>) -> Result<Files, OpenError> {
+fn files(disk: &dyn Disk, folder: &Path, at_rest: &AtRest, expected: Option<Uuid>) -> Result<Files, OpenError> {
     let failed = |path: &Path, source| OpenError::Disk { path: path.to_owned(), source };
     let (mut segments, mut spares, mut log) = (Vec::new(), Vec::new(), expected);
     for path in disk.list(folder).map_err(|source| failed(folder, source))? {
@@ -122,13 +123,10 @@ fn files(disk: &dyn Disk, folder: &Path, expected: Option<Uuid>) -> Result<Files
             // Being made when its process died; it never had its name.
             Some("new") => disk.remove(&path).map_err(|source| failed(&path, source))?,
             Some("free") => {
-                let file = disk.open(&path).map_err(|source| failed(&path, source))?;
-                let bytes = file.length().map_err(|source| failed(&path, source))?;
-                spares.push(Spare { path, bytes, file });
+                spares.push(Spare::open(disk, path.clone()).map_err(|source| failed(&path, source))?);
             }
             Some("wal") => {
-                let opened = Segment::open(disk, &path).map_err(|source| failed(&path, source))?;
-                let Some((segment, found)) = opened else {
+                let Some((segment, found)) = Segment::open(disk, &path, at_rest)? else {
                     let what = "the head is not one that this version writes".to_owned();
                     return Err(OpenError::Damaged { path, at: 0, what });
                 };
@@ -152,14 +150,16 @@ fn scan(
     index: &Index,
     found: &mut Recovered,
     superseded: &mut Option<Superseded>,
-) -> std::io::Result<(u64, u64, bool, u64)> {
+) -> Result<(u64, u64, bool, u64), OpenError> {
+    let shape = segment.shape();
     let mut bytes = vec![0; usize::try_from(segment.bytes).expect("a file of the log is below 4 GiB")];
-    segment.file.read_at(0, &mut bytes)?;
+    let read = segment.file.read_at(0, &mut bytes);
+    read.map_err(|source| OpenError::Disk { path: segment.path.clone(), source })?;
     let covered = usize::try_from(index.covered.saturating_sub(segment.base)).unwrap_or(usize::MAX);
-    let (mut at, mut synced) = (HEAD_BYTES, 0);
+    let (mut at, mut synced) = (segment.head_bytes(), 0);
     while at + HEADER_BYTES <= bytes.len() {
         let position = segment.base + at as u64;
-        let Some(header) = frame::check(&bytes[at..], found.log, position) else {
+        let Some(header) = frame::check(&bytes[at..], found.log, shape, position) else {
             if at < covered {
                 // The store has what was here; the frames go on where it ends.
                 at = covered.min(bytes.len());
@@ -169,7 +169,7 @@ fn scan(
             let later = (at..used.min(bytes.len().saturating_sub(HEADER_BYTES))).step_by(8);
             let later = later.filter(|at| bytes[*at] != 0);
             for place in later {
-                if let Some(header) = frame::check(&bytes[place..], found.log, segment.base + place as u64) {
+                if let Some(header) = frame::check(&bytes[place..], found.log, shape, segment.base + place as u64) {
                     synced = synced.max(header.synced);
                 }
             }
@@ -181,10 +181,13 @@ fn scan(
             *superseded = Some(Superseded { at: position, epoch });
         }
         if at >= covered {
-            let body = &bytes[at + HEADER_BYTES..at + HEADER_BYTES + header.body_bytes];
-            let start = position + HEADER_BYTES as u64;
-            for entry in frame::entries(body).unwrap_or_default() {
-                take(found, entry, start);
+            let Some(body) = frame::body(&bytes[at..], &header, found.log, segment.seal.as_deref()) else {
+                // Its checksum is right, so it was not torn.
+                let what = "a frame was changed since it was encrypted".to_owned();
+                return Err(OpenError::Damaged { path: segment.path.clone(), at: at as u64, what });
+            };
+            for entry in frame::entries(&body).unwrap_or_default() {
+                take(found, entry, position);
             }
         }
         at += header.frame_bytes();
@@ -213,7 +216,7 @@ fn used_up_to(bytes: &[u8], at: usize) -> usize {
 }
 
 /// Applies one entry to what was found.
-fn take(found: &mut Recovered, entry: Entry, body_at: u64) {
+fn take(found: &mut Recovered, entry: Entry, frame: u64) {
     match entry {
         Entry::Create(id, retention) => {
             found.state.streams.entry(id).or_insert_with(|| Stream::new(retention));
@@ -245,7 +248,8 @@ fn take(found: &mut Recovered, entry: Entry, body_at: u64) {
                 base: batch.base,
                 records: batch.records,
                 max_timestamp: batch.max_timestamp,
-                position: body_at + u64::from(batch.at),
+                position: frame + HEADER_BYTES as u64 + u64::from(batch.at),
+                frame,
                 length: batch.length,
             });
         }

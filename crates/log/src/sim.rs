@@ -11,7 +11,32 @@ mod disk;
 mod model;
 mod world;
 
+use std::sync::{Arc, OnceLock};
+
+use cairn_clock::Entropy;
+use cairn_keys::{AtRest, GivenKey, KeyEncryption, Purpose};
+
 use self::world::World;
+
+/// Encryption under a key of that number (0: new files in the clear), with others that may have been used before. Made once
+/// for the whole process, as the log's keys are.
+pub(crate) fn at_rest(current: u8, others: &[u8]) -> AtRest {
+    type Made = std::collections::BTreeMap<(u8, Vec<u8>), AtRest>;
+    static MADE: OnceLock<parking_lot::Mutex<Made>> = OnceLock::new();
+    let key = |number: u8| -> Arc<dyn KeyEncryption> {
+        let text = hex::encode([number; 32]);
+        Arc::new(GivenKey::read("test", text.as_bytes()).expect("a key").of(Purpose::AtRest))
+    };
+    let mut made = MADE.get_or_init(Default::default).lock();
+    let made = made.entry((current, others.to_vec())).or_insert_with(|| {
+        let (current, others) = ((current > 0).then(|| key(current)), others.iter().map(|n| key(*n)).collect());
+        let opening = AtRest::open(current, others, Entropy::seeded(7));
+        let made =
+            std::thread::spawn(|| tokio::runtime::Builder::new_current_thread().build().map(|it| it.block_on(opening)));
+        made.join().expect("no panic").expect("a runtime").expect("it wraps")
+    });
+    made.clone()
+}
 
 /// Steps of one run.
 const STEPS: usize = 250;

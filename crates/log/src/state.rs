@@ -26,6 +26,8 @@ pub(crate) struct Placed {
     pub(crate) max_timestamp: i64,
     /// Position of its first byte in the log.
     pub(crate) position: u64,
+    /// Position of the frame that holds it.
+    pub(crate) frame: u64,
     pub(crate) length: u32,
 }
 

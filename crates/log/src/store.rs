@@ -56,7 +56,7 @@ pub struct Head {
 pub struct Listed {
     /// Its name.
     pub name: String,
-    /// Its size.
+    /// Its size as it is stored, which may be more than what was put.
     pub bytes: u64,
 }
 

@@ -204,11 +204,15 @@ impl Uploader {
                 state.segments.remove(&base).expect("it was just seen")
             };
             let mut spares = self.shared.spares.lock();
-            let fits = segment.bytes == self.shared.options.wal_segment_bytes && spares.len() < SPARES_MAX;
+            let (options, is_sealed) = (&self.shared.options, segment.seal.is_some());
+            // One in the clear would keep what it held beside what is encrypted.
+            let fits = segment.bytes == options.wal_segment_bytes
+                && spares.len() < SPARES_MAX
+                && (is_sealed || options.at_rest.current().is_none());
             if fits && Arc::strong_count(&segment.file) == 1 {
                 let path = segment.path.with_extension("free");
                 match disk.rename(&segment.path, &path) {
-                    Ok(()) => spares.push(Spare { path, bytes: segment.bytes, file: segment.file }),
+                    Ok(()) => spares.push(Spare { path, bytes: segment.bytes, file: segment.file, is_sealed }),
                     Err(error) => tracing::warn!(%error, path = %segment.path.display(), "a used file stays"),
                 }
             } else if let Err(error) = disk.remove(&segment.path) {

@@ -12,15 +12,16 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use cairn_clock::Entropy;
 use tokio::sync::oneshot;
 
 use crate::{
     Append, AppendError, Appended, LeaderEpoch, Offset, StreamId,
-    frame::{self, BATCH_OVERHEAD_BYTES, BatchEntry, Entry, HEADER_BYTES, frame_bytes},
+    frame::{self, BATCH_OVERHEAD_BYTES, BatchEntry, Entry, HEADER_BYTES, Hand, Shape},
     ledger::Ledger,
     open::Shared,
     state::{Placed, Stream},
-    wal::{HEAD_BYTES, Segment},
+    wal::Segment,
 };
 
 /// Bytes of one group: a larger one would only delay its first member.
@@ -57,6 +58,8 @@ pub(crate) struct Writer {
     pub(crate) next: u64,
     pub(crate) synced: u64,
     pub(crate) segment: Option<Segment>,
+    /// Draws the nonces of what is encrypted.
+    pub(crate) entropy: Entropy,
     /// What was written and is not shown yet.
     pub(crate) written: Vec<(u64, Bytes)>,
 }
@@ -123,10 +126,10 @@ impl Writer {
                 }
                 let position = start + buffer.len() as u64;
                 let body_at = position + HEADER_BYTES as u64;
-                frame::put_frame(&mut buffer, self.shared.log, self.shared.epoch, position, self.synced, &body);
+                frame::put_frame(&mut buffer, self.hand(), self.shape(), position, self.synced, &body);
                 visible.extend(shown.into_iter().map(|shown| match shown {
                     Visible::Batch(id, placed) => {
-                        Visible::Batch(id, Placed { position: body_at + placed.position, ..placed })
+                        Visible::Batch(id, Placed { position: body_at + placed.position, frame: position, ..placed })
                     }
                     change @ Visible::Change(_) => change,
                 }));
@@ -177,7 +180,7 @@ impl Writer {
         self.shared.counters.appended_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
         shown.push(Visible::Batch(
             stream,
-            Placed { base, records, max_timestamp, position: u64::from(batch.at), length },
+            Placed { base, records, max_timestamp, position: u64::from(batch.at), frame: 0, length },
         ));
         Ok(Appended { base_offset: base, log_start, duplicate: false })
     }
@@ -194,23 +197,42 @@ impl Writer {
         }
     }
 
+    fn hand(&self) -> Hand {
+        Hand { log: self.shared.log, epoch: self.shared.epoch }
+    }
+
+    /// How frames lie in the file that is written.
+    fn shape(&self) -> Shape {
+        self.segment.as_ref().map_or(Shape::Plain, Segment::shape)
+    }
+
     /// Whether one more frame, and the empty one that leaves the file, fit behind what is gathered.
     fn fits(&self, start: u64, gathered: usize, body: usize) -> bool {
         let Some(segment) = &self.segment else { return false };
-        start + (gathered + frame_bytes(body) + HEADER_BYTES) as u64 <= segment.end()
+        let shape = segment.shape();
+        start + (gathered + shape.frame_bytes(body) + shape.frame_bytes(0)) as u64 <= segment.end()
     }
 
     /// Writes what is gathered, syncs it, and, where asked, leaves the file for a new one.
-    fn persist(&mut self, start: u64, buffer: &mut Vec<u8>, leave: bool) -> io::Result<()> {
+    pub(crate) fn persist(&mut self, start: u64, buffer: &mut Vec<u8>, leave: bool) -> io::Result<()> {
         if leave && let Some(segment) = &self.segment {
             let position = start + buffer.len() as u64;
-            if position + HEADER_BYTES as u64 <= segment.end() {
-                frame::put_frame(buffer, self.shared.log, self.shared.epoch, position, self.synced, &[]);
+            let shape = segment.shape();
+            if position + shape.frame_bytes(0) as u64 <= segment.end() {
+                frame::put_frame(buffer, self.hand(), shape, position, self.synced, &[]);
             }
         }
         if !buffer.is_empty() {
             let segment = self.segment.as_ref().expect("frames are gathered only for a file that they fit into");
-            segment.file.write_at(start - segment.base, buffer)?;
+            match &segment.seal {
+                None => segment.file.write_at(start - segment.base, buffer)?,
+                Some(seal) => {
+                    // Readers of the tail get what is in the clear.
+                    let mut sealed = buffer.clone();
+                    frame::seal(&mut sealed, self.shared.log, seal, &self.entropy);
+                    segment.file.write_at(start - segment.base, &sealed)?;
+                }
+            }
             segment.file.sync()?;
             self.shared.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
             self.next = start + buffer.len() as u64;
@@ -221,7 +243,7 @@ impl Writer {
         if leave {
             let base = self.segment.as_ref().map_or(self.next, Segment::end);
             let segment = self.shared.next_segment(base)?;
-            self.next = base + HEAD_BYTES as u64;
+            self.next = segment.first();
             self.shared.state.write().segments.insert(base, segment.clone());
             self.segment = Some(segment);
         }
@@ -293,7 +315,7 @@ impl Writer {
 }
 
 /// Bytes that an append call takes in a frame, at most.
-pub(crate) fn frame_size(entries: &[Append]) -> usize {
+pub(crate) fn frame_size(entries: &[Append], shape: Shape) -> usize {
     let body: usize = entries.iter().map(|entry| BATCH_OVERHEAD_BYTES + BytesMut::len(&entry.bytes)).sum();
-    frame_bytes(body)
+    shape.frame_bytes(body)
 }

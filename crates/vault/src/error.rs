@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::kek::KeyEncryptionError;
+use cairn_keys::KeyEncryptionError;
 
 /// What a caller can do about an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,7 +3,7 @@
 //! A [`Vault`] takes a payload with whose it is and gives a reference at once; a writer thread makes it durable, many with
 //! one sync. Objects stand in packs (`pack`), addressed by a digest under a key of their subject; each is encrypted under
 //! a data key of its subject and period. The keys of a subject lie in one record (`subjects`), encrypted under a master
-//! key, which is wrapped by a key-encryption key from outside (`kek`, `kms`). Erasing a subject destroys the record, then
+//! key, which is wrapped by a key-encryption key from outside (`cairn-keys`). Erasing a subject destroys the record, then
 //! the objects.
 //!
 //! | path in the folder | what it is |
@@ -15,23 +15,18 @@
 //! This crate must never write a payload or a key in the clear, and never know what an event or a call is.
 
 mod error;
-mod kek;
-mod kms;
 mod master;
 mod options;
 mod pack;
 mod packs;
-mod seal;
 mod subjects;
 mod ticket;
 mod vault;
 mod writer;
 
+pub use cairn_keys::{FileKey, GivenKey, KeyEncryption, KeyEncryptionError, KmsKey, KmsOptions, Secret};
 pub use error::{ErrorKind, VaultError};
-pub use kek::{FileKey, GivenKey, KeyEncryption, KeyEncryptionError};
-pub use kms::{KmsKey, KmsOptions};
 pub use options::VaultOptions;
-pub use seal::Secret;
 pub use subjects::{Erased, Hold, Subject, SubjectId};
 pub use ticket::Ticket;
 pub use vault::{Kept, NotKept, Vault, VaultStats};

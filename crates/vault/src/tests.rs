@@ -325,6 +325,19 @@ async fn a_key_management_service_wraps_the_master_key() {
     assert_eq!(open(&key_id, &[]).await.unwrap_err().kind(), ErrorKind::Key);
     let vault = open(&key_id, &[kek(7)]).await.unwrap();
     assert_eq!(vault.read(&digest).await.unwrap(), CANARY);
+    // The same service wraps the keys of files; what it wrapped for the one opens nothing of the other.
+    let of_files = || -> Arc<dyn KeyEncryption> {
+        let options = KmsOptions { key_id: key_id.clone(), ..options.clone() };
+        Arc::new(KmsKey::new(options, Clock::system()).unwrap().of(cairn_keys::Purpose::AtRest))
+    };
+    let at_rest = async || cairn_keys::AtRest::open(Some(of_files()), Vec::new(), Entropy::system()).await.unwrap();
+    let (seal, envelope) = at_rest().await.new_file().unwrap();
+    let mut text = CANARY.to_vec();
+    let trailer = seal.seal(&Entropy::system(), b"here", &mut text);
+    let later = at_rest().await.file(&envelope).unwrap();
+    assert_eq!(later.open(b"here", &text, &trailer).as_deref(), Some(CANARY));
+    let wrapped = of_files().wrap(&Secret::new([3; 32])).await.unwrap();
+    assert!(of_files().unwrap(&wrapped).await.is_ok() && key(&key_id).unwrap(&wrapped).await.is_err());
     let lost = key("00000000-0000-0000-0000-000000000000").wrap(&Secret::new([0; 32])).await.unwrap_err().to_string();
     assert!(lost.contains("NotFound"), "{lost}");
 }

@@ -1,4 +1,4 @@
-//! The mutants of what operators rely on: TLS on the listeners. Written like those of the table beside it.
+//! The mutants of what operators rely on: TLS on the listeners, files that are encrypted. Written like those of the table beside it.
 
 use super::table::Mutant;
 
@@ -24,5 +24,40 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "if tls.is_none() && !address.ip().is_loopback() && !is_plaintext_meant {",
         after: "if tls.is_none() && address.port() == 0 && !is_plaintext_meant {",
         test: "-p cairn --bin cairn listen",
+    },
+    Mutant {
+        name: "an encrypted frame is bound to no place",
+        file: "crates/log/src/frame.rs",
+        before: "about[20..40].copy_from_slice(&frame[12..HEADER_BYTES]);",
+        after: "about[20..40].fill(0);",
+        test: "-p cairn-log --lib what_was_spoiled",
+    },
+    Mutant {
+        name: "what lay in the clear is used again",
+        file: "crates/log/src/upload.rs",
+        before: "&& (is_sealed || options.at_rest.current().is_none());",
+        after: "&& (is_sealed || options.wal_bytes_max > 0);",
+        test: "-p cairn-log --lib what_lay_in_the_clear",
+    },
+    Mutant {
+        name: "new files go on in the clear once encryption is on",
+        file: "crates/log/src/open.rs",
+        before: "if !is_as_new {",
+        after: "if !is_as_new && false {",
+        test: "-p cairn-log --lib at_rest_tests",
+    },
+    Mutant {
+        name: "an encrypted chunk is bound to no object",
+        file: "crates/log/src/sealed.rs",
+        before: "[name.as_bytes(), &[0], &length.to_be_bytes(), &chunk.to_be_bytes()].concat()",
+        after: "[&name.as_bytes()[..0], &[0], &length.to_be_bytes(), &chunk.to_be_bytes()].concat()",
+        test: "-p cairn-log --lib sealed",
+    },
+    Mutant {
+        name: "a spooled frame is bound to no place",
+        file: "crates/backbone/src/kafka/sealed.rs",
+        before: "about[8..].copy_from_slice(&at.to_be_bytes());",
+        after: "let _ = at;",
+        test: "-p cairn-backbone --lib of_an_encrypted_spool",
     },
 ];

@@ -141,8 +141,8 @@ async fn session(shared: &Arc<Shared>) -> Result<(), DeliveryError> {
 }
 
 async fn read(shared: &Arc<Shared>, from: Position, end: Position) -> Result<Vec<(Frame, Position)>, DeliveryError> {
-    let folder = shared.folder.clone();
-    let frames = tokio::task::spawn_blocking(move || spool::read(&folder, from, end, spool::READ_BYTES));
+    let (folder, at_rest) = (shared.folder.clone(), shared.at_rest.clone());
+    let frames = tokio::task::spawn_blocking(move || spool::read(&folder, &at_rest, from, end, spool::READ_BYTES));
     Ok(frames.await.map_err(|_| DeliveryError::Lost)??)
 }
 

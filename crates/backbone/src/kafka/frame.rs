@@ -37,6 +37,8 @@ pub(super) enum Parsed {
     Short,
     /// It is no frame.
     Bad,
+    /// It is whole, and was changed since it was encrypted.
+    Changed,
 }
 
 impl Frame {
@@ -76,7 +78,12 @@ impl Frame {
             return Parsed::Bad;
         }
         let mut body = Bytes::copy_from_slice(body);
-        decode(&mut body).map_or(Parsed::Bad, |frame| Parsed::Frame(frame, end))
+        Self::decode(&mut body).map_or(Parsed::Bad, |frame| Parsed::Frame(frame, end))
+    }
+
+    /// The frame of a payload.
+    pub(super) fn decode(payload: &mut Bytes) -> Option<Self> {
+        decode(payload)
     }
 }
 

@@ -6,7 +6,7 @@
 //! are still spooled on top. Folding a frame again changes nothing as long as those behind it follow again too.
 //! It must never be trusted where the topics themselves can be read.
 //!
-//! `history.frames` has the form of a spool file: the 8 bytes `CRNSPL01`, then [`super::frame`]s of one record each.
+//! `history.frames` has the form of a spool file of the number 0, encrypted where those are: its frames hold one record each.
 
 use std::{
     collections::BTreeMap,
@@ -15,15 +15,19 @@ use std::{
 };
 
 use cairn_contract::{Body, EventRecord, StoredEvent, Topic};
+use cairn_keys::AtRest;
 use uuid::Uuid;
 
 use super::{
     frame::{Frame, Parsed},
-    spool::{MAGIC, SpoolError},
+    sealed::{Head, HeadError},
+    spool::SpoolError,
 };
 use crate::{Kept, identity::replace_file, recorder::settles};
 
 const FILE: &str = "history.frames";
+/// Its number as a spool file: those begin with 1.
+const NUMBER: u64 = 0;
 
 /// The events that a start needs to go on.
 #[derive(Clone, Debug, Default)]
@@ -103,17 +107,19 @@ impl History {
     }
 
     /// Writes the file: durable on return.
-    pub(crate) fn save(&self, folder: &Path) -> Result<(), SpoolError> {
-        let mut bytes = MAGIC.to_vec();
+    pub(crate) fn save(&self, folder: &Path, at_rest: &AtRest) -> Result<(), SpoolError> {
+        let (head, mut bytes) = Head::new(at_rest);
         for Kept { topic, partition, floor, record } in self.kept() {
-            bytes.extend_from_slice(&Frame { topic, partition, floor, records: vec![record] }.encode());
+            let frame = Frame { topic, partition, floor, records: vec![record] }.encode();
+            let at = bytes.len() as u64;
+            bytes.extend_from_slice(&head.put(&frame, NUMBER, at));
         }
         let path = path_of(folder);
         replace_file(&path, &bytes).map_err(|source| SpoolError::Io { path, source })
     }
 
     /// Reads the file; `None` where there is none, and for a damaged one, which is as good as none.
-    pub(crate) fn load(folder: &Path) -> Result<Option<Self>, SpoolError> {
+    pub(crate) fn load(folder: &Path, at_rest: &AtRest) -> Result<Option<Self>, SpoolError> {
         let path = path_of(folder);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -121,13 +127,17 @@ impl History {
             Err(source) => return Err(SpoolError::Io { path, source }),
         };
         let mut history = Self::default();
-        let mut at = MAGIC.len();
-        if !bytes.starts_with(MAGIC) {
-            tracing::warn!(path = %path.display(), "the spool's history is damaged: a start needs the cluster");
-            return Ok(None);
-        }
+        let head = match Head::read(&bytes, at_rest) {
+            Ok(head) => head,
+            Err(HeadError::Key(source)) => return Err(SpoolError::Sealed { path, source }),
+            Err(HeadError::Bad) => {
+                tracing::warn!(path = %path.display(), "the spool's history is damaged: a start needs the cluster");
+                return Ok(None);
+            }
+        };
+        let mut at = usize::try_from(head.bytes).expect("a head is short");
         while at < bytes.len() {
-            let Parsed::Frame(frame, used) = Frame::parse(&bytes[at..]) else {
+            let Parsed::Frame(frame, used) = head.parse(&bytes[at..], NUMBER, at as u64) else {
                 tracing::warn!(path = %path.display(), at, "the spool's history is damaged: a start needs the cluster");
                 return Ok(None);
             };

@@ -13,6 +13,7 @@ pub(crate) mod frame;
 pub(crate) mod history;
 mod options;
 mod plan;
+mod sealed;
 mod spool;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_contract::{EventRecord, Topic, TopicSpec, topics};
+use cairn_keys::AtRest;
 use parking_lot::Mutex;
 use rdkafka::{ClientConfig, error::KafkaError};
 use tokio::{
@@ -126,6 +128,7 @@ struct Waiting {
 pub(crate) struct Shared {
     config: ClientConfig,
     folder: PathBuf,
+    at_rest: AtRest,
     bytes_max: u64,
     spool: Mutex<Spool>,
     cluster: Arc<Mutex<Cluster>>,
@@ -171,6 +174,7 @@ impl KafkaBackbone {
         let shared = Arc::new(Shared {
             config,
             folder: spool.folder(),
+            at_rest: options.at_rest.clone(),
             bytes_max: options.spool_bytes_max,
             grown: watch::Sender::new(end),
             delivered: Mutex::new(start),
@@ -241,8 +245,8 @@ impl Opened {
         let bootstrap = options.bootstrap.clone();
         let client = |source| OpenError::Client { bootstrap: bootstrap.clone(), source };
         let cluster = Cluster::new(config, options).map_err(client)?;
-        let spool = Spool::open(&options.spool, options.spool_bytes_max)?;
-        let history = History::load(&options.spool)?;
+        let spool = Spool::open(&options.spool, options.spool_bytes_max, options.at_rest.clone())?;
+        let history = History::load(&options.spool, &options.at_rest)?;
         let checked = Checked::load(&options.spool);
         let stand_in = match &checked {
             None => Err("this data folder has not seen its topics yet, so nothing stands in for it"),
@@ -266,7 +270,7 @@ impl Opened {
         let mut whole = history.clone();
         let (mut at, end) = (spool.start(), spool.end());
         while at < end {
-            let frames = spool::read(&spool.folder(), at, end, spool::READ_BYTES)?;
+            let frames = spool::read(&spool.folder(), &options.at_rest, at, end, spool::READ_BYTES)?;
             let Some((_, after)) = frames.last() else { break };
             at = *after;
             frames.iter().for_each(|(frame, _)| whole.fold(frame));
@@ -342,7 +346,7 @@ impl Shared {
         drop(delivered);
         let trims = self.spool.lock().trims(to);
         // The history is durable before what it stands for is removed.
-        if trims && let Err(error) = self.history.lock().save(&self.folder) {
+        if trims && let Err(error) = self.history.lock().save(&self.folder, &self.at_rest) {
             tracing::warn!(%error, "a delivered part of the spool is kept because its history could not be written");
             return;
         }

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+use cairn_keys::AtRest;
 use rdkafka::{ClientConfig, error::KafkaError};
 
 /// How a cluster is reached, and how much may be spooled while it is away.
@@ -17,6 +18,8 @@ pub struct KafkaOptions {
     pub properties: BTreeMap<String, String>,
     /// Where the spool's files lie; used by this process only.
     pub spool: PathBuf,
+    /// What new files of the spool are encrypted under.
+    pub at_rest: AtRest,
     /// The spool's bound in bytes.
     pub spool_bytes_max: u64,
     /// Replicas of topics that are created; -1 is the cluster's default.
@@ -35,6 +38,7 @@ impl KafkaOptions {
             bootstrap: bootstrap.into(),
             properties: BTreeMap::new(),
             spool: spool.into(),
+            at_rest: AtRest::default(),
             spool_bytes_max: 1 << 30,
             replication: -1,
             min_insync_replicas: None,

@@ -5,8 +5,8 @@
 //! acknowledged is on stable storage; a torn tail is cut, damage before it refuses to open; files never grow past the
 //! bound. A failed sync is final: pages that failed to reach the disk cannot be trusted.
 //!
-//! Files are `<n>.spool`, n as 16 digits: the 8 bytes `CRNSPL01`, then [`super::frame`]s. A file goes when all of it is
-//! delivered and it is not the last.
+//! Files are `<n>.spool`, n as 16 digits: the 8 bytes `CRNSPL01`, then [`super::frame`]s; encrypted ones as in
+//! [`super::sealed`]. A file goes when all of it is delivered and it is not the last.
 
 use std::{
     collections::VecDeque,
@@ -16,10 +16,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use cairn_keys::{AtRest, AtRestError, TRAILER_BYTES};
 
-use super::frame::{FRAME_HEADER_BYTES, Frame, PAYLOAD_BYTES_MAX, Parsed};
-
-pub(super) const MAGIC: &[u8; 8] = b"CRNSPL01";
+use super::{
+    frame::{FRAME_HEADER_BYTES, Frame, PAYLOAD_BYTES_MAX, Parsed},
+    sealed::{HEAD_BYTES_MAX, Head, HeadError, MAGIC},
+};
 
 /// Bytes of frames that are read at once.
 pub(super) const READ_BYTES: usize = 4 << 20;
@@ -44,6 +46,14 @@ pub enum SpoolError {
         path: PathBuf,
         /// Where.
         at: u64,
+    },
+    /// A file is encrypted, and its key is not there or does not open it.
+    #[error("cannot read the spool file {path}: {source}; nothing was changed")]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+        /// Which key, and why.
+        source: AtRestError,
     },
     /// It is at its bound.
     #[error(
@@ -92,6 +102,9 @@ pub(super) struct Spool {
     segment_bytes: u64,
     segments: VecDeque<Segment>,
     file: Box<dyn Device>,
+    /// The head of the file that is written.
+    head: Head,
+    at_rest: AtRest,
     device: fn(File) -> Box<dyn Device>,
     failed: bool,
     events_at_open: u64,
@@ -105,11 +118,16 @@ struct Segment {
 
 impl Spool {
     /// Opens the folder, cuts a torn tail, and is ready to append.
-    pub(super) fn open(folder: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
-        Self::open_on(folder, bytes_max, |file| Box::new(file))
+    pub(super) fn open(folder: &Path, bytes_max: u64, at_rest: AtRest) -> Result<Self, SpoolError> {
+        Self::open_on(folder, bytes_max, at_rest, |file| Box::new(file))
     }
 
-    fn open_on(folder: &Path, bytes_max: u64, device: fn(File) -> Box<dyn Device>) -> Result<Self, SpoolError> {
+    fn open_on(
+        folder: &Path,
+        bytes_max: u64,
+        at_rest: AtRest,
+        device: fn(File) -> Box<dyn Device>,
+    ) -> Result<Self, SpoolError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| SpoolError::Io { path, source }
@@ -125,21 +143,33 @@ impl Spool {
             numbers.extend(number);
         }
         numbers.sort_unstable();
+        for number in &numbers {
+            // Before anything is cut: whoever lacks a key changes nothing.
+            let path = path_of(folder, *number);
+            let mut begin = Vec::new();
+            let read = File::open(&path).and_then(|file| file.take(HEAD_BYTES_MAX as u64).read_to_end(&mut begin));
+            read.map_err(io(&path))?;
+            if let Err(HeadError::Key(source)) = Head::read(&begin, &at_rest) {
+                return Err(SpoolError::Sealed { path, source });
+            }
+        }
         let mut segments = VecDeque::new();
         let mut events_at_open = 0;
         for (index, number) in numbers.iter().enumerate() {
             let path = path_of(folder, *number);
             let last = index + 1 == numbers.len();
-            let (bytes, events) = check(&path, last)?;
+            let (bytes, events) = check(&path, *number, last, &at_rest)?;
             events_at_open += events;
             segments.push_back(Segment { number: *number, bytes });
         }
         let number = segments.back().map_or(1, |segment| segment.number + 1);
-        let file = device(create(folder, number)?);
-        segments.push_back(Segment { number, bytes: MAGIC.len() as u64 });
+        let (file, head) = create(folder, number, &at_rest)?;
+        segments.push_back(Segment { number, bytes: head.bytes });
+        let file = device(file);
         let segment_bytes = (bytes_max / 8).clamp(64 * 1024, 64 << 20);
         let folder = folder.to_owned();
-        Ok(Self { folder, bytes_max, segment_bytes, segments, file, device, failed: false, events_at_open })
+        let failed = false;
+        Ok(Self { folder, bytes_max, segment_bytes, segments, file, head, at_rest, device, failed, events_at_open })
     }
 
     /// Appends encoded frames and syncs once. All of them are durable on return, or none is kept.
@@ -148,20 +178,26 @@ impl Spool {
             let source = io::Error::other("an earlier write failed");
             return Err(SpoolError::Io { path: self.folder.clone(), source });
         }
-        let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
+        // The next file has a head of the same kind.
+        let bytes: u64 = frames.iter().map(|frame| self.head.length_of(frame)).sum();
         if bytes > self.headroom() {
             return Err(SpoolError::Full { used: self.used(), max: self.bytes_max });
         }
         if self.active().bytes > self.segment_bytes {
             self.roll()?;
         }
-        let start = self.active().bytes;
-        let written = frames.iter().try_for_each(|frame| self.file.write(frame)).and_then(|()| self.file.sync());
+        let (start, number) = (self.active().bytes, self.active().number);
+        let mut at = start;
+        let written = frames.iter().try_for_each(|frame| {
+            let frame = self.head.put(frame, number, at);
+            at += frame.len() as u64;
+            self.file.write(&frame)
+        });
+        let written = written.and_then(|()| self.file.sync());
         if let Err(source) = written {
             // What was not acknowledged must not come back at the next start.
             self.failed = true;
             let _ = self.file.cut(start).and_then(|()| self.file.sync());
-            let number = self.active().number;
             return Err(SpoolError::Io { path: path_of(&self.folder, number), source });
         }
         self.segments.back_mut().expect("there is always an active segment").bytes += bytes;
@@ -205,8 +241,10 @@ impl Spool {
 
     fn roll(&mut self) -> Result<(), SpoolError> {
         let number = self.active().number + 1;
-        self.file = (self.device)(create(&self.folder, number)?);
-        self.segments.push_back(Segment { number, bytes: MAGIC.len() as u64 });
+        let (file, head) = create(&self.folder, number, &self.at_rest)?;
+        self.file = (self.device)(file);
+        self.segments.push_back(Segment { number, bytes: head.bytes });
+        self.head = head;
         Ok(())
     }
 
@@ -247,6 +285,7 @@ fn is_done(segment: &Segment, delivered: Position) -> bool {
 /// Reads frames from `from` up to `end`, about `bytes` of them; returns each with the place after it.
 pub(super) fn read(
     folder: &Path,
+    at_rest: &AtRest,
     mut from: Position,
     end: Position,
     bytes: usize,
@@ -266,17 +305,30 @@ pub(super) fn read(
             Err(source) => return Err(io(source)),
         };
         let length = if from.segment == end.segment { end.at } else { file.metadata().map_err(io)?.len() };
+        // One that was just being made may hold nothing.
+        if from.at >= length {
+            from = Position { segment: from.segment + 1, at: MAGIC.len() as u64 };
+            continue;
+        }
+        let mut begin = Vec::new();
+        (&mut file).take(HEAD_BYTES_MAX as u64).read_to_end(&mut begin).map_err(io)?;
+        let head = match Head::read(&begin, at_rest) {
+            Ok(head) => head,
+            Err(HeadError::Key(source)) => return Err(SpoolError::Sealed { path, source }),
+            Err(HeadError::Bad) => return Err(SpoolError::Damaged { path, at: 0 }),
+        };
+        from.at = from.at.max(head.bytes);
         if from.at >= length {
             from = Position { segment: from.segment + 1, at: MAGIC.len() as u64 };
             continue;
         }
         file.seek(SeekFrom::Start(from.at)).map_err(io)?;
-        let window = (length - from.at).min((PAYLOAD_BYTES_MAX + FRAME_HEADER_BYTES) as u64);
+        let window = (length - from.at).min((PAYLOAD_BYTES_MAX + FRAME_HEADER_BYTES + TRAILER_BYTES) as u64);
         let mut buffer = Vec::new();
         file.take(window.min(bytes.max(1 << 20) as u64)).read_to_end(&mut buffer).map_err(io)?;
         let mut at = 0;
         loop {
-            match Frame::parse(&buffer[at..]) {
+            match head.parse(&buffer[at..], from.segment, from.at) {
                 Parsed::Frame(frame, used) => {
                     at += used;
                     taken += used;
@@ -284,7 +336,9 @@ pub(super) fn read(
                     frames.push((frame, from));
                 }
                 Parsed::Short if at > 0 => break,
-                Parsed::Short | Parsed::Bad => return Err(SpoolError::Damaged { path, at: from.at }),
+                Parsed::Short | Parsed::Bad | Parsed::Changed => {
+                    return Err(SpoolError::Damaged { path, at: from.at });
+                }
             }
         }
     }
@@ -292,27 +346,35 @@ pub(super) fn read(
 }
 
 /// Checks every frame of a file; cuts a torn tail of the last one. Returns its bytes and its events.
-fn check(path: &Path, last: bool) -> Result<(u64, u64), SpoolError> {
+fn check(path: &Path, number: u64, last: bool, at_rest: &AtRest) -> Result<(u64, u64), SpoolError> {
     let io = |source| SpoolError::Io { path: path.to_owned(), source };
+    let damaged = |at: usize| SpoolError::Damaged { path: path.to_owned(), at: at as u64 };
     let bytes = fs::read(path).map_err(io)?;
-    let mut events = 0;
-    let mut at = if bytes.starts_with(MAGIC) { MAGIC.len() } else { 0 };
-    if at > 0 {
-        while at < bytes.len() {
-            match Frame::parse(&bytes[at..]) {
-                Parsed::Frame(frame, used) => {
-                    at += used;
-                    events += frame.records.len() as u64;
+    let (mut at, mut events) = (0, 0);
+    match Head::read(&bytes, at_rest) {
+        Ok(head) => {
+            at = usize::try_from(head.bytes).expect("a head is short");
+            while at < bytes.len() {
+                match head.parse(&bytes[at..], number, at as u64) {
+                    Parsed::Frame(frame, used) => {
+                        at += used;
+                        events += frame.records.len() as u64;
+                    }
+                    Parsed::Changed => return Err(damaged(at)),
+                    Parsed::Short | Parsed::Bad => break,
                 }
-                Parsed::Short | Parsed::Bad => break,
             }
         }
+        Err(HeadError::Key(source)) => return Err(SpoolError::Sealed { path: path.to_owned(), source }),
+        // A head is synced before anything stands behind it.
+        Err(HeadError::Bad) if bytes.len() > HEAD_BYTES_MAX => return Err(damaged(0)),
+        Err(HeadError::Bad) => {}
     }
     if at == bytes.len() {
         return Ok((at as u64, events));
     }
     if !last {
-        return Err(SpoolError::Damaged { path: path.to_owned(), at: at as u64 });
+        return Err(damaged(at));
     }
     tracing::warn!(path = %path.display(), at, cut = bytes.len() - at, "a torn tail of the spool was cut");
     let mut file = OpenOptions::new().write(true).open(path).map_err(io)?;
@@ -324,14 +386,15 @@ fn check(path: &Path, last: bool) -> Result<(u64, u64), SpoolError> {
     Ok((at as u64, events))
 }
 
-fn create(folder: &Path, number: u64) -> Result<File, SpoolError> {
+fn create(folder: &Path, number: u64, at_rest: &AtRest) -> Result<(File, Head), SpoolError> {
     let path = path_of(folder, number);
+    let (head, bytes) = Head::new(at_rest);
     let made = || {
         let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
-        file.write_all(MAGIC)?;
+        file.write_all(&bytes)?;
         file.sync_all()?;
         File::open(folder)?.sync_all()?;
-        Ok(file)
+        Ok((file, head))
     };
     made().map_err(|source| SpoolError::Io { path: path.clone(), source })
 }
@@ -358,17 +421,18 @@ mod tests {
     }
 
     fn all(spool: &Spool) -> Vec<Frame> {
-        let frames = read(&spool.folder, spool.start(), spool.end(), usize::MAX >> 1).expect("readable");
+        let frames =
+            read(&spool.folder, &spool.at_rest, spool.start(), spool.end(), usize::MAX >> 1).expect("readable");
         frames.into_iter().map(|(frame, _)| frame).collect()
     }
 
     #[test]
     fn what_was_appended_is_there_after_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut spool = Spool::open(folder.path(), 1 << 20).expect("open");
+        let mut spool = Spool::open(folder.path(), 1 << 20, AtRest::default()).expect("open");
         spool.append(&[frame(1).encode(), frame(2).encode()]).expect("appended");
         drop(spool);
-        let mut spool = Spool::open(folder.path(), 1 << 20).expect("open again");
+        let mut spool = Spool::open(folder.path(), 1 << 20, AtRest::default()).expect("open again");
         spool.append(&[frame(3).encode()]).expect("appended");
         assert_eq!(all(&spool), [frame(1), frame(2), frame(3)]);
     }
@@ -401,14 +465,15 @@ mod tests {
         let mut expected = Vec::new();
         for round in 0..4_u8 {
             let mut spool =
-                Spool::open_on(folder.path(), 1 << 20, |file| Box::new(Forgetful(file, Vec::new()))).expect("open");
+                Spool::open_on(folder.path(), 1 << 20, AtRest::default(), |file| Box::new(Forgetful(file, Vec::new())))
+                    .expect("open");
             for n in 0..5 {
                 let frame = frame(round * 10 + n);
                 spool.append(&[frame.encode()]).expect("acknowledged");
                 expected.push(frame);
             }
         }
-        assert_eq!(all(&Spool::open(folder.path(), 1 << 20).expect("open")), expected);
+        assert_eq!(all(&Spool::open(folder.path(), 1 << 20, AtRest::default()).expect("open")), expected);
     }
 
     #[test]
@@ -416,10 +481,10 @@ mod tests {
         let whole = frame(2).encode();
         for cut in 0..whole.len() {
             let folder = tempfile::tempdir().expect("a folder");
-            let mut spool = Spool::open(folder.path(), 1 << 20).expect("open");
+            let mut spool = Spool::open(folder.path(), 1 << 20, AtRest::default()).expect("open");
             spool.append(&[frame(1).encode(), whole.slice(..cut)]).expect("appended");
             drop(spool);
-            let spool = Spool::open(folder.path(), 1 << 20).expect("open again");
+            let spool = Spool::open(folder.path(), 1 << 20, AtRest::default()).expect("open again");
             assert_eq!(all(&spool), [frame(1)], "cut at {cut}");
         }
     }
@@ -427,21 +492,21 @@ mod tests {
     #[test]
     fn damage_before_the_tail_refuses_to_open() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut spool = Spool::open(folder.path(), 1 << 20).expect("open");
+        let mut spool = Spool::open(folder.path(), 1 << 20, AtRest::default()).expect("open");
         spool.append(&[frame(1).encode()]).expect("appended");
         drop(spool);
-        drop(Spool::open(folder.path(), 1 << 20).expect("a second file"));
+        drop(Spool::open(folder.path(), 1 << 20, AtRest::default()).expect("a second file"));
         let path = path_of(folder.path(), 1);
         let mut bytes = fs::read(&path).expect("read");
         bytes[40] ^= 1;
         fs::write(&path, bytes).expect("written");
-        assert!(matches!(Spool::open(folder.path(), 1 << 20), Err(SpoolError::Damaged { .. })));
+        assert!(matches!(Spool::open(folder.path(), 1 << 20, AtRest::default()), Err(SpoolError::Damaged { .. })));
     }
 
     #[test]
     fn past_its_bound_it_is_full_until_something_is_delivered() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut spool = Spool::open(folder.path(), 256 * 1024).expect("open");
+        let mut spool = Spool::open(folder.path(), 256 * 1024, AtRest::default()).expect("open");
         let error = loop {
             if let Err(error) = spool.append(&[frame(1).encode()]) {
                 break error;
@@ -451,5 +516,96 @@ mod tests {
         assert!(spool.used() <= 256 * 1024);
         spool.trim(spool.end()).expect("trimmed");
         spool.append(&[frame(1).encode()]).expect("there is room again");
+    }
+
+    async fn at_rest(current: Option<u8>, others: &[u8]) -> AtRest {
+        use cairn_keys::{GivenKey, KeyEncryption, Purpose};
+        let key = |byte: u8| -> std::sync::Arc<dyn KeyEncryption> {
+            let text = [byte; 32].map(|byte| format!("{byte:02x}")).concat();
+            std::sync::Arc::new(GivenKey::read("test", text.as_bytes()).expect("a key").of(Purpose::AtRest))
+        };
+        let others = others.iter().map(|byte| key(*byte)).collect();
+        AtRest::open(current.map(key), others, cairn_clock::Entropy::system()).await.expect("it wraps")
+    }
+
+    fn in_the_clear(folder: &Path) -> bool {
+        let has = |bytes: Vec<u8>| bytes.windows(60).any(|window| window.iter().all(|byte| (1..9).contains(byte)));
+        fs::read_dir(folder)
+            .expect("a folder")
+            .any(|entry| has(fs::read(entry.expect("an entry").path()).expect("read")))
+    }
+
+    #[tokio::test]
+    async fn an_encrypted_spool_holds_nothing_in_the_clear_and_goes_on_under_another_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = |at_rest| Spool::open(folder.path(), 1 << 20, at_rest);
+        let mut spool = open(at_rest(Some(1), &[]).await).expect("open");
+        spool.append(&[frame(1).encode(), frame(2).encode()]).expect("appended");
+        assert_eq!(spool.used(), fs::metadata(path_of(folder.path(), 1)).expect("there").len());
+        drop(spool);
+        let before = fs::read(path_of(folder.path(), 1)).expect("there");
+        for (current, others) in [(None, vec![]), (Some(2), vec![])] {
+            let error = open(at_rest(current, &others).await).expect_err("its key is not there").to_string();
+            assert!(
+                error.contains("0001.spool") && error.contains("key test:") && error.contains("nothing was changed")
+            );
+            assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing was made");
+        }
+        assert_eq!(fs::read(path_of(folder.path(), 1)).expect("there"), before);
+        let mut spool = open(at_rest(Some(2), &[1]).await).expect("the old key is named");
+        spool.append(&[frame(3).encode()]).expect("appended");
+        assert_eq!(all(&spool), [frame(1), frame(2), frame(3)]);
+        drop(spool);
+        assert!(!in_the_clear(folder.path()));
+        let mut spool = open(at_rest(None, &[1, 2]).await).expect("new files in the clear");
+        spool.append(&[frame(4).encode()]).expect("appended");
+        assert_eq!(all(&spool), [frame(1), frame(2), frame(3), frame(4)]);
+        assert!(in_the_clear(folder.path()), "this test would find it");
+        spool.trim(spool.end()).expect("trimmed");
+        assert_eq!(spool.segments.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_an_encrypted_spool_a_torn_tail_is_cut_and_what_was_changed_or_moved_is_damage() {
+        let key = at_rest(Some(1), &[]).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::open(folder.path(), 1 << 20, key.clone()).expect("open");
+        let head = usize::try_from(spool.head.bytes).expect("short");
+        spool.append(&[frame(1).encode(), frame(2).encode()]).expect("appended");
+        drop(spool);
+        let path = path_of(folder.path(), 1);
+        let good = fs::read(&path).expect("there");
+        let length = (good.len() - head) / 2;
+        let mend = |bytes: &mut [u8], at: usize| {
+            let crc = crc32c::crc32c(&bytes[at + FRAME_HEADER_BYTES..at + length]);
+            bytes[at + 4..at + 8].copy_from_slice(&crc.to_be_bytes());
+        };
+        let mut mended = good.clone();
+        mended[head + length + 20] ^= 1;
+        mend(&mut mended, head + length);
+        let mut moved = good.clone();
+        moved.copy_within(head..head + length, head + length);
+        for (what, spoiled) in [("mended", mended), ("moved", moved)] {
+            fs::write(&path, &spoiled).expect("written");
+            let error = Spool::open(folder.path(), 1 << 20, key.clone()).expect_err(what);
+            assert!(matches!(error, SpoolError::Damaged { .. }), "{what}: {error}");
+            assert_eq!(fs::read(&path).expect("there"), spoiled, "{what}: nothing was cut");
+        }
+        for cut in 0..length {
+            for entry in fs::read_dir(folder.path()).expect("a folder") {
+                fs::remove_file(entry.expect("an entry").path()).expect("removed");
+            }
+            fs::write(&path, &good[..head + length + cut]).expect("written");
+            let spool = Spool::open(folder.path(), 1 << 20, key.clone()).expect("a torn tail is cut");
+            assert_eq!(all(&spool), [frame(1)], "cut at {cut}");
+        }
+        for cut in 0..head {
+            for entry in fs::read_dir(folder.path()).expect("a folder") {
+                fs::remove_file(entry.expect("an entry").path()).expect("removed");
+            }
+            fs::write(&path, &good[..cut]).expect("written");
+            let spool = Spool::open(folder.path(), 1 << 20, key.clone()).expect("a file that was just being made");
+            assert_eq!(all(&spool), [], "cut at {cut}");
+        }
     }
 }

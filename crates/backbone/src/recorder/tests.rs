@@ -7,6 +7,7 @@ use cairn_contract::{
     ApprovalState, Body, CallApproval, CallDecision, CallIntent, CallOutcome, Common, Decision, DigestKey, Draft,
     Durability, Effect, Era, Outcome, StoredEvent, Target, Topic,
 };
+use cairn_keys::AtRest;
 use uuid::Uuid;
 
 use super::*;
@@ -456,8 +457,8 @@ async fn what_the_spool_kept_tells_a_start_the_same_as_the_log() {
         // Saved somewhere, and some frames that the saved history holds already are folded in once more.
         let mut history = History::default();
         frames[..cut].iter().for_each(|frame| history.fold(frame));
-        history.save(bench.folder.path()).expect("saved");
-        let mut history = History::load(bench.folder.path()).expect("readable").expect("there");
+        history.save(bench.folder.path(), &AtRest::default()).expect("saved");
+        let mut history = History::load(bench.folder.path(), &AtRest::default()).expect("readable").expect("there");
         frames[cut / 2..].iter().for_each(|frame| history.fold(frame));
         assert_eq!(opened(&bench, Some(history.kept())).await, (open.clone(), chains.clone()), "cut at {cut}");
     }

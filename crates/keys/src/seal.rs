@@ -12,7 +12,7 @@ use ring::{
 };
 
 /// What sealing adds to a text.
-pub(crate) const SEAL_BYTES: usize = NONCE_LEN + 16;
+pub const SEAL_BYTES: usize = NONCE_LEN + 16;
 
 /// A key of 32 bytes. Nothing prints it, and it is overwritten when it goes.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,7 +31,9 @@ impl Secret {
         bytes.try_into().ok().map(Self)
     }
 
-    pub(crate) fn draw(entropy: &Entropy) -> Self {
+    /// A new one.
+    #[must_use]
+    pub fn draw(entropy: &Entropy) -> Self {
         let mut bytes = [0; 32];
         entropy.fill(&mut bytes);
         Self(bytes)
@@ -44,7 +46,8 @@ impl Secret {
     }
 
     /// Another key that follows from this one and a purpose.
-    pub(crate) fn derive(&self, purpose: &str) -> Self {
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Self {
         struct Len;
         impl KeyType for Len {
             fn len(&self) -> usize {
@@ -64,7 +67,8 @@ impl Secret {
     }
 
     /// Seals `plain`, bound to `about`, which is not hidden.
-    pub(crate) fn seal(&self, entropy: &Entropy, about: &[u8], plain: &[u8]) -> Vec<u8> {
+    #[must_use]
+    pub fn seal(&self, entropy: &Entropy, about: &[u8], plain: &[u8]) -> Vec<u8> {
         let mut nonce = [0; NONCE_LEN];
         entropy.fill(&mut nonce);
         let mut out = Vec::with_capacity(plain.len() + SEAL_BYTES);
@@ -80,7 +84,8 @@ impl Secret {
     }
 
     /// What was sealed; nothing where key, text or `about` are not those.
-    pub(crate) fn open(&self, about: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    #[must_use]
+    pub fn open(&self, about: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, text) = sealed.split_at_checked(NONCE_LEN)?;
         let mut text = text.to_vec();
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
