@@ -10,20 +10,30 @@ use cairn_broker::{
     Broker, FetchError, Principal, ProduceError,
     batch::{BatchBuilder, DECOMPRESSED_BYTES_MAX, decode},
 };
-use cairn_contract::{EventRecord, Topic, TopicSpec};
+use cairn_contract::{EventRecord, Topic, TopicPrefix, TopicSpec};
 use cairn_log::{Offset, PartitionIndex};
 
 use crate::{AppendError, Appended, Backbone, Bounds, ReadError, Slice, TopicError};
 
 /// The broker of this process as backbone.
 #[derive(Clone, Debug)]
-pub struct EmbeddedBackbone(Broker);
+pub struct EmbeddedBackbone(Broker, TopicPrefix);
 
 impl EmbeddedBackbone {
     /// Appends to and reads from this broker, as Cairn itself.
     #[must_use]
     pub fn new(broker: Broker) -> Self {
-        Self(broker)
+        Self(broker, TopicPrefix::default())
+    }
+
+    /// The same for the topics of a tenant.
+    #[must_use]
+    pub fn of_tenant(self, prefix: TopicPrefix) -> Self {
+        Self(self.0, prefix)
+    }
+
+    fn name(&self, topic: Topic) -> std::borrow::Cow<'static, str> {
+        self.1.name(topic)
     }
 
     async fn fetch(
@@ -34,12 +44,12 @@ impl EmbeddedBackbone {
         max_bytes: usize,
     ) -> Result<cairn_broker::Fetched, FetchError> {
         let index = PartitionIndex::new(partition);
-        self.0.fetch(topic.name(), index, Offset::new(from), max_bytes, Duration::ZERO).await
+        self.0.fetch(&self.name(topic), index, Offset::new(from), max_bytes, Duration::ZERO).await
     }
 
     fn stream(&self, topic: Topic, partition: u32) -> Result<Bounds, ReadError> {
         let unknown = ReadError::Unknown { topic, partition };
-        let Some(found) = self.0.topic(topic.name()).filter(|found| partition < found.partitions) else {
+        let Some(found) = self.0.topic(&self.name(topic)).filter(|found| partition < found.partitions) else {
             return Err(unknown);
         };
         let id = cairn_log::StreamId { topic: found.id, partition: PartitionIndex::new(partition) };
@@ -56,11 +66,12 @@ fn failed(topic: Topic, partition: u32, error: &dyn std::fmt::Display) -> ReadEr
 impl Backbone for EmbeddedBackbone {
     async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<(), TopicError> {
         for spec in specs {
-            if self.0.topic(spec.name).is_none() {
+            let name = self.name(spec.topic);
+            if self.0.topic(&name).is_none() {
                 let retention = spec.retention.map_or(-1, |kept| i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
                 let configs = [("cleanup.policy", "delete".to_owned()), ("retention.ms", retention.to_string())];
                 let topic = cairn_broker::TopicSpec {
-                    name: spec.name.to_owned(),
+                    name: name.into_owned(),
                     partitions: Some(spec.partitions),
                     configs: configs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
                 };
@@ -78,7 +89,7 @@ impl Backbone for EmbeddedBackbone {
     }
 
     async fn partitions(&self, topic: Topic) -> Result<u32, TopicError> {
-        let found = self.0.topic(topic.name()).ok_or(TopicError::Unknown { topic: topic.name() })?;
+        let found = self.0.topic(&self.name(topic)).ok_or(TopicError::Unknown { topic: topic.name() })?;
         Ok(found.partitions)
     }
 
@@ -91,7 +102,7 @@ impl Backbone for EmbeddedBackbone {
             return Err(AppendError::Failed { reason: "an append holds at least one record".to_owned() });
         };
         let index = PartitionIndex::new(partition);
-        match self.0.produce(&Principal::Internal, topic.name(), index, batch).await {
+        match self.0.produce(&Principal::Internal, &self.name(topic), index, batch).await {
             Ok(offset) => Ok(Appended { offset: Some(offset.get()), floor: offset.get() }),
             Err(ProduceError::Append(error)) => Err(append_error(&error)),
             Err(error) => Err(AppendError::Failed { reason: error.to_string() }),

@@ -346,7 +346,7 @@ impl Broker {
         self.may_change(who, name)?;
         let prefix = &self.inner.options.protected_prefix;
         // Whoever may write the trail need not be able to throw it away.
-        if *who != Principal::Internal && !prefix.is_empty() && name.starts_with(prefix) {
+        if *who != Principal::Internal && self.is_protected(name) {
             return Err(TopicError::Denied { prefix: prefix.clone() });
         }
         let topic = self.inner.topics.get(name).ok_or_else(|| TopicError::Unknown { name: name.to_owned() })?;
@@ -572,10 +572,17 @@ impl Broker {
         let options = &self.inner.options;
         match who {
             Principal::Internal => true,
-            _ if options.protected_prefix.is_empty() || !topic.starts_with(&options.protected_prefix) => true,
+            _ if !self.is_protected(topic) => true,
             Principal::User(user) => options.users.writes_protected(user),
             Principal::Anonymous => false,
         }
+    }
+
+    /// Whether a topic is one of those that only some may write: by its own name, or a tenant's behind the tenant's name.
+    fn is_protected(&self, topic: &str) -> bool {
+        let prefix = &self.inner.options.protected_prefix;
+        let of_tenant = || topic.split_once('.').is_some_and(|(_, rest)| rest.starts_with(prefix));
+        !prefix.is_empty() && (topic.starts_with(prefix) || of_tenant())
     }
 
     fn may_change(&self, who: &Principal, topic: &str) -> Result<(), TopicError> {

@@ -29,6 +29,7 @@ use crate::{
     limits::{self, LimitSection},
     listen::TlsSection,
     store::StoreSection,
+    tenants::TenantsSection,
     trust::CommandsSection,
     vault::{ScreenSection, VaultSection},
 };
@@ -59,6 +60,7 @@ pub(crate) struct Config {
     pub(crate) screen: ScreenSection,
     pub(crate) vault: VaultSection,
     pub(crate) limits: Vec<LimitSection>,
+    pub(crate) tenants: TenantsSection,
     pub(crate) servers: BTreeMap<String, ServerSection>,
 }
 
@@ -408,6 +410,7 @@ impl Config {
             .and_then(|_| config.auth())
             .and_then(|_| config.limits())
             .and_then(|_| config.rules())
+            .and_then(|_| config.tenants.prefixes())
             .and_then(|_| config.freshness.bounds())
             .and_then(|_| config.admin.check())
             .and_then(|()| config.commands.check())
@@ -420,6 +423,11 @@ impl Config {
     /// Only the backbone of a file: what the servers of it need from the environment is not asked for.
     pub(crate) fn read_backbone(path: &Path) -> anyhow::Result<BackboneSection> {
         Ok(Self::parse(path)?.backbone)
+    }
+
+    /// Only which tenants of a file have topics of their own.
+    pub(crate) fn read_tenants(path: &Path) -> anyhow::Result<TenantsSection> {
+        Ok(Self::parse(path)?.tenants)
     }
 
     /// Only what a file says of evidence.
@@ -766,6 +774,7 @@ mod tests {
             "[vault]",
             "[vault.kms]",
             "[[vault.rules]]",
+            "[tenants]",
             "[[limits]]\nname = \"x\"",
             "[servers.x]\ncommand = \"y\"",
             "[servers.x.auth]\nkind = \"oauth\"",

@@ -6,9 +6,10 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use cairn_backbone::{Backbone, EmbeddedBackbone, KafkaBackbone, reader::ReaderOptions};
+use cairn_backbone::{Backbone, EmbeddedBackbone, KafkaBackbone, KafkaOptions, reader::ReaderOptions};
 use cairn_broker::{Broker, Port, SALT_BYTES, SecretHash, User};
 use cairn_clock::{Clock, Entropy};
+use cairn_contract::TopicPrefix;
 use cairn_log::Log;
 use cairn_tls::ServerTls;
 use tokio::net::TcpListener;
@@ -73,6 +74,20 @@ impl Own {
     }
 }
 
+async fn cluster_of(options: KafkaOptions) -> anyhow::Result<Arc<KafkaBackbone>> {
+    let bootstrap = options.bootstrap.clone();
+    let opening = KafkaBackbone::open(options);
+    tokio::pin!(opening);
+    let opened = tokio::select! {
+        opened = &mut opening => opened,
+        () = tokio::time::sleep(SILENT_MAX) => {
+            eprintln!("cairn: waiting for the cluster at {bootstrap}");
+            opening.await
+        }
+    };
+    Ok(Arc::new(opened.context("cannot use the cluster")?))
+}
+
 /// The opened backbone.
 pub(crate) enum Engine {
     Embedded {
@@ -82,12 +97,14 @@ pub(crate) enum Engine {
         address: String,
         own: Own,
         tls: Option<ServerTls>,
+        tenants: BTreeMap<String, TopicPrefix>,
     },
     Cluster {
         backbone: Arc<KafkaBackbone>,
         bootstrap: String,
         properties: BTreeMap<String, String>,
         config: Option<PathBuf>,
+        tenants: BTreeMap<String, Arc<KafkaBackbone>>,
     },
 }
 
@@ -101,6 +118,7 @@ impl Engine {
         clock: &Clock,
         entropy: &Entropy,
     ) -> anyhow::Result<Self> {
+        let tenants = config.tenants.prefixes()?;
         let cluster = config.backbone.kind == BackboneKind::Kafka || arguments.bootstrap.is_some();
         match role {
             Role::Broker if cluster => {
@@ -135,7 +153,7 @@ impl Engine {
                     own
                 }
             };
-            return Ok(Self::Embedded { log, broker, ports, address, own, tls });
+            return Ok(Self::Embedded { log, broker, ports, address, own, tls, tenants });
         }
         let KafkaSection { listen: address, advertised, tls, .. } = &config.kafka;
         if arguments.kafka.is_some() || address.is_some() || advertised.is_some() || tls.is_some() {
@@ -144,20 +162,17 @@ impl Engine {
         let mut options = config.backbone.kafka(arguments.bootstrap.as_deref(), folder.path().join("spool"))?;
         options.at_rest = config.encryption.open(folder.path(), clock, entropy).await?;
         let (bootstrap, properties) = (options.bootstrap.clone(), options.properties.clone());
-        let opening = KafkaBackbone::open(options);
-        tokio::pin!(opening);
-        let opened = tokio::select! {
-            opened = &mut opening => opened,
-            () = tokio::time::sleep(SILENT_MAX) => {
-                eprintln!("cairn: waiting for the cluster at {bootstrap}");
-                opening.await
-            }
-        };
-        let backbone = Arc::new(opened.context("cannot use the cluster")?);
+        let backbone = cluster_of(options.clone()).await?;
+        let mut own = BTreeMap::new();
+        for (name, prefix) in tenants {
+            let spool = folder.path().join("tenants").join(&name).join("spool");
+            let opened = cluster_of(KafkaOptions { prefix, spool, ..options.clone() }).await;
+            own.insert(name.clone(), opened.with_context(|| format!("the topics of the tenant {name}"))?);
+        }
         let config =
             arguments.config.clone().or_else(|| Some(folder.path().join("cairn.toml")).filter(|path| path.is_file()));
         let config = config.map(|path| path.canonicalize()).transpose()?;
-        Ok(Self::Cluster { backbone, bootstrap, properties, config })
+        Ok(Self::Cluster { backbone, bootstrap, properties, config, tenants: own })
     }
 
     /// Where events are appended.
@@ -165,6 +180,19 @@ impl Engine {
         match self {
             Self::Embedded { broker, .. } => Arc::new(EmbeddedBackbone::new(broker.clone())),
             Self::Cluster { backbone, .. } => backbone.clone(),
+        }
+    }
+
+    /// Where events of tenants with topics of their own are appended, by the tenant's name.
+    pub(crate) fn tenants(&self) -> Vec<(String, Arc<dyn Backbone>)> {
+        match self {
+            Self::Embedded { broker, tenants, .. } => {
+                let of = |prefix: &TopicPrefix| EmbeddedBackbone::new(broker.clone()).of_tenant(prefix.clone());
+                tenants.iter().map(|(name, prefix)| (name.clone(), Arc::new(of(prefix)) as Arc<dyn Backbone>)).collect()
+            }
+            Self::Cluster { tenants, .. } => {
+                tenants.iter().map(|(name, own)| (name.clone(), own.clone() as Arc<dyn Backbone>)).collect()
+            }
         }
     }
 
@@ -244,9 +272,10 @@ impl Engine {
                     );
                 }
             }
-            Self::Cluster { backbone, .. } => {
-                backbone.close().await;
-                let waiting = backbone.stats().spool_events;
+            Self::Cluster { backbone, tenants, .. } => {
+                let all = || std::iter::once(&backbone).chain(tenants.values());
+                futures::future::join_all(all().map(|one| one.close())).await;
+                let waiting: u64 = all().map(|one| one.stats().spool_events).sum();
                 if waiting > 0 {
                     eprintln!("cairn: {waiting} events wait in the spool and are delivered at the next start");
                 }

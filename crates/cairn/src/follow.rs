@@ -10,7 +10,7 @@ use cairn_backbone::reader::{From, Reader, ReaderOptions, Said};
 use cairn_clock::{Clock, Timestamp};
 use cairn_contract::{
     Body, CallIntent, CallOutcome, ChangeCause, ContextChanged, ContextRead, Effect, EventType, Outcome, StoredEvent,
-    Topic,
+    Topic, TopicPrefix,
 };
 use cairn_freshness::{Resource, Viewer, Views};
 use cairn_gateway::Metrics;
@@ -32,6 +32,8 @@ pub(crate) struct Follow {
     pub(crate) history: Duration,
     /// This gateway and its epoch: what it wrote, it knows.
     pub(crate) own: (String, u64),
+    /// Tenants with topics of their own.
+    pub(crate) tenants: Vec<TopicPrefix>,
     pub(crate) metrics: Metrics,
 }
 
@@ -40,7 +42,9 @@ impl Follow {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         self.views.follow();
         let topics = [Topic::Context, Topic::Calls];
-        self.options.topics = topics.iter().map(|topic| topic.name().to_owned()).collect();
+        let prefixes = || std::iter::once(TopicPrefix::default()).chain(self.tenants.iter().cloned());
+        let names = prefixes().flat_map(|prefix| topics.map(|topic| prefix.name(topic).into_owned()));
+        self.options.topics = names.collect();
         self.options.until_end = false;
         self.options.look_every = Some(LOOK_EVERY);
         let mut since = self.clock.now().as_millis().saturating_sub(self.history.as_millis() as i64);

@@ -31,6 +31,7 @@ mod read;
 mod say;
 mod since;
 mod store;
+mod tenants;
 mod token;
 mod trust;
 mod up;
@@ -628,7 +629,9 @@ fn topics(what: TopicsCommand) -> anyhow::Result<()> {
     let TopicsCommand::Plan { config, bootstrap, principal, reader, json } = what;
     let section = config.as_deref().map(config::Config::read_backbone).transpose()?.unwrap_or_default();
     let options = section.kafka(bootstrap.as_deref(), PathBuf::new())?;
-    let plan = cairn_backbone::kafka::plan(&options, &principal, reader.as_deref());
+    let tenants = config.as_deref().map(config::Config::read_tenants).transpose()?.unwrap_or_default().prefixes()?;
+    let tenants: Vec<_> = tenants.into_values().collect();
+    let plan = cairn_backbone::kafka::plan(&options, &tenants, &principal, reader.as_deref());
     if json {
         say::line(format_args!("{}", serde_json::to_string_pretty(&plan)?));
     } else {

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use cairn_contract::{StoredEvent, partition_for, topics};
+use cairn_contract::{StoredEvent, Topic, partition_for};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -119,9 +119,8 @@ fn partitions(consumer: &BaseConsumer, source: &Source) -> anyhow::Result<Vec<(S
         ))
     };
     let metadata = consumer.fetch_metadata(None, ANSWER_MAX).map_err(nobody)?;
-    let names: Vec<_> = topics().iter().map(|spec| spec.name.to_owned()).collect();
     let mut found = Vec::new();
-    for topic in metadata.topics().iter().filter(|topic| names.iter().any(|name| name == topic.name())) {
+    for topic in metadata.topics().iter().filter(|topic| Topic::of_anybody(topic.name()).is_some()) {
         for partition in topic.partitions() {
             let (low, high) = consumer
                 .fetch_watermarks(topic.name(), partition.id(), ANSWER_MAX)
@@ -169,6 +168,14 @@ fn placed(message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Placed> {
     }
 }
 
+/// The name of a topic without the tenant's.
+fn class(topic: &str) -> &str {
+    match Topic::of_anybody(topic) {
+        Some(class) => class.name(),
+        None => topic,
+    }
+}
+
 /// Topics whose key is the workflow: all events of one workflow lie in one partition of each.
 const BY_WORKFLOW: [&str; 5] = ["mcp.calls", "mcp.context", "mcp.sessions", "mcp.models", "mcp.actions"];
 
@@ -181,7 +188,7 @@ pub(crate) fn all(source: &Source, workflow: Option<&str>) -> anyhow::Result<Vec
         found.iter().for_each(|(topic, ..)| *counts.entry(topic.clone()).or_default() += 1);
         found.retain(|(topic, partition, ..)| {
             let holds = || partition_for(workflow.as_bytes(), counts[topic]);
-            !BY_WORKFLOW.contains(&topic.as_str()) || u32::try_from(*partition) == Ok(holds())
+            !BY_WORKFLOW.contains(&class(topic)) || u32::try_from(*partition) == Ok(holds())
         });
     }
     let mut assignment = TopicPartitionList::new();
@@ -321,7 +328,7 @@ fn line_of(placed: &Placed) -> String {
 pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String> {
     let mut found: BTreeMap<String, (String, usize, usize)> = BTreeMap::new();
     for placed in all(source, None)? {
-        if placed.topic != "mcp.calls" {
+        if class(&placed.topic) != "mcp.calls" {
             continue;
         }
         let entry = found.entry(placed.event.common.workflow_id.clone()).or_default();

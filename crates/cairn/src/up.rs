@@ -39,7 +39,7 @@ use crate::{
     follow::Follow,
     listen,
     measures::{Measures, Policies},
-    policies, say, token, wrap,
+    policies, say, tenants, token, wrap,
     writers::Writers,
 };
 
@@ -325,6 +325,8 @@ async fn open_gateway(
     )
     .await
     .context("cannot read the trail back")?;
+    let (recorder, open) =
+        tenants::recorders((recorder, open), engine, &(id.clone(), epoch), &home, (clock, entropy)).await?;
     let tools = (clock.clone(), entropy.clone());
     let producer = (id.clone(), epoch);
     let evidence = config.evidence.prepare(folder.path(), engine.reading(), recorder.clone(), producer, tools)?;
@@ -345,12 +347,14 @@ async fn open_gateway(
     let views = Views::new(config.freshness.bounds()?);
     // Without a declared dependence nobody asks how fresh anything is.
     let declares = options.servers.iter().any(|server| !server.declared.is_empty());
+    let prefixes = config.tenants.prefixes()?.into_values().collect();
     let follow = declares.then(|| Follow {
         views: views.clone(),
         clock: clock.clone(),
         options: engine.reading(),
         history: config.freshness.history(),
         own: (id.clone(), epoch),
+        tenants: prefixes,
         metrics: metrics.clone(),
     });
     let parts = Parts {

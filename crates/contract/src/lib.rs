@@ -53,6 +53,6 @@ pub use policy::{PolicyActivated, PolicyCause, PolicyFile, PolicyLoaded, PolicyR
 pub use schema::{Contract, contract, contracts};
 pub use session::{Implementation, NoticePassed, SessionClosed, SessionOpened};
 pub use stored::{ContractName, StoredError, StoredEvent};
-pub use topic::{Topic, TopicSpec, topics};
+pub use topic::{Topic, TopicPrefix, TopicPrefixError, TopicSpec, topics};
 pub use vault::{SubjectErased, SubjectHeld, SubjectReleased, VaultRead};
 pub use workflow::{WORKFLOW_ID_BYTES_MAX, WorkflowIdError, given_workflow_id};

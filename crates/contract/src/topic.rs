@@ -3,7 +3,7 @@
 //! The backbone creates or checks them at start. Partitions of topics keyed by workflow cannot be added later, because
 //! then a workflow's events would lie in two partitions and their order would be lost.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 /// A class of events, and the Kafka topic that holds it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,6 +49,13 @@ impl Topic {
         Self::ALL.into_iter().find(|topic| topic.name() == name)
     }
 
+    /// The topic of that Kafka name, whether it is common or a tenant's own.
+    #[must_use]
+    pub fn of_anybody(name: &str) -> Option<Self> {
+        let own = |(tenant, rest): (&str, &str)| TopicPrefix::of(tenant).ok().and_then(|_| Self::named(rest));
+        Self::named(name).or_else(|| name.split_once('.').and_then(own))
+    }
+
     /// What the topic is worth.
     #[must_use]
     pub const fn spec(self) -> TopicSpec {
@@ -72,6 +79,43 @@ impl Topic {
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// What stands before the names of topics: nothing before those that all share, `<tenant>.` before a tenant's own.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub struct TopicPrefix(Option<Arc<str>>);
+
+/// A tenant's name that no topic can have before its own.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{name:?} cannot stand before the name of a topic: a tenant with topics of its own has 1 to 64 letters, digits, '-' or '_', and is not \"mcp\""
+)]
+pub struct TopicPrefixError {
+    /// The name.
+    pub name: String,
+}
+
+impl TopicPrefix {
+    /// That of a tenant.
+    ///
+    /// # Errors
+    /// Where the name has other characters than topics may, or a dot.
+    pub fn of(tenant: &str) -> Result<Self, TopicPrefixError> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        if tenant.is_empty() || tenant.len() > 64 || !tenant.bytes().all(fits) || tenant == "mcp" {
+            return Err(TopicPrefixError { name: tenant.to_owned() });
+        }
+        Ok(Self(Some(format!("{tenant}.").into())))
+    }
+
+    /// The name of a topic with it.
+    #[must_use]
+    pub fn name(&self, topic: Topic) -> Cow<'static, str> {
+        match &self.0 {
+            Some(prefix) => Cow::Owned(format!("{prefix}{}", topic.name())),
+            None => Cow::Borrowed(topic.name()),
+        }
     }
 }
 
@@ -120,5 +164,24 @@ mod tests {
             assert_eq!(Topic::named(spec.name), Some(spec.topic));
         }
         assert_eq!(Topic::named("mcp.call"), None);
+    }
+
+    #[test]
+    fn a_tenants_topics_have_its_name_before_theirs() {
+        let acme = TopicPrefix::of("acme").expect("a name");
+        assert_eq!(acme.name(Topic::Calls), "acme.mcp.calls");
+        assert_eq!(TopicPrefix::default().name(Topic::Calls), "mcp.calls");
+        for (name, topic) in [
+            ("mcp.calls", Some(Topic::Calls)),
+            ("acme.mcp.calls", Some(Topic::Calls)),
+            ("a.b.mcp.calls", None),
+            (".mcp.calls", None),
+            ("acme.mcp.call", None),
+        ] {
+            assert_eq!(Topic::of_anybody(name), topic, "{name}");
+        }
+        for name in ["", "a.b", "a/b", "mcp", "\u{e9}", &"x".repeat(65)] {
+            assert!(TopicPrefix::of(name).is_err(), "{name}");
+        }
     }
 }

@@ -217,7 +217,7 @@ impl Gateway {
     /// Takes room for the outcome, unless the call has it already: what is begun in the trail can then always be ended.
     pub(crate) async fn make_room(&self, call: &mut Call) -> Result<(), RecordError> {
         if call.room.is_none() {
-            call.room = Some(self.recorder().reserve().await?);
+            call.room = Some(self.recorder().reserve(call.common.tenant.as_deref()).await?);
         }
         Ok(())
     }

@@ -404,6 +404,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-vault --lib a_legal_hold",
     },
     Mutant {
+        name: "a tenant's events lie among everybody's",
+        file: "crates/backbone/src/recorder/mod.rs",
+        before: "tenant.and_then(|tenant| self.1.get(tenant)).map_or",
+        after: "tenant.filter(|_| false).and_then(|tenant| self.1.get(tenant)).map_or",
+        test: "-p cairn-backbone --lib events_of_a_tenant",
+    },
+    Mutant {
+        name: "anybody writes a tenant's topics",
+        file: "crates/broker/src/broker.rs",
+        before: "(topic.starts_with(prefix) || of_tenant())",
+        after: "topic.starts_with(prefix) && of_tenant as usize > 0",
+        test: "-p cairn --test commands tenants::what_a_tenant_does",
+    },
+    Mutant {
         name: "a call goes on before what it spends is on disk",
         file: "crates/gateway/src/stage.rs",
         before: "if let Err(error) = recorded.and(spent) {",

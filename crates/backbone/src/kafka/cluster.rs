@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_contract::{EventRecord, Topic, TopicSpec};
+use cairn_contract::{EventRecord, Topic, TopicPrefix, TopicSpec};
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -81,6 +81,7 @@ pub(super) struct Cluster {
     watch: Watch,
     replication: i32,
     min_insync_replicas: Option<u32>,
+    prefix: TopicPrefix,
     assigned: Option<(Topic, u32, u64)>,
 }
 
@@ -114,6 +115,7 @@ impl Cluster {
             watch,
             replication: options.replication,
             min_insync_replicas: options.min_insync_replicas,
+            prefix: options.prefix.clone(),
             assigned: None,
         })
     }
@@ -138,7 +140,7 @@ impl Cluster {
     fn found(&self, topic: Topic) -> Result<(u32, u32), TopicError> {
         let name = topic.name();
         let failed = |error: KafkaError| TopicError::Failed { topic: name, reason: error.to_string() };
-        let metadata = self.consumer.fetch_metadata(Some(name), ASK_WITHIN).map_err(failed)?;
+        let metadata = self.consumer.fetch_metadata(Some(&self.prefix.name(topic)), ASK_WITHIN).map_err(failed)?;
         match metadata.topics().first() {
             Some(found) if found.error().is_none() && !found.partitions().is_empty() => {
                 let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min();
@@ -177,7 +179,8 @@ impl Cluster {
     fn create(&self, spec: &TopicSpec) -> Result<(), TopicError> {
         let failed = |reason: String| TopicError::Failed { topic: spec.name, reason };
         let settings = settings(spec, self.min_insync_replicas);
-        let mut topic = NewTopic::new(spec.name, spec.partitions as i32, TopicReplication::Fixed(self.replication));
+        let name = self.prefix.name(spec.topic);
+        let mut topic = NewTopic::new(&name, spec.partitions as i32, TopicReplication::Fixed(self.replication));
         for (name, value) in &settings {
             topic = topic.set(name, value);
         }
@@ -209,8 +212,9 @@ impl Cluster {
     fn check_settings(&self, spec: &TopicSpec, replicas: u32) -> Result<(), TopicError> {
         let failed = |reason: String| TopicError::Failed { topic: spec.name, reason };
         let options = AdminOptions::new().request_timeout(Some(ASK_WITHIN));
-        let asked = tokio::runtime::Handle::current()
-            .block_on(self.admin.describe_configs([&ResourceSpecifier::Topic(spec.name)], &options));
+        let asked = tokio::runtime::Handle::current().block_on(
+            self.admin.describe_configs([&ResourceSpecifier::Topic(&self.prefix.name(spec.topic))], &options),
+        );
         let mut found = asked.map_err(|error| failed(error.to_string()))?;
         let found = match found.pop() {
             Some(Ok(found)) => found,
@@ -229,7 +233,7 @@ impl Cluster {
     pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Bounds, ReadError> {
         let failed = |error: KafkaError| read_error(topic, partition, &error);
         let (start, end) =
-            self.consumer.fetch_watermarks(topic.name(), partition as i32, ASK_WITHIN).map_err(failed)?;
+            self.consumer.fetch_watermarks(&self.prefix.name(topic), partition as i32, ASK_WITHIN).map_err(failed)?;
         Ok(Bounds { start: start.max(0) as u64, end: end.max(0) as u64 })
     }
 
@@ -247,9 +251,10 @@ impl Cluster {
         if from >= bounds.end {
             return Ok(slice);
         }
+        let name = self.prefix.name(topic);
         if self.assigned != Some((topic, partition, from)) {
             let mut list = TopicPartitionList::new();
-            list.add_partition_offset(topic.name(), partition as i32, Offset::Offset(from as i64)).map_err(failed)?;
+            list.add_partition_offset(&name, partition as i32, Offset::Offset(from as i64)).map_err(failed)?;
             self.consumer.assign(&list).map_err(failed)?;
         }
         self.assigned = None;
@@ -260,8 +265,7 @@ impl Cluster {
             match self.consumer.poll(Duration::from_millis(500)) {
                 Some(Ok(message)) => {
                     let offset = message.offset() as u64;
-                    if message.topic() != topic.name() || message.partition() != partition as i32 || offset < slice.next
-                    {
+                    if message.topic() != name || message.partition() != partition as i32 || offset < slice.next {
                         continue; // left over from an earlier assignment
                     }
                     let record = record_of(topic, &message);

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cairn_contract::{EventRecord, Link, Topic, link};
+use cairn_contract::{EventRecord, Link, Topic, TopicPrefix, link};
 use rdkafka::{
     config::FromClientConfigAndContext,
     error::{KafkaError, RDKafkaErrorCode},
@@ -112,7 +112,7 @@ async fn session(shared: &Arc<Shared>) -> Result<(), DeliveryError> {
                 sent = end; // a new file was begun, and nothing is in it yet
             }
             for (frame, after) in frames {
-                window.send(&producer, frame, after, &mut already)?;
+                window.send((&producer, &shared.prefix), frame, after, &mut already)?;
                 sent = after;
                 while !window.has_room() {
                     window.settle_first_or_notice(shared, &watch).await?;
@@ -216,18 +216,19 @@ impl Window {
 
     fn send(
         &mut self,
-        producer: &Sender,
+        (producer, prefix): (&Sender, &TopicPrefix),
         frame: Frame,
         after: Position,
         already: &mut HashSet<Link>,
     ) -> Result<(), DeliveryError> {
         let (mut answers, mut bytes) = (VecDeque::new(), 0);
+        let name = prefix.name(frame.topic);
         for record in &frame.records {
             if !already.is_empty() && already.remove(&link(record)) {
                 continue;
             }
             bytes += record.value.len();
-            answers.push_back(send(producer, frame.partition, record)?);
+            answers.push_back(send(producer, &name, frame.partition, record)?);
         }
         self.events += answers.len();
         self.bytes += bytes;
@@ -277,12 +278,12 @@ impl Window {
     }
 }
 
-fn send(producer: &Sender, partition: u32, record: &EventRecord) -> Result<DeliveryFuture, DeliveryError> {
+fn send(producer: &Sender, name: &str, partition: u32, record: &EventRecord) -> Result<DeliveryFuture, DeliveryError> {
     let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
     for (key, value) in &record.headers {
         headers = headers.insert(Header { key, value: Some(value.as_ref()) });
     }
-    let message = FutureRecord::<[u8], [u8]>::to(record.topic.name())
+    let message = FutureRecord::<[u8], [u8]>::to(name)
         .partition(partition as i32)
         .key(record.key.as_ref())
         .payload(record.value.as_ref())

@@ -30,7 +30,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cairn_contract::{EventRecord, Topic, TopicSpec, topics};
+use cairn_contract::{EventRecord, Topic, TopicPrefix, TopicSpec, topics};
 use cairn_keys::AtRest;
 use parking_lot::Mutex;
 use rdkafka::{ClientConfig, error::KafkaError};
@@ -127,6 +127,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(crate) struct Shared {
     config: ClientConfig,
+    prefix: TopicPrefix,
     folder: PathBuf,
     at_rest: AtRest,
     bytes_max: u64,
@@ -173,6 +174,7 @@ impl KafkaBackbone {
         };
         let shared = Arc::new(Shared {
             config,
+            prefix: options.prefix.clone(),
             folder: spool.folder(),
             at_rest: options.at_rest.clone(),
             bytes_max: options.spool_bytes_max,

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+use cairn_contract::TopicPrefix;
 use cairn_keys::AtRest;
 use rdkafka::{ClientConfig, error::KafkaError};
 
@@ -20,6 +21,8 @@ pub struct KafkaOptions {
     pub spool: PathBuf,
     /// What new files of the spool are encrypted under.
     pub at_rest: AtRest,
+    /// What stands before the names of the topics.
+    pub prefix: TopicPrefix,
     /// The spool's bound in bytes.
     pub spool_bytes_max: u64,
     /// Replicas of topics that are created; -1 is the cluster's default.
@@ -39,6 +42,7 @@ impl KafkaOptions {
             properties: BTreeMap::new(),
             spool: spool.into(),
             at_rest: AtRest::default(),
+            prefix: TopicPrefix::default(),
             spool_bytes_max: 1 << 30,
             replication: -1,
             min_insync_replicas: None,
@@ -57,6 +61,7 @@ impl fmt::Debug for KafkaOptions {
         f.debug_struct("KafkaOptions")
             .field("bootstrap", &self.bootstrap)
             .field("properties", &self.properties.keys().collect::<Vec<_>>())
+            .field("prefix", &self.prefix)
             .field("spool", &self.spool)
             .field("spool_bytes_max", &self.spool_bytes_max)
             .finish_non_exhaustive()

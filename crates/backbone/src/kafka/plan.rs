@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use cairn_contract::topics;
+use cairn_contract::{TopicPrefix, topics};
 use serde::Serialize;
 
 use super::{KafkaOptions, cluster::settings};
@@ -20,7 +20,7 @@ pub struct Plan {
 
 #[derive(Clone, Debug, Serialize)]
 struct PlannedTopic {
-    name: &'static str,
+    name: String,
     partitions: u32,
     /// Absent is the cluster's default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,17 +33,21 @@ struct PlannedTopic {
 struct PlannedAcl {
     principal: String,
     resource: &'static str,
-    name: &'static str,
+    name: String,
     operations: Vec<&'static str>,
 }
 
 /// What Cairn needs on that cluster: a gateway as `writer`, and where one is named, people and programs that read as `reader`.
+/// Those who may read a tenant's topics only are for the administrator to name.
 #[must_use]
-pub fn plan(options: &KafkaOptions, writer: &str, reader: Option<&str>) -> Plan {
+pub fn plan(options: &KafkaOptions, tenants: &[TopicPrefix], writer: &str, reader: Option<&str>) -> Plan {
     let mut plan = Plan { bootstrap: options.bootstrap.clone(), topics: Vec::new(), acls: Vec::new() };
-    for spec in topics() {
+    let common = TopicPrefix::default();
+    let all = std::iter::once(&common).chain(tenants);
+    for (prefix, spec) in all.flat_map(|prefix| topics().map(|spec| (prefix, spec))) {
+        let name = prefix.name(spec.topic).into_owned();
         plan.topics.push(PlannedTopic {
-            name: spec.name,
+            name: name.clone(),
             partitions: spec.partitions,
             replication_factor: (options.replication > 0).then_some(options.replication),
             key: spec.key,
@@ -53,7 +57,7 @@ pub fn plan(options: &KafkaOptions, writer: &str, reader: Option<&str>) -> Plan 
             plan.acls.push(PlannedAcl {
                 principal: principal.to_owned(),
                 resource: "topic",
-                name: spec.name,
+                name: name.clone(),
                 operations,
             });
         };
@@ -64,7 +68,12 @@ pub fn plan(options: &KafkaOptions, writer: &str, reader: Option<&str>) -> Plan 
     }
     // Brokers before 2.8 ask for it; later ones take Write on the topic for it.
     let operations = vec!["IdempotentWrite"];
-    plan.acls.push(PlannedAcl { principal: writer.to_owned(), resource: "cluster", name: "kafka-cluster", operations });
+    plan.acls.push(PlannedAcl {
+        principal: writer.to_owned(),
+        resource: "cluster",
+        name: "kafka-cluster".to_owned(),
+        operations,
+    });
     plan
 }
 
@@ -121,11 +130,13 @@ mod tests {
         options.properties.insert("sasl.password".to_owned(), "s3cret".to_owned());
         options.replication = 3;
         options.min_insync_replicas = Some(2);
-        let plan = plan(&options, "User:cairn", Some("User:CN=audit team"));
+        let plan =
+            plan(&options, &[TopicPrefix::of("acme").expect("a name")], "User:cairn", Some("User:CN=audit team"));
         let (words, json) = (plan.to_string(), serde_json::to_string(&plan).expect("JSON"));
         for spec in topics() {
             let line = format!("--topic {} --partitions {} --replication-factor 3", spec.name, spec.partitions);
             assert!(words.contains(&line) && json.contains(spec.name), "{words}");
+            assert!(words.contains(&format!("--topic acme.{}", &line[8..])), "{words}");
         }
         assert!(words.contains("--config min.insync.replicas=2") && words.contains("'User:CN=audit team'"), "{words}");
         assert!(!words.contains("s3cret") && !json.contains("s3cret"));

@@ -14,7 +14,7 @@ mod recovery;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
         Arc,
@@ -205,9 +205,38 @@ pub struct RecorderStats {
     pub backbone: BackboneStats,
 }
 
+impl RecorderStats {
+    /// Both together.
+    fn plus(self, other: Self) -> Self {
+        let backbone = BackboneStats {
+            spool_events: self.backbone.spool_events + other.backbone.spool_events,
+            spool_bytes: self.backbone.spool_bytes + other.backbone.spool_bytes,
+            spool_bytes_max: self.backbone.spool_bytes_max + other.backbone.spool_bytes_max,
+            away: self.backbone.away || other.backbone.away,
+        };
+        Self {
+            queued: self.queued + other.queued,
+            relaxed_bytes: self.relaxed_bytes + other.relaxed_bytes,
+            recorded: self.recorded + other.recorded,
+            appends: self.appends + other.appends,
+            failed_appends: self.failed_appends + other.failed_appends,
+            dropped: self.dropped + other.dropped,
+            invalid: self.invalid + other.invalid,
+            refused: self.refused + other.refused,
+            throttled_us: self.throttled_us + other.throttled_us,
+            outcomes_reserved: self.outcomes_reserved + other.outcomes_reserved,
+            failing: self.failing.or(other.failing),
+            backbone,
+        }
+    }
+}
+
 /// The one writer of a gateway's events. Cheap to clone.
+///
+/// Events of a tenant that has topics of its own go there, all others to those that all share: by what the event itself says,
+/// so that nobody who records can mistake one for the other.
 #[derive(Clone, Debug)]
-pub struct Recorder(Arc<Inner>);
+pub struct Recorder(Arc<Inner>, Arc<BTreeMap<String, Recorder>>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -287,7 +316,27 @@ impl Recorder {
         }
         inner.tasks.spawn(hints::keep(inner.clone()));
         inner.tasks.close();
-        Ok((Self(inner), open_calls))
+        Ok((Self(inner, Arc::default()), open_calls))
+    }
+
+    /// The same, with a recorder for each tenant that has topics of its own.
+    #[must_use]
+    pub fn with_tenants(self, tenants: BTreeMap<String, Self>) -> Self {
+        Self(self.0, Arc::new(tenants))
+    }
+
+    /// The one that writes the events of a tenant.
+    fn of(&self, tenant: Option<&str>) -> &Arc<Inner> {
+        tenant.and_then(|tenant| self.1.get(tenant)).map_or(&self.0, |own| &own.0)
+    }
+
+    fn of_event(&self, planned: &Planned) -> &Arc<Inner> {
+        self.of(planned.draft.common.tenant.as_deref())
+    }
+
+    /// All of them, the common one first.
+    fn all(&self) -> impl Iterator<Item = &Arc<Inner>> {
+        std::iter::once(&self.0).chain(self.1.values().map(|own| &own.0))
     }
 
     /// Gives a draft an id.
@@ -319,8 +368,14 @@ impl Recorder {
     ///
     /// # Errors
     /// Where recording does not work or has no room: none of them will be recorded.
+    ///
+    /// They are of one tenant: events of two are an error, and none of them is accepted.
     pub async fn submit(&self, planned: Vec<Planned>) -> Result<Submitted, RecordError> {
-        let inner = &self.0;
+        let Some(first) = planned.first() else { return Ok(Submitted(Vec::new())) };
+        let inner = self.of_event(first);
+        if planned.iter().any(|other| !Arc::ptr_eq(self.of_event(other), inner)) {
+            return Err(RecordError::Full { reason: "events of two tenants cannot be recorded in one go".to_owned() });
+        }
         inner.may_record(planned.len()).inspect_err(|_| {
             inner.counters.refused.fetch_add(planned.len() as u64, Ordering::Relaxed);
         })?;
@@ -342,18 +397,18 @@ impl Recorder {
     /// and its place in the sequence stays empty.
     pub fn relaxed(&self, planned: Planned) -> Uuid {
         let id = planned.id;
-        self.0.enqueue_relaxed(planned);
+        self.of_event(&planned).enqueue_relaxed(planned);
         id
     }
 
-    /// Takes room for one outcome. An intent must not be recorded without.
+    /// Takes room for one outcome of a tenant's. An intent must not be recorded without.
     ///
     /// # Errors
     /// [`RecordError::Full`] at the bound, and whatever stops recording at the moment.
     // A caller waits for nothing today; the signature leaves room for a backbone that must be asked.
     #[allow(clippy::unused_async)]
-    pub async fn reserve(&self) -> Result<OutcomeRoom, RecordError> {
-        let inner = &self.0;
+    pub async fn reserve(&self, tenant: Option<&str>) -> Result<OutcomeRoom, RecordError> {
+        let inner = self.of(tenant);
         let refused = |error| {
             inner.counters.refused.fetch_add(1, Ordering::Relaxed);
             error
@@ -373,18 +428,31 @@ impl Recorder {
     /// # Errors
     /// Where the outcome is not durable yet: the client must be told `executed, not recorded`.
     pub async fn outcome(&self, room: OutcomeRoom, planned: Planned) -> Result<Recorded, RecordError> {
-        let failing = self.0.failing_now();
-        let wait = self.0.enqueue_waiting(vec![(planned, room.0)])?.pop().expect("one event, one answer");
+        let inner = self.of_event(&planned);
+        let failing = inner.failing_now();
+        let wait = inner.enqueue_waiting(vec![(planned, room.0)])?.pop().expect("one event, one answer");
         if let Some(error) = failing {
             return Err(error);
         }
         wait.await.map_err(|_| RecordError::Closed)?
     }
 
-    /// What the recorder did and holds.
+    /// What the recorder did and holds, for all tenants together.
     #[must_use]
     pub fn stats(&self) -> RecorderStats {
-        let inner = &self.0;
+        self.all().map(|inner| inner.stats()).fold(RecorderStats::default(), RecorderStats::plus)
+    }
+
+    /// Records what is queued, as long as `within` allows, and ends. Returns how many events were left unrecorded.
+    pub async fn close(&self, within: Duration) -> usize {
+        let left = futures::future::join_all(self.all().map(|inner| inner.close(within))).await;
+        left.into_iter().sum()
+    }
+}
+
+impl Inner {
+    fn stats(&self) -> RecorderStats {
+        let inner = self;
         let counters = &inner.counters;
         RecorderStats {
             queued: inner.lanes.values().flatten().map(|lane| lane.depth()).sum(),
@@ -402,9 +470,8 @@ impl Recorder {
         }
     }
 
-    /// Records what is queued, as long as `within` allows, and ends. Returns how many events were left unrecorded.
-    pub async fn close(&self, within: Duration) -> usize {
-        let inner = &self.0;
+    async fn close(self: &Arc<Self>, within: Duration) -> usize {
+        let inner = self;
         inner.closing.store(true, Ordering::SeqCst);
         for lane in inner.lanes.values().flatten() {
             lane.wake();
@@ -422,9 +489,7 @@ impl Recorder {
         hints::write(inner);
         left
     }
-}
 
-impl Inner {
     /// Whether `events` strict events may be taken: recording works, and outcomes keep their room.
     fn may_record(&self, events: usize) -> Result<(), RecordError> {
         if self.closing.load(Ordering::SeqCst) {

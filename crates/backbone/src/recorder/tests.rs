@@ -271,13 +271,13 @@ async fn strict_calls_fail_fast_while_recording_does_not_work_and_outcomes_are_k
             .strict_all(vec![bench.plan(&common, decision()), bench.plan(&common, intent())])
             .await
             .expect("recorded");
-        let room = recorder.reserve().await.expect("room");
+        let room = recorder.reserve(None).await.expect("room");
         bench.backbone.set_fault(fault);
         let executed = recorder.outcome(room, bench.plan(&common, outcome())).await;
         let error = executed.expect_err("not durable");
         assert_eq!(matches!(error, RecordError::Full { .. }), fault == Fault::Full, "{error}");
         let refused = recorder.strict(bench.plan(&common, intent())).await;
-        assert!(refused.is_err() && recorder.reserve().await.is_err(), "strict calls stop");
+        assert!(refused.is_err() && recorder.reserve(None).await.is_err(), "strict calls stop");
         assert_eq!(recorder.stats().refused, 2);
         assert!(recorder.stats().failing.is_some());
         bench.backbone.set_fault(Fault::None);
@@ -294,11 +294,11 @@ async fn no_intent_without_room_for_its_outcome() {
     let bench = Bench::new();
     let options = RecorderOptions { outcomes_max: 2, ..bench.options(1) };
     let (recorder, _) = bench.open(options).await;
-    let first = recorder.reserve().await.expect("room");
-    let second = recorder.reserve().await.expect("room");
-    assert!(matches!(recorder.reserve().await, Err(RecordError::Full { .. })));
+    let first = recorder.reserve(None).await.expect("room");
+    let second = recorder.reserve(None).await.expect("room");
+    assert!(matches!(recorder.reserve(None).await, Err(RecordError::Full { .. })));
     drop(first);
-    let third = recorder.reserve().await.expect("room given back");
+    let third = recorder.reserve(None).await.expect("room given back");
     bench.backbone.set_headroom(Some(OUTCOME_BYTES * 2));
     let (_, common) = bench.call("w");
     let refused = recorder.strict(bench.plan(&common, intent())).await;
@@ -383,7 +383,7 @@ async fn many_callers_share_appends_and_none_is_lost() {
         tasks.spawn(async move {
             let (_, common) = bench.call(&format!("w{workflow}"));
             for _ in 0..20 {
-                let room = recorder.reserve().await.expect("room");
+                let room = recorder.reserve(None).await.expect("room");
                 recorder
                     .strict_all(vec![bench.plan(&common, decision()), bench.plan(&common, intent())])
                     .await
@@ -474,4 +474,34 @@ async fn opened(bench: &Bench, kept: Option<Vec<crate::Kept>>) -> (Vec<OpenCall>
     open.sort_by_key(|call| call.call_id);
     let previous = chains[&Topic::Calls].iter().map(|chain| chain.previous.clone()).collect();
     (open, previous)
+}
+
+#[tokio::test]
+async fn events_of_a_tenant_with_topics_of_its_own_go_there_and_nowhere_else() {
+    let (common, acme) = (Bench::new(), Bench::new());
+    let (recorder, _) = common.open(common.options(1)).await;
+    let (own, _) = acme.open(acme.options(1)).await;
+    let recorder = recorder.with_tenants(std::collections::BTreeMap::from([("acme".to_owned(), own)]));
+    let whose = |tenant: Option<&str>| Common { tenant: tenant.map(ToOwned::to_owned), ..common.call("w").1 };
+    let tenants = [None, Some("acme"), Some("other")];
+    for tenant in tenants {
+        let of = whose(tenant);
+        recorder.strict(common.plan(&of, decision())).await.expect("recorded");
+        let room = recorder.reserve(tenant).await.expect("room");
+        recorder.outcome(room, common.plan(&of, outcome())).await.expect("recorded");
+        recorder.relaxed(common.plan(&of, intent()));
+    }
+    let both = vec![common.plan(&whose(None), decision()), common.plan(&whose(Some("acme")), decision())];
+    assert!(recorder.strict_all(both).await.is_err(), "one call is not of two tenants");
+    assert_eq!(recorder.close(Duration::from_secs(5)).await, 0);
+    assert_eq!(recorder.stats().recorded, 9);
+    for (bench, wanted) in [(&common, vec![None, Some("other")]), (&acme, vec![Some("acme")])] {
+        let mut found: Vec<Option<String>> =
+            bench.backbone.events(Topic::Calls).into_iter().map(|event| event.common.tenant).collect();
+        found.sort();
+        let mut expected: Vec<Option<String>> =
+            wanted.into_iter().flat_map(|tenant| std::iter::repeat_n(tenant.map(ToOwned::to_owned), 3)).collect();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
 }

@@ -13,19 +13,19 @@ use crate::{
 
 const IDENTITY: &str = "scopes = [\"orders:read\"]\nmethod_scopes = { \"tools/call\" = [\"orders:write\"] }\n[identity]\napi_keys = true\n";
 
-fn hello() -> Value {
+pub(crate) fn hello() -> Value {
     let client = json!({ "name": "test", "version": "1" });
     let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client });
     json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params })
 }
 
-fn look() -> Value {
+pub(crate) fn look() -> Value {
     let params = json!({ "name": "get_order", "arguments": { "order_id": "order-1" } });
     json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params })
 }
 
 /// One request of whoever has that key, in that session.
-fn send(up: &Up, method: &str, key: &str, session: &str, message: &Value) -> Answer {
+pub(crate) fn send(up: &Up, method: &str, key: &str, session: &str, message: &Value) -> Answer {
     let authorization = format!("Bearer {key}");
     let mut headers = vec![("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
     if !key.is_empty() {
@@ -37,7 +37,7 @@ fn send(up: &Up, method: &str, key: &str, session: &str, message: &Value) -> Ans
     http(&up.gateway, &format!("{method} /mcp/orders"), &headers, &message.to_string())
 }
 
-fn key(data: &std::path::Path, words: &[&str]) -> (String, String) {
+pub(crate) fn key(data: &std::path::Path, words: &[&str]) -> (String, String) {
     let output = run(cairn().args(["key", "new", "--json", "--data"]).arg(data).args(words));
     assert!(output.status.success(), "{}", text(&output.stderr));
     let made: Value = serde_json::from_slice(&output.stdout).expect("JSON");

@@ -26,6 +26,7 @@ mod proving;
 mod starting;
 mod store;
 mod support;
+mod tenants;
 mod tls;
 mod trail;
 mod transports;

@@ -432,7 +432,9 @@ pub(crate) fn events(data: &Path) -> Vec<Value> {
         .expect("a consumer");
     let metadata = consumer.fetch_metadata(None, LONG).expect("it answers");
     let (mut assignment, mut left) = (TopicPartitionList::new(), std::collections::BTreeMap::new());
-    for topic in metadata.topics().iter().filter(|topic| topic.name().starts_with("mcp.")) {
+    for topic in
+        metadata.topics().iter().filter(|topic| topic.name().starts_with("mcp.") || topic.name().contains(".mcp."))
+    {
         for partition in topic.partitions() {
             let (low, high) = consumer.fetch_watermarks(topic.name(), partition.id(), LONG).expect("it answers");
             if high > low {
