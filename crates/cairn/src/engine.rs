@@ -163,12 +163,16 @@ impl Engine {
         options.at_rest = config.encryption.open(folder.path(), clock, entropy).await?;
         let (bootstrap, properties) = (options.bootstrap.clone(), options.properties.clone());
         let backbone = cluster_of(options.clone()).await?;
-        let mut own = BTreeMap::new();
-        for (name, prefix) in tenants {
+        // Beside each other: where the cluster is away, each waits for it.
+        let own = futures::future::try_join_all(tenants.into_iter().map(|(name, prefix)| {
             let spool = folder.path().join("tenants").join(&name).join("spool");
-            let opened = cluster_of(KafkaOptions { prefix, spool, ..options.clone() }).await;
-            own.insert(name.clone(), opened.with_context(|| format!("the topics of the tenant {name}"))?);
-        }
+            let opening = cluster_of(KafkaOptions { prefix, spool, ..options.clone() });
+            async move {
+                let opened = opening.await.with_context(|| format!("the topics of the tenant {name}"))?;
+                anyhow::Ok((name, opened))
+            }
+        }));
+        let own = own.await?.into_iter().collect();
         let config =
             arguments.config.clone().or_else(|| Some(folder.path().join("cairn.toml")).filter(|path| path.is_file()));
         let config = config.map(|path| path.canonicalize()).transpose()?;

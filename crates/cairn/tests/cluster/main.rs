@@ -278,6 +278,60 @@ async fn outsiders_read_and_do_not_write(bootstrap: &str) {
     outsider.send(record("a-topic-of-theirs"), PATIENCE).await.expect("anybody may write what is not protected");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_topics_on_a_cluster_outlive_its_absence_and_a_kill() {
+    let Some(mut cluster) = Broker::start().await else { return };
+    let more = "[identity]\napi_keys = true\nlocal = true\n[tenants]\nseparate = [\"acme\"]\n";
+    let place = Place::new(&cluster.bootstrap(), more);
+    let mut up = place.start("up").await;
+    let (good, made, fault) =
+        run(&["key", "new", "--json", "--principal", "ada", "--tenant", "acme"], &place.data()).await;
+    assert!(good, "{fault}");
+    let key = serde_json::from_str::<Value>(&made).expect("JSON")["key"].as_str().expect("a key").to_owned();
+    let mut titles = 0..;
+    let mut ten = async |up: &Cairn| {
+        let mut ada = Agent::with_key(up, "of-acme", Some(&key)).await;
+        let mut nobody = Agent::connect(up, "of-nobody").await;
+        for _ in 0..10 {
+            for agent in [&mut ada, &mut nobody] {
+                let answer = agent.ticket(&titles.next().unwrap().to_string()).await;
+                assert!(answer.as_ref().is_some_and(is_answer), "{answer:?}");
+            }
+        }
+    };
+    ten(&up).await;
+    // Away, a kill with both spools full of events, a start without the cluster, and the cluster is back.
+    cluster.stop();
+    ten(&up).await;
+    up.kill().await;
+    up = place.start("up").await;
+    ten(&up).await;
+    cluster.resume().await;
+    up.until("cairn_spool_events", |events| events == 0).await;
+    up.stop().await;
+    for (topic, tenant) in [("mcp.calls", None), ("acme.mcp.calls", Some("acme"))] {
+        let options = ReaderOptions { topics: vec![topic.to_owned()], ..ReaderOptions::all(cluster.bootstrap()) };
+        let mut reader = Reader::open(options).await.expect("a reader");
+        let mut partitions: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        while let Some(entry) = reader.next().await {
+            let entry = entry.expect("readable");
+            partitions.entry(entry.partition).or_default().push(entry.event.expect("an event"));
+        }
+        reader.close().await;
+        let mut completed = 0;
+        for (partition, events) in &partitions {
+            chain_unbroken(events, Start::Beginning).unwrap_or_else(|finding| panic!("{topic}/{partition}: {finding}"));
+            assert!(check_calls(events, &BTreeSet::new()).is_empty());
+            assert!(events.iter().all(|event| event.common.tenant.as_deref() == tenant), "{topic}");
+            let ended = |event: &&StoredEvent| {
+                event.type_name == "call.outcome" && event.value["mcp_method_name"] == "tools/call"
+            };
+            completed += events.iter().filter(ended).count();
+        }
+        assert_eq!(completed, 30, "{topic}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_work_is_said_at_once() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -114,6 +114,7 @@ impl Cairn {
 pub(crate) struct Agent {
     client: Client<HttpConnector, Full<Bytes>>,
     url: String,
+    key: Option<String>,
     session: Option<String>,
     workflow: String,
     next_id: u64,
@@ -121,7 +122,13 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn connect(cairn: &Cairn, workflow: &str) -> Self {
+        Self::with_key(cairn, workflow, None).await
+    }
+
+    /// An agent that shows an API key.
+    pub(crate) async fn with_key(cairn: &Cairn, workflow: &str, key: Option<&str>) -> Self {
         let mut agent = Self {
+            key: key.map(ToOwned::to_owned),
             client: Client::builder(TokioExecutor::new()).build_http(),
             url: format!("http://{}/mcp/orders", cairn.endpoint("gateway")),
             session: None,
@@ -150,6 +157,9 @@ impl Agent {
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
             .header("cairn-workflow-id", &self.workflow);
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
         if let Some(session) = &self.session {
             request = request.header("mcp-session-id", session).header("mcp-protocol-version", "2025-11-25");
         }
