@@ -92,6 +92,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-broker --test clients named_writer",
     },
     Mutant {
+        name: "the header may name another member than the method acts on",
+        file: "crates/mcp/src/headers/agreement.rs",
+        before: "method if method.starts_with(\"resources/\") => message.param_str(\"uri\"),",
+        after: "method if method.starts_with(\"resources/\") => message.param_str(\"name\").or_else(|| message.param_str(\"uri\")),",
+        test: "-p cairn-mcp --lib the_name_in_the_header",
+    },
+    Mutant {
         name: "a duplicate key goes through",
         file: "crates/mcp/src/scan.rs",
         before: "if let Some(key) = duplicate(keys) {",

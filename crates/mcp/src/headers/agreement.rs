@@ -79,9 +79,12 @@ pub fn check(headers: &HeaderMap, message: &Message, annotations: &[ParamAnnotat
     agree(version, &in_body, PROTOCOL_VERSION, must)?;
     agree(single(headers, &METHOD)?, message.method().unwrap_or_default(), METHOD, must)?;
     let name = single_decoded(headers, &NAME)?;
-    if let Some(target) = named(message) {
-        let must = must && matches!(message.method(), Some("tools/call" | "resources/read" | "prompts/get"));
-        agree(name, &target, NAME, must)?;
+    let is_of_one = matches!(message.method(), Some("tools/call" | "resources/read" | "prompts/get"));
+    match named(message) {
+        Some(target) => agree(name, &target, NAME, must && is_of_one)?,
+        // The header names something, and the body nothing.
+        None if is_of_one && name.is_some() => return Err(HeaderFault::Differs { header: NAME }),
+        None => {}
     }
     if must {
         for (header, value) in mirrored(message, annotations)? {
@@ -125,13 +128,15 @@ pub fn compute(message: &Message, annotations: &[ParamAnnotation]) -> Result<Hea
     Ok(headers)
 }
 
-/// What `Mcp-Name` mirrors: a name, a URI, or the task id of the tasks extension.
+/// What `Mcp-Name` mirrors: the name, the URI, or the task id of the tasks extension, whichever the method is about. Another
+/// member that happens to be there is not what the server acts on.
 fn named(message: &Message) -> Option<String> {
-    let method = message.method()?;
-    if method.starts_with("tasks/") {
-        return message.param_str("taskId");
+    match message.method()? {
+        "tools/call" | "prompts/get" => message.param_str("name"),
+        method if method.starts_with("resources/") => message.param_str("uri"),
+        method if method.starts_with("tasks/") => message.param_str("taskId"),
+        _ => message.param_str("name").or_else(|| message.param_str("uri")),
     }
-    message.param_str("name").or_else(|| message.param_str("uri"))
 }
 
 /// The value of each annotated parameter; none where it is absent or null.

@@ -48,6 +48,33 @@ fn each_header_must_be_there_once_and_agree() {
 }
 
 #[test]
+fn the_name_in_the_header_is_the_one_that_is_acted_on() {
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+    let of = |method: &str, params: &str| {
+        message(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{params},{meta}}}}}"#))
+    };
+    let both = r#""name":"public","uri":"file:///secret","taskId":"t""#;
+    let cases =
+        [("resources/read", "file:///secret"), ("tools/call", "public"), ("prompts/get", "public"), ("tasks/get", "t")];
+    for (method, acted_on) in cases {
+        let message = of(method, both);
+        let own = compute(&message, &[]).expect("mirrored");
+        assert_eq!(own[NAME], acted_on, "{method}");
+        for said in ["public", "file:///secret", "t"] {
+            let mut headers = own.clone();
+            headers.insert(NAME, said.parse().expect("a value"));
+            assert_eq!(check(&headers, &message, &[]).is_ok(), said == acted_on, "{method} said to be about {said}");
+        }
+    }
+    // The body names nothing that this method is about.
+    let nothing = of("resources/read", r#""name":"public""#);
+    let mut headers = compute(&nothing, &[]).expect("mirrored");
+    assert_eq!(headers.get(NAME), None);
+    headers.insert(NAME, "public".parse().expect("a value"));
+    assert_eq!(check(&headers, &nothing, &[]), Err(HeaderFault::Differs { header: NAME }));
+}
+
+#[test]
 fn integers_are_compared_as_numbers_and_values_case_sensitively() {
     let mut headers = compute(&call(), &noted()).expect("mirrored");
     headers.insert("mcp-param-n", "42.0".parse().expect("a value"));
