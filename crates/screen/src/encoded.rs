@@ -10,7 +10,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-use crate::shapes::is_base64;
+use crate::shapes::{RUN_BYTES_MIN, is_base64};
 
 /// A way to write text as other text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,10 +151,6 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// Runs up to this length are decoded from each of their first four characters: what stands before may belong to the run
-/// by its looks only. Longer ones are decoded from their beginning, and from behind each `/`, `-` or `_` in their head.
-const SHORT_RUN_BYTES_MAX: usize = 8 * 1024;
-
 /// Joins base64 lines: where a run is broken by a line end, and goes on behind it.
 pub(crate) fn joined_lines(text: &[u8], mut run: Range<usize>, line: &mut Vec<u8>) -> Range<usize> {
     line.clear();
@@ -176,24 +172,24 @@ pub(crate) fn joined_lines(text: &[u8], mut run: Range<usize>, line: &mut Vec<u8
     }
 }
 
+/// Where decoding begins: what stands before may belong to the run by its looks only, as a path before what is encoded does.
+const STARTS: [usize; 4] = [0, 1, 2, 3];
+
 /// Everything that a run of base64 or hexadecimal characters may stand for.
 pub(crate) fn decodings(run: &[u8], mut each: impl FnMut(Vec<u8>) -> bool) {
-    if run.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-') {
-        // An id or a digest, most often. No text of sixteen characters comes out of base64's alphabet as these alone.
-        let digits: Vec<u8> = run.iter().copied().filter(u8::is_ascii_hexdigit).collect();
-        // Hexadecimal text has a digit of 2 to 7 first in each pair; few pairs of an id have.
-        let readable = digits.chunks_exact(2).filter(|pair| (b'2'..=b'7').contains(&pair[0])).count();
-        if readable < crate::find::READABLE_BYTES_MIN {
+    let is_digit = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b'-';
+    // Behind `0x`, a name or a path, too.
+    for part in run.split(|byte| !is_digit(byte)).filter(|part| part.len() >= RUN_BYTES_MIN) {
+        if hexadecimal(part, &mut each) {
             return;
         }
-        if let Ok(bytes) = hex::decode(&digits[..digits.len() & !1]) {
-            each(bytes);
-        }
+    }
+    // An id or a digest, most often. No text of sixteen characters comes out of base64's alphabet as these alone.
+    if run.iter().all(is_digit) {
         return;
     }
     let is_url = run.iter().any(|b| matches!(b, b'-' | b'_'));
     let is_standard = run.iter().any(|b| matches!(b, b'+' | b'/'));
-    let starts: &[usize] = if run.len() <= SHORT_RUN_BYTES_MAX { &[0, 1, 2, 3] } else { &[0] };
     let mut pieces: Vec<&[u8]> = vec![run];
     if is_url && is_standard {
         // Both alphabets in one run: it is several, joined by what belongs to one of them.
@@ -203,8 +199,8 @@ pub(crate) fn decodings(run: &[u8], mut each: impl FnMut(Vec<u8>) -> bool) {
     }
     for piece in pieces {
         let url = piece.iter().any(|b| matches!(b, b'-' | b'_'));
-        for start in starts {
-            let Some(mut piece) = piece.get(*start..).filter(|piece| piece.len() >= 8) else { continue };
+        for start in STARTS {
+            let Some(mut piece) = piece.get(start..).filter(|piece| piece.len() >= 8) else { continue };
             // One character too many makes no byte.
             if piece.len() % 4 == 1 {
                 piece = &piece[..piece.len() - 1];
@@ -217,6 +213,19 @@ pub(crate) fn decodings(run: &[u8], mut each: impl FnMut(Vec<u8>) -> bool) {
             }
         }
     }
+}
+
+/// What hexadecimal digits stand for; whether that was enough.
+fn hexadecimal(part: &[u8], each: &mut impl FnMut(Vec<u8>) -> bool) -> bool {
+    let digits: Vec<u8> = part.iter().copied().filter(u8::is_ascii_hexdigit).collect();
+    // One digit too many may stand before or behind.
+    let mut starts = 0..1 + digits.len() % 2;
+    starts.any(|start| {
+        let pairs = &digits[start..];
+        // Hexadecimal text has a digit of 2 to 7 first in each pair; few pairs of an id have.
+        let readable = pairs.chunks_exact(2).filter(|pair| (b'2'..=b'7').contains(&pair[0])).count();
+        readable >= crate::find::READABLE_BYTES_MIN && hex::decode(&pairs[..pairs.len() & !1]).is_ok_and(&mut *each)
+    })
 }
 
 #[cfg(test)]

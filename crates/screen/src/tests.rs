@@ -144,6 +144,39 @@ fn what_a_rule_finds_does_not_come_through_however_it_is_written() {
 }
 
 #[test]
+fn what_is_long_is_decoded_wherever_it_begins() {
+    let words = "some words that say nothing at all, ".repeat(400);
+    for lead in ["", "x", "xy", "xyz", "https://h.example/files/", "b/", "id_"] {
+        for secret_first in [true, false] {
+            let text = if secret_first { format!("{AWS} {words}") } else { format!("{words} {AWS}") };
+            for encoded in [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
+                let (shown, masked) = masked(&Value::from(format!("{lead}{encoded}")).to_string());
+                assert!(masked.count > 0, "behind {lead:?}");
+                for needle in needles(AWS) {
+                    assert!(!shown.contains(&needle), "{needle} behind {lead:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn hexadecimal_digits_are_decoded_behind_what_marks_them() {
+    for lead in ["", "0x", "0X", "a", "key_", "sha256-", "https://h.example/0x", "id/"] {
+        for tail in ["", "f", "_end", "zz"] {
+            for digits in [hex::encode(AWS), hex::encode_upper(format!("the key is {AWS} as ever"))] {
+                let (shown, masked) = masked(&Value::from(format!("{lead}{digits}{tail}")).to_string());
+                // A digit before and one behind are nobody's habit, and every id would be decoded twice for it.
+                if (lead, tail) == ("a", "f") {
+                    continue;
+                }
+                assert!(masked.count > 0 && !shown.contains(&digits), "{lead:?}{digits}{tail:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_rule_has_an_example_that_it_finds_itself() {
     for (rule, text, _) in examples() {
         let found = screener().json(Value::String(text.clone()).to_string().as_bytes(), &Classes::new()).found;
