@@ -328,7 +328,10 @@ impl Reader {
         let Some(segment) = self.take(&commitment) else { return };
         segment.covered.records += 1;
         let mut said = Vec::new();
-        segment.chains.follow(&record, &commitment.link, &mut |kind, offset, text| said.push((kind, offset, text)));
+        let value = record.value;
+        segment
+            .chains
+            .follow(value, record.offset, &commitment.link, &mut |kind, offset, text| said.push((kind, offset, text)));
         self.trail.report.records += 1;
         for (kind, offset, text) in said {
             self.found(kind, Some(offset), &text);

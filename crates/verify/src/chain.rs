@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     finding::{Kind, Sighting},
-    record::{Hash, Record},
+    record::Hash,
 };
 
 /// Producers of one partition that are followed.
@@ -118,13 +118,13 @@ impl Chains {
         self.hidden.insert(*link);
     }
 
-    /// Follows one record with its link.
-    pub(crate) fn follow(&mut self, record: &Record<'_>, link: &Hash, say: Say<'_>) {
-        let Some(place) = record.value.and_then(Place::of) else {
-            say(Kind::Foreign, record.offset, "this record is no event of Cairn's".to_owned());
+    /// Follows one record by its value, with its link.
+    pub(crate) fn follow(&mut self, value: Option<&[u8]>, offset: u64, link: &Hash, say: Say<'_>) {
+        let Some(place) = value.and_then(Place::of) else {
+            say(Kind::Foreign, offset, "this record is no event of Cairn's".to_owned());
             return;
         };
-        self.place(&place, record.offset, link, say);
+        self.place(&place, offset, link, say);
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }

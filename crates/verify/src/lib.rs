@@ -9,6 +9,7 @@ mod bundle;
 mod chain;
 mod checkpoint;
 mod finding;
+mod lanes;
 mod merkle;
 mod note;
 mod partition;

@@ -3,7 +3,10 @@
 //! Everything here only hashes what it is given and compares with a root that somebody signed. No input makes it panic, loop for
 //! long or use memory: proofs have at most 64 hashes.
 
-use crate::record::{Hash, sha256};
+use crate::{
+    lanes::Messages,
+    record::{Hash, sha256},
+};
 
 /// The most hashes that a proof or an edge can have.
 pub(crate) const PROOF_MAX: usize = 64;
@@ -11,10 +14,14 @@ pub(crate) const PROOF_MAX: usize = 64;
 /// The hash of a node over two others.
 #[must_use]
 pub(crate) fn node(left: &Hash, right: &Hash) -> Hash {
+    sha256(&node_bytes(left, right))
+}
+
+fn node_bytes(left: &Hash, right: &Hash) -> [u8; 65] {
     let mut bytes = [1; 65];
     bytes[1..33].copy_from_slice(left);
     bytes[33..].copy_from_slice(right);
-    sha256(&bytes)
+    bytes
 }
 
 /// The edge of a tree: enough to add leaves and to know the root.
@@ -47,6 +54,30 @@ impl Edge {
         }
         self.peaks.push(hash);
         self.size = self.size.saturating_add(1);
+    }
+
+    /// Adds leaves, as [`Self::push`] would one by one: level by level, so that the nodes of one are hashed together. Leaves
+    /// `leaves` empty.
+    pub(crate) fn extend(&mut self, leaves: &mut Vec<Hash>, messages: &mut Messages) {
+        let (count, mut level, mut kept) = (leaves.len() as u64, 0, Vec::<Hash>::new());
+        while !leaves.is_empty() {
+            // What stood at this level until now goes left of what comes.
+            if self.size >> level & 1 == 1
+                && let Some(left) = self.peaks.pop()
+            {
+                leaves.insert(0, left);
+            }
+            let (pairs, alone) = leaves.as_chunks::<2>();
+            kept.extend(alone);
+            messages.clear();
+            pairs.iter().for_each(|[left, right]| messages.add(&node_bytes(left, right)));
+            let nodes = messages.hashes();
+            leaves.clear();
+            leaves.extend_from_slice(nodes);
+            level += 1;
+        }
+        self.peaks.extend(kept.into_iter().rev());
+        self.size = self.size.saturating_add(count);
     }
 
     /// The root.
@@ -199,6 +230,20 @@ mod tests {
             }
             if !grown.is_empty() {
                 prop_assert!(!broken(&grown).iter().any(|path| extends((old_size, &old_root), (m, &now), path)));
+            }
+        }
+
+        #[test]
+        fn leaves_together_make_the_tree_that_they_make_one_by_one(before in 0_usize..70, more in prop::collection::vec(0_usize..70, 0..4)) {
+            let (mut one, mut together, mut messages) = (Edge::default(), Edge::default(), Messages::default());
+            let mut n = 0;
+            for count in std::iter::once(before).chain(more) {
+                let mut leaves: Vec<_> = (n..n + count).map(leaf).collect();
+                leaves.iter().for_each(|leaf| one.push(*leaf));
+                together.extend(&mut leaves, &mut messages);
+                prop_assert!(leaves.is_empty());
+                prop_assert_eq!(&together, &one);
+                n += count;
             }
         }
 

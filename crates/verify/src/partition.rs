@@ -2,15 +2,24 @@
 //!
 //! Records are given once, in the order of their offsets. Between two checkpoints the tree grows from the edge of the first and
 //! must have the root of the second; where it has not, the finding says which offsets, and the next stretch begins at the
-//! second checkpoint's own edge, so that one wrong record does not hide another. Memory does not grow with the records.
+//! second checkpoint's own edge, so that one wrong record does not hide another. Records are gathered for a moment, because many are
+//! hashed faster together; they are judged in their order. Memory does not grow with the records.
+
+use std::ops::Range;
 
 use crate::{
     chain::Chains,
     checkpoint::Checkpoint,
     finding::{Covered, Finding, Kind, Report},
+    lanes::Messages,
     merkle::Edge,
-    record::{Commitment, Hash, Record, log_hash},
+    record::{Commitment, Hash, Record, linked, log_hash},
 };
+
+/// Records that are gathered,
+const GATHERED_MAX: usize = 256;
+/// and their bytes.
+const GATHERED_BYTES_MAX: usize = 512 << 10;
 
 /// A checkpoint that the verifier kept itself: only the tree counts, not where it says that records lie.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,7 +89,10 @@ impl Plan {
             edge,
             covered,
             report: Report::default(),
-            scratch: Vec::new(),
+            gathered: Vec::new(),
+            messages: Messages::default(),
+            leaves: Vec::new(),
+            nodes: Messages::default(),
             last_offset: None,
             plan: self,
         }
@@ -94,6 +106,16 @@ struct Stretch {
     /// Checkpoints of the verifier's own that lie within, with whether the tree had their root.
     at_kept: Vec<(u64, bool)>,
     records: u64,
+}
+
+/// A record that waits to be hashed: its key's and its link's message were gathered.
+#[derive(Debug)]
+struct Gathered {
+    offset: u64,
+    timestamp_ms: i64,
+    presence: u8,
+    /// Where its value lies in the messages.
+    value: Option<Range<usize>>,
 }
 
 /// Checks one partition.
@@ -110,23 +132,69 @@ pub struct PartitionCheck {
     stretch: Stretch,
     covered: Covered,
     report: Report,
-    scratch: Vec<u8>,
+    gathered: Vec<Gathered>,
+    messages: Messages,
+    /// Leaves that are not in the tree yet.
+    leaves: Vec<Hash>,
+    nodes: Messages,
     last_offset: Option<u64>,
 }
 
 impl PartitionCheck {
     /// Takes the next record.
     pub fn record(&mut self, record: &Record<'_>) {
-        let commitment = Commitment::of(record, &mut self.scratch);
-        if !self.takes(commitment.offset) {
-            return;
-        }
-        self.covered.records += 1;
-        self.grow(&commitment);
-        let Self { chains, report, plan, .. } = self;
-        chains.follow(record, &commitment.link, &mut |kind, offset, text| {
-            report.add(finding(plan, kind, Some(offset), text));
+        self.messages.add(record.key.unwrap_or_default());
+        self.messages.begin();
+        let (mut part, mut value) = (0, 0..0);
+        linked(record, |bytes| {
+            let place = self.messages.put(bytes);
+            // Domain, key with its length, the value's length, then the value.
+            if part == 4 {
+                value = place;
+            }
+            part += 1;
         });
+        self.messages.end();
+        self.gathered.push(Gathered {
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            presence: u8::from(record.key.is_some()) + 2 * u8::from(record.value.is_some()),
+            value: record.value.map(|_| value),
+        });
+        if self.gathered.len() >= GATHERED_MAX || self.messages.bytes().len() >= GATHERED_BYTES_MAX {
+            self.judge();
+        }
+    }
+
+    /// Hashes what was gathered, and judges it in its order.
+    fn judge(&mut self) {
+        let mut messages = std::mem::take(&mut self.messages);
+        let gathered = std::mem::take(&mut self.gathered);
+        let hashes = messages.hashes().to_vec();
+        let (hashes, _) = hashes.as_chunks::<2>();
+        let commitments =
+            gathered.iter().zip(hashes).map(|(Gathered { offset, timestamp_ms, presence, .. }, hashes)| {
+                let ([key, link], offset) = (*hashes, *offset);
+                Commitment { offset, timestamp_ms: *timestamp_ms, presence: *presence, key, link }
+            });
+        let commitments: Vec<_> = commitments.collect();
+        let mut leaves = Messages::default();
+        commitments.iter().for_each(|commitment| leaves.add(&commitment.leaf_bytes(&self.log)));
+        for ((commitment, leaf), Gathered { value, .. }) in commitments.iter().zip(leaves.hashes()).zip(&gathered) {
+            if !self.takes(commitment.offset) {
+                continue;
+            }
+            self.covered.records += 1;
+            self.grow(*leaf);
+            let Self { chains, report, plan, .. } = self;
+            let value = value.clone().map(|range| &messages.bytes()[range]);
+            chains.follow(value, commitment.offset, &commitment.link, &mut |kind, offset, text| {
+                report.add(finding(plan, kind, Some(offset), text));
+            });
+        }
+        messages.clear();
+        (self.messages, self.gathered) = (messages, gathered);
+        self.gathered.clear();
     }
 
     fn takes(&mut self, offset: u64) -> bool {
@@ -143,16 +211,26 @@ impl PartitionCheck {
         true
     }
 
-    fn grow(&mut self, commitment: &Commitment) {
+    fn grow(&mut self, leaf: Hash) {
         self.stretch.records += 1;
-        let Some(edge) = &mut self.edge else { return };
-        edge.push(commitment.leaf(&self.log));
-        while let Some(kept) = self.plan.kept.get(self.next_kept).filter(|kept| kept.size <= edge.size()) {
-            if kept.size == edge.size() {
-                self.stretch.at_kept.push((kept.size, kept.root == edge.root()));
+        let Some(edge) = &self.edge else { return };
+        self.leaves.push(leaf);
+        let size = edge.size() + self.leaves.len() as u64;
+        while let Some(kept) = self.plan.kept.get(self.next_kept).filter(|kept| kept.size <= size) {
+            let (size_kept, root) = (kept.size, kept.root);
+            if size_kept == size {
+                let is_same = self.grown().is_some_and(|edge| edge.root() == root);
+                self.stretch.at_kept.push((size_kept, is_same));
             }
             self.next_kept += 1;
         }
+    }
+
+    /// The tree with every leaf in it.
+    fn grown(&mut self) -> Option<&Edge> {
+        let edge = self.edge.as_mut()?;
+        edge.extend(&mut self.leaves, &mut self.nodes);
+        Some(edge)
     }
 
     /// Ends a stretch at its checkpoint.
@@ -160,6 +238,7 @@ impl PartitionCheck {
         let checkpoint = self.plan.checkpoints[self.next].clone();
         self.next += 1;
         let (from_size, size) = (self.stretch.from_size, checkpoint.signed.size);
+        self.grown();
         let known = self.edge.take();
         let is_good = known.as_ref().is_some_and(|edge| edge.size() == size && edge.root() == checkpoint.signed.root);
         let end = checkpoint.offset_next.saturating_sub(1);
@@ -198,6 +277,7 @@ impl PartitionCheck {
     /// The records end here: the partition's end is `end`, or the range that was wanted. What it comes to.
     #[must_use]
     pub fn finish(mut self, end: u64, is_partial: bool) -> Report {
+        self.judge();
         // Nothing more comes: what lies before the end is judged, what a checkpoint covers behind it is missing.
         let reached = self.last_offset.map_or(0, |last| last + 1).max(end);
         while self.plan.checkpoints.get(self.next).is_some_and(|checkpoint| checkpoint.offset_next <= reached) {
@@ -224,8 +304,7 @@ impl PartitionCheck {
             );
             self.found(Kind::Truncated, Some(end), text);
         }
-        let Some(edge) = &self.edge else { return };
-        let size = edge.size();
+        let Some(size) = self.grown().map(Edge::size) else { return };
         for (_, is_same) in std::mem::take(&mut self.stretch.at_kept) {
             if !is_same {
                 let text =

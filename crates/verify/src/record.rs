@@ -76,6 +76,11 @@ impl Commitment {
     /// The leaf's hash in the log that `log` stands for.
     #[must_use]
     pub fn leaf(&self, log: &Hash) -> Hash {
+        sha256(&self.leaf_bytes(log))
+    }
+
+    /// What the leaf's hash is over.
+    pub(crate) fn leaf_bytes(&self, log: &Hash) -> [u8; 114] {
         let mut bytes = [0_u8; 114];
         let (head, tail) = bytes[1..].split_at_mut(49);
         head[..32].copy_from_slice(log);
@@ -84,7 +89,7 @@ impl Commitment {
         head[48] = self.presence;
         tail[..32].copy_from_slice(&self.key);
         tail[32..].copy_from_slice(&self.link);
-        sha256(&bytes)
+        bytes
     }
 }
 
@@ -99,20 +104,25 @@ pub fn log_hash(origin: &str) -> Hash {
 /// The link of a record in its producer's chain.
 #[must_use]
 pub fn link(record: &Record<'_>, scratch: &mut Vec<u8>) -> Hash {
-    fn part(bytes: &[u8], into: &mut Vec<u8>) {
-        into.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-        into.extend_from_slice(bytes);
-    }
     scratch.clear();
-    scratch.extend_from_slice(LINK_DOMAIN);
-    part(record.key.unwrap_or_default(), scratch);
-    part(record.value.unwrap_or_default(), scratch);
-    scratch.extend_from_slice(&(record.headers.len() as u64).to_be_bytes());
-    for (name, value) in record.headers {
-        part(name.as_bytes(), scratch);
-        part(value, scratch);
-    }
+    linked(record, |part| scratch.extend_from_slice(part));
     sha256(scratch)
+}
+
+/// What the link of a record is the hash of, part by part.
+pub(crate) fn linked(record: &Record<'_>, mut put: impl FnMut(&[u8])) {
+    fn sized(bytes: &[u8], put: &mut impl FnMut(&[u8])) {
+        put(&(bytes.len() as u64).to_be_bytes());
+        put(bytes);
+    }
+    put(LINK_DOMAIN);
+    sized(record.key.unwrap_or_default(), &mut put);
+    sized(record.value.unwrap_or_default(), &mut put);
+    put(&(record.headers.len() as u64).to_be_bytes());
+    for (name, value) in record.headers {
+        sized(name.as_bytes(), &mut put);
+        sized(value, &mut put);
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-verify --lib chain_alone",
     },
     Mutant {
+        name: "the verifier leaves out what it gathered last",
+        file: "crates/verify/src/partition.rs",
+        before: "        self.judge();\n        // Nothing more comes",
+        after: "        // Nothing more comes",
+        test: "-p cairn-verify --lib a_good_trail",
+    },
+    Mutant {
+        name: "the verifier compares a checkpoint before its last leaves are in the tree",
+        file: "crates/verify/src/partition.rs",
+        before: "        self.grown();\n        let known",
+        after: "        let known",
+        test: "-p cairn-verify --lib a_good_trail",
+    },
+    Mutant {
         name: "a bundle is believed without its last proof",
         file: "crates/verify/src/bundle.rs",
         before: "self.is_proven = before.as_ref() == Some(edge);",
