@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{config::Config, ending::Ending, folder, read::Source, say, trust::TrustArguments};
+use crate::{acts, config::Config, ending::Ending, folder, read::Source, say, trust::TrustArguments};
 
 const RECORDS_DEFAULT: usize = 10_000;
 const INTERVAL_MS_DEFAULT: u64 = 10_000;
@@ -299,7 +299,8 @@ pub(crate) fn run(command: EvidenceCommand) -> anyhow::Result<()> {
         }
         EvidenceCommand::Rotate(place) => {
             let (data, section) = place.find()?;
-            let note = section.keys(&data).rotate(&Clock::system(), &Entropy::system())?;
+            let rotate = || section.keys(&data).rotate(&Clock::system(), &Entropy::system());
+            let note = acts::kept(&data, "evidence.rotate", None, rotate)?;
             say::line(format_args!("{}", note.trim_end()));
         }
         EvidenceCommand::Checkpoint { place, partition } => {

@@ -12,6 +12,7 @@
 //! | `evidence/` | the signing key of the checkpoints, and the trees |
 //! | `log/`, `objects/` | the embedded log and its object store |
 //! | `operator.json`, `operators.json` | salted hashes of the operator's token, and of those of operators by name |
+//! | `acts/` | what commands did to this folder and the trail does not hold yet |
 //! | `approvals/` | what waits for people, sealed |
 //! | `writers.json` | salted hashes of the secrets of those who may write Cairn's topics by the Kafka port |
 //! | `spool/` | what a cluster as backbone has not acknowledged yet |

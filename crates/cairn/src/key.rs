@@ -6,7 +6,7 @@ use cairn_clock::{Clock, Entropy, Timestamp};
 use cairn_identity::{ApiKeys, NewKey};
 use clap::Subcommand;
 
-use crate::{folder, say, since};
+use crate::{acts, folder, say, since};
 
 /// What to do with keys.
 #[derive(Subcommand)]
@@ -68,14 +68,17 @@ pub(crate) fn run(what: KeyCommand) -> anyhow::Result<()> {
     let of = |data: Option<PathBuf>| {
         let data = data.map_or_else(folder::default_path, Ok)?;
         std::fs::create_dir_all(&data)?;
-        anyhow::Ok(ApiKeys::of(&data))
+        anyhow::Ok(data)
     };
     let clock = Clock::system();
     match what {
         KeyCommand::New { principal, tenant, scopes, expires, data, json } => {
             let expires_at = expires.map(|ms| Timestamp::from_micros(u64::try_from(ms).unwrap_or(0) * 1_000));
+            let data = of(data)?;
+            let about = format!("key/{principal} {}", scopes.join(","));
             let new = NewKey { principal, tenant, scopes, expires_at };
-            let key = of(data)?.create(new, &clock, &Entropy::system())?;
+            let create = || ApiKeys::of(&data).create(new, &clock, &Entropy::system());
+            let key = acts::kept(&data, "key.new", about.trim_end().to_owned(), create)?;
             if json {
                 say::line(format_args!("{}", serde_json::json!({ "id": key.id(), "key": key.reveal() })));
             } else {
@@ -83,7 +86,7 @@ pub(crate) fn run(what: KeyCommand) -> anyhow::Result<()> {
             }
         }
         KeyCommand::List { data, json } => {
-            let keys = of(data)?.list()?;
+            let keys = ApiKeys::of(&of(data)?).list()?;
             if json {
                 say::line(format_args!("{}", serde_json::to_string_pretty(&keys)?));
                 return Ok(());
@@ -99,9 +102,13 @@ pub(crate) fn run(what: KeyCommand) -> anyhow::Result<()> {
                 say::line(format_args!("{}", say::plain(text.trim_end())));
             }
         }
-        KeyCommand::Revoke { id, data } => of(data)?.revoke(&id, &clock)?,
+        KeyCommand::Revoke { id, data } => {
+            let data = of(data)?;
+            acts::kept(&data, "key.revoke", id.clone(), || ApiKeys::of(&data).revoke(&id, &clock))?;
+        }
         KeyCommand::Prune { data } => {
-            let count = of(data)?.prune(&clock)?;
+            let data = of(data)?;
+            let count = acts::kept(&data, "key.prune", None, || ApiKeys::of(&data).prune(&clock))?;
             say::line(format_args!("{count} removed"));
         }
     }

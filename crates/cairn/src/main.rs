@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the person who started it")]
 
 mod access;
+mod acts;
 mod adopt;
 mod ask;
 mod auth;
@@ -604,10 +605,16 @@ fn operator(what: OperatorCommand) -> anyhow::Result<()> {
     };
     match what {
         OperatorCommand::New { data } => {
-            say::line(format_args!("{}", Credential::of(&of(data)?).renew(&Entropy::system())?.reveal()));
+            let data = of(data)?;
+            let renew = || Credential::of(&data).renew(&Entropy::system());
+            say::line(format_args!("{}", acts::kept(&data, "operator.new", None, renew)?.reveal()));
         }
         OperatorCommand::Add { name, roles, data } => {
-            let token = People::of(&of(data)?).add(&name, &roles, &Entropy::system())?;
+            let data = of(data)?;
+            let words: Vec<&str> = roles.iter().map(|role| role.word()).collect();
+            let about = format!("{name} {}", words.join(","));
+            let add = || People::of(&data).add(&name, &roles, &Entropy::system());
+            let token = acts::kept(&data, "operator.add", about, add)?;
             say::line(format_args!("{}", token.reveal()));
         }
         OperatorCommand::List { data, json } => {
@@ -620,7 +627,10 @@ fn operator(what: OperatorCommand) -> anyhow::Result<()> {
                 }
             }
         }
-        OperatorCommand::Remove { name, data } => People::of(&of(data)?).remove(&name)?,
+        OperatorCommand::Remove { name, data } => {
+            let data = of(data)?;
+            acts::kept(&data, "operator.remove", name.clone(), || People::of(&data).remove(&name))?;
+        }
     }
     Ok(())
 }
@@ -644,15 +654,20 @@ fn writer(what: WriterCommand) -> anyhow::Result<()> {
     let of = |data: Option<PathBuf>| {
         let data = data.map_or_else(folder::default_path, Ok)?;
         std::fs::create_dir_all(&data)?;
-        anyhow::Ok(Writers::of(&data))
+        anyhow::Ok(data)
     };
     match what {
         WriterCommand::New { name, data } => {
-            say::line(format_args!("{}", of(data)?.renew(&name, &Entropy::system())?));
+            let data = of(data)?;
+            let renew = || Writers::of(&data).renew(&name, &Entropy::system());
+            say::line(format_args!("{}", acts::kept(&data, "writer.new", name.clone(), renew)?));
         }
-        WriterCommand::Remove { name, data } => of(data)?.remove(&name)?,
+        WriterCommand::Remove { name, data } => {
+            let data = of(data)?;
+            acts::kept(&data, "writer.remove", name.clone(), || Writers::of(&data).remove(&name))?;
+        }
         WriterCommand::List { data } => {
-            of(data)?.names()?.iter().for_each(|name| say::line(format_args!("{name}")));
+            Writers::of(&of(data)?).names()?.iter().for_each(|name| say::line(format_args!("{name}")));
         }
     }
     Ok(())

@@ -31,7 +31,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    UpArguments, access,
+    UpArguments, access, acts,
     config::{AdminSection, Config},
     engine::{Engine, Role},
     evidence::Evidence,
@@ -123,6 +123,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             let gateway = gateway.clone();
             async move { gateway.tend_sessions().await }
         });
+        tasks.spawn(acts::follow(folder.path().to_owned(), gateway.clone(), stop.clone()));
         tasks.spawn({
             let (gateway, stop) = (gateway.clone(), stop.clone());
             async move { gateway.serve_http(listener, stop).await }

@@ -9,8 +9,8 @@ use crate::{
     AccessRefused, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome,
     CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt,
     ContextRead, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated, LimitExceeded, NoticePassed,
-    PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed, SessionOpened, SubjectErased,
-    SubjectHeld, SubjectReleased, Target, VaultRead,
+    OperatorActed, PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed, SessionOpened,
+    SubjectErased, SubjectHeld, SubjectReleased, Target, VaultRead,
 };
 
 /// Why an event's keys could not be read as its type.
@@ -106,6 +106,7 @@ bodies!(
     SubjectErased,
     SubjectHeld,
     SubjectReleased,
+    OperatorActed,
 );
 
 impl Body {

@@ -71,6 +71,8 @@ pub enum EventType {
     SubjectHeld,
     /// `subject.released`
     SubjectReleased,
+    /// `operator.acted`
+    OperatorActed,
 }
 
 /// What stands before the name in `ce_type`.
@@ -78,7 +80,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -110,6 +112,7 @@ impl EventType {
         Self::SubjectErased,
         Self::SubjectHeld,
         Self::SubjectReleased,
+        Self::OperatorActed,
     ];
 
     /// The name, such as `call.intent`.
@@ -147,6 +150,7 @@ impl EventType {
             Self::SubjectErased => "subject.erased",
             Self::SubjectHeld => "subject.held",
             Self::SubjectReleased => "subject.released",
+            Self::OperatorActed => "operator.acted",
         }
     }
 
@@ -178,7 +182,8 @@ impl EventType {
             | Self::VaultRead
             | Self::SubjectErased
             | Self::SubjectHeld
-            | Self::SubjectReleased => Topic::Operators,
+            | Self::SubjectReleased
+            | Self::OperatorActed => Topic::Operators,
             Self::EvidenceCheckpoint | Self::EvidenceRotated | Self::EvidenceProducer => Topic::Checkpoints,
         }
     }

@@ -19,6 +19,7 @@ mod event_type;
 mod evidence;
 mod hlc;
 pub mod invariants;
+mod operator;
 mod partition;
 mod policy;
 mod schema;
@@ -48,6 +49,7 @@ pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, SealError, Stamp,
 pub use event_type::EventType;
 pub use evidence::{EvidenceCheckpoint, EvidenceProducer, EvidenceRotated};
 pub use hlc::{Hlc, HlcError};
+pub use operator::{ActOutcome, ActVia, OperatorActed};
 pub use partition::{murmur2, partition_for};
 pub use policy::{PolicyActivated, PolicyCause, PolicyFile, PolicyLoaded, PolicyRejected, PolicyShadowed, ShadowState};
 pub use schema::{Contract, contract, contracts};

@@ -111,6 +111,7 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         EventType::SubjectErased => files!("subject.erased", 1),
         EventType::SubjectHeld => files!("subject.held", 1),
         EventType::SubjectReleased => files!("subject.released", 1),
+        EventType::OperatorActed => files!("operator.acted", 1),
     }
 }
 

@@ -9,6 +9,7 @@
 //! This crate must not know Kafka, Cedar or the disk: it records through a `Recorder` and decides through a `PolicyStore`.
 
 mod access;
+mod acts;
 mod approval;
 mod arrival;
 mod authzen;

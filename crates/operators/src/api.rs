@@ -38,13 +38,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Credential, CredentialError, Custody, approvals, authzen, console, exposition, limits_api, logins,
+    Credential, CredentialError, Custody, acts, approvals, authzen, console, exposition, limits_api, logins,
     people::{Operator, People, Role},
     vault_api,
 };
 
 /// Largest body of an admin request, in bytes.
-const BODY_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// Why an operator was not let in.
 pub(crate) enum NotAdmitted {
@@ -201,7 +201,7 @@ impl Admin {
         if let Some(gateway) = &self.0.gateway {
             match &refused {
                 NotAdmitted::Unknown => gateway.note_refused_operator(None),
-                NotAdmitted::Role { name, .. } => gateway.note_refused_operator(Some(name)),
+                NotAdmitted::Role { name, role } => gateway.note_refused_operator(Some((name, role.word()))),
                 NotAdmitted::Unreadable(_) => {}
             }
         }
@@ -282,8 +282,8 @@ async fn authorize(State(admin): State<Admin>, headers: HeaderMap, mut request: 
     let role = needed(request.method(), request.uri().path());
     match admin.admitted(token, role) {
         Ok(operator) => {
-            request.extensions_mut().insert(operator);
-            next.run(request).await
+            request.extensions_mut().insert(operator.clone());
+            acts::recorded(admin.gateway(), &operator, role, request, next).await
         }
         Err(refused) => refused.into_response(),
     }

@@ -134,16 +134,17 @@ impl Custody {
         Ok(erased)
     }
 
-    /// Puts a subject under legal hold, and records it.
+    /// Puts a subject under legal hold, and records it first.
     ///
     /// # Errors
     /// Something refuses.
     pub async fn hold(&self, whose: &Subject, asked: &Asked) -> Result<(), CustodyError> {
         let Asked { operator, reason } = asked.screened(&self.gateway);
         let reason = reason.ok_or(CustodyError::NoReason)?;
+        let body = SubjectHeld { subject: whose.name.clone(), operator: operator.clone(), reason: reason.clone() };
+        self.record(whose, body.into()).await.map_err(CustodyError::NotRecorded)?;
         self.vault.hold(whose, &operator, &reason).await?;
-        let body = SubjectHeld { subject: whose.name.clone(), operator, reason };
-        self.record(whose, body.into()).await.map_err(CustodyError::DoneNotRecorded)
+        Ok(())
     }
 
     /// Ends a subject's holds, and records it first.

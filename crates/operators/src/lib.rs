@@ -4,6 +4,7 @@
 //! and the role for it. `Origin` and `Host` are checked, bodies are bounded. Served by `cairn up` on the admin address.
 //! Must never show a secret, and must never decide: it hands settlements to the gateway.
 
+mod acts;
 mod api;
 mod approvals;
 mod authzen;
@@ -11,6 +12,7 @@ mod console;
 mod credential;
 mod custody;
 mod exposition;
+mod journal;
 mod limits_api;
 mod listener;
 mod logins;
@@ -21,5 +23,6 @@ mod webhook;
 pub use api::{Admin, Policies, Probe, Replacement, Replacing};
 pub use credential::{Credential, CredentialError};
 pub use custody::{Asked, Custody, CustodyError};
+pub use journal::{Journal, JournalError, Kept};
 pub use people::{OWNER, Operator, People, PeopleError, Role};
 pub use webhook::{Webhook, WebhookError};

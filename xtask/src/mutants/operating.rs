@@ -1,4 +1,4 @@
-//! The mutants of what operators rely on: TLS on the listeners, files that are encrypted. Written like those of the table beside it.
+//! The mutants of what operators rely on: TLS on the listeners, files that are encrypted, acts that are recorded. Written like those of the table beside it.
 
 use super::table::Mutant;
 
@@ -24,6 +24,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "if tls.is_none() && !address.ip().is_loopback() && !is_plaintext_meant {",
         after: "if tls.is_none() && address.port() == 0 && !is_plaintext_meant {",
         test: "-p cairn --bin cairn listen",
+    },
+    Mutant {
+        name: "an act that cannot be recorded is done",
+        file: "crates/operators/src/acts.rs",
+        before: "return problem(StatusCode::SERVICE_UNAVAILABLE, words);",
+        after: "tracing::warn!(\"{words}\");",
+        test: "-p cairn --test commands what_cannot_be_recorded",
+    },
+    Mutant {
+        name: "a command does what it could not keep",
+        file: "crates/operators/src/journal.rs",
+        before: "self.write(&event).map_err(failed)?;",
+        after: "let _ = self.write(&event).map_err(failed);",
+        test: "-p cairn-operators --lib what_is_about_to_be_done",
     },
     Mutant {
         name: "an encrypted frame is bound to no place",

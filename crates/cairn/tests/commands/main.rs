@@ -20,6 +20,7 @@ mod hostile;
 mod identity;
 mod limits;
 mod obligations;
+mod operators;
 mod played;
 mod policy;
 mod proving;

@@ -332,6 +332,19 @@ fn full_policy() -> Vec<Body> {
         .into(),
         SubjectHeld { subject: "ann".into(), operator: "operator".into(), reason: "case 12".into() }.into(),
         SubjectReleased { subject: "ann".into(), operator: "operator".into(), holds: 1 }.into(),
+        OperatorActed {
+            act_id: Uuid::from_u128(9).to_string(),
+            operator: "ann".into(),
+            role: some("erase"),
+            act: "vault.erase".into(),
+            about: some("ben"),
+            via: ActVia::AdminApi,
+            outcome: ActOutcome::Failed,
+            reason: some("case 12"),
+            error: some("409 it is under legal hold"),
+            acted_at: some("2026-11-24T09:00:00.000000Z"),
+        }
+        .into(),
     ]
 }
 
@@ -442,6 +455,19 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
         .into(),
         SubjectHeld { subject: "ann".into(), operator: "operator".into(), reason: "case 12".into() }.into(),
         SubjectReleased { subject: "ann".into(), operator: "operator".into(), holds: 1 }.into(),
+        OperatorActed {
+            act_id: Uuid::from_u128(9).to_string(),
+            operator: "ann".into(),
+            role: None,
+            act: "operator.add".into(),
+            about: None,
+            via: ActVia::Command,
+            outcome: ActOutcome::Allowed,
+            reason: None,
+            error: None,
+            acted_at: None,
+        }
+        .into(),
     ]);
     bodies
 }

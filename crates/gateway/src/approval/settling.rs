@@ -124,9 +124,14 @@ impl Gateway {
     }
 
     /// Somebody came to the operators' address whom it does not let in: nobody it knows, or one without the role.
-    pub fn note_refused_operator(&self, name: Option<&str>) {
-        match name {
-            Some(name) => self.note_trespass(Reason::RoleMissing, &operator(name), OPERATORS),
+    /// For these the name and the role are given, which stands where scopes stand elsewhere.
+    pub fn note_refused_operator(&self, lacks: Option<(&str, &str)>) {
+        match lacks {
+            Some((name, role)) => {
+                let mut rejection = Rejection::of(Reason::RoleMissing, &operator(name));
+                rejection.scopes_missing = vec![role.to_owned()];
+                self.note_refusal(&rejection, OPERATORS, None);
+            }
             None => self.note_refusal(&Rejection::new(Reason::OperatorUnknown, CredentialKind::Token), OPERATORS, None),
         }
     }
