@@ -103,6 +103,12 @@ fn files(folder: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
     found
 }
 
+/// How often it stands in the clear.
+fn times_in_the_clear(folder: &Path) -> usize {
+    let times = |bytes: &Vec<u8>| bytes.windows(CANARY.len()).filter(|window| *window == CANARY).count();
+    files(folder).values().map(times).sum()
+}
+
 fn in_the_clear(folder: &Path) -> Vec<std::path::PathBuf> {
     let has = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|window| window == CANARY);
     files(folder).into_iter().filter(|(_, bytes)| has(bytes)).map(|(path, _)| path).collect()
@@ -166,8 +172,15 @@ async fn what_is_there_stays_readable_while_encryption_or_its_key_changes() {
     {
         let log = opened(folder.path(), current, others).await.expect("it opens");
         assert_eq!(all(&log).await.len(), count, "what was there, under key {current}");
+        let before = times_in_the_clear(folder.path());
         fill(&log, 50).await;
         count += 50;
+        let after = times_in_the_clear(folder.path());
+        if current > 0 {
+            assert!(after <= before, "{before}, and {after} after more was written under key {current}");
+        } else {
+            assert!(after >= before + 50, "this test would see it");
+        }
         assert_eq!(all(&log).await.len(), count);
         if uploads { end(log).await } else { crash(log).await }
     }
