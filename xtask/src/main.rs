@@ -10,6 +10,7 @@ mod bench;
 mod bridging;
 mod cairn;
 mod conformance;
+mod fuzz;
 mod identity;
 mod kafka;
 mod mutants;
@@ -47,6 +48,9 @@ enum Recipe {
     Conformance,
     /// Runs the Kafka clients of other people against a Cairn that is killed in between.
     Kafka(kafka::Options),
+    /// Tries arbitrary bytes on everything that reads what others wrote.
+    #[command(after_help = "Example: cargo xtask fuzz envelope masking --seconds 300")]
+    Fuzz(fuzz::Options),
     /// Runs the long version of every suite and writes docs/proof.md.
     Proof {
         /// Only suites whose name contains one of these; the others keep what they came to.
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Recipe::Tidy => tidy::run(),
         Recipe::Conformance => conformance::run(conformance::Scale::Full),
         Recipe::Kafka(options) => kafka::run(&options),
+        Recipe::Fuzz(options) => fuzz::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),
         Recipe::Mutants { only } => mutants::run(&only, None),

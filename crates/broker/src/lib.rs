@@ -9,6 +9,8 @@ mod api;
 pub mod batch;
 mod broker;
 mod budget;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod group;
 mod options;
 mod principal;

@@ -15,6 +15,8 @@ mod fetch;
 mod fields;
 mod folder;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ids;
 mod index;
 mod ledger;

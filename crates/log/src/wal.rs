@@ -66,7 +66,7 @@ impl Spare {
     }
 }
 
-fn head(log: Uuid, base: u64, bytes: u64, at_rest: &AtRest) -> (Vec<u8>, Option<Arc<FileSeal>>) {
+pub(crate) fn head(log: Uuid, base: u64, bytes: u64, at_rest: &AtRest) -> (Vec<u8>, Option<Arc<FileSeal>>) {
     let sealed = at_rest.new_file();
     let mut head = Vec::with_capacity(SEALED_HEAD_BYTES);
     head.extend_from_slice(if sealed.is_some() { &MAGIC_SEALED } else { &MAGIC });

@@ -102,7 +102,7 @@ impl Directory {
     }
 
     /// The whole, for whoever compares.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) const fn entities(&self) -> &Entities {
         &self.entities
     }

@@ -27,6 +27,8 @@ mod compile;
 mod directory;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod index;
 mod journal;
 mod names;

@@ -72,7 +72,7 @@ impl Rules {
     }
 
     /// What all policies say in the light of all entities, for whoever compares.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn decide_whole(&self, asked: &Asked, entities: &cedar_policy::Entities) -> Said {
         self.judge(&self.authorizer.is_authorized(&asked.request, self.index.whole(), entities), asked.hides)
     }

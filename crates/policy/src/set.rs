@@ -62,7 +62,7 @@ impl ActiveSet {
         Ok(Self::ruled_by(reading, digests))
     }
 
-    fn ruled_by(reading: Reading, files: Vec<PolicyFile>) -> Self {
+    pub(crate) fn ruled_by(reading: Reading, files: Vec<PolicyFile>) -> Self {
         let engine =
             format!("cedar-policy {} language {}", cedar_policy::get_sdk_version(), cedar_policy::get_lang_version());
         let (rules, mut counts) = reading.finish();
@@ -109,7 +109,7 @@ impl ActiveSet {
         &self.subjects
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) const fn rules(&self) -> Option<&Rules> {
         self.rules.as_ref()
     }

@@ -2,11 +2,10 @@
 
 use cairn_clock::Timestamp;
 use cairn_contract::{Direction, Target};
-use cedar_policy::Entities;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::{Question, files::SourceFile, set::ActiveSet};
+use crate::{Question, files::SourceFile, fuzzing::all, set::ActiveSet};
 
 const NOW: Timestamp = Timestamp::from_micros(1_795_521_600_123_456);
 
@@ -120,15 +119,6 @@ fn question() -> impl Strategy<Value = Question> {
             context: serde_json::Map::new(),
         },
     )
-}
-
-/// Every entity of the file, and those that the question names besides.
-fn all(set: &ActiveSet, question: &Question) -> Entities {
-    let asked = set.ask(question, NOW);
-    let whole = set.rules().expect("policies").directory.entities().clone();
-    let missing: Vec<_> =
-        asked.known.entities.iter().filter(|entity| whole.get(&entity.uid()).is_none()).cloned().collect();
-    whole.add_entities(missing, None).expect("they are not in it")
 }
 
 proptest! {

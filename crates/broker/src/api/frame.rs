@@ -86,6 +86,17 @@ impl Request {
         self.is_produce() && self.version < PRODUCE_FIRST
     }
 
+    /// As [`Self::is_old_produce`], and the body, for the fuzz targets.
+    #[cfg(fuzzing)]
+    pub(crate) const fn is_old(&self) -> bool {
+        self.is_old_produce()
+    }
+
+    #[cfg(fuzzing)]
+    pub(crate) fn whole_body(&self) -> Bytes {
+        self.body.clone()
+    }
+
     /// The body, for who reads it without the codec.
     pub(super) fn body(&self) -> &[u8] {
         &self.body

@@ -183,8 +183,14 @@ fn reason(why: impl Into<String>) -> StrBytes {
     StrBytes::from_string(why)
 }
 
+/// Refuses an old Produce; whether it could be read.
+#[cfg(fuzzing)]
+pub(crate) fn refuse_old(request: &Request) -> bool {
+    old_produce::refuse(request).is_ok()
+}
+
 /// Gives bytes to the codec and drops what comes out.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn decode_only(key: ApiKey, version: i16, mut body: Bytes) -> bool {
     kafka_protocol::messages::RequestKind::decode(key, &mut body, version).is_ok()
 }
