@@ -6,6 +6,7 @@ mod acts;
 mod adopt;
 mod ask;
 mod auth;
+mod checkers;
 mod client_file;
 mod config;
 mod custody;

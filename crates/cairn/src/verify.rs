@@ -12,11 +12,18 @@ use std::{
 use anyhow::{Context, bail};
 use cairn_backbone::records::{Bounded, RawRecord, Records};
 use cairn_contract::partition_for;
-use cairn_verify::{CHECKPOINTS, Key, PartitionCheck, Record, Report, Trail, Trust, check_file};
+use cairn_verify::{CHECKPOINTS, Key, Report, Trail, Trust, check_file};
 use clap::Args;
 use tokio::time::Instant;
 
-use crate::{ending::Ending, evidence, read::Source, say, trust::TrustArguments};
+use crate::{
+    checkers::{Checkers, with},
+    ending::Ending,
+    evidence,
+    read::Source,
+    say,
+    trust::TrustArguments,
+};
 
 /// Bytes of a kept checkpoint's or a key's file.
 const SMALL_BYTES_MAX: u64 = 128 * 1024;
@@ -180,7 +187,7 @@ fn read_trail(arguments: &VerifyArguments, trust: Trust, kept: &[String]) -> any
     for Bounded { topic, partition, start, end } in &first {
         let mut checker = trail.plan(topic, *partition, None).checker(0, *start);
         read(&records, vec![(topic.clone(), *partition, *start, *end)], |record| {
-            with(record, |record| {
+            with(&record, |record| {
                 trail.record(record);
                 checker.record(record);
             });
@@ -213,26 +220,23 @@ fn read_trail(arguments: &VerifyArguments, trust: Trust, kept: &[String]) -> any
         in_topic && in_partition && holds
     });
     let is_partial = arguments.to.is_some();
-    let (mut checkers, mut wanted) = (HashMap::<(String, u32), (PartitionCheck, u64)>::new(), Vec::new());
+    let (mut checkers, mut wanted) = (Vec::new(), Vec::new());
     for Bounded { topic, partition, start, end } in partitions {
         let id = ids.get(&topic).map(ToString::to_string);
         let plan = trail.plan(&topic, partition, id.as_deref());
         let begin = plan.begin(arguments.from, start);
         let until = arguments.to.map_or(end, |to| plan.until(to, end));
-        checkers.insert((topic.clone(), partition), (plan.checker(arguments.from, start), until));
+        checkers.push(((topic.clone(), partition), plan.checker(arguments.from, start), until));
         wanted.push((topic, partition, begin, until));
     }
-    read(&records, wanted, |record| {
-        if let Some((checker, _)) = checkers.get_mut(&(record.topic.clone(), record.partition)) {
-            with(record, |record| checker.record(record));
-        }
-    })?;
-    reports.extend(checkers.into_values().map(|(checker, until)| checker.finish(until, is_partial)));
+    let mut checkers = Checkers::start(checkers, is_partial);
+    read(&records, wanted, |record| checkers.take(record))?;
+    reports.extend(checkers.finish());
     // Who began to write meanwhile is vouched for behind what was read at first.
     for Bounded { topic, partition, end, .. } in &first {
         let (_, now) = records.bounds(topic, *partition).map_err(nobody)?;
         read(&records, vec![(topic.clone(), *partition, *end, now)], |record| {
-            with(record, |record| trail.late(record))
+            with(&record, |record| trail.late(record))
         })?;
     }
     let what = match &arguments.workflow {
@@ -246,7 +250,7 @@ fn read_trail(arguments: &VerifyArguments, trust: Trust, kept: &[String]) -> any
 fn read(
     records: &Records,
     wanted: Vec<(String, u32, u64, u64)>,
-    mut take: impl FnMut(&RawRecord),
+    mut take: impl FnMut(RawRecord),
 ) -> anyhow::Result<()> {
     let mut left: HashMap<(String, u32), u64> = HashMap::new();
     let wanted: Vec<_> = wanted.into_iter().filter(|(_, _, begin, end)| begin < end).collect();
@@ -259,11 +263,11 @@ fn read(
                 heard = Instant::now();
                 let place = (record.topic.clone(), record.partition);
                 let Some(end) = left.get(&place).copied() else { continue };
-                if record.offset < end {
-                    take(&record);
-                }
                 if record.offset + 1 >= end {
                     left.remove(&place);
+                }
+                if record.offset < end {
+                    take(record);
                 }
             }
             None if heard.elapsed() > SILENT_MAX => {
@@ -278,15 +282,4 @@ fn read(
         }
     }
     Ok(())
-}
-
-fn with(record: &RawRecord, check: impl FnOnce(&Record<'_>)) {
-    let headers: Vec<_> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref())).collect();
-    check(&Record {
-        offset: record.offset,
-        timestamp_ms: record.timestamp_ms,
-        key: record.key.as_deref(),
-        headers: &headers,
-        value: record.value.as_deref(),
-    });
 }
