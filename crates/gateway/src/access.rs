@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use cairn_clock::Clock;
 use cairn_contract::{AccessRefused, Body, Common, CredentialKind, Draft, Transport};
 use cairn_identity::{Credential, Identity, Options, OptionsError, Reason, Rejection, Verifier};
+use cairn_mcp::{ParseFault, ScanFault};
 use cairn_tls::ServerTls;
 
 use crate::{
@@ -79,6 +80,7 @@ pub(crate) struct RefusalKind {
     server: Option<String>,
     issuer: Option<String>,
     who: Option<Caller>,
+    transport: Transport,
 }
 
 /// The last refusal of a kind.
@@ -92,12 +94,13 @@ pub(crate) struct Refused {
 /// The refusals of late.
 pub(crate) type Refusals = Flood<RefusalKind, Refused>;
 
-fn kind_of(rejection: &Rejection, server: &str) -> RefusalKind {
+fn kind_of(rejection: &Rejection, (server, transport): (&str, Transport)) -> RefusalKind {
     RefusalKind {
         reason: rejection.reason,
         server: Some(server.to_owned()),
         issuer: rejection.issuer.clone(),
         who: rejection.who.as_deref().map(Caller::from),
+        transport,
     }
 }
 
@@ -131,10 +134,14 @@ impl Gateway {
 
     /// Counts a refusal and has it recorded.
     pub(crate) fn note_refusal(&self, rejection: &Rejection, server: &str, peer: Option<IpAddr>) {
+        self.note_refusal_over((server, Transport::Tcp), rejection, peer);
+    }
+
+    fn note_refusal_over(&self, over: (&str, Transport), rejection: &Rejection, peer: Option<IpAddr>) {
         self.metrics().not_let_in(rejection.reason.word());
         let Rejection { credential, ref scopes_missing, .. } = *rejection;
         let about = Refused { credential, scopes_missing: scopes_missing.clone(), peer };
-        let first = self.refusals().note(kind_of(rejection, server), coarse, about, self.clock().now());
+        let first = self.refusals().note(kind_of(rejection, over), coarse, about, self.clock().now());
         let Some(first) = first else { return };
         let gateway = self.clone();
         tokio::spawn(async move { gateway.record_refusal(first).await });
@@ -152,6 +159,22 @@ impl Gateway {
         self.note_refusal(&Rejection::of(reason, who), server, None);
     }
 
+    /// Somebody sent what two readers could read differently, or what nests too deeply; what is no message at all is nobody's
+    /// attack.
+    pub(crate) fn note_unread(&self, fault: &ParseFault, caller: Caller, over: (&str, Transport)) {
+        let reason = match fault {
+            ParseFault::LookAlike { .. }
+            | ParseFault::Scan(ScanFault::DuplicateKey { .. } | ScanFault::Surrogate { .. } | ScanFault::Utf8 { .. }) => {
+                Reason::MessageAmbiguous
+            }
+            ParseFault::Scan(ScanFault::TooDeep { .. }) => Reason::MessageTooDeep,
+            _ => return,
+        };
+        let Caller { tenant, principal, agent, kind } = caller;
+        let who = Identity { tenant, principal, kind, agent, scopes: None, credential: Credential::None };
+        self.note_refusal_over(over, &Rejection::of(reason, &who), None);
+    }
+
     /// Records what has been counted since.
     pub(crate) async fn record_refusals(&self) {
         for due in self.refusals().due(self.clock().now()) {
@@ -167,7 +190,7 @@ impl Gateway {
             principal: who.map(|who| who.principal.clone()),
             agent: who.and_then(|who| who.agent.clone()),
             server: due.kind.server.clone(),
-            network_transport: Some(Transport::Tcp),
+            network_transport: Some(due.kind.transport),
             ..Common::default()
         };
         let draft = Draft {

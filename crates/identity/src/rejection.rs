@@ -96,6 +96,12 @@ reasons! {
     ApiKeyExpired, "api_key_expired", 401, TOKEN, "the API key is not valid";
     /// The client certificate does not name a principal.
     CertificateUnusable, "certificate_unusable", 403, None, "the client certificate does not name exactly one principal";
+    /// A message that two readers could read differently.
+    MessageAmbiguous, "message_ambiguous", 400, None, "the message can be read in two ways";
+    /// A message that nests deeper than the bound.
+    MessageTooDeep, "message_too_deep", 200, None, "the message nests too deeply";
+    /// Headers that say something else than the message.
+    HeadersDisagree, "headers_disagree", 400, None, "the headers do not say what the message says";
     /// Request state that was given to somebody else.
     StateOther, "request_state_other", 200, None, "this requestState was not given for this request";
     /// A session of somebody else.

@@ -13,7 +13,8 @@ use hyper::body::{Frame as BodyFrame, Incoming};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use cairn_identity::Identity;
+use cairn_contract::Transport;
+use cairn_identity::{Identity, Reason};
 use cairn_mcp::{Kind, Message, RawId, era, headers::OriginFault, is_batch, parse_batch, sse};
 
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     arrival::Arrival,
     door::admission::{Client, Guest},
     reply::{Part, Reply},
-    session::Session,
+    session::{Caller, Session},
     upstream::Server,
 };
 
@@ -148,7 +149,10 @@ async fn post(
     }
     let message = match Message::parse(bytes, gateway.wire_limits()) {
         Ok(message) => message,
-        Err(refusal) => return unparsed(&refusal),
+        Err(refusal) => {
+            gateway.note_unread(&refusal.fault, Caller::from(&**who), (&server.name, Transport::Tcp));
+            return unparsed(&refusal);
+        }
     };
     if let Some(method) = message.method()
         && let Some(response) = gateway.hold_to_scopes(client, &server, who, &[method])
@@ -156,6 +160,7 @@ async fn post(
         return response;
     }
     if let Err(mismatch) = gateway.agree(&server, head, &message) {
+        gateway.note_trespass(Reason::HeadersDisagree, who, &server.name);
         return error(StatusCode::BAD_REQUEST, message.id(), mismatch.code(), &mismatch.to_string(), None);
     }
     if let Some(response) = unsupported(&server, head, &message) {
@@ -280,7 +285,10 @@ async fn batch(
     session.bring(who.brought.clone());
     let members = match parse_batch(bytes, gateway.wire_limits()) {
         Ok(members) => members,
-        Err(refusal) => return unparsed(&refusal),
+        Err(refusal) => {
+            gateway.note_unread(&refusal.fault, Caller::from(&**who), (&server.name, Transport::Tcp));
+            return unparsed(&refusal);
+        }
     };
     let methods: Vec<_> = members.iter().flatten().filter_map(Message::method).collect();
     if let Some(response) = gateway.hold_to_scopes(client, server, who, &methods) {
@@ -290,7 +298,10 @@ async fn batch(
     let mut answers = Vec::new();
     for member in members {
         match member {
-            Err(refusal) => answers.push(parse_error(&refusal).bytes().clone()),
+            Err(refusal) => {
+                gateway.note_unread(&refusal.fault, Caller::from(&**who), (&server.name, Transport::Tcp));
+                answers.push(parse_error(&refusal).bytes().clone());
+            }
             Ok(message) if message.kind() == Kind::Request => {
                 let (reply, parts) = Reply::channel(gateway.limits().client_queue_max, false);
                 gateway.start(session.clone(), message, arrival(), reply);

@@ -7,6 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
+use cairn_contract::Transport;
 use cairn_mcp::{Frame, Kind, LinkError, Message, era::Era};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -265,6 +266,8 @@ impl Pipe {
         let message = match Message::parse(line, self.gateway.wire_limits()) {
             Ok(message) => message,
             Err(refusal) => {
+                let over = (self.server.name.as_str(), Transport::Pipe);
+                self.gateway.note_unread(&refusal.fault, self.caller.clone(), over);
                 let answer = match refusal.code() {
                     Some(code) => Message::error(refusal.id.as_ref(), code, &refusal.to_string(), None)
                         .expect("an error of ours is a message"),
