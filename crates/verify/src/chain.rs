@@ -139,7 +139,9 @@ impl Chains {
             say(Kind::Foreign, offset, "the event names no link of SHA-256 as the one before".to_owned());
         }
         let Some(last) = self.producers.get_mut(id.as_ref()) else {
-            if self.is_whole && (sequence > 0 || previous.is_some()) {
+            // The one before may be shown by its digests alone.
+            let is_hidden = || previous.as_deref().and_then(unhex).is_some_and(|link| self.hidden.contains(&link));
+            if self.is_whole && (sequence > 0 || previous.is_some()) && !is_hidden() {
                 let text = format!(
                     "the first event of producer {id} here is number {sequence} of epoch {epoch}, and names one before it that is not there"
                 );

@@ -340,6 +340,13 @@ fn a_truncated_tail_is_found_even_where_its_checkpoints_went_with_it() {
 }
 
 #[test]
+fn a_producers_first_event_may_be_another_workflows() {
+    let writer = written();
+    let report = check_lines(&writer.bundle(0, |record| record.key == b"w1", Some("w1")));
+    assert!(report.ok, "{report}");
+}
+
+#[test]
 fn a_workflows_bundle_that_leaves_an_event_out_is_found() {
     let writer = written();
     let hides_one = |record: &Owned| record.key == b"w1" && !record.value.starts_with(b"{\"n\":31,");
