@@ -114,7 +114,9 @@ fn build(names: &[&String]) -> anyhow::Result<PathBuf> {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
     // With a target named, build scripts and macros are built without counters.
     command.args(["build", "--quiet", "--target", host, "--manifest-path"]).arg(places::root().join("fuzz/Cargo.toml"));
-    names.iter().for_each(|name| drop(command.args(["--features", name, "--bin", name])));
+    for name in names {
+        command.args(["--features", name, "--bin", name]);
+    }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags).env_remove("RUSTFLAGS").env("CARGO_TARGET_DIR", &target);
     println!("  building {} targets with coverage counters", names.len());
     quiet(&mut command, BUILD_LIMIT)?;
@@ -149,10 +151,7 @@ fn one(name: &str, program: &Path, seconds: u64) -> anyhow::Result<String> {
     if let Some(input) = value("Test unit written to ") {
         let panic = ended.output.lines().skip_while(|line| !line.contains("panicked at")).take(3);
         let panic = panic.collect::<Vec<_>>().join(" ");
-        bail!(
-            "{panic}: `cargo xtask fuzz {name} --input {input}` repeats it\n{}",
-            ended.ok().unwrap_or_else(|e| e.to_string())
-        );
+        bail!("{panic}: `cargo xtask fuzz {name} --input {input}` repeats it\n{}", ended.how);
     }
     let runs = value("stat::number_of_executed_units:").unwrap_or("?").to_owned();
     let covered = ended.output.lines().rev().find_map(|line| line.split_once(" cov: ")?.1.split(' ').next());

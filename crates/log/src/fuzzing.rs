@@ -90,7 +90,11 @@ pub fn recovery(bodies: &[&[u8]], synced: u64, flip: Option<usize>) {
         bytes[wal::HEAD_BYTES + at % used] ^= 0x55;
     }
     let disk = Memory(Arc::new(MemoryFile(Mutex::new(bytes))));
-    let run = || recover(&disk, Path::new("wal"), &AtRest::default(), None, LOG).ok().map(|found| (found.next, found.state.streams.len()));
+    let run = || {
+        recover(&disk, Path::new("wal"), &AtRest::default(), None, LOG)
+            .ok()
+            .map(|found| (found.next, found.state.streams.len()))
+    };
     if let Some(found) = run() {
         assert_eq!(run(), Some(found), "a second recovery finds something else");
     }
