@@ -14,7 +14,7 @@ use cairn_backbone::KafkaOptions;
 use cairn_catalogue::Mode;
 use cairn_credentials::options::AuthOptions;
 use cairn_freshness::{Bounds, Declared, Dependence};
-use cairn_gateway::{Limits, OriginPolicy, Reach, ScopeRules, ServerSpec};
+use cairn_gateway::{DecisionPoint, Limits, OriginPolicy, Reach, ScopeRules, ServerSpec};
 use cairn_limits::Rule;
 use cairn_operators::Webhook;
 use serde::Deserialize;
@@ -23,6 +23,7 @@ use crate::{
     access::{IdentitySection, check_scopes},
     auth::AuthSection,
     client_file::{self, ClientServer},
+    decision_point::DecisionPointSection,
     encryption::EncryptionSection,
     evidence::EvidenceSection,
     faults,
@@ -56,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) freshness: FreshnessSection,
     pub(crate) catalogue: CatalogueSection,
     pub(crate) credentials: CredentialsSection,
+    pub(crate) decision_point: Option<DecisionPointSection>,
     pub(crate) evidence: EvidenceSection,
     pub(crate) screen: ScreenSection,
     pub(crate) vault: VaultSection,
@@ -403,6 +405,9 @@ impl Config {
             identity.lie_in(beside);
         }
         // What makes no sense is said here, where the file is known.
+        if let Some(point) = &mut config.decision_point {
+            point.lie_in(beside);
+        }
         let identity = config.identity.as_ref().map_or(Ok(()), IdentitySection::check);
         identity.with_context(|| format!("{}", path.display()))?;
         config
@@ -416,8 +421,14 @@ impl Config {
             .and_then(|()| config.commands.check())
             .and_then(|()| config.encryption.check())
             .and_then(|()| config.approvals.webhook())
+            .and_then(|_| config.decision_point())
             .with_context(|| format!("{}", path.display()))?;
         Ok(config)
+    }
+
+    /// Who is asked besides the policies.
+    pub(crate) fn decision_point(&self) -> anyhow::Result<Option<DecisionPoint>> {
+        self.decision_point.as_ref().map(DecisionPointSection::open).transpose()
     }
 
     /// Only the backbone of a file: what the servers of it need from the environment is not asked for.

@@ -10,6 +10,7 @@ mod checkers;
 mod client_file;
 mod config;
 mod custody;
+mod decision_point;
 mod demo;
 mod encryption;
 mod ending;

@@ -342,6 +342,7 @@ async fn open_gateway(
         hosts: config.gateway.hosts.clone(),
         local_principal,
         access,
+        decision_point: config.decision_point()?,
     };
     let metrics = Metrics::default();
     metrics.register(registry);

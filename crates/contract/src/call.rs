@@ -49,6 +49,33 @@ pub struct CallDecision {
     /// What policies had changed in the arguments since the decision before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rewritten: Option<Rewritten>,
+    /// Where a decision point elsewhere was asked: what it said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Box<Outside>>,
+}
+
+/// What a decision point elsewhere said.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Outside {
+    /// Which: its host, with the port where it is named.
+    pub id: String,
+    /// What it decided; absent where it gave no decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// Until it had answered, in microseconds.
+    pub elapsed_us: u64,
+    /// The version of what decided there, as it says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_version: Option<String>,
+    /// The policies that made the decision there, as it says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub determining_policies: Vec<String>,
+    /// Why, as it says it; screened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why its answer could not be followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<String>,
 }
 
 /// Arguments that policies had changed.

@@ -33,8 +33,8 @@ pub use access::{AccessRefused, AlertRaised, CredentialKind, LimitExceeded, Limi
 pub use body::{Body, BodyError};
 pub use call::{
     ApprovalState, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, Claimed,
-    Decision, Durability, Effect, Freshness, Invocation, NearestPermit, Outcome, Rewritten, ScreenAction, Screened,
-    SettledState, ShadowDecision, StoodOn,
+    Decision, Durability, Effect, Freshness, Invocation, NearestPermit, Outcome, Outside, Rewritten, ScreenAction,
+    Screened, SettledState, ShadowDecision, StoodOn,
 };
 pub use canonical::{CanonicalError, canonical_json, canonical_value, write_canonical};
 pub use catalog::{CatalogApproved, CatalogChanged, CatalogDefined, CatalogKind};

@@ -7,6 +7,7 @@
 //! | `action.name` | the MCP method |
 //! | `resource` of type `tool`, `resource`, `prompt`, `mcp_server` | that of a server, which the path or `properties.server` names, or what stands before the first `/` of the id |
 //! | `context` | what policies see as context; `agent` is the agent, `arguments` are the call's |
+//! | `context.obligations`, `context.demands` of the answer | names of what is demanded besides, and the annotations that say it in full |
 //!
 //! Called by the operators' API. Answers about nothing that happens: no call, no permit, no event.
 
@@ -107,7 +108,18 @@ fn question(server: Option<&str>, request: &Value) -> Result<Question, String> {
         Some(_) => return Err("context is no object: write one, or leave it out".to_owned()),
     };
     question.arguments = context.remove("arguments").or(question.arguments);
-    let mut identity = Map::new();
+    let mut identity = match context.remove("identity") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(identity)) => identity,
+        Some(_) => return Err("context.identity is no object: write one, or leave it out".to_owned()),
+    };
+    let is_other = |kind: &Value| matches!(kind.as_str(), Some("agent" | "workload"));
+    if kind == "User" && identity.get("kind").is_some_and(is_other) {
+        return Err("context.identity.kind says otherwise than subject.type: leave it out".to_owned());
+    }
+    if kind != "User" {
+        identity.insert("kind".to_owned(), kind.to_lowercase().into());
+    }
     if let Some(agent) = context.remove("agent") {
         identity.insert("agent".to_owned(), agent);
     }
@@ -146,6 +158,14 @@ fn answer(verdict: &Verdict) -> Value {
     });
     if !verdict.obligations.is_empty() {
         context["obligations"] = verdict.obligations.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+    }
+    if !verdict.demands.is_empty() {
+        let demand = |demand: &cairn_policy::PolicyDemand| {
+            let annotations: Map<String, Value> =
+                demand.annotations.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            json!({ "policy": demand.policy, "annotations": annotations })
+        };
+        context["demands"] = verdict.demands.iter().map(demand).collect();
     }
     if !verdict.errors.is_empty() {
         context["errors"] = json!(verdict.errors);

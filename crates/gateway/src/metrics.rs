@@ -38,7 +38,7 @@ pub(crate) struct AlertLabels {
     pub(crate) alert: &'static str,
 }
 
-/// Labels of a call that stands on something.
+/// Labels of a call that stands on something, and of what was asked elsewhere.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct StateLabels {
     pub(crate) state: &'static str,
@@ -62,6 +62,8 @@ pub struct Metrics {
     pub(crate) progress_notices: Counter,
     pub(crate) alerts: Family<AlertLabels, Counter>,
     pub(crate) freshness: Family<StateLabels, Counter>,
+    pub(crate) outside: Family<StateLabels, Counter>,
+    pub(crate) outside_seconds: Histogram,
     pub(crate) guard_delay_seconds: Histogram,
     pub(crate) decide_seconds: Histogram,
     pub(crate) intent_seconds: Histogram,
@@ -103,6 +105,8 @@ impl Default for Metrics {
             progress_notices: Counter::default(),
             alerts: Family::default(),
             freshness: Family::default(),
+            outside: Family::default(),
+            outside_seconds: latency(),
             guard_delay_seconds: latency(),
             decide_seconds: latency(),
             intent_seconds: latency(),
@@ -191,6 +195,10 @@ impl Metrics {
             "Time from a change to the freshness guard, by way of the stream",
             self.guard_delay_seconds.clone(),
         );
+        let words = "Questions to the decision point, by what it said";
+        registry.register("cairn_decision_point", words, self.outside.clone());
+        let words = "Time until the decision point had answered";
+        registry.register("cairn_decision_point_seconds", words, self.outside_seconds.clone());
         let words = "Decisions of the policies that are tried, by whether they differ from what was decided";
         registry.register("cairn_policy_shadow_decisions", words, self.shadow.clone());
         registry.register("cairn_decide_seconds", "Time to evaluate policy for one call", self.decide_seconds.clone());

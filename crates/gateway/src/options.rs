@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::Access;
+use crate::{Access, DecisionPoint};
 use cairn_freshness::Declared;
 
 /// One upstream MCP server as the configuration names it.
@@ -160,4 +160,6 @@ pub struct GatewayOptions {
     pub local_principal: String,
     /// Who may come in over HTTP.
     pub access: Access,
+    /// Who is asked besides the policies, where anybody is.
+    pub decision_point: Option<DecisionPoint>,
 }

@@ -30,6 +30,11 @@ pub enum Refusal {
         /// Why it cannot.
         reason: String,
     },
+    /// The decision point gave no decision that can be followed.
+    NoDecision {
+        /// Why.
+        reason: String,
+    },
     /// The server has answered, and its answer holds what policies keep from clients.
     OutputBlocked {
         /// Which policies.
@@ -219,7 +224,7 @@ fn stood_on(stood: &StoodOn) -> String {
 
 impl Refusal {
     /// Every word that [`Refusal::word`] gives.
-    pub const WORDS: [&'static str; 21] = [
+    pub const WORDS: [&'static str; 22] = [
         "approval_denied",
         "approval_expired",
         "approval_pending",
@@ -231,6 +236,7 @@ impl Refusal {
         "limit_exceeded",
         "login_required",
         "no_cost",
+        "no_decision",
         "not_approved",
         "not_bridged",
         "not_recorded",
@@ -293,6 +299,7 @@ impl Refusal {
             Self::OutputBlocked { .. } => -31_021,
             Self::LimitExceeded { .. } => -31_019,
             Self::NoCost { .. } => -31_022,
+            Self::NoDecision { .. } => -31_023,
             Self::ApprovalByUrl { .. } => URL_ELICITATION_REQUIRED,
         }
     }
@@ -322,6 +329,7 @@ impl Refusal {
             Self::OutputBlocked { .. } => "output_blocked",
             Self::LimitExceeded { .. } => "limit_exceeded",
             Self::NoCost { .. } => "no_cost",
+            Self::NoDecision { .. } => "no_decision",
             Self::LoginRequired { .. } => "login_required",
             Self::Unproven { .. } => "upstream_unproven",
             Self::ApprovalPending { .. } | Self::ApprovalByUrl { .. } => "approval_pending",
@@ -345,6 +353,9 @@ impl Refusal {
             ),
             Self::NotRewritten { policies, reason } => {
                 format!("denied: {} cannot be followed: {reason}; nothing was sent", policies.join(", "))
+            }
+            Self::NoDecision { reason } => {
+                format!("denied, because the decision point decided nothing: {reason}; nothing was sent")
             }
             Self::OutputBlocked { policies, rules } => format!(
                 "the server has acted, and {} keeps its answer from you: found by {}",

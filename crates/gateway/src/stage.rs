@@ -18,6 +18,7 @@ use crate::{
     guard::Outlook,
     masking::Part,
     metrics::StateLabels,
+    outside::determining as determining_outside,
     rewriting::{Changed, Unchangeable},
     steps::Step,
 };
@@ -44,16 +45,16 @@ const CATALOGUE: &str = "cairn:catalogue";
 impl Gateway {
     /// Step 5. Where policy wants the call changed, it is changed and decided once more; that decision counts.
     pub(crate) async fn decide(&self, call: &mut Call) -> Result<Permit, Refusal> {
-        let (permit, changed) = self.decide_once(call)?;
+        let (permit, changed) = self.decide_once(call).await?;
         let Some((message, changed)) = changed else { return Ok(permit) };
         self.take_rewritten(call, message, changed);
         // Whoever wants it changed again is refused there.
-        self.decide_once(call).map(|(permit, _)| permit)
+        self.decide_once(call).await.map(|(permit, _)| permit)
     }
 
     /// One decision, drafted here and recorded with what follows it; with the call as its permit wants it, where that is not
     /// how it is.
-    fn decide_once(&self, call: &mut Call) -> Result<(Permit, Option<(Message, Changed)>), Refusal> {
+    async fn decide_once(&self, call: &mut Call) -> Result<(Permit, Option<(Message, Changed)>), Refusal> {
         let outlook = self.outlook(call);
         if let Some(state) = outlook.state() {
             self.metrics().freshness.get_or_create(&StateLabels { state: state.name() }).inc();
@@ -74,24 +75,30 @@ impl Gateway {
         let verdict = self.policy().decide(&question);
         self.metrics().decide_seconds.observe(verdict.elapsed_us as f64 / 1e6);
         self.mask(call, &verdict.obligations);
-        self.keep_arguments(call);
-        let inputs = self.kept_always(call, Part::Inputs, &verdict.inputs);
-        let mut determining = verdict.determining.clone();
-        let standing = relied.map(|(standing, _)| standing);
-        let (decided, policy_version) = (verdict.outcome, verdict.policy_version);
-        let decided = match decided {
-            Ruling::Permit(permit) => self.met(call, permit, standing, &outlook, &mut determining),
+        let (mut determining, mut outside) = (verdict.determining.clone(), None);
+        let policy_version = verdict.policy_version;
+        let decided = match verdict.outcome {
+            Ruling::Permit(permit) => self
+                .ask_outside(&question, permit, &mut outside)
+                .await
+                .inspect_err(|refusal| determining = determining_outside(refusal)),
             Ruling::Deny => {
                 let (policy_version, policies) = (policy_version.clone(), determining.clone());
                 Err(Refusal::Denied { policy_version, policies, not_fresh: outlook.not_fresh() })
             }
         };
+        let obligations = decided.as_ref().map_or_else(|_| verdict.obligations.clone(), |p| p.obligations().to_vec());
+        self.mask(call, &obligations);
+        self.keep_arguments(call);
+        let inputs = self.kept_always(call, Part::Inputs, &verdict.inputs);
+        let standing = relied.map(|(standing, _)| standing);
+        let decided = decided.and_then(|permit| self.met(call, permit, standing, &outlook, &mut determining));
         let decision = if decided.is_ok() { Decision::Permit } else { Decision::Deny };
         let body = Body::CallDecision(CallDecision {
             decision,
             policy_version,
             determining_policies: determining,
-            obligations: verdict.obligations.iter().map(|obligation| obligation.name().to_owned()).collect(),
+            obligations: obligations.iter().map(|obligation| obligation.name().to_owned()).collect(),
             errors: verdict.errors.iter().map(|error| self.screen(error)).collect(),
             inputs,
             elapsed_us: verdict.elapsed_us,
@@ -110,6 +117,7 @@ impl Gateway {
             tool_digest: call.target.name().and_then(|name| call.session.server.catalogue.tool_digest(name)),
             freshness: outlook.record(self),
             rewritten: call.rewritten.as_ref().map(|changed| changed.record.clone()),
+            outside: outside.map(Box::new),
         });
         let draft = call.draft(self, body);
         call.backlog.push(draft);

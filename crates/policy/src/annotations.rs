@@ -46,6 +46,8 @@ pub(crate) struct Demands {
     pub(crate) output: Option<OutputMode>,
     /// Limits.
     pub(crate) allowance: Allowance,
+    /// All of it as the policy says it, by name.
+    pub(crate) said: Vec<(String, String)>,
 }
 
 /// How a policy wants to be approved.
@@ -72,14 +74,38 @@ impl Demands {
     }
 }
 
+/// Refuses an annotation that cannot be carried out outside of some methods.
+type May<'a> = &'a dyn Fn(&str, &[&str]) -> Result<(), String>;
+
 /// Reads the annotations of a policy; an error says what is wrong and what to do.
 pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
+    let demands = read(policy.annotations().collect(), &|name, methods| only_for(policy, name, methods))?;
+    // What is denied has a record too, and nothing else to be demanded of.
+    let only_masks = demands.said.iter().all(|(name, _)| name == MASK);
+    if policy.effect() == Effect::Forbid && !only_masks {
+        return Err("a forbid has no obligation but @mask: put @obligation on a permit".to_owned());
+    }
+    Ok(demands)
+}
+
+/// The same of what somebody elsewhere demands of one call.
+pub(crate) fn demands_elsewhere(annotations: &[(String, String)], method: &str) -> Result<Demands, String> {
+    let annotations = annotations.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    read(annotations, &|name, methods| match methods.contains(&method) {
+        true => Ok(()),
+        false => Err(format!("@{name} cannot be carried out for {method}")),
+    })
+}
+
+/// Reads annotations.
+fn read(mut annotations: Vec<(&str, &str)>, may: May<'_>) -> Result<Demands, String> {
     let mut demands = Demands::default();
     let mut wanted = ApprovalWanted::default();
     let mut needs_approval = None;
     let mut limits = allowance::Found::default();
-    let mut annotations: Vec<(&str, &str)> = policy.annotations().collect();
     annotations.sort_unstable();
+    let demanding = annotations.iter().filter(|(name, _)| !WORDS.contains(name));
+    demands.said = demanding.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     for (name, value) in annotations {
         match name {
             _ if WORDS.contains(&name) => {}
@@ -110,15 +136,15 @@ pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
             }
             MASK => demands.mask = Some(Masking::parse(value)?),
             REWRITE => {
-                only_for(policy, name, &TOOLS)?;
+                may(name, &TOOLS)?;
                 demands.rewrite = Some(Steps::parse(value)?);
             }
             FRESHNESS => {
-                only_for(policy, name, &TOOLS)?;
+                may(name, &TOOLS)?;
                 demands.freshness = Some(FreshnessDemand::parse(value)?);
             }
             SCREEN_OUTPUT => {
-                only_for(policy, name, &SCREENED)?;
+                may(name, &SCREENED)?;
                 demands.output = Some(OutputMode::parse(value)?);
             }
             _ if limits.take(name, value) => {}
@@ -137,11 +163,6 @@ pub(crate) fn demands(policy: &Policy) -> Result<Demands, String> {
     }
     if demands.approval.is_some() {
         demands.approval = Some(wanted);
-    }
-    // What is denied has a record too, and nothing else to be demanded of.
-    let only_masks = Demands { mask: demands.mask.clone(), ..Demands::default() } == demands;
-    if policy.effect() == Effect::Forbid && !only_masks {
-        return Err("a forbid has no obligation but @mask: put @obligation on a permit".to_owned());
     }
     Ok(demands)
 }
@@ -204,6 +225,21 @@ fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_is_demanded_elsewhere_is_read_alike_and_kept_as_it_was_said() {
+        let said = |all: &[(&str, &str)]| -> Vec<(String, String)> {
+            all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let all = said(&[("mask", "none"), ("obligation", "approval"), ("quorum", "2")]);
+        let here = read("@quorum(\"2\") @id(\"x\") @mask(\"none\") @obligation(\"approval\")").expect("known");
+        assert_eq!((demands_elsewhere(&all, "ping"), &here.said), (Ok(here.clone()), &all));
+        for (name, value, method) in
+            [("encrypt", "yes", "ping"), ("rewrite", "remove /a", "ping"), ("mask", "some", "tools/call")]
+        {
+            assert!(demands_elsewhere(&said(&[(name, value)]), method).is_err(), "{name}");
+        }
+    }
+
     fn read(annotations: &str) -> Result<Demands, String> {
         read_for("action == Action::\"tools/call\"", annotations)
     }
@@ -216,6 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_enforced_loads() {
+        let read = |annotations: &str| read(annotations).map(|demands| Demands { said: Vec::new(), ..demands });
         assert_eq!(read("@id(\"a\") @owner(\"me\")"), Ok(Demands::default()));
         let expires = Some(Duration::from_secs(600));
         let approval = Some(ApprovalWanted { expires, ..ApprovalWanted::default() });

@@ -59,4 +59,4 @@ pub use schema::SCHEMA;
 pub use set::OBSERVE;
 pub use shadow::Shadowed;
 pub use store::{Change, PolicyStore};
-pub use verdict::{ApprovalDemand, ApprovalNeed, Obligation, Permit, Ruling, Verdict};
+pub use verdict::{ApprovalDemand, ApprovalNeed, Obligation, Permit, PolicyDemand, Ruling, Verdict};

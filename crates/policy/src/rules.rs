@@ -86,59 +86,9 @@ impl Rules {
         nearest(&self.index, (part(0, &who), part(1, &what), part(2, &on)), &asked.request, &known.entities)
     }
 
-    /// What the policies demand together, or which two of them contradict each other.
-    fn obligations(&self, determining: &[String]) -> Result<Vec<Obligation>, [String; 2]> {
-        let demands: Vec<(&String, &Demands)> =
-            determining.iter().filter_map(|id| Some((id, self.demands.get(id)?))).collect();
-        let of = |wanted: fn(&Demands) -> bool| {
-            let ids = demands.iter().filter(|(_, demands)| wanted(demands)).map(|(id, _)| (*id).clone());
-            ids.collect::<Vec<String>>()
-        };
-        let mut obligations = Vec::new();
-        let wanted = || demands.iter().filter_map(|(id, demands)| Some((*id, demands.approval.as_ref()?)));
-        let needs = wanted().map(|(id, approval)| ApprovalNeed {
-            policy: id.clone(),
-            approvers: approval.approvers.clone(),
-            quorum: approval.quorum,
-        });
-        let needs: Vec<ApprovalNeed> = needs.collect();
-        if !needs.is_empty() {
-            let expires = wanted().filter_map(|(_, approval)| approval.expires).min();
-            obligations.push(Obligation::Approval { needs, expires });
-        }
-        let policies = of(|demands| demands.strict);
-        if !policies.is_empty() {
-            obligations.push(Obligation::Durability { policies });
-        }
-        let policies = of(|demands| demands.freshness.is_some());
-        let fresh = demands.iter().filter_map(|(_, demands)| demands.freshness).reduce(FreshnessDemand::joined);
-        obligations.extend(fresh.map(|demand| Obligation::Freshness { policies, demand }));
-        obligations.extend(self.mask(determining));
-        let steps: Vec<_> = demands.iter().filter_map(|(id, demands)| Some((*id, demands.rewrite.as_ref()?))).collect();
-        if !steps.is_empty() {
-            obligations.push(Obligation::Rewrite { rewriting: Rewriting::joined(&steps)? });
-        }
-        let policies = of(|demands| demands.output.is_some());
-        let mode = demands.iter().filter_map(|(_, demands)| demands.output).max();
-        obligations.extend(mode.map(|mode| Obligation::ScreenOutput { policies, mode }));
-        let rules: Vec<_> = demands.iter().flat_map(|(id, demands)| demands.allowance.rules(id)).collect();
-        if !rules.is_empty() {
-            obligations.push(Obligation::Limits { rules });
-        }
-        Ok(obligations)
-    }
-
-    /// How much less the record holds, of what is permitted and of what is denied.
-    fn mask(&self, determining: &[String]) -> Option<Obligation> {
-        let mut masking = Masking::default();
-        let mut policies = Vec::new();
-        for id in determining {
-            if let Some(mask) = self.demands.get(id).and_then(|demands| demands.mask.as_ref()) {
-                masking.join(mask);
-                policies.push(id.clone());
-            }
-        }
-        (!policies.is_empty()).then_some(Obligation::Mask { policies, masking })
+    /// What each of the policies demands, of those that demand something.
+    fn demanded(&self, determining: &[String]) -> Vec<(String, Demands)> {
+        determining.iter().filter_map(|id| Some((id.clone(), self.demands.get(id)?.clone()))).collect()
     }
 
     /// What an entity is in: groups of actions are the schema's, everything else the file's.
@@ -165,18 +115,16 @@ impl Rules {
         errors.sort();
         let permit = response.decision() == Decision::Allow && broken.is_empty();
         if permit {
-            match self.obligations(&determining) {
-                Ok(obligations) => return Said { permit, determining, obligations, errors },
+            let demands = self.demanded(&determining);
+            match combined(&demands) {
+                Ok(obligations) => return Said { permit, determining, obligations, demands, errors },
                 // Nobody can say which of them is meant, so neither is done.
                 Err([one, other]) => {
                     errors.push(format!("{other}: @rewrite contradicts that of {one}, so the call is denied"));
                     determining = vec![one, other];
-                    return Said {
-                        permit: false,
-                        obligations: self.mask(&determining).into_iter().collect(),
-                        determining,
-                        errors,
-                    };
+                    let demands = self.demanded(&determining);
+                    let obligations = combined_mask(&demands).into_iter().collect();
+                    return Said { permit: false, determining, obligations, demands, errors };
                 }
             }
         }
@@ -185,8 +133,63 @@ impl Rules {
             determining = broken;
             determining.sort();
         }
-        Said { permit, obligations: self.mask(&determining).into_iter().collect(), determining, errors }
+        let demands = self.demanded(&determining);
+        let obligations = combined_mask(&demands).into_iter().collect();
+        Said { permit, determining, obligations, demands, errors }
     }
+}
+
+/// What policies demand together, each named by its id, or which two of them contradict each other.
+pub(crate) fn combined(demands: &[(String, Demands)]) -> Result<Vec<Obligation>, [String; 2]> {
+    let of = |wanted: fn(&Demands) -> bool| {
+        let ids = demands.iter().filter(|(_, demands)| wanted(demands)).map(|(id, _)| id.clone());
+        ids.collect::<Vec<String>>()
+    };
+    let mut obligations = Vec::new();
+    let wanted = || demands.iter().filter_map(|(id, demands)| Some((id, demands.approval.as_ref()?)));
+    let needs = wanted().map(|(id, approval)| ApprovalNeed {
+        policy: id.clone(),
+        approvers: approval.approvers.clone(),
+        quorum: approval.quorum,
+    });
+    let needs: Vec<ApprovalNeed> = needs.collect();
+    if !needs.is_empty() {
+        let expires = wanted().filter_map(|(_, approval)| approval.expires).min();
+        obligations.push(Obligation::Approval { needs, expires });
+    }
+    let policies = of(|demands| demands.strict);
+    if !policies.is_empty() {
+        obligations.push(Obligation::Durability { policies });
+    }
+    let policies = of(|demands| demands.freshness.is_some());
+    let fresh = demands.iter().filter_map(|(_, demands)| demands.freshness).reduce(FreshnessDemand::joined);
+    obligations.extend(fresh.map(|demand| Obligation::Freshness { policies, demand }));
+    obligations.extend(combined_mask(demands));
+    let steps: Vec<_> = demands.iter().filter_map(|(id, demands)| Some((id, demands.rewrite.as_ref()?))).collect();
+    if !steps.is_empty() {
+        obligations.push(Obligation::Rewrite { rewriting: Rewriting::joined(&steps)? });
+    }
+    let policies = of(|demands| demands.output.is_some());
+    let mode = demands.iter().filter_map(|(_, demands)| demands.output).max();
+    obligations.extend(mode.map(|mode| Obligation::ScreenOutput { policies, mode }));
+    let rules: Vec<_> = demands.iter().flat_map(|(id, demands)| demands.allowance.rules(id)).collect();
+    if !rules.is_empty() {
+        obligations.push(Obligation::Limits { rules });
+    }
+    Ok(obligations)
+}
+
+/// How much less the record holds, of what is permitted and of what is denied.
+fn combined_mask(demands: &[(String, Demands)]) -> Option<Obligation> {
+    let mut masking = Masking::default();
+    let mut policies = Vec::new();
+    for (id, demands) in demands {
+        if let Some(mask) = &demands.mask {
+            masking.join(mask);
+            policies.push(id.clone());
+        }
+    }
+    (!policies.is_empty()).then_some(Obligation::Mask { policies, masking })
 }
 
 /// Whether a policy could not be evaluated only because the call has not what it looks at.

@@ -12,6 +12,7 @@ use cedar_policy::PolicySet;
 
 use crate::{
     Nearest, Obligation, PolicyError, Question,
+    annotations::Demands,
     compile::Reading,
     directory::Directory,
     files::SourceFile,
@@ -40,6 +41,8 @@ pub(crate) struct Said {
     pub(crate) permit: bool,
     pub(crate) determining: Vec<String>,
     pub(crate) obligations: Vec<Obligation>,
+    /// What each of the policies demands, of those that demand something.
+    pub(crate) demands: Vec<(String, Demands)>,
     pub(crate) errors: Vec<String>,
 }
 
@@ -94,7 +97,13 @@ impl ActiveSet {
     /// Decides. Where Cairn observes, everything is permitted and nothing demanded.
     pub(crate) fn decide(&self, asked: &Asked) -> Said {
         match &self.rules {
-            None => Said { permit: true, determining: Vec::new(), obligations: Vec::new(), errors: Vec::new() },
+            None => Said {
+                permit: true,
+                determining: Vec::new(),
+                obligations: Vec::new(),
+                demands: Vec::new(),
+                errors: Vec::new(),
+            },
             Some(rules) => rules.decide(asked),
         }
     }

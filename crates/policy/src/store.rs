@@ -14,7 +14,7 @@ use cairn_contract::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    Permit, PolicyError, Question, Ruling, Verdict,
+    Permit, PolicyDemand, PolicyError, Question, Ruling, Verdict,
     files::{SourceFile, read_folder},
     journal::{Journal, PREVIOUS_FOLDER, Texts, previous, texts},
     set::ActiveSet,
@@ -166,7 +166,12 @@ impl PolicyStore {
         let said = active.decide(&asked);
         let outcome = if said.permit {
             let digest = sha256_text(&asked.inputs);
-            Ruling::Permit(Permit::grant(Arc::clone(&active.version), said.obligations.clone(), digest))
+            Ruling::Permit(Permit::grant(
+                Arc::clone(&active.version),
+                said.obligations.clone(),
+                digest,
+                said.demands.clone(),
+            ))
         } else {
             Ruling::Deny
         };
@@ -180,6 +185,11 @@ impl PolicyStore {
             policy_version: active.version.to_string(),
             determining: said.determining,
             obligations: said.obligations,
+            demands: said
+                .demands
+                .into_iter()
+                .map(|(policy, demands)| PolicyDemand { policy, annotations: demands.said })
+                .collect(),
             errors: said.errors,
             nearest,
             shadow,

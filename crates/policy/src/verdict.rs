@@ -10,6 +10,10 @@ use bytes::Bytes;
 use cairn_limits::Rule;
 
 use crate::{FreshnessDemand, Masking, Nearest, OutputMode, Rewriting, Shadowed};
+use crate::{
+    annotations::{Demands, demands_elsewhere},
+    rules::combined,
+};
 
 /// The answer to a question.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Verdict {
     pub determining: Vec<String>,
     /// What the decision demands besides yes or no. On a deny nothing but how much the record holds.
     pub obligations: Vec<Obligation>,
+    /// The same as each policy says it.
+    pub demands: Vec<PolicyDemand>,
     /// What went wrong in evaluating policies, one text each, sorted.
     pub errors: Vec<String>,
     /// Where nothing permits and nothing forbids: the permit that came nearest.
@@ -43,6 +49,15 @@ impl Verdict {
     }
 }
 
+/// What one policy demands, in its own words: names and values of annotations.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PolicyDemand {
+    /// The policy, by id.
+    pub policy: String,
+    /// Its annotations that demand something.
+    pub annotations: Vec<(String, String)>,
+}
+
 /// Yes, with the proof, or no.
 #[derive(Debug)]
 pub enum Ruling {
@@ -58,11 +73,35 @@ pub struct Permit {
     version: Arc<str>,
     obligations: Vec<Obligation>,
     inputs_digest: String,
+    demands: Vec<(String, Demands)>,
 }
 
 impl Permit {
-    pub(crate) const fn grant(version: Arc<str>, obligations: Vec<Obligation>, inputs_digest: String) -> Self {
-        Self { version, obligations, inputs_digest }
+    pub(crate) const fn grant(
+        version: Arc<str>,
+        obligations: Vec<Obligation>,
+        inputs_digest: String,
+        demands: Vec<(String, Demands)>,
+    ) -> Self {
+        Self { version, obligations, inputs_digest, demands }
+    }
+
+    /// The same permit with what somebody elsewhere demands besides, for a call of that method. All of it holds, as where
+    /// several policies permit.
+    ///
+    /// # Errors
+    /// Something is demanded that is not known or cannot be carried out, or that contradicts something else: then there is
+    /// no permit any more.
+    pub fn join(mut self, elsewhere: Vec<PolicyDemand>, method: &str) -> Result<Self, String> {
+        for PolicyDemand { policy, annotations } in elsewhere {
+            let demands =
+                demands_elsewhere(&annotations, method).map_err(|what| format!("what {policy} demands: {what}"))?;
+            self.demands.push((policy, demands));
+        }
+        self.demands.sort_by(|(one, _), (other, _)| one.cmp(other));
+        self.obligations =
+            combined(&self.demands).map_err(|[one, other]| format!("{other}: @rewrite contradicts that of {one}"))?;
+        Ok(self)
     }
 
     /// The policy set that permits it.

@@ -88,6 +88,7 @@ fn decision() -> Body {
         nearest: None,
         shadow: None,
         rewritten: None,
+        outside: None,
     })
 }
 

@@ -47,6 +47,16 @@ fn words(decision: &Value) -> String {
         (true, _) => String::new(),
     };
     let mut lines = vec![format!("{decided}{by}")];
+    let outside = &decision["outside"];
+    if let Some(id) = outside["id"].as_str() {
+        let id = say::plain(id);
+        let said = match (outside["decision"].as_str(), outside["error_type"].as_str()) {
+            (_, Some(error)) => format!("gave no decision that counts ({})", say::plain(error)),
+            (said, None) => format!("said {}", said.unwrap_or_default()),
+        };
+        let reason = outside["reason"].as_str().map(|reason| format!(": {}", say::plain(reason)));
+        lines.push(format!("the decision point {id} {said}{}", reason.unwrap_or_default()));
+    }
     let near = &decision["nearest"];
     if let (Some(policy), Some(failed)) = (near["policy"].as_str(), near["failed"].as_str()) {
         lines.push(format!("nearest permit: {}; it wants {}", say::plain(policy), say::plain(failed)));

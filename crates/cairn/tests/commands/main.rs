@@ -22,6 +22,7 @@ mod identity;
 mod limits;
 mod obligations;
 mod operators;
+mod outside;
 mod played;
 mod policy;
 mod proving;

@@ -15,20 +15,20 @@ use crate::{
 const SECRET: &str = "AKIAQ7XDEMO3CANARY44";
 
 /// A server whose tools say what they were told, and secrets; it keeps the parameters of every call.
-struct Tools {
-    server: Played,
+pub(crate) struct Tools {
+    pub(crate) server: Played,
     seen: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Tools {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let seen = Arc::<Mutex<Vec<Value>>>::default();
         let kept = seen.clone();
         let server = Played::start(move |asked, stream| serve(asked, stream, &kept));
         Self { server, seen }
     }
 
-    fn last(&self) -> Value {
+    pub(crate) fn last(&self) -> Value {
         self.seen.lock().last().cloned().unwrap_or_default()
     }
 }

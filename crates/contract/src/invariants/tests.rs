@@ -85,6 +85,7 @@ fn decision(decision: Decision) -> CallDecision {
         nearest: None,
         shadow: None,
         rewritten: None,
+        outside: None,
     }
 }
 

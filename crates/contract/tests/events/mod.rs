@@ -118,6 +118,15 @@ fn full_decision(target: Target) -> CallDecision {
         nearest: Some(NearestPermit { policy: "p".into(), failed: "principal".into(), failing: 1 }),
         shadow: Some(ShadowDecision { policy_version: sha("9d"), decision: Decision::Deny, differs: true }),
         rewritten: full_rewritten(),
+        outside: Some(Box::new(Outside {
+            id: "pdp.example:8443".into(),
+            decision: Some(Decision::Permit),
+            elapsed_us: 1,
+            policy_version: some("7"),
+            determining_policies: vec!["p".into()],
+            reason: some("r"),
+            error_type: some("timed_out"),
+        })),
     }
 }
 
@@ -489,6 +498,7 @@ fn minimal_call() -> Vec<Body> {
             nearest: None,
             shadow: None,
             rewritten: None,
+            outside: None,
         }
         .into(),
         CallApproval {

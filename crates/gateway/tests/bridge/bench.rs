@@ -70,6 +70,7 @@ impl Bench {
             hosts: Vec::new(),
             local_principal: "local".to_owned(),
             access: Access::local_only("local", &clock).expect("nothing else is said"),
+            decision_point: None,
         };
         let parts = Parts {
             recorder: opened.expect("a recorder").0,
