@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use cairn_backbone::RecordError;
 use cairn_clock::Clock;
 use cairn_contract::{AccessRefused, Body, Common, CredentialKind, Draft, Transport};
 use cairn_identity::{Credential, Identity, Options, OptionsError, Reason, Rejection, Verifier};
@@ -193,19 +194,23 @@ impl Gateway {
             network_transport: Some(due.kind.transport),
             ..Common::default()
         };
-        let draft = Draft {
-            key: common.principal.clone().unwrap_or_else(|| "nobody".to_owned()),
-            subject: due.kind.server.clone(),
-            traceparent: None,
-            tracestate: None,
-            common,
-            body: Body::AccessRefused(event(&due)),
-        };
-        let planned = self.recorder().plan(draft);
-        if let Err(error) = self.recorder().strict(planned).await {
+        let body = Body::AccessRefused(event(&due));
+        if let Err(error) = self.record_turned_away(due.kind.server.clone(), common, body).await {
             tracing::warn!(%error, "a refused access is not recorded yet");
             self.refusals().put_back(due, self.clock().now());
         }
+    }
+
+    /// Records that somebody was turned away, under their name where one is known.
+    pub(crate) async fn record_turned_away(
+        &self,
+        server: Option<String>,
+        common: Common,
+        body: Body,
+    ) -> Result<(), RecordError> {
+        let key = common.principal.clone().unwrap_or_else(|| "nobody".to_owned());
+        let draft = Draft { key, subject: server, traceparent: None, tracestate: None, common, body };
+        self.recorder().strict(self.recorder().plan(draft)).await.map(drop)
     }
 }
 

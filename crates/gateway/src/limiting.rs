@@ -7,11 +7,9 @@
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
-use cairn_contract::{
-    Body, CallOutcome, Common, Direction, Draft, Effect, LimitExceeded, LimitSource, Outcome, Target,
-};
+use cairn_contract::{Body, CallOutcome, Common, Direction, Effect, LimitExceeded, LimitSource, Outcome, Target};
 use cairn_identity::Kind;
-use cairn_limits::{Charged, Entered, Exceeded, Part, Refused, Source, Subject};
+use cairn_limits::{COUNTERS_MAX, Charged, Entered, Exceeded, Part, Refused, Source, Subject};
 use cairn_mcp::Message;
 use cairn_policy::Permit;
 use serde_json::{Value, json, value::RawValue};
@@ -136,7 +134,7 @@ impl Gateway {
                 let why = error.map_or_else(|| "it has none".to_owned(), |error| error.to_string());
                 Refusal::NoCost { limit: name.to_string(), pointer, why }
             }
-            Refused::Full => Refusal::Busy { setting: "counters of limits", limit: 262_144 },
+            Refused::Full => Refusal::TooManyCounted { limit: COUNTERS_MAX },
         }
     }
 
@@ -177,30 +175,22 @@ impl Gateway {
             common.call_id = None;
         }
         let wait = retry_after(exceeded).map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let draft = Draft {
-            key: common.principal.clone().unwrap_or_else(|| "nobody".to_owned()),
-            subject: due.kind.server.clone(),
-            traceparent: None,
-            tracestate: None,
-            common,
-            body: Body::LimitExceeded(LimitExceeded {
-                limit: self.screen(&exceeded.name),
-                source: match exceeded.source {
-                    Source::Configuration => LimitSource::Configuration,
-                    Source::Policy => LimitSource::Policy,
-                },
-                dimension: due.kind.dimension.to_owned(),
-                allowed: exceeded.bound.to_string(),
-                used: exceeded.used.to_string(),
-                per: exceeded.per.iter().map(|part| part.word().to_owned()).collect(),
-                gen_ai_tool_name: tool.clone().filter(|_| due.kind.who.is_some()),
-                retry_after_ms: wait,
-                count: due.count,
-                within_ms: due.within_ms,
-            }),
-        };
-        let planned = self.recorder().plan(draft);
-        if let Err(error) = self.recorder().strict(planned).await {
+        let body = Body::LimitExceeded(LimitExceeded {
+            limit: self.screen(&exceeded.name),
+            source: match exceeded.source {
+                Source::Configuration => LimitSource::Configuration,
+                Source::Policy => LimitSource::Policy,
+            },
+            dimension: due.kind.dimension.to_owned(),
+            allowed: exceeded.bound.to_string(),
+            used: exceeded.used.to_string(),
+            per: exceeded.per.iter().map(|part| part.word().to_owned()).collect(),
+            gen_ai_tool_name: tool.clone().filter(|_| due.kind.who.is_some()),
+            retry_after_ms: wait,
+            count: due.count,
+            within_ms: due.within_ms,
+        });
+        if let Err(error) = self.record_turned_away(due.kind.server.clone(), common, body).await {
             tracing::warn!(%error, "a limit that was reached is not recorded yet");
             self.overs().put_back(due, self.clock().now());
         }

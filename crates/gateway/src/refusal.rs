@@ -104,6 +104,11 @@ pub enum Refusal {
         /// What is wrong.
         why: String,
     },
+    /// More is counted by limits than can be; nothing was sent.
+    TooManyCounted {
+        /// The most.
+        limit: usize,
+    },
     /// The intent could not be made durable; nothing was sent.
     NotRecorded {
         /// Why.
@@ -278,7 +283,7 @@ impl Refusal {
             Self::Denied { .. } => -31_001,
             Self::ApprovalDenied { .. } => -31_002,
             Self::ApprovalExpired { .. } => -31_003,
-            Self::Busy { .. } => -31_004,
+            Self::Busy { .. } | Self::TooManyCounted { .. } => -31_004,
             Self::NotRecorded { .. } => -31_005,
             Self::ExecutedNotRecorded { .. } => -31_006,
             Self::Unavailable { .. } => -31_007,
@@ -311,7 +316,7 @@ impl Refusal {
             Self::Denied { .. } => "denied",
             Self::ApprovalDenied { .. } => "approval_denied",
             Self::ApprovalExpired { .. } => "approval_expired",
-            Self::Busy { .. } => "busy",
+            Self::Busy { .. } | Self::TooManyCounted { .. } => "busy",
             Self::NotRecorded { .. } => "not_recorded",
             Self::ExecutedNotRecorded { .. } => "executed_not_recorded",
             Self::Unavailable { .. } => "upstream_unavailable",
@@ -391,6 +396,9 @@ impl Refusal {
                     None => "it is not renewed, or never large enough: ask whoever set it".to_owned(),
                 };
                 format!("over the limit {name} ({what} {}); nothing was sent; {when}", of_each(per))
+            }
+            Self::TooManyCounted { limit } => {
+                format!("limits count {limit} callers, tools and workflows, and no more; nothing was sent; retry later")
             }
             Self::NoCost { limit, pointer, why } => format!(
                 "the limit {limit} counts the number at {pointer} of the arguments, and {why}; nothing was sent; give a number of at least 0"

@@ -13,8 +13,8 @@ use cairn_clock::Timestamp;
 
 use crate::{Amount, Bound, Budget, Cost, Part, Rate, Rule, Source, key::Key};
 
-/// Counters at a time.
-pub(crate) const COUNTERS_MAX: usize = 262_144;
+/// Counters at a time, of all rules together.
+pub const COUNTERS_MAX: usize = 262_144;
 /// Counters under names of the caller's own choice, for each rule and whoever it counts apart besides.
 pub(crate) const CHOSEN_MAX: u32 = 4_096;
 /// After so long without a call a workflow's budget is forgotten.

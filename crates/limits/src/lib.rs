@@ -15,7 +15,7 @@ mod limits;
 mod rule;
 
 pub use amount::{Amount, AmountError};
-pub use counters::{Exceeded, Use};
+pub use counters::{COUNTERS_MAX, Exceeded, Use};
 pub use ledger::{LedgerError, OpenError};
 pub use limits::{Charged, Entered, Limits, Refused, Standing};
 pub use rule::{Applies, Bound, Budget, Cost, Dimension, Part, Rate, Rule, Source, Subject};
