@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     played::{Asked, GoesOn, Played, respond, well_with_sessions},
-    support::{Agent, TOKEN, Up, answer, cairn, events, http, run, text},
+    support::{Agent, TOKEN, Up, answer, cairn, events, http, run, text, wait_for},
 };
 
 /// A server whose tools are what the test says at the moment.
@@ -120,24 +120,26 @@ fn what_is_suspicious_is_said_and_not_trusted_at_first_sight() {
         assert_eq!(agent.call(name, &json!({}))["error"]["data"]["standing"], "unapproved", "{name}");
     }
     assert_eq!(other.server.calls(), 0);
-    let recorded = events(&folder.path().join("data"));
+    // A definition is recorded beside the list, not before it: its event may come a moment after the answer.
     for (name, alert) in
         [("refund", "shadows"), ("Re-fund", "look_alike"), ("help", "instructions"), ("plain", "hidden_characters")]
     {
-        let found = recorded.iter().any(|event| {
-            event["type"] == "catalog.defined"
-                && event["data"]["name"] == name
-                && event["data"]["server"] == "other"
-                && event["data"]["alerts"].as_array().is_some_and(|alerts| alerts.contains(&json!(alert)))
+        wait_for(&format!("{name} said to be {alert}"), || {
+            events(&folder.path().join("data")).into_iter().find(|event| {
+                event["type"] == "catalog.defined"
+                    && event["data"]["name"] == name
+                    && event["data"]["server"] == "other"
+                    && event["data"]["alerts"].as_array().is_some_and(|alerts| alerts.contains(&json!(alert)))
+            })
         });
-        assert!(found, "{name} is no {alert}");
     }
-    let raised = recorded.iter().filter(|event| event["type"] == "alert.raised" && event["topic"] == "mcp.operators");
-    assert!(
-        raised.clone().any(|event| event["data"]["about"] == "other/tool/help"),
-        "{:?}",
-        raised.collect::<Vec<_>>()
-    );
+    wait_for("the alert among those for operators", || {
+        events(&folder.path().join("data")).into_iter().find(|event| {
+            event["type"] == "alert.raised"
+                && event["topic"] == "mcp.operators"
+                && event["data"]["about"] == "other/tool/help"
+        })
+    });
     let metrics = http(&up.admin, "GET /metrics", &[], "").body;
     assert!(metrics.contains("cairn_catalogue_alerts_total{alert=\"instructions\"}"), "{metrics}");
     up.end();
