@@ -29,6 +29,8 @@ pub(crate) struct Reading {
     demands: BTreeMap<String, Demands>,
     forbids: BTreeSet<String>,
     mentions: BTreeMap<String, Vec<EntityUid>>,
+    /// Every entity that some policy names, and the first that does.
+    literals: BTreeMap<EntityUid, String>,
     /// Where each policy stands: its file, its text and the line of that.
     places: BTreeMap<String, (PathBuf, String, usize)>,
     directory: Directory,
@@ -58,6 +60,13 @@ impl Reading {
                     Err((line, what)) => reading.problem(file, line, &what),
                 },
                 _ => reading.file(file),
+            }
+        }
+        // Only now: the file of entities may come last.
+        for (uid, policy) in std::mem::take(&mut reading.literals) {
+            if let Err(what) = reading.directory.names(&uid) {
+                let (file, _, line) = reading.places.get(&policy).cloned().unwrap_or_default();
+                reading.problems.push(PolicyProblem { file, line, what: format!("policy {policy}: {what}") });
             }
         }
         reading
@@ -150,6 +159,9 @@ impl Reading {
             Ok(demands) if demands.is_empty() => {}
             Ok(demands) => drop(self.demands.insert(id.clone(), demands)),
             Err(what) => return self.problem(file, line, &what),
+        }
+        for uid in policy.entity_literals() {
+            self.literals.entry(uid).or_insert_with(|| id.clone());
         }
         self.places.insert(id.clone(), (file.path.clone(), policy.to_cedar().unwrap_or_default(), line));
         if policy.effect() == Effect::Forbid {

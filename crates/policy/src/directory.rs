@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use cedar_policy::{Entities, EntityId, EntityUid};
 use serde_json::{Map, Value, json};
 
-use crate::names::own;
+use crate::{names::own, uri_template::UriTemplates};
 
 /// The file's name.
 pub(crate) const ENTITIES_FILE: &str = "entities.json";
@@ -22,6 +22,8 @@ pub(crate) struct Directory {
     entities: Entities,
     /// What attributes refer to, of the entities that have such.
     refers: HashMap<EntityUid, Vec<EntityUid>>,
+    /// Resource templates that the file or a policy names.
+    templates: UriTemplates,
     /// The file as it counts, for the version.
     pub(crate) canonical: Vec<Value>,
 }
@@ -42,28 +44,43 @@ impl Directory {
         let entities = Entities::from_json_value(Value::Array(canonical.clone()), None)
             .map_err(|error| format!("{error}{}", cause(&error)))?;
         let mut refers = HashMap::new();
+        let mut templates = UriTemplates::default();
         for entity in &canonical {
             let mut found = BTreeSet::new();
             references(&entity["attrs"], &mut found);
             references(&entity["tags"], &mut found);
+            let parents = entity["parents"].as_array().into_iter().flatten();
+            let attributes = found.iter().filter_map(|(kind, id)| named(kind, id));
+            for uid in parents.chain([&entity["uid"]]).filter_map(uid_of).chain(attributes) {
+                templates.add(&uid)?;
+            }
             if !found.is_empty() {
                 let found = found.iter().filter_map(|(kind, id)| named(kind, id)).collect();
                 refers.extend(uid_of(&entity["uid"]).map(|uid| (uid, found)));
             }
         }
-        Ok(Self { entities, refers, canonical })
+        Ok(Self { entities, refers, templates, canonical })
+    }
+
+    /// A policy names that: where it is a resource template, resources that fit it are in it.
+    pub(crate) fn names(&mut self, uid: &EntityUid) -> Result<(), String> {
+        self.templates.add(uid)
     }
 
     /// What an entity is in, as far as the file or Cairn itself says.
     pub(crate) fn ancestors(&self, uid: &EntityUid) -> HashSet<EntityUid> {
-        if let Some(ancestors) = self.entities.ancestors(uid) {
-            return ancestors.cloned().collect();
-        }
-        let (_, parents) = own(&uid.type_name().to_string(), uid.id().unescaped());
         let mut all = HashSet::new();
-        for parent in parents.iter().filter_map(uid_of) {
+        let mut within = |parent: EntityUid| {
             all.extend(self.ancestors(&parent));
             all.insert(parent);
+        };
+        self.templates.of(uid).into_iter().cloned().for_each(&mut within);
+        match self.entities.ancestors(uid) {
+            Some(ancestors) => all.extend(ancestors.cloned()),
+            None => {
+                let (_, parents) = own(&uid.type_name().to_string(), uid.id().unescaped());
+                parents.iter().filter_map(uid_of).for_each(within);
+            }
         }
         all
     }
@@ -90,10 +107,17 @@ impl Directory {
     fn described(&self, uid: &EntityUid) -> Value {
         let (kind, id) = (uid.type_name().to_string(), uid.id().unescaped().to_owned());
         let found = self.entities.get(uid).and_then(|entity| entity.to_json_value().ok());
-        sorted(found.unwrap_or_else(|| {
+        let mut entity = found.unwrap_or_else(|| {
             let (attributes, parents) = own(&kind, &id);
             json!({ "uid": { "type": kind, "id": id }, "attrs": attributes, "parents": parents })
-        }))
+        });
+        for template in self.templates.of(uid) {
+            let parent = json!({ "type": template.type_name().to_string(), "id": template.id().unescaped() });
+            if let Some(parents) = entity["parents"].as_array_mut().filter(|parents| !parents.contains(&parent)) {
+                parents.push(parent);
+            }
+        }
+        sorted(entity)
     }
 
     /// Whether there is nothing in it.

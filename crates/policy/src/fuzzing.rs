@@ -51,7 +51,10 @@ impl Set {
 pub(crate) fn all(set: &ActiveSet, question: &Question) -> Entities {
     let asked = set.ask(question, NOW);
     let whole = set.rules().expect("policies").directory.entities().clone();
-    let missing: Vec<_> =
-        asked.known.entities.iter().filter(|entity| whole.get(&entity.uid()).is_none()).cloned().collect();
-    whole.add_entities(missing, None).expect("they are not in it")
+    // Which templates a resource is in depends on the question, so the file alone does not say.
+    let is_resource = |uid: &cedar_policy::EntityUid| *uid.type_name() == *crate::names::RESOURCE;
+    let entities = asked.known.entities.iter();
+    let missing = entities.filter(|entity| whole.get(&entity.uid()).is_none() || is_resource(&entity.uid()));
+    let missing: Vec<_> = missing.cloned().collect();
+    whole.upsert_entities(missing, None).expect("entities that were read once")
 }

@@ -42,6 +42,7 @@ mod set;
 mod shadow;
 mod store;
 mod subjects;
+mod uri_template;
 mod validate;
 mod verdict;
 

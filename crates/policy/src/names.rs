@@ -25,6 +25,9 @@ pub(crate) static PROMPT: LazyLock<EntityTypeName> = LazyLock::new(|| type_name(
 /// A server's resource.
 pub(crate) static RESOURCE: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Resource"));
 
+/// A URI template that policies name; a resource is in each that it fits.
+pub(crate) static RESOURCE_TEMPLATE: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("ResourceTemplate"));
+
 fn type_name(name: &str) -> EntityTypeName {
     name.parse().expect("a plain identifier is the name of an entity type")
 }
@@ -40,7 +43,7 @@ pub(crate) fn own(kind: &str, id: &str) -> (Map<String, Value>, Vec<Value>) {
     let mut parents = Vec::new();
     let mut name = id;
     match kind {
-        "Tool" | "Prompt" | "Resource" => {
+        "Tool" | "Prompt" | "Resource" | "ResourceTemplate" => {
             // A server's name holds no slash; a resource's name may.
             let (server, within) = id.split_once('/').unwrap_or((id, ""));
             name = within;

@@ -17,7 +17,7 @@ pub(crate) const ACTIONS_FILE: &str = "actions.json";
 const ACTIONS_MAX: usize = 1_024;
 
 const PRINCIPALS: [&str; 3] = ["User", "Agent", "Workload"];
-const RESOURCES: [&str; 4] = ["Server", "Tool", "Prompt", "Resource"];
+const RESOURCES: [&str; 5] = ["Server", "Tool", "Prompt", "Resource", "ResourceTemplate"];
 const OTHERS: [&str; 2] = ["Group", "Tenant"];
 
 /// Methods that MCP does not know, as the file names them.

@@ -166,3 +166,52 @@ fn a_slice_holds_only_what_can_bear_on_the_question() {
     assert_eq!(asked.known.entities.len(), 4);
     assert!(set.decide(&asked).permit);
 }
+
+#[test]
+fn a_resource_is_in_every_template_that_is_named_and_fits_and_in_no_other() {
+    let policies = r#"
+        @id("orders") permit(principal, action == Action::"resources/read", resource in ResourceTemplate::"s/order://{id}");
+        @id("grouped") permit(principal, action, resource in Group::"open");
+        @id("never") forbid(principal, action, resource) when { resource in ResourceTemplate::"s/order://{id}/notes{?all}" };
+        @id("named") permit(principal, action, resource is Tool) when { context.server == "s/order://{x}" };
+    "#;
+    let entities = json!([
+        { "uid": { "type": "ResourceTemplate", "id": "s/file:///open/{+path}" }, "parents": [{ "type": "Group", "id": "open" }] },
+        { "uid": { "type": "Resource", "id": "s/order://7" }, "parents": [{ "type": "Group", "id": "seven" }] },
+    ]);
+    let set = ActiveSet::compile(&[file("a.cedar", policies), file("entities.json", &entities.to_string())]);
+    let set = set.expect("it compiles");
+    let said = |server: &str, uri: &str| {
+        let question = Question {
+            principal: "ann".to_owned(),
+            action: "resources/read".to_owned(),
+            direction: Direction::ToServer,
+            server: server.to_owned(),
+            target: Target::resource(uri),
+            arguments: None,
+            context: serde_json::Map::new(),
+        };
+        let asked = set.ask(&question, NOW);
+        let said = set.decide(&asked);
+        assert_eq!(said, set.rules().expect("policies").decide_whole(&asked, &all(&set, &question)));
+        (said.permit, said.determining)
+    };
+    assert_eq!(said("s", "order://1"), (true, vec!["orders".to_owned()]));
+    assert_eq!(said("s", "order://7"), (true, vec!["orders".to_owned()]), "one that the file describes");
+    assert_eq!(said("t", "order://1"), (false, vec![]), "another server's");
+    assert_eq!(said("s", "order://1/2"), (false, vec![]));
+    assert_eq!(said("s", "file:///open/a/b"), (true, vec!["grouped".to_owned()]));
+    assert_eq!(said("s", "file:///shut/a"), (false, vec![]));
+    assert_eq!(said("s", "order://1/notes?all=1"), (false, vec!["never".to_owned()]));
+}
+
+#[test]
+fn a_template_that_cannot_be_matched_is_a_mistake_where_it_stands() {
+    let policies = "\npermit(principal, action, resource in ResourceTemplate::\"s/order://{id:3}\");\n";
+    let error = ActiveSet::compile(&[file("a.cedar", policies)]).expect_err("no template").to_string();
+    assert!(error.contains("a.cedar:2") && error.contains("{id:3}"), "{error}");
+    let entities = json!([{ "uid": { "type": "ResourceTemplate", "id": "s/x{" } }]);
+    let error =
+        ActiveSet::compile(&[file("entities.json", &entities.to_string())]).expect_err("no template").to_string();
+    assert!(error.contains("never closed"), "{error}");
+}
