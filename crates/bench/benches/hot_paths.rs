@@ -127,7 +127,7 @@ fn draft() -> Draft {
     let media_type = "application/json".to_owned();
     let body = Body::CallIntent(CallIntent {
         target: Target::tool("echo"),
-        arguments: Some(Reference { digest: digest.clone(), bytes: 48, media_type, location: None }),
+        arguments: Some(Reference { digest: digest.clone(), bytes: 48, media_type, location: None, inline: None }),
         durability: Durability::Strict,
         forwarded: digest.clone(),
         policy_version: format!("sha256:{}", "9c".repeat(32)),

@@ -10,10 +10,25 @@ use std::{
 
 use anyhow::{Context, bail};
 use cairn_clock::{Clock, Entropy};
-use cairn_gateway::{Keeping, PayloadField, PayloadMode, PayloadRule, PayloadRules};
+use cairn_contract::EventType;
+use cairn_gateway::{INLINE_BYTES_MAX, Keeping, PayloadField, PayloadMode, PayloadRule, PayloadRules};
 use cairn_screen::{Rules, Screener};
 use cairn_vault::{FileKey, GivenKey, KeyEncryption, KmsKey, KmsOptions, Vault, VaultOptions};
 use serde::Deserialize;
+
+/// Events in which something stands for a payload.
+const HOLD_PAYLOADS: [EventType; 8] = [
+    EventType::CallDecision,
+    EventType::CallIntent,
+    EventType::CallOutcome,
+    EventType::CallLate,
+    EventType::CallSettled,
+    EventType::ContextRead,
+    EventType::ContextListed,
+    EventType::ContextPrompt,
+];
+/// Longest payload that stands in an event itself, in bytes, where nothing else is said.
+const INLINE_BYTES: usize = 4_096;
 
 /// `[screen]`
 #[derive(Clone, Deserialize, Default)]
@@ -38,6 +53,7 @@ pub(crate) struct VaultSection {
     old_keys: Vec<String>,
     kms: Option<KmsSection>,
     object_bytes_max: Option<usize>,
+    inline_bytes_max: Option<usize>,
     retention_days: Option<u64>,
     period_days: Option<u64>,
     rules: Vec<RuleSection>,
@@ -79,6 +95,7 @@ struct RuleSection {
     server: Option<String>,
     name: Option<String>,
     field: Option<String>,
+    contract: Option<String>,
     mode: ModeName,
 }
 
@@ -88,6 +105,7 @@ enum ModeName {
     None,
     Digest,
     Reference,
+    Inline,
 }
 
 impl ModeName {
@@ -96,6 +114,7 @@ impl ModeName {
             Self::None => PayloadMode::None,
             Self::Digest => PayloadMode::Digest,
             Self::Reference => PayloadMode::Reference,
+            Self::Inline => PayloadMode::Inline,
         }
     }
 }
@@ -118,9 +137,30 @@ impl VaultSection {
                     format!("vault.rules: there is no field {name:?}: it is arguments, result or inputs")
                 })?),
             };
-            Ok(PayloadRule { server: rule.server.clone(), name: rule.name.clone(), field, mode: rule.mode.mode() })
+            let contract = match rule.contract.as_deref() {
+                None => None,
+                Some(name) => {
+                    let event = HOLD_PAYLOADS.into_iter().find(|event| event.name() == name);
+                    Some(event.with_context(|| {
+                        let known = HOLD_PAYLOADS.map(EventType::name).join(", ");
+                        format!("vault.rules: no event {name:?} holds payloads: those that do are {known}")
+                    })?)
+                }
+            };
+            if rule.mode == ModeName::Inline && field == Some(PayloadField::Inputs) {
+                bail!(
+                    "vault.rules: what policy decided on (inputs) never stands in an event: take reference, digest or none"
+                );
+            }
+            let (server, name) = (rule.server.clone(), rule.name.clone());
+            Ok(PayloadRule { server, name, field, contract, mode: rule.mode.mode() })
         };
-        Ok(PayloadRules { mode, rules: self.rules.iter().map(rule).collect::<anyhow::Result<_>>()? })
+        let inline_bytes_max = self.inline_bytes_max.unwrap_or(INLINE_BYTES);
+        if inline_bytes_max > INLINE_BYTES_MAX {
+            bail!("vault.inline_bytes_max is {inline_bytes_max}: contracts permit {INLINE_BYTES_MAX}");
+        }
+        let rules = self.rules.iter().map(rule).collect::<anyhow::Result<_>>()?;
+        Ok(PayloadRules { mode, rules, inline_bytes_max })
     }
 
     fn key(
@@ -230,7 +270,10 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         assert!(section("[[rules]]\nfield = \"x\"\nmode = \"digest\"").payload_rules().is_err());
-        assert!(toml::from_str::<VaultSection>("mode = \"inline\"").is_err());
+        assert!(section("[[rules]]\nfield = \"inputs\"\nmode = \"inline\"").payload_rules().is_err());
+        assert!(section("inline_bytes_max = 65537").payload_rules().is_err());
+        let said = section("[[rules]]\ncontract = \"session.opened\"\nmode = \"digest\"").payload_rules();
+        assert!(said.is_err_and(|said| said.to_string().contains("context.read")));
         let two = section("key = \"a\"\nkey_file = \"b\"");
         assert!(two.key(Path::new("/"), false, &Clock::system(), &Entropy::system()).is_err());
     }

@@ -21,6 +21,10 @@ pub struct Reference {
     /// Where it lies, once something keeps it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<Location>,
+    /// The payload itself, masked, where the contract permits that and an operator wants it. The digest is of the payload
+    /// before anything was masked in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inline: Option<String>,
 }
 
 /// Where a payload lies: an URI that its keeper understands.
@@ -93,6 +97,7 @@ impl DigestKey {
             bytes: bytes.len() as u64,
             media_type: media_type.to_owned(),
             location: None,
+            inline: None,
         }
     }
 }

@@ -35,6 +35,14 @@ impl Contract {
         format!("urn:cairn:contracts/{}/v{}.json", self.name, self.version)
     }
 
+    /// Whether the payload that this key's reference stands for may stand in the event itself.
+    #[must_use]
+    pub fn permits_inline(&self, key: &str) -> bool {
+        let parsed: serde_json::Value =
+            serde_json::from_str(self.schema).expect("the tests parse every embedded contract");
+        parsed["properties"][key]["x-inline"] == "permitted"
+    }
+
     /// The value of the record header `__value_schema_id`: byte 1, then the 16 bytes of the GUID.
     #[must_use]
     pub fn schema_id_header(&self) -> Bytes {

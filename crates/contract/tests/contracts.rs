@@ -227,10 +227,11 @@ fn every_contract_says_who_why_how_long_and_how_sensitive() {
             let sensitivity = property["x-sensitivity"].as_str().unwrap();
             let inline = property["x-inline"].as_str().unwrap();
             assert!(["public", "internal", "confidential", "personal", "secret"].contains(&sensitivity), "{name}");
-            assert!(["inline", "reference", "digest", "none"].contains(&inline), "{name}");
+            assert!(["inline", "permitted", "reference", "digest", "none"].contains(&inline), "{name}");
             assert!(sensitivity != "secret" || inline == "digest", "{event_type}: {name} would show a secret");
             let is_reference = property["$ref"] == "#/$defs/reference";
-            assert_eq!(is_reference, inline == "reference", "{event_type}: {name}");
+            assert_eq!(is_reference, ["permitted", "reference"].contains(&inline), "{event_type}: {name}");
+            assert_eq!(event_type.contract().permits_inline(name), inline == "permitted", "{event_type}: {name}");
             assert!(!property["description"].as_str().unwrap().is_empty(), "{name}");
         }
         for example in schema["examples"].as_array().unwrap() {

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use cairn_catalogue::{Alert, Place, Seen, Standing};
 use cairn_contract::{
     AlertRaised, Body, CatalogApproved, CatalogChanged, CatalogDefined, CatalogKind, Common, ContextListed, Draft,
-    ListKind, ListedItem,
+    EventType, ListKind, ListedItem,
 };
 use cairn_mcp::{Limits as WireLimits, Message};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{Gateway, call::Call, masking::Part};
+use crate::{Gateway, call::Call, inline::FieldClasses, masking::Part};
 
 /// Definitions of one list that become events; a longer list is cut, and says so in the log.
 const DEFINITIONS_MAX: usize = 4_096;
@@ -156,7 +156,7 @@ impl Gateway {
             }
         }
         let more = message_has_more(result).then_some(true);
-        let content = self.kept(call, Part::Result, result);
+        let content = self.kept(call, EventType::ContextListed, Part::Result, result);
         let body = ContextListed { list_kind, digests, count, more, content };
         let draft = call.draft(self, Body::ContextListed(body));
         self.recorder().relaxed(draft);
@@ -288,6 +288,8 @@ struct Known {
     /// What the server says of a tool, as policies may look at it.
     hints: Option<Value>,
     output: OutputSchema,
+    /// What the server says of a tool's fields; nothing where there was no room for it.
+    classes: Option<Arc<FieldClasses>>,
     schema_bytes: usize,
 }
 
@@ -327,21 +329,25 @@ impl Catalogue {
             seen.schema_bytes -= before.schema_bytes;
         }
         let schema = item.get("outputSchema").filter(|_| kind == CatalogKind::Tool);
-        let schema_bytes = schema.map_or(0, |schema| schema.to_string().len());
+        let classes = (kind == CatalogKind::Tool).then(|| FieldClasses::of(item));
+        let classes_bytes = classes.as_ref().map_or(0, FieldClasses::bytes);
+        let schema_bytes = schema.map_or(0, |schema| schema.to_string().len()) + classes_bytes;
         let has_room = seen.schema_bytes + schema_bytes <= SCHEMAS_BYTES_MAX;
-        let (output, schema_bytes) = match schema {
-            None => (OutputSchema::None, 0),
-            Some(schema) if has_room => (OutputSchema::Is(Arc::new(schema.clone())), schema_bytes),
-            Some(_) => (OutputSchema::Unknown, 0),
+        let schema_bytes = if has_room { schema_bytes } else { 0 };
+        let output = match schema {
+            None => OutputSchema::None,
+            Some(schema) if has_room => OutputSchema::Is(Arc::new(schema.clone())),
+            Some(_) => OutputSchema::Unknown,
         };
         seen.schema_bytes += schema_bytes;
+        let classes = classes.filter(|_| has_room).map(Arc::new);
         let annotations = item
             .get("inputSchema")
             .and_then(|schema| cairn_mcp::headers::annotations(schema).ok())
             .unwrap_or_default()
             .into();
         let hints = if kind == CatalogKind::Tool { hints(item) } else { None };
-        seen.known.insert(key, Known { digest: digest.to_owned(), annotations, hints, output, schema_bytes });
+        seen.known.insert(key, Known { digest: digest.to_owned(), annotations, hints, output, classes, schema_bytes });
     }
 
     /// What a tool declares of its structured content.
@@ -350,6 +356,11 @@ impl Catalogue {
         seen.known
             .get(&(CatalogKind::Tool, name.to_owned()))
             .map_or(OutputSchema::Unknown, |known| known.output.clone())
+    }
+
+    /// What the server says of the tool's fields; nothing where that is not known.
+    pub(crate) fn classes(&self, name: &str) -> Option<Arc<FieldClasses>> {
+        self.0.lock().known.get(&(CatalogKind::Tool, name.to_owned()))?.classes.clone()
     }
 
     /// The digest of a tool's newest definition.

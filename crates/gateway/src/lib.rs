@@ -22,6 +22,8 @@ mod eras;
 mod flood;
 mod forward;
 mod guard;
+mod inline;
+mod inputs;
 mod life;
 mod limiting;
 mod masking;
@@ -75,6 +77,7 @@ pub use approval::{SettleError, Settled, Settlement};
 pub use catalogue::{Approval, ApproveError, DefinitionView};
 pub use door::{pipe::PipeClient, unserved::refuse_pipe};
 pub use guard::IngestError;
+pub use inline::INLINE_BYTES_MAX;
 pub use metrics::Metrics;
 pub use options::{GatewayOptions, Limits, Reach, ServerSpec};
 pub use outside::{DecisionPoint, DecisionPointError, DecisionPointOptions};
@@ -89,6 +92,7 @@ use approval::{Covered, Returning, Tasks};
 use bridge::Waiting;
 use call::Call;
 use eras::EraBook;
+use inputs::Inputs;
 use limiting::Overs;
 use operations::Operations;
 use session::{Caller, Session};
@@ -165,6 +169,7 @@ struct Inner {
     body_bytes: Arc<Semaphore>,
     unfinished: Unfinished,
     operations: Operations,
+    inputs: Inputs,
     waiting: Waiting,
     refusals: Refusals,
     overs: Overs,
@@ -220,6 +225,7 @@ impl Gateway {
             body_bytes,
             unfinished: Unfinished::default(),
             operations: Operations::default(),
+            inputs: Inputs::default(),
             waiting,
             refusals: Refusals::default(),
             overs: Overs::default(),
@@ -350,6 +356,10 @@ impl Gateway {
 
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.0.sessions
+    }
+
+    pub(crate) fn inputs(&self) -> &Inputs {
+        &self.0.inputs
     }
 
     pub(crate) fn operations(&self) -> &Operations {

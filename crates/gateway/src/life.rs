@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_contract::{Body, CallAnswered, CallOutcome, Direction, Durability, Effect, Outcome};
+use cairn_contract::{Body, CallAnswered, CallOutcome, Direction, Durability, Effect, EventType, Outcome};
 use cairn_mcp::Message;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,7 @@ impl Gateway {
             Err((message, refusal)) => return self.turn_away(reply, &message, &refusal).await,
         };
         self.reached(Step::Accepted, &call);
+        self.answered_inside(&call);
         // For as long as the client waits, whatever rounds that takes.
         let _entered = call.entered.take();
         let cancelled = self.follow(&call);
@@ -201,6 +202,7 @@ impl Gateway {
         self.end_call(call, &outcome, message);
         self.settle_charge(call, &outcome, message);
         self.screen_answer(call, &mut outcome, &mut answer);
+        self.ask_inside(call, &mut outcome, &mut answer).await;
         self.count(call, outcome.outcome);
         if let (Outcome::InputRequired, Answer::Message { message, .. }) = (outcome.outcome, &answer) {
             self.operations().goes_on(self, call, message);
@@ -309,11 +311,11 @@ impl Gateway {
             record.outcome = Outcome::Failed;
             record.rpc_response_status_code = message.error_code();
             record.error_type = message.error_code().map(|code| code.to_string());
-            record.result = self.kept(call, Part::Error, &error);
+            record.result = self.kept(call, EventType::CallOutcome, Part::Error, &error);
             return record;
         }
         if let Some(result) = message.result_raw() {
-            record.result = self.kept(call, Part::Result, &result);
+            record.result = self.kept(call, EventType::CallOutcome, Part::Result, &result);
         }
         if message.is_error() {
             record.outcome = Outcome::Failed;

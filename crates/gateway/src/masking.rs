@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use cairn_contract::Reference;
+use cairn_contract::{EventType, Reference};
 use cairn_mcp::Message;
 use cairn_policy::{KeptAs, Masking, Obligation};
 use cairn_screen::{Class, Classes};
@@ -53,7 +53,7 @@ impl Part {
             KeptAs::Digest => PayloadMode::Digest,
             // An error may repeat what a result would have held, and has no fields that anybody could name.
             KeptAs::Configured if self == Self::Error && !masking.result_fields.is_empty() => PayloadMode::Digest,
-            KeptAs::Configured => PayloadMode::Reference,
+            KeptAs::Configured => PayloadMode::Inline,
         }
     }
 
@@ -129,16 +129,16 @@ impl Gateway {
         }
     }
 
-    /// What stands for an answer: a result, or an error in its place.
+    /// What stands for an answer in its outcome: a result, or an error in its place.
     pub(crate) fn kept_answer(&self, call: &mut Call, message: &Message) -> Option<Reference> {
         match (message.error_raw(), message.result_raw()) {
-            (Some(error), _) => self.kept(call, Part::Error, &error),
-            (None, Some(result)) => self.kept(call, Part::Result, &result),
+            (Some(error), _) => self.kept(call, EventType::CallOutcome, Part::Error, &error),
+            (None, Some(result)) => self.kept(call, EventType::CallOutcome, Part::Result, &result),
             (None, None) => None,
         }
     }
 
-    /// Makes what stands for the arguments in the call's events, under everything that policy demands by now.
+    /// Makes what stands for the arguments in the call's events (in the intent and in the decision alike), under everything that policy demands by now.
     pub(crate) fn keep_arguments(&self, call: &mut Call) {
         if std::mem::replace(&mut call.arguments_kept, true) {
             return;
@@ -149,7 +149,7 @@ impl Gateway {
             _ => Part::Arguments,
         };
         let payload = payload_of(&call.message);
-        call.arguments = payload.and_then(|payload| self.kept(call, part, &payload));
+        call.arguments = payload.and_then(|payload| self.kept(call, EventType::CallIntent, part, &payload));
     }
 }
 
@@ -180,6 +180,6 @@ mod tests {
         let masking = Masking { arguments: KeptAs::None, ..Masking::default() };
         assert_eq!(Part::Inputs.mode(&masking), PayloadMode::None);
         assert_eq!(Part::WithAnswers.mode(&masking), PayloadMode::None);
-        assert_eq!(Part::Result.mode(&masking), PayloadMode::Reference);
+        assert_eq!(Part::Result.mode(&masking), PayloadMode::Inline, "as configured");
     }
 }

@@ -4,7 +4,9 @@
 //! payload leaves it: references for contents, definitions inline because they are public metadata.
 
 use bytes::Bytes;
-use cairn_contract::{Body, CacheScope, ContextPrompt, ContextRead, Implementation, SessionOpened, VersionSource};
+use cairn_contract::{
+    Body, CacheScope, ContextPrompt, ContextRead, EventType, Implementation, SessionOpened, VersionSource,
+};
 use cairn_mcp::Message;
 use serde_json::{Map, Value};
 
@@ -30,7 +32,8 @@ impl Gateway {
             "prompts/get" => {
                 let Some(prompt_name) = call.shown.name().map(ToOwned::to_owned) else { return };
                 let messages = served.result_member_raw("messages");
-                let messages = messages.and_then(|bytes| self.kept(call, Part::Member("messages"), &bytes));
+                let messages = messages
+                    .and_then(|bytes| self.kept(call, EventType::ContextPrompt, Part::Member("messages"), &bytes));
                 let body = ContextPrompt { prompt_name, arguments: call.arguments.clone(), messages };
                 let draft = call.draft(self, Body::ContextPrompt(body));
                 self.recorder().relaxed(draft);
@@ -123,7 +126,7 @@ impl Gateway {
             mcp_resource_uri: uri,
             version: Some(version),
             version_source: Some(version_source),
-            content: self.kept(call, part, &contents),
+            content: self.kept(call, EventType::ContextRead, part, &contents),
             ttl_ms: value.get("ttlMs").and_then(Value::as_u64),
             cache_scope,
             asked_at: None,

@@ -7,7 +7,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use cairn_backbone::RecordError;
-use cairn_contract::{CatalogKind, DigestKey, Reference, Target};
+use cairn_contract::{CatalogKind, DigestKey, EventType, Reference, Target};
 use cairn_policy::Masking;
 use cairn_screen::Screener;
 use cairn_vault::{Kept, NotKept, Subject, Ticket, Vault};
@@ -25,6 +25,9 @@ const NAME_CHARS_MAX: usize = 2_048;
 /// How long a strict call waits for its payloads: as long as for its events. A disk that stalls must not hold a client.
 const DURABLE_WITHIN: Duration = Duration::from_secs(5);
 
+/// Arguments are kept once, for the intent; the decision shows the same.
+const ARGUMENTS_TWICE: (EventType, EventType) = (EventType::CallDecision, EventType::CallIntent);
+
 /// What payloads of MCP are.
 const JSON: &str = "application/json";
 
@@ -38,6 +41,8 @@ pub enum PayloadMode {
     /// A reference to the payload in the vault.
     #[default]
     Reference,
+    /// The payload itself, masked, in the event: where its contract permits that, else a reference.
+    Inline,
 }
 
 /// Which payload of a call.
@@ -73,6 +78,8 @@ pub struct PayloadRule {
     pub name: Option<String>,
     /// Which payload.
     pub field: Option<PayloadField>,
+    /// In which event.
+    pub contract: Option<EventType>,
     /// What the record holds.
     pub mode: PayloadMode,
 }
@@ -84,25 +91,26 @@ pub struct PayloadRules {
     pub mode: PayloadMode,
     /// In order.
     pub rules: Vec<PayloadRule>,
+    /// Longest payload that stands in an event itself, in bytes.
+    pub inline_bytes_max: usize,
 }
 
 impl PayloadRules {
     /// What policy decided on holds the arguments, so it is kept as little as they are.
-    fn mode(&self, server: &str, target: &Target, field: PayloadField) -> PayloadMode {
+    fn mode(&self, server: &str, target: &Target, field: PayloadField, event: EventType) -> PayloadMode {
+        let own = self.ruled(server, target, field, event);
         match field {
-            PayloadField::Inputs => {
-                let own = self.ruled(server, target, field);
-                own.min(self.ruled(server, target, PayloadField::Arguments))
-            }
-            _ => self.ruled(server, target, field),
+            PayloadField::Inputs => own.min(self.ruled(server, target, PayloadField::Arguments, event)),
+            _ => own,
         }
     }
 
-    fn ruled(&self, server: &str, target: &Target, field: PayloadField) -> PayloadMode {
+    fn ruled(&self, server: &str, target: &Target, field: PayloadField, event: EventType) -> PayloadMode {
         let fits = |rule: &&PayloadRule| {
             rule.server.as_deref().is_none_or(|wanted| wanted == server)
                 && rule.name.as_deref().is_none_or(|wanted| target.name() == Some(wanted))
                 && rule.field.is_none_or(|wanted| wanted == field)
+                && rule.contract.is_none_or(|wanted| wanted == event || (wanted, event) == ARGUMENTS_TWICE)
         };
         self.rules.iter().find(fits).map_or(self.mode, |rule| rule.mode)
     }
@@ -178,29 +186,35 @@ impl Gateway {
     }
 
     /// What stands for a payload of a call's in its next event; nothing where nothing is to stand for it.
-    pub(crate) fn kept(&self, call: &mut Call, part: Part, payload: &[u8]) -> Option<Reference> {
-        let mode = self.mode(call, part);
-        (mode != PayloadMode::None).then(|| self.kept_as(call, mode, part, payload))
+    pub(crate) fn kept(&self, call: &mut Call, event: EventType, part: Part, payload: &[u8]) -> Option<Reference> {
+        let mode = self.mode(call, event, part);
+        (mode != PayloadMode::None).then(|| self.kept_as(call, event, mode, part, payload))
     }
 
     /// The same where the event cannot do without.
-    pub(crate) fn kept_always(&self, call: &mut Call, part: Part, payload: &[u8]) -> Reference {
-        let mode = self.mode(call, part);
-        self.kept_as(call, mode, part, payload)
+    pub(crate) fn kept_always(&self, call: &mut Call, event: EventType, part: Part, payload: &[u8]) -> Reference {
+        let mode = self.mode(call, event, part);
+        self.kept_as(call, event, mode, part, payload)
     }
 
     /// What is configured, or less where policies want less.
-    fn mode(&self, call: &Call, part: Part) -> PayloadMode {
-        let configured = self.keeping().rules.mode(&call.session.server.name, &call.target, part.field());
+    fn mode(&self, call: &Call, event: EventType, part: Part) -> PayloadMode {
+        let configured = self.keeping().rules.mode(&call.session.server.name, &call.target, part.field(), event);
         configured.min(part.mode(&call.masking))
     }
 
-    fn kept_as(&self, call: &mut Call, mode: PayloadMode, part: Part, payload: &[u8]) -> Reference {
+    fn kept_as(&self, call: &mut Call, event: EventType, mode: PayloadMode, part: Part, payload: &[u8]) -> Reference {
         let whose = subject(&call.session.caller);
         let payload = &*self.masked(&call.masking, part, payload);
+        if mode == PayloadMode::Inline
+            && let Some(inline) = self.inline(call, event, part, payload)
+        {
+            let key = self.payload_key(&call.session.caller);
+            return Reference { inline: Some(inline), ..key.reference(payload, JSON) };
+        }
         match &self.keeping().vault {
             None => self.keys().payload.reference(payload, JSON),
-            Some(vault) if mode != PayloadMode::Reference => vault.digest_key(&whose).reference(payload, JSON),
+            Some(vault) if mode < PayloadMode::Reference => vault.digest_key(&whose).reference(payload, JSON),
             Some(vault) => {
                 // Whoever waits for it hurries it, together with the event that refers to it.
                 let Kept { reference, ticket } = vault.keep(&whose, payload, JSON, false);
@@ -223,7 +237,7 @@ impl Gateway {
         payload: &[u8],
     ) -> Option<Reference> {
         let target = Target::tool(request.target.clone());
-        let mode = self.keeping().rules.mode(&request.server, &target, PayloadField::Result);
+        let mode = self.keeping().rules.mode(&request.server, &target, PayloadField::Result, EventType::CallSettled);
         let mode = mode.min(Part::Result.mode(masking));
         let payload = &*self.masked(masking, Part::Result, payload);
         let whose = Subject { tenant: request.tenant.clone(), name: request.principal.clone() };
@@ -231,7 +245,10 @@ impl Gateway {
             (_, PayloadMode::None) => None,
             (None, _) => Some(self.keys().payload.reference(payload, JSON)),
             (Some(vault), PayloadMode::Digest) => Some(vault.digest_key(&whose).reference(payload, JSON)),
-            (Some(vault), PayloadMode::Reference) => Some(vault.keep(&whose, payload, JSON, false).reference),
+            // The server may be gone by now, and with it what it says of its fields: not inline.
+            (Some(vault), PayloadMode::Reference | PayloadMode::Inline) => {
+                Some(vault.keep(&whose, payload, JSON, false).reference)
+            }
         }
     }
 

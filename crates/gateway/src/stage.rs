@@ -5,7 +5,7 @@
 
 use cairn_backbone::{OutcomeRoom, Planned, RecordError};
 use cairn_catalogue::Standing;
-use cairn_contract::{Body, CallDecision, CallIntent, Decision, Durability, NearestPermit, ShadowDecision};
+use cairn_contract::{Body, CallDecision, CallIntent, Decision, Durability, EventType, NearestPermit, ShadowDecision};
 use cairn_freshness::Writing;
 use cairn_mcp::Message;
 use cairn_policy::{Obligation, OutputMode, Permit, Question, Ruling};
@@ -90,7 +90,7 @@ impl Gateway {
         let obligations = decided.as_ref().map_or_else(|_| verdict.obligations.clone(), |p| p.obligations().to_vec());
         self.mask(call, &obligations);
         self.keep_arguments(call);
-        let inputs = self.kept_always(call, Part::Inputs, &verdict.inputs);
+        let inputs = self.kept_always(call, EventType::CallDecision, Part::Inputs, &verdict.inputs);
         let standing = relied.map(|(standing, _)| standing);
         let decided = decided.and_then(|permit| self.met(call, permit, standing, &outlook, &mut determining));
         let decision = if decided.is_ok() { Decision::Permit } else { Decision::Deny };

@@ -89,7 +89,12 @@ impl Classes {
 
     /// Takes what a JSON Schema of the server's says: `format: password`, `writeOnly`, `x-classification`.
     pub fn raise_by_schema(&mut self, schema: &Value) {
-        let mut path = Vec::new();
+        self.raise_by_schema_under(&[], schema);
+    }
+
+    /// The same of a schema that describes the value at that place of the document.
+    pub fn raise_by_schema_under(&mut self, place: &[&str], schema: &Value) {
+        let mut path = place.to_vec();
         self.raise(schema, schema, &mut path, 0);
     }
 
@@ -97,6 +102,12 @@ impl Classes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ruled.is_empty() && self.raised.is_empty()
+    }
+
+    /// For how many fields something is said.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ruled.len() + self.raised.len()
     }
 
     fn raise<'s>(&mut self, root: &'s Value, schema: &'s Value, path: &mut Vec<&'s str>, depth: usize) {

@@ -256,7 +256,14 @@ impl KeyAgent<'_> {
 }
 
 /// A request of 2026-07-28, from a client with those capabilities.
-fn modern(gateway: &str, server: &str, method: &str, params: &Value, can: &Value, more: &[(&str, &str)]) -> Value {
+pub(crate) fn modern(
+    gateway: &str,
+    server: &str,
+    method: &str,
+    params: &Value,
+    can: &Value,
+    more: &[(&str, &str)],
+) -> Value {
     let mut params = params.clone();
     params["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = can.clone();

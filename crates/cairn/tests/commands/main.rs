@@ -19,6 +19,8 @@ mod freshness;
 mod guarded;
 mod hostile;
 mod identity;
+mod inline;
+mod inside;
 mod limits;
 mod obligations;
 mod operators;

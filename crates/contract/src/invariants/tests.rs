@@ -69,7 +69,8 @@ fn draft(call: u128, body: Body) -> Draft {
 }
 
 fn decision(decision: Decision) -> CallDecision {
-    let inputs = Reference { digest: "d".into(), bytes: 0, media_type: "application/json".into(), location: None };
+    let inputs =
+        Reference { digest: "d".into(), bytes: 0, media_type: "application/json".into(), location: None, inline: None };
     CallDecision {
         decision,
         policy_version: "observe".into(),

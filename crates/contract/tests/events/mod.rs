@@ -17,11 +17,17 @@ fn sha(byte: &str) -> String {
 }
 
 fn full_reference() -> Option<Reference> {
-    Some(Reference { digest: keyed("3a"), bytes: 48, media_type: "application/json".into(), location: some("vault:1") })
+    Some(Reference {
+        digest: keyed("3a"),
+        bytes: 48,
+        media_type: "application/json".into(),
+        location: some("vault:1"),
+        inline: some("{\"order\":7}"),
+    })
 }
 
 fn minimal_reference() -> Reference {
-    Reference { digest: keyed("3a"), bytes: 0, media_type: "application/json".into(), location: None }
+    Reference { digest: keyed("3a"), bytes: 0, media_type: "application/json".into(), location: None, inline: None }
 }
 
 fn object(value: Value) -> Map<String, Value> {
