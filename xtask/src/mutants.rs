@@ -7,6 +7,7 @@
 mod evidence;
 mod governance;
 mod operating;
+mod replaying;
 mod table;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,12 @@ const TEST_LIMIT: Duration = Duration::from_secs(900);
 const BASELINE_LIMIT: Duration = Duration::from_secs(3600);
 
 fn all() -> impl Iterator<Item = &'static Mutant> {
-    table::MUTANTS.iter().chain(governance::MUTANTS).chain(evidence::MUTANTS).chain(operating::MUTANTS)
+    table::MUTANTS
+        .iter()
+        .chain(governance::MUTANTS)
+        .chain(evidence::MUTANTS)
+        .chain(operating::MUTANTS)
+        .chain(replaying::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

@@ -5,7 +5,9 @@
 #![allow(clippy::print_stdout, reason = "a benchmark talks to the person who started it")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on must stop")]
 
-use std::{fs::File, hint::black_box, num::NonZeroU32, os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs::File, hint::black_box, num::NonZeroU32, os::unix::fs::FileExt, sync::Arc, time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use cairn_broker::{
@@ -18,7 +20,7 @@ use cairn_contract::{
 };
 use cairn_log::{Append, Log, LogOptions, Offset, PartitionIndex, Retention, StreamId};
 use cairn_mcp::{ForwardHeaders, HttpClient, HttpLink, HttpTarget, Limits, Link, Message};
-use cairn_policy::{PolicyStore, Question};
+use cairn_policy::{PolicyStore, Question, Trial, folder_texts};
 use cedar_policy::{Authorizer, Context, Entities, EntityUid, PolicySet, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -347,6 +349,25 @@ fn decide_among_many() {
         let path = format!("decide among {MANY_POLICIES} policies and {MANY_ENTITIES} entities, {name}");
         println!("| {path} | {:.2} | Cedar alone on all policies | {whole:.2} | {:.2} |", taken[at], taken[at] / whole);
     }
+    decide_again(&folder_texts(folder.path()).unwrap(), &store, &questions);
+}
+
+/// What `cairn whatif` does with one decision on one processor: reads its inputs and decides. Against reading them as JSON.
+fn decide_again(texts: &BTreeMap<String, String>, store: &PolicyStore, questions: &[Question]) {
+    let trial = Trial::open(texts).unwrap();
+    let inputs: Vec<Bytes> = questions.iter().map(|question| store.decide(question).inputs).collect();
+    let timed = |run: &dyn Fn(&Bytes)| {
+        let taken = (0..MANY_DECISIONS).map(|i| {
+            let began = Instant::now();
+            run(&inputs[i * 7 % inputs.len()]);
+            began.elapsed().as_secs_f64() * 1e6
+        });
+        taken.sum::<f64>() / MANY_DECISIONS as f64
+    };
+    let again = timed(&|inputs| drop(black_box(trial.decide(inputs).unwrap())));
+    let read = timed(&|inputs| drop(black_box(serde_json::from_slice::<serde_json::Value>(inputs).unwrap())));
+    let path = format!("decide recorded inputs again, {:.0} a second", 1e6 / again);
+    println!("| {path} | {again:.2} | reading them as JSON | {read:.2} | {:.2} |", again / read);
 }
 
 /// One call to an HTTP server through the link. Against the bare HTTP client on a connection of its own.

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
+use http::Response;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -85,6 +87,32 @@ impl Admin {
 
     /// One request with the operator's token; the answer's body as it is.
     pub(crate) async fn send_bytes(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Vec<u8>> {
+        let response = self.request(method, path, body).await?;
+        whole(response, &self.base).await
+    }
+
+    /// One request whose answer is lines, each handed over as it comes.
+    pub(crate) async fn lines(&self, path: &str, body: Value, mut heard: impl FnMut(&[u8])) -> anyhow::Result<()> {
+        let response = self.request("POST", path, Some(body)).await?;
+        if !response.status().is_success() {
+            return whole(response, &self.base).await.map(drop);
+        }
+        let (mut body, mut left) = (response.into_body(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.with_context(|| format!("the answer of {} could not be read", self.base))?;
+            left.extend_from_slice(frame.data_ref().map(|data| &data[..]).unwrap_or_default());
+            while let Some(end) = left.iter().position(|byte| *byte == b'\n') {
+                heard(&left[..end]);
+                left.drain(..=end);
+            }
+            if left.len() > ANSWER_BYTES_MAX {
+                bail!("{} answers with a line that is longer than {ANSWER_BYTES_MAX} bytes", self.base);
+            }
+        }
+        Ok(())
+    }
+
+    async fn request(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Response<Incoming>> {
         let base = &self.base;
         let token = std::env::var(token::VARIABLE).map_err(|_| {
             anyhow::anyhow!(
@@ -99,7 +127,7 @@ impl Admin {
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
             .context("the operator token or the address cannot stand in a request")?;
-        let response = self.client.request(request).await.map_err(|error| match tls_fault(&error) {
+        self.client.request(request).await.map_err(|error| match tls_fault(&error) {
             Some(why) => anyhow::anyhow!(
                 "no TLS with {base}: {why}; --ca names whose certificates are good, --cert and --cert-key show one's own"
             ),
@@ -107,23 +135,27 @@ impl Admin {
                 let words = format!("nobody answers at {base}: start `cairn up`, or name another with --admin");
                 Ending::NobodyThere(words).into()
             }
-        })?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| anyhow::anyhow!("the answer of {base} could not be read: {error}"))?
-            .to_bytes();
-        if !status.is_success() {
-            let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-            let words = value.get("error").and_then(Value::as_str).unwrap_or("the admin address refused");
-            if status == http::StatusCode::NOT_FOUND {
-                return Err(Ending::NoSuch(words.to_owned()).into());
-            }
-            bail!("{words}");
-        }
-        Ok(body.to_vec())
+        })
     }
+}
+
+/// The body of an answer, or what it says went wrong.
+async fn whole(response: Response<Incoming>, base: &str) -> anyhow::Result<Vec<u8>> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("the answer of {base} could not be read: {error}"))?
+        .to_bytes();
+    if !status.is_success() {
+        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let words = value.get("error").and_then(Value::as_str).unwrap_or("the admin address refused");
+        if status == http::StatusCode::NOT_FOUND {
+            return Err(Ending::NoSuch(words.to_owned()).into());
+        }
+        bail!("{words}");
+    }
+    Ok(body.to_vec())
 }
 
 /// What TLS said, where it is why a request failed.

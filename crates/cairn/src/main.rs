@@ -40,6 +40,7 @@ mod trust;
 mod up;
 mod vault;
 mod verify;
+mod whatif;
 mod wrap;
 mod writers;
 
@@ -138,6 +139,9 @@ enum Command {
         #[command(subcommand)]
         what: evidence::EvidenceCommand,
     },
+    /// What other policies would have decided of the calls in the trail.
+    #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn whatif --policy policies/shadow --since 7d")]
+    Whatif(whatif::WhatIfArguments),
     /// Approves a held call; without an id lists what waits.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn approve ap-0192…")]
     Approve(SettleArguments),
@@ -586,6 +590,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 None => login::list(&admin, json).await,
             }
         }
+        Command::Whatif(arguments) => whatif::run(arguments).await,
         Command::Erase(arguments) => custody::erase(arguments).await,
         Command::Hold { what } => custody::hold(what).await,
         Command::Vault { what } => custody::vault(what).await,

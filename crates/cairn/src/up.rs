@@ -39,7 +39,7 @@ use crate::{
     follow::Follow,
     listen,
     measures::{Measures, Policies},
-    policies, say, tenants, token, wrap,
+    policies, say, tenants, token, whatif, wrap,
     writers::Writers,
 };
 
@@ -153,6 +153,10 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     }
     if let Some(custody) = &measures.custody {
         api = api.with_custody(custody.clone());
+    }
+    if let Some(vault) = &measures.vault {
+        let tenants = config.tenants.prefixes()?.into_values();
+        api = api.with_trials(Arc::new(whatif::Tried::new(engine.reading(), tenants, vault.clone())));
     }
     if let Some(tls) = &admin_tls {
         tasks.spawn(listen::follow_certificates("admin", tls.clone(), stop.clone()));

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     Operator, Role,
-    api::{BODY_BYTES_MAX, problem},
+    api::{body_bytes_max, problem},
 };
 
 /// The longest answer whose error is read.
@@ -50,6 +50,7 @@ fn act(method: &Method, path: &str, body: &Value) -> Option<Act> {
         ["access" | "authzen", ..] => return None,
         ["approvals", id, verb] => (format!("approval.{verb}"), Some((*id).to_owned()), true),
         ["catalogue", verb] => (format!("catalogue.{verb}"), joined(&["server", "kind", "name", "digest"]), false),
+        ["whatif"] => ("policy.whatif".to_owned(), Some(span(body)), false),
         ["policy", verb] => (format!("policy.{verb}"), None, false),
         ["changes"] => ("resource.changed".to_owned(), joined(&["tenant", "server", "uri"]), false),
         ["credentials", server, "login"] => ("credential.login".to_owned(), Some((*server).to_owned()), false),
@@ -61,6 +62,12 @@ fn act(method: &Method, path: &str, body: &Value) -> Option<Act> {
         _ => (format!("{method} {path}"), None, false),
     };
     Some(Act { name: short(&name), about: about.as_deref().map(short), is_told })
+}
+
+/// The time that is asked about, as milliseconds since 1970.
+fn span(body: &Value) -> String {
+    let of = |key: &str| body.get(key).and_then(Value::as_i64).map_or_else(String::new, |at| at.to_string());
+    format!("{}..{}", of("since_ms"), of("until_ms"))
 }
 
 fn short(text: &str) -> String {
@@ -82,8 +89,9 @@ pub(crate) async fn recorded(
     next: Next,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(bytes) = to_bytes(body, BODY_BYTES_MAX).await else {
-        return problem(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {BODY_BYTES_MAX} bytes"));
+    let bytes_max = body_bytes_max(parts.uri.path());
+    let Ok(bytes) = to_bytes(body, bytes_max).await else {
+        return problem(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {bytes_max} bytes"));
     };
     let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let act = act(&parts.method, parts.uri.path(), &said);

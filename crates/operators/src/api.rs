@@ -16,6 +16,7 @@
 //! | `GET`, `POST /console/approvals/<id>` | the same for a person with a browser, who types the token |
 //! | `POST /access/v1/evaluation`, `…/evaluations` | what the policies in force say (AuthZEN); wants the token |
 //! | `/vault/…` | payloads: see `vault_api` |
+//! | `POST /whatif` | recorded decisions made again under other policies: see `whatif_api`; wants the token |
 //! | `POST /policy/promote`, `/policy/rollback` | puts the shadow, or what decided before, in force, body `{"who"}`; wants the token |
 
 use std::{
@@ -41,10 +42,16 @@ use crate::{
     Credential, CredentialError, Custody, acts, approvals, authzen, console, exposition, limits_api, logins,
     people::{Operator, People, Role},
     vault_api,
+    whatif_api::{self, Trials},
 };
 
 /// Largest body of an admin request, in bytes.
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Largest body of a request to that path.
+pub(crate) fn body_bytes_max(path: &str) -> usize {
+    if path.trim_end_matches('/') == "/whatif" { whatif_api::TRIAL_BYTES_MAX } else { BODY_BYTES_MAX }
+}
 
 /// Why an operator was not let in.
 pub(crate) enum NotAdmitted {
@@ -124,6 +131,7 @@ pub(crate) struct Inner {
     origins: OnceLock<OriginPolicy>,
     policies: OnceLock<Arc<dyn Policies>>,
     custody: OnceLock<Custody>,
+    trials: OnceLock<Arc<dyn Trials>>,
 }
 
 impl fmt::Debug for Admin {
@@ -159,6 +167,7 @@ impl Admin {
             origins: OnceLock::new(),
             policies: OnceLock::new(),
             custody: OnceLock::new(),
+            trials: OnceLock::new(),
         }))
     }
 
@@ -184,6 +193,18 @@ impl Admin {
         // Nobody gives it twice; the first one would stay.
         let _ = self.0.custody.set(custody);
         self
+    }
+
+    /// The same, with a trail whose decisions may be made again.
+    #[must_use]
+    pub fn with_trials(self, trials: Arc<dyn Trials>) -> Self {
+        // Nobody gives them twice; the first ones would stay.
+        let _ = self.0.trials.set(trials);
+        self
+    }
+
+    pub(crate) fn trials(&self) -> Option<&Arc<dyn Trials>> {
+        self.0.trials.get()
     }
 
     /// Who holds that token, where they have the role. What is refused leaves an event.
@@ -230,6 +251,7 @@ impl Admin {
             .merge(logins::routes())
             .merge(authzen::routes())
             .merge(vault_api::routes())
+            .merge(whatif_api::routes())
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
@@ -269,6 +291,8 @@ fn needed(method: &Method, path: &str) -> Role {
         // Which subjects are held is for whoever may hold them.
         Some("vault") if path.trim_end_matches('/') == "/vault/read" => Role::Payloads,
         Some("vault") => Role::Erase,
+        // Policies of one's own tell what is in the arguments that they look at.
+        Some("whatif") => Role::Payloads,
         _ if method == Method::GET || method == Method::HEAD => Role::View,
         _ => Role::Approve,
     }

@@ -19,6 +19,7 @@ mod logins;
 mod people;
 mod vault_api;
 mod webhook;
+mod whatif_api;
 
 pub use api::{Admin, Policies, Probe, Replacement, Replacing};
 pub use credential::{Credential, CredentialError};
@@ -26,3 +27,4 @@ pub use custody::{Asked, Custody, CustodyError};
 pub use journal::{Journal, JournalError, Kept};
 pub use people::{OWNER, Operator, People, PeopleError, Role};
 pub use webhook::{Webhook, WebhookError};
+pub use whatif_api::{Running, TrialAsked, TrialFault, Trials};

@@ -3,11 +3,11 @@
 //! The store calls it at start, at each reload and at each look for changes. Files are ordered by name. It must never
 //! follow into folders below, and never read more than its bounds.
 
-use std::{fs, io::Read, path::Path, path::PathBuf};
+use std::{collections::BTreeMap, fs, io::Read, path::Path, path::PathBuf};
 
 use cairn_contract::{PolicyFile, sha256_text};
 
-use crate::{PolicyError, directory::ENTITIES_FILE, schema::ACTIONS_FILE};
+use crate::{PolicyError, PolicyProblem, directory::ENTITIES_FILE, schema::ACTIONS_FILE};
 
 /// Most policy files that a folder may hold.
 pub const FILES_MAX: usize = 256;
@@ -33,6 +33,22 @@ impl SourceFile {
     pub(crate) fn is_policies(&self) -> bool {
         self.name != ENTITIES_FILE && self.name != ACTIONS_FILE
     }
+}
+
+/// The texts of a folder's files that count, by name.
+///
+/// # Errors
+/// One cannot be read, or there is more than a set may have.
+pub fn folder_texts(folder: &Path) -> Result<BTreeMap<String, String>, PolicyError> {
+    let text = |file: SourceFile| match String::from_utf8(file.bytes) {
+        Ok(text) => Ok((file.name, text)),
+        Err(_) => {
+            let what = "is not UTF-8: save it as UTF-8".to_owned();
+            let problems = vec![PolicyProblem { file: file.path, line: 0, what }];
+            Err(PolicyError::Invalid { problems, files: Vec::new() })
+        }
+    };
+    read_folder(folder)?.into_iter().map(text).collect()
 }
 
 /// Every file directly in `folder` that counts, ordered by name.

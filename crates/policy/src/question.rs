@@ -115,6 +115,20 @@ impl Known {
     }
 }
 
+impl Known {
+    /// The request with a context as `inputs` hold it; nothing where that is none.
+    pub(crate) fn request(&self, context: Map<String, Value>) -> Option<Request> {
+        let pairs = context.into_iter().map(|(name, value)| match value["__extn"]["arg"].as_str() {
+            Some(time) if name == "now" => (name, RestrictedExpression::new_datetime(time)),
+            _ => (name, to_cedar(value)),
+        });
+        let context = Context::from_pairs(pairs).ok()?;
+        let (principal, action, resource) = (self.principal.clone(), self.action.clone(), self.resource.clone());
+        // Without a schema there is nothing that a request could disagree with.
+        Request::new(principal, action, resource, context, None).ok()
+    }
+}
+
 impl Question {
     /// The Cedar request, its entities and the record of both; `make` makes what is not kept.
     pub(crate) fn ask(&self, subjects: &Subjects, now: Timestamp, make: impl FnOnce(Named) -> Known) -> Asked {
@@ -126,14 +140,7 @@ impl Question {
         write_canonical(&mut inputs, &context);
         inputs.push_str(&known.end);
         let Value::Object(context) = context else { unreachable!("it was made an object above") };
-        let pairs = context.into_iter().map(|(name, value)| match value["__extn"]["arg"].as_str() {
-            Some(time) if name == "now" => (name, RestrictedExpression::new_datetime(time)),
-            _ => (name, to_cedar(value)),
-        });
-        let context = Context::from_pairs(pairs).expect("literal values, each name once, always make a context");
-        let (principal, action, resource) = (known.principal.clone(), known.action.clone(), known.resource.clone());
-        let request = Request::new(principal, action, resource, context, None)
-            .expect("a request without a schema has nothing to disagree with");
+        let request = known.request(context).expect("literal values, each name once, always make a context");
         Asked { request, known, inputs: Bytes::from(inputs), hides }
     }
 

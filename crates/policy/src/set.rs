@@ -94,6 +94,14 @@ impl ActiveSet {
         })
     }
 
+    /// What a question depends on besides its context, kept under `key`.
+    pub(crate) fn known(&self, key: &str, named: Named) -> Arc<Known> {
+        self.subjects.of(key, || match &self.rules {
+            Some(rules) => rules.known(&self.subjects, named),
+            None => unruled(named),
+        })
+    }
+
     /// Decides. Where Cairn observes, everything is permitted and nothing demanded.
     pub(crate) fn decide(&self, asked: &Asked) -> Said {
         match &self.rules {

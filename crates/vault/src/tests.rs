@@ -341,3 +341,34 @@ async fn a_key_management_service_wraps_the_master_key() {
     let lost = key("00000000-0000-0000-0000-000000000000").wrap(&Secret::new([0; 32])).await.unwrap_err().to_string();
     assert!(lost.contains("NotFound"), "{lost}");
 }
+
+#[tokio::test]
+async fn many_are_read_back_at_once_and_each_says_what_became_of_it() {
+    let folder = TempDir::new().unwrap();
+    let vault = open(&folder).await;
+    let keep = async |whose: &Subject, payload: &[u8]| {
+        let kept = vault.keep(whose, payload, "application/json", true);
+        kept.ticket.unwrap().durable().await.unwrap();
+        (kept.reference.digest, kept.reference.location.unwrap())
+    };
+    let first = keep(&ann(), b"first").await;
+    // Reading rolls to another pack.
+    vault.read(&first.0).await.unwrap();
+    let second = keep(&ann(), b"second").await;
+    let bobs = keep(&bob(), b"bob's").await;
+    vault.erase(&bob()).await.unwrap();
+    let late = (second.0.clone(), first.1.clone());
+    let nowhere = (first.0.clone(), "vault:s-0000000000000000/00ffffff".to_owned());
+    let wrong = (first.0.clone(), "not-kept:busy".to_owned());
+    let wanted = vec![second.clone(), first.clone(), bobs, nowhere, wrong, second, late];
+    let found = vault.read_many(wanted).await.unwrap();
+    let text = |at: usize| found[at].as_deref().map(String::from_utf8_lossy);
+    assert_eq!(
+        (text(0).unwrap(), text(1).unwrap(), text(5).unwrap()),
+        ("second".into(), "first".into(), "second".into())
+    );
+    assert!(matches!(found[2], Err(VaultError::ErasedSubject { .. })), "{:?}", found[2]);
+    assert!(matches!(found[3], Err(VaultError::NoObject { .. })));
+    assert!(matches!(found[4], Err(VaultError::NoReference { .. })));
+    assert_eq!(text(6).unwrap(), "second", "the writer went on to the next pack after the reference was made");
+}

@@ -1,9 +1,9 @@
 //! The door: payloads in, references out; and what operators do with them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -293,25 +293,73 @@ impl Vault {
     pub async fn read(&self, digest: &str) -> Result<Vec<u8>, VaultError> {
         let (id, wanted) = parts(digest).ok_or_else(|| VaultError::NoReference { given: shown(digest) })?;
         self.flushed().await?;
-        let keys = {
-            let table = self.0.table.lock();
-            if table.erased.contains(&id) {
-                return Err(VaultError::ErasedSubject { key: id.as_str().to_owned() });
-            }
-            let entry = table.by_id.get(&id).and_then(|subject| table.known.get(subject));
-            entry.ok_or_else(|| VaultError::UnknownSubject { key: id.as_str().to_owned() })?.keys.clone()
-        };
+        let keys = self.keys_of(&id)?;
         let vault = self.clone();
         let found = blocking(move || vault.find(&wanted)).await?;
         let missing = || VaultError::NoObject { digest: digest.to_owned() };
         let (path, head, frame) = found.ok_or_else(missing)?;
-        let damaged = |what: &str| VaultError::Damaged { path: path.clone(), what: what.to_owned() };
-        let key = keys.data.get(&head.period).ok_or_else(|| damaged("the data key of an object is missing"))?;
-        let plain = key.open(&head.bytes(), pack::sealed(&frame)).ok_or_else(|| damaged("an object does not open"))?;
-        if keys.digest.digest(&plain) != digest {
-            return Err(damaged("an object is not what its digest says"));
+        opened(&path, &keys, digest, &head, &frame)
+    }
+
+    /// Many payloads at once, each by its digest and the location beside it. A pack is read once, however many of them lie
+    /// in it, and where a reference names none of the packs its object counts as missing. In the order asked.
+    ///
+    /// # Errors
+    /// Packs cannot be read. What is wrong with a single payload stands in its place.
+    pub async fn read_many(
+        &self,
+        wanted: Vec<(String, String)>,
+    ) -> Result<Vec<Result<Vec<u8>, VaultError>>, VaultError> {
+        self.flushed().await?;
+        let vault = self.clone();
+        blocking(move || vault.find_many(&wanted)).await
+    }
+
+    fn find_many(&self, wanted: &[(String, String)]) -> Result<Vec<Result<Vec<u8>, VaultError>>, VaultError> {
+        let missing = |digest: &str| VaultError::NoObject { digest: digest.to_owned() };
+        let mut found: Vec<_> = wanted.iter().map(|(digest, _)| Err(missing(digest))).collect();
+        let mut by_pack: BTreeMap<u64, HashMap<[u8; 32], Vec<usize>>> = BTreeMap::new();
+        for (at, (digest, location)) in wanted.iter().enumerate() {
+            match parts(digest).zip(pack_of(location)) {
+                Some(((_, hash), pack)) => by_pack.entry(pack).or_default().entry(hash).or_default().push(at),
+                None => found[at] = Err(VaultError::NoReference { given: shown(digest) }),
+            }
         }
-        Ok(plain)
+        let _packs = self.0.packs.read();
+        for (pack, mut hashes) in by_pack {
+            // The writer may have begun the next pack after the reference was made.
+            for path in [pack, pack.saturating_add(1)].map(|pack| packs::path(&self.objects(), pack)) {
+                if hashes.is_empty() || !path.exists() {
+                    continue;
+                }
+                packs::scan(&path, |head, frame| {
+                    for at in hashes.remove(&head.digest).into_iter().flatten() {
+                        let (digest, _) = &wanted[at];
+                        let (id, _) = parts(digest).expect("it had parts before");
+                        found[at] = self.keys_of(&id).and_then(|keys| opened(&path, &keys, digest, head, frame));
+                    }
+                    hashes.is_empty()
+                })?;
+            }
+        }
+        // Of whoever was erased nothing is there any more, and that is why.
+        for ((digest, _), found) in wanted.iter().zip(&mut found) {
+            if let (Err(VaultError::NoObject { .. }), Some((id, _))) = (&*found, parts(digest))
+                && let Err(error) = self.keys_of(&id)
+            {
+                *found = Err(error);
+            }
+        }
+        Ok(found)
+    }
+
+    fn keys_of(&self, id: &SubjectId) -> Result<Arc<Keys>, VaultError> {
+        let table = self.0.table.lock();
+        if table.erased.contains(id) {
+            return Err(VaultError::ErasedSubject { key: id.as_str().to_owned() });
+        }
+        let entry = table.by_id.get(id).and_then(|subject| table.known.get(subject));
+        Ok(entry.ok_or_else(|| VaultError::UnknownSubject { key: id.as_str().to_owned() })?.keys.clone())
     }
 
     fn find(&self, digest: &[u8; 32]) -> Result<Option<(PathBuf, Head, Vec<u8>)>, VaultError> {
@@ -609,6 +657,22 @@ async fn blocking<T: Send + 'static>(
 fn no_subject(whose: &Subject) -> VaultError {
     let of_tenant = whose.tenant.as_ref().map(|tenant| format!(" of tenant {tenant:?}")).unwrap_or_default();
     VaultError::NoSubject { subject: whose.name.clone(), of_tenant }
+}
+
+/// The payload in a frame.
+fn opened(path: &Path, keys: &Keys, digest: &str, head: &Head, frame: &[u8]) -> Result<Vec<u8>, VaultError> {
+    let damaged = |what: &str| VaultError::Damaged { path: path.to_owned(), what: what.to_owned() };
+    let key = keys.data.get(&head.period).ok_or_else(|| damaged("the data key of an object is missing"))?;
+    let plain = key.open(&head.bytes(), pack::sealed(frame)).ok_or_else(|| damaged("an object does not open"))?;
+    if keys.digest.digest(&plain) != digest {
+        return Err(damaged("an object is not what its digest says"));
+    }
+    Ok(plain)
+}
+
+/// The pack that a location names: `vault:<subject id>/<pack>`.
+fn pack_of(location: &str) -> Option<u64> {
+    u64::from_str_radix(location.strip_prefix("vault:")?.split_once('/')?.1, 16).ok()
 }
 
 /// The subject and the bytes of a digest.

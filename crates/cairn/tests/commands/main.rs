@@ -37,4 +37,5 @@ mod trail;
 mod transports;
 mod up;
 mod vault;
+mod whatif;
 mod wrap;
