@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::{
     AccessRefused, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome,
     CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt,
-    ContextRead, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated, LimitExceeded, NoticePassed,
-    OperatorActed, PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed, SessionOpened,
-    SubjectErased, SubjectHeld, SubjectReleased, Target, VaultRead,
+    ContextRead, EventRejected, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated, LimitExceeded,
+    NoticePassed, OperatorActed, PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed,
+    SessionOpened, SubjectErased, SubjectHeld, SubjectReleased, Target, VaultRead,
 };
 
 /// Why an event's keys could not be read as its type.
@@ -107,6 +107,7 @@ bodies!(
     SubjectHeld,
     SubjectReleased,
     OperatorActed,
+    EventRejected,
 );
 
 impl Body {

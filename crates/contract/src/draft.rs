@@ -20,9 +20,10 @@
 use bytes::Bytes;
 use cairn_clock::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Body, Common, EventType, Topic, event_type::CE_TYPE_PREFIX};
+use crate::{Body, Common, EventType, Fault, Topic, event_type::CE_TYPE_PREFIX, schema::validator};
 
 /// Largest value of an event, in bytes. Payloads stand as references, so that a larger one is a mistake.
 pub const EVENT_BYTES_MAX: usize = 900 * 1024;
@@ -112,6 +113,18 @@ pub enum SealError {
         /// Its size.
         bytes: usize,
     },
+    /// The event breaks its contract.
+    #[error("a {event} breaks version {version} of its contract: {}", list(faults))]
+    Contract {
+        /// The event's type.
+        event: &'static str,
+        /// The contract's version.
+        version: u32,
+        /// How, with places and without values.
+        faults: Vec<Fault>,
+        /// What was to be recorded.
+        refused: Box<Refused>,
+    },
     /// A header would not survive: it holds control characters.
     #[error("the header {header} of a {event} holds control characters: clean it before recording")]
     Header {
@@ -128,6 +141,25 @@ pub enum SealError {
         /// What is wrong.
         source: serde_json::Error,
     },
+}
+
+/// An event that broke its contract: whole, to be kept where only whoever may read payloads sees it.
+#[derive(Clone, PartialEq)]
+pub struct Refused {
+    /// What events share.
+    pub common: Common,
+    /// Key, headers and data as JSON.
+    pub whole: Vec<u8>,
+}
+
+impl std::fmt::Debug for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Refused").field("bytes", &self.whole.len()).finish_non_exhaustive()
+    }
+}
+
+fn list(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// A draft whose data is written, but for its place in the chain. Whoever queues events writes them first: their size is
@@ -170,7 +202,7 @@ impl Draft {
     /// Writes everything that does not depend on the place in the chain.
     ///
     /// # Errors
-    /// A `call.*` without what each of them carries, or an event larger than [`EVENT_BYTES_MAX`].
+    /// A `call.*` without what each of them carries, an event larger than [`EVENT_BYTES_MAX`], or one that breaks its contract.
     pub fn write(self) -> Result<Written, SealError> {
         let event_type = self.body.event_type();
         let event = event_type.name();
@@ -179,6 +211,7 @@ impl Draft {
         let shared = Data { common: &self.common, body: &self.body };
         serde_json::to_writer(&mut data, &shared).map_err(|source| SealError::Json { event, source })?;
         check_size(event, data.len())?;
+        self.hold(event_type, &data)?;
         data.pop();
         let Self { key, subject, traceparent, tracestate, .. } = self;
         Ok(Written { event_type, key, subject, traceparent, tracestate, data })
@@ -190,6 +223,23 @@ impl Draft {
     /// As [`Draft::write`] and [`Written::seal`].
     pub fn seal(self, stamp: &Stamp) -> Result<EventRecord, SealError> {
         self.write()?.seal(stamp)
+    }
+
+    /// Holds the data to the newest contract.
+    fn hold(&self, event_type: EventType, data: &[u8]) -> Result<(), SealError> {
+        let event = event_type.name();
+        let value: Value = serde_json::from_slice(data).map_err(|source| SealError::Json { event, source })?;
+        let faults = validator(event_type).faults_of_draft(&value);
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let Self { key, subject, traceparent, tracestate, common, .. } = self;
+        let whole = json!({
+            "type": event, "key": key, "subject": subject, "traceparent": traceparent, "tracestate": tracestate, "data": value,
+        });
+        let refused = Refused { common: common.clone(), whole: whole.to_string().into_bytes() };
+        let version = event_type.contract().version;
+        Err(SealError::Contract { event, version, faults, refused: Box::new(refused) })
     }
 
     fn check_keys(&self, event: &'static str) -> Result<(), SealError> {

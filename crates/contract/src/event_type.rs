@@ -73,6 +73,8 @@ pub enum EventType {
     SubjectReleased,
     /// `operator.acted`
     OperatorActed,
+    /// `event.rejected`
+    EventRejected,
 }
 
 /// What stands before the name in `ce_type`.
@@ -80,7 +82,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -113,6 +115,7 @@ impl EventType {
         Self::SubjectHeld,
         Self::SubjectReleased,
         Self::OperatorActed,
+        Self::EventRejected,
     ];
 
     /// The name, such as `call.intent`.
@@ -151,6 +154,7 @@ impl EventType {
             Self::SubjectHeld => "subject.held",
             Self::SubjectReleased => "subject.released",
             Self::OperatorActed => "operator.acted",
+            Self::EventRejected => "event.rejected",
         }
     }
 
@@ -185,6 +189,7 @@ impl EventType {
             | Self::SubjectReleased
             | Self::OperatorActed => Topic::Operators,
             Self::EvidenceCheckpoint | Self::EvidenceRotated | Self::EvidenceProducer => Topic::Checkpoints,
+            Self::EventRejected => Topic::Rejected,
         }
     }
 

@@ -12,6 +12,7 @@ mod canonical;
 mod catalog;
 mod chain;
 mod common;
+mod compatibility;
 mod context;
 mod digest;
 mod draft;
@@ -22,10 +23,12 @@ pub mod invariants;
 mod operator;
 mod partition;
 mod policy;
+mod rejected;
 mod schema;
 mod session;
 mod stored;
 mod topic;
+mod validator;
 mod vault;
 mod workflow;
 
@@ -40,21 +43,24 @@ pub use canonical::{CanonicalError, canonical_json, canonical_value, write_canon
 pub use catalog::{CatalogApproved, CatalogChanged, CatalogDefined, CatalogKind};
 pub use chain::{Link, link, link_parts};
 pub use common::{Common, Direction, Era, LinkedBy, Target, Transport};
+pub use compatibility::{Difference, Readers, differences};
 pub use context::{
     CacheScope, ChangeCause, ContextChanged, ContextListed, ContextPrompt, ContextRead, ListKind, ListedItem,
     VersionSource,
 };
 pub use digest::{DigestKey, DigestKeyError, Location, Reference, sha256_text};
-pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, SealError, Stamp, Written};
+pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, Refused, SealError, Stamp, Written};
 pub use event_type::EventType;
 pub use evidence::{EvidenceCheckpoint, EvidenceProducer, EvidenceRotated};
 pub use hlc::{Hlc, HlcError};
 pub use operator::{ActOutcome, ActVia, OperatorActed};
 pub use partition::{murmur2, partition_for};
 pub use policy::{PolicyActivated, PolicyCause, PolicyFile, PolicyLoaded, PolicyRejected, PolicyShadowed, ShadowState};
-pub use schema::{Contract, contract, contracts};
+pub use rejected::EventRejected;
+pub use schema::{AddError, Contract, add_contracts, contract, contracts};
 pub use session::{Implementation, NoticePassed, SessionClosed, SessionOpened};
 pub use stored::{ContractName, StoredError, StoredEvent};
 pub use topic::{Topic, TopicPrefix, TopicPrefixError, TopicSpec, topics};
+pub use validator::{CompileError, Fault, Validator};
 pub use vault::{SubjectErased, SubjectHeld, SubjectReleased, VaultRead};
 pub use workflow::{WORKFLOW_ID_BYTES_MAX, WorkflowIdError, given_workflow_id};

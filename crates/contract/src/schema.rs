@@ -3,13 +3,13 @@
 //! The files under `contracts/` are the contracts; this crate's tests hold the Rust types to them. A contract that is
 //! published never changes: a new one gets the next version.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use uuid::Uuid;
 
-use crate::EventType;
+use crate::{EventType, Validator};
 
 /// A published contract.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,17 +61,80 @@ fn guid(schema: &str) -> Uuid {
     Uuid::from_bytes(Md5::digest(parsed.to_string()).into())
 }
 
-static CONTRACTS: LazyLock<[Vec<Contract>; EventType::ALL.len()]> = LazyLock::new(|| {
+static CONTRACTS: OnceLock<[Vec<Contract>; EventType::ALL.len()]> = OnceLock::new();
+
+/// The newest contract of each type at work.
+static VALIDATORS: LazyLock<[Validator; EventType::ALL.len()]> = LazyLock::new(|| {
     EventType::ALL.map(|event_type| {
-        let numbered = (1..).zip(texts(event_type));
-        numbered.map(|(version, schema)| Contract::new(event_type, version, schema)).collect()
+        let schema = serde_json::from_str(contract(event_type).schema).expect("contracts are JSON");
+        Validator::compile(&schema).expect("the tests compile every embedded contract, and `add_contracts` every other")
     })
 });
+
+fn embedded(event_type: EventType) -> Vec<Contract> {
+    (1..).zip(texts(event_type)).map(|(version, schema)| Contract::new(event_type, version, schema)).collect()
+}
 
 /// Every published contract of an event type, oldest first.
 #[must_use]
 pub fn contracts(event_type: EventType) -> &'static [Contract] {
-    &CONTRACTS[event_type as usize]
+    &CONTRACTS.get_or_init(|| EventType::ALL.map(embedded))[event_type as usize]
+}
+
+/// Why a contract cannot be added.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AddError {
+    /// Events were written before.
+    #[error("contracts are in use already: they are added before anything is recorded")]
+    InUse,
+    /// Versions are missing in between.
+    #[error("{event} has versions up to {newest}: the next one is {next}, not {given}", next = newest + 1)]
+    Version {
+        /// The event type.
+        event: &'static str,
+        /// The newest that there is.
+        newest: u32,
+        /// The one that was given.
+        given: u32,
+    },
+    /// The schema is not one that producers can enforce.
+    #[error("{event} v{version}: {what}")]
+    Schema {
+        /// The event type.
+        event: &'static str,
+        /// The version.
+        version: u32,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// Adds newer contracts to those that come with this version, before the first event is written: from then on producers hold
+/// events to them. Each is its event type, its version and its text, in order of version.
+///
+/// # Errors
+/// [`AddError`]: then none is added.
+pub fn add_contracts(more: &[(EventType, u32, String)]) -> Result<(), AddError> {
+    let mut all = EventType::ALL.map(embedded);
+    for (event_type, version, text) in more {
+        let (event, version) = (event_type.name(), *version);
+        let known = &mut all[*event_type as usize];
+        let newest = known.len() as u32;
+        if version != newest + 1 {
+            return Err(AddError::Version { event, newest, given: version });
+        }
+        let wrong = |what: String| AddError::Schema { event, version, what };
+        let schema = serde_json::from_str(text).map_err(|error| wrong(format!("is no JSON: {error}")))?;
+        Validator::compile(&schema).map_err(|error| wrong(error.to_string()))?;
+        // It stays as long as the process does: one for each file, at the start.
+        known.push(Contract::new(*event_type, version, Box::leak(text.clone().into_boxed_str())));
+    }
+    CONTRACTS.set(all).map_err(|_| AddError::InUse)
+}
+
+/// The newest contract of an event type, as producers enforce it.
+pub(crate) fn validator(event_type: EventType) -> &'static Validator {
+    &VALIDATORS[event_type as usize]
 }
 
 /// The newest contract of an event type.
@@ -120,6 +183,7 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         EventType::SubjectHeld => files!("subject.held", 1),
         EventType::SubjectReleased => files!("subject.released", 1),
         EventType::OperatorActed => files!("operator.acted", 1),
+        EventType::EventRejected => files!("event.rejected", 1),
     }
 }
 

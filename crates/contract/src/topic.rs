@@ -22,12 +22,22 @@ pub enum Topic {
     Operators,
     /// `mcp.checkpoints`: signed roots of the trees over the other topics.
     Checkpoints,
+    /// `mcp.rejected`: events that broke their contract.
+    Rejected,
 }
 
 impl Topic {
     /// Every topic, in the order in which they are created.
-    pub const ALL: [Self; 7] =
-        [Self::Calls, Self::Context, Self::Sessions, Self::Catalog, Self::Policies, Self::Operators, Self::Checkpoints];
+    pub const ALL: [Self; 8] = [
+        Self::Calls,
+        Self::Context,
+        Self::Sessions,
+        Self::Catalog,
+        Self::Policies,
+        Self::Operators,
+        Self::Checkpoints,
+        Self::Rejected,
+    ];
 
     /// The Kafka topic's name.
     #[must_use]
@@ -40,6 +50,7 @@ impl Topic {
             Self::Policies => "mcp.policies",
             Self::Operators => "mcp.operators",
             Self::Checkpoints => "mcp.checkpoints",
+            Self::Rejected => "mcp.rejected",
         }
     }
 
@@ -67,6 +78,7 @@ impl Topic {
             Self::Policies => (1, true, None, "policy version"),
             Self::Operators => (1, true, Some(400), "subject, group or operator"),
             Self::Checkpoints => (1, true, None, "<topic>/<partition>"),
+            Self::Rejected => (1, true, Some(90), "event type"),
         };
         let retention = match retention_days {
             Some(days) => Some(Duration::from_secs(days * SECONDS_PER_DAY)),
@@ -141,7 +153,7 @@ pub struct TopicSpec {
 
 /// Every topic's worth, in the order in which they are created.
 #[must_use]
-pub const fn topics() -> [TopicSpec; 7] {
+pub const fn topics() -> [TopicSpec; 8] {
     [
         Topic::Calls.spec(),
         Topic::Context.spec(),
@@ -150,6 +162,7 @@ pub const fn topics() -> [TopicSpec; 7] {
         Topic::Policies.spec(),
         Topic::Operators.spec(),
         Topic::Checkpoints.spec(),
+        Topic::Rejected.spec(),
     ]
 }
 

@@ -112,6 +112,14 @@ impl Unstamped {
         Self { id, note, written, reply }
     }
 
+    /// The event; where it breaks its contract its id, how, and who waits.
+    pub(super) fn refused(self) -> Result<Self, (uuid::Uuid, SealError, Reply)> {
+        match self.written {
+            Err(error @ SealError::Contract { .. }) => Err((self.id, error, self.reply)),
+            written => Ok(Self { written, ..self }),
+        }
+    }
+
     /// About how many bytes its record will have.
     pub(super) fn bytes(&self) -> usize {
         self.written.as_ref().map_or(0, Written::bytes)
@@ -133,7 +141,7 @@ impl Queue {
 }
 
 impl Reply {
-    fn tell(&mut self, result: Result<Recorded, RecordError>) {
+    pub(super) fn tell(&mut self, result: Result<Recorded, RecordError>) {
         if let Self::Waiting { reply, .. } = self
             && let Some(reply) = reply.take()
         {

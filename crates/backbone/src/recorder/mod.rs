@@ -10,6 +10,7 @@ mod hints;
 mod lane;
 mod open_call;
 mod recovery;
+mod rejecting;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -38,6 +39,7 @@ use lane::{Lane, Reply, Unstamped};
 
 pub use open_call::OpenCall;
 pub(crate) use open_call::settles;
+pub use rejecting::KeepsRejected;
 
 /// How a recorder is set up.
 #[derive(Clone, Debug)]
@@ -145,7 +147,7 @@ pub enum RecordError {
         /// What the backbone said.
         reason: String,
     },
-    /// The event itself cannot be recorded.
+    /// The event itself cannot be recorded. One that breaks its contract is kept in the vault, and `mcp.rejected` says so.
     #[error("the event cannot be recorded: {0}")]
     Invalid(Arc<SealError>),
     /// The recorder is closed.
@@ -193,6 +195,8 @@ pub struct RecorderStats {
     pub dropped: u64,
     /// Events that could not be sealed.
     pub invalid: u64,
+    /// Events that broke their contract.
+    pub rejected: u64,
     /// Strict events refused because recording did not work or had no room.
     pub refused: u64,
     /// Time that callers waited because as many strict events as may be were in the queues, in microseconds.
@@ -222,6 +226,7 @@ impl RecorderStats {
             failed_appends: self.failed_appends + other.failed_appends,
             dropped: self.dropped + other.dropped,
             invalid: self.invalid + other.invalid,
+            rejected: self.rejected + other.rejected,
             refused: self.refused + other.refused,
             throttled_us: self.throttled_us + other.throttled_us,
             outcomes_reserved: self.outcomes_reserved + other.outcomes_reserved,
@@ -253,6 +258,8 @@ pub(crate) struct Inner {
     relaxed_bytes: AtomicUsize,
     failing: Mutex<HashMap<(Topic, u32), AppendError>>,
     counters: Counters,
+    /// What keeps events that broke their contract.
+    rejected: OnceLock<Arc<dyn KeepsRejected>>,
     closing: AtomicBool,
     closed: CancellationToken,
     tasks: TaskTracker,
@@ -265,6 +272,7 @@ struct Counters {
     failed_appends: AtomicU64,
     dropped: AtomicU64,
     invalid: AtomicU64,
+    rejected: AtomicU64,
     refused: AtomicU64,
     throttled_us: AtomicU64,
 }
@@ -307,6 +315,7 @@ impl Recorder {
             relaxed_bytes: AtomicUsize::new(0),
             failing: Mutex::default(),
             counters: Counters::default(),
+            rejected: OnceLock::new(),
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -462,6 +471,7 @@ impl Inner {
             failed_appends: counters.failed_appends.load(Ordering::Relaxed),
             dropped: counters.dropped.load(Ordering::Relaxed),
             invalid: counters.invalid.load(Ordering::Relaxed),
+            rejected: counters.rejected.load(Ordering::Relaxed),
             refused: counters.refused.load(Ordering::Relaxed),
             throttled_us: counters.throttled_us.load(Ordering::Relaxed),
             outcomes_reserved: inner.outcomes_taken(),
@@ -547,6 +557,7 @@ impl Inner {
             waits.push(wait);
             let lane = self.lane_of(&planned.draft);
             let item = Unstamped::new(planned, |_| Reply::Waiting { reply: Some(reply), _permit: permit });
+            let Some(item) = self.unless_rejected(item) else { continue };
             match &mut together {
                 Some((same, items)) if Arc::ptr_eq(same, lane) => items.push(item),
                 _ => {
@@ -568,6 +579,7 @@ impl Inner {
     fn enqueue_relaxed(&self, planned: Planned) {
         let lane = self.lane_of(&planned.draft).clone();
         let item = Unstamped::new(planned, |bytes| Reply::Relaxed { bytes });
+        let Some(item) = self.unless_rejected(item) else { return };
         let bytes = item.bytes();
         let events = self.relaxed_events.fetch_add(1, Ordering::Relaxed);
         let held = self.relaxed_bytes.fetch_add(bytes, Ordering::Relaxed);

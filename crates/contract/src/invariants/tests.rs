@@ -68,9 +68,13 @@ fn draft(call: u128, body: Body) -> Draft {
     Draft { key: "w".into(), subject: None, traceparent: None, tracestate: None, common, body }
 }
 
+fn digest() -> String {
+    format!("hmac-sha256:k1:{}", "3a".repeat(32))
+}
+
 fn decision(decision: Decision) -> CallDecision {
     let inputs =
-        Reference { digest: "d".into(), bytes: 0, media_type: "application/json".into(), location: None, inline: None };
+        Reference { digest: digest(), bytes: 0, media_type: "application/json".into(), location: None, inline: None };
     CallDecision {
         decision,
         policy_version: "observe".into(),
@@ -95,7 +99,7 @@ fn intent() -> CallIntent {
         target: Target::tool("refund"),
         arguments: None,
         durability: Durability::Strict,
-        forwarded: "d".into(),
+        forwarded: digest(),
         policy_version: "observe".into(),
         upstream: None,
         upstream_protocol_version: None,

@@ -360,6 +360,14 @@ fn full_policy() -> Vec<Body> {
             acted_at: some("2026-11-24T09:00:00.000000Z"),
         }
         .into(),
+        EventRejected {
+            rejected_type: "call.intent".into(),
+            rejected_version: 2,
+            rejected_id: Uuid::from_u128(7).to_string(),
+            reason: "/ has no \"forwarded\"".into(),
+            event: full_reference(),
+        }
+        .into(),
     ]
 }
 
@@ -481,6 +489,14 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
             reason: None,
             error: None,
             acted_at: None,
+        }
+        .into(),
+        EventRejected {
+            rejected_type: "call.intent".into(),
+            rejected_version: 2,
+            rejected_id: Uuid::from_u128(7).to_string(),
+            reason: "/ has no \"forwarded\"".into(),
+            event: None,
         }
         .into(),
     ]);
