@@ -4,6 +4,7 @@
 //! it: people, and `cargo xtask proof`. It guarantees that each test passes unbroken first, that a mutant which does
 //! not compile is not counted as caught, and that the checkout is never touched.
 
+mod contracts;
 mod evidence;
 mod governance;
 mod operating;
@@ -34,6 +35,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(evidence::MUTANTS)
         .chain(operating::MUTANTS)
         .chain(replaying::MUTANTS)
+        .chain(contracts::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

@@ -18,7 +18,7 @@ pub use embedded::EmbeddedBackbone;
 pub use identity::{IdentityError, gateway_id, next_epoch};
 pub use kafka::{KafkaBackbone, KafkaOptions};
 pub use recorder::{
-    OpenCall, OutcomeRoom, Planned, RecordError, Recorded, Recorder, RecorderError, RecorderOptions, RecorderStats,
-    Submitted,
+    KeepsRejected, OpenCall, OutcomeRoom, Planned, RecordError, Recorded, Recorder, RecorderError, RecorderOptions,
+    RecorderStats, Submitted,
 };
 pub use seam::{AppendError, Appended, Backbone, BackboneStats, Bounds, Kept, ReadError, Slice, TopicError};

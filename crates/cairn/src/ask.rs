@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use serde_json::{Value, json};
 
-use crate::{ending::Ending, folder, say, token, trust::TrustArguments};
+use crate::{ending::Ending, folder, read, say, token, trust::TrustArguments};
 
 /// Largest answer of the admin address that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -37,6 +37,11 @@ pub(crate) struct AdminArguments {
 }
 
 impl AdminArguments {
+    /// The trail of the running `up`.
+    pub(crate) fn trail(&self) -> anyhow::Result<read::Source> {
+        read::Source::find(None, None, self.data.clone(), &self.tls)
+    }
+
     /// The admin address: given, else that of the running `up`, else the default.
     pub(crate) fn find(&self) -> anyhow::Result<Admin> {
         let data = self.data.clone().map_or_else(folder::default_path, Ok);

@@ -23,6 +23,7 @@ use crate::{
     access::{IdentitySection, check_scopes},
     auth::AuthSection,
     client_file::{self, ClientServer},
+    contracts::ContractsSection,
     decision_point::DecisionPointSection,
     encryption::EncryptionSection,
     evidence::EvidenceSection,
@@ -63,6 +64,7 @@ pub(crate) struct Config {
     pub(crate) vault: VaultSection,
     pub(crate) limits: Vec<LimitSection>,
     pub(crate) tenants: TenantsSection,
+    pub(crate) contracts: ContractsSection,
     pub(crate) servers: BTreeMap<String, ServerSection>,
 }
 

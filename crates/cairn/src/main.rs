@@ -9,6 +9,8 @@ mod auth;
 mod checkers;
 mod client_file;
 mod config;
+mod contract_page;
+mod contracts;
 mod custody;
 mod decision_point;
 mod demo;
@@ -148,6 +150,11 @@ enum Command {
     /// Denies a held call; without an id lists what waits.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn deny ap-0192… --reason \"not today\"")]
     Deny(SettleArguments),
+    /// Contracts of events: checks what changes in them, shows them, and puts back what broke one.
+    Contract {
+        #[command(subcommand)]
+        what: contracts::ContractCommand,
+    },
     /// Policies: checks them, runs cases against them, and says why a call was decided as it was.
     Policy {
         #[command(subcommand)]
@@ -590,6 +597,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 None => login::list(&admin, json).await,
             }
         }
+        Command::Contract { what } => contracts::run(what).await,
         Command::Whatif(arguments) => whatif::run(arguments).await,
         Command::Erase(arguments) => custody::erase(arguments).await,
         Command::Hold { what } => custody::hold(what).await,

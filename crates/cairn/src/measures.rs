@@ -153,7 +153,8 @@ impl Page<'_> {
             stats.failed_appends,
         )?;
         self.counter("cairn_recorder_events_dropped", "Relaxed events dropped for want of room.", stats.dropped)?;
-        self.counter("cairn_recorder_events_invalid", "Events that broke their contract.", stats.invalid)?;
+        self.counter("cairn_recorder_events_invalid", "Events that could not be written.", stats.invalid)?;
+        self.counter("cairn_recorder_events_rejected", "Events that broke their contract.", stats.rejected)?;
         self.counter(
             "cairn_recorder_events_refused",
             "Strict events refused: their calls were not forwarded.",

@@ -181,8 +181,18 @@ const BY_WORKFLOW: [&str; 5] = ["mcp.calls", "mcp.context", "mcp.sessions", "mcp
 
 /// Reads what is in the trail now, in the order of each partition: all of it, or the partitions that may hold `workflow`.
 pub(crate) fn all(source: &Source, workflow: Option<&str>) -> anyhow::Result<Vec<Placed>> {
+    all_in(source, workflow, |_| true)
+}
+
+/// The same of the topics that are wanted.
+pub(crate) fn all_in(
+    source: &Source,
+    workflow: Option<&str>,
+    wanted: impl Fn(&str) -> bool,
+) -> anyhow::Result<Vec<Placed>> {
     let consumer = consumer(source)?;
     let mut found = partitions(&consumer, source)?;
+    found.retain(|(topic, ..)| wanted(topic));
     if let Some(workflow) = workflow {
         let mut counts: HashMap<String, u32> = HashMap::new();
         found.iter().for_each(|(topic, ..)| *counts.entry(topic.clone()).or_default() += 1);

@@ -33,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     UpArguments, access, acts,
     config::{AdminSection, Config},
+    contracts,
     engine::{Engine, Role},
     evidence::Evidence,
     folder::{self, Endpoints, Folder},
@@ -65,6 +66,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     };
     let folder = Folder::hold(&data)?;
     let folder = token::taken_from_environment(folder)?;
+    config.contracts.add(folder.path())?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let stop = CancellationToken::new();
 
@@ -113,6 +115,9 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             open_gateway(&config, &folder, parts, &clock, &entropy, &mut registry).await?;
         if let Some(follow) = follow {
             tasks.spawn(follow.run(stop.clone()));
+        }
+        if let Some(vault) = &vault {
+            recorder.keep_rejected(Arc::new(contracts::InVault(vault.clone())));
         }
         let custody = vault.clone().map(|vault| Custody::new(vault, recorder.clone(), gateway.clone()));
         if let Some(custody) = &custody {

@@ -227,7 +227,8 @@ mod tests {
         assert!(breaks(|new| new["properties"]["fresh"] = json!({ "type": "string" })).is_empty(), "an optional key");
         let more = |new: &mut Value| new["properties"]["outcome"]["enum"].as_array_mut().unwrap().push(json!("x"));
         assert!(breaks(more).is_empty(), "one more value");
-        let changes: [(&str, fn(&mut Value)); 11] = [
+        type Change = fn(&mut Value);
+        let changes: [(&str, Change); 11] = [
             ("/effect is there no more", |new| drop(new["properties"].as_object_mut().unwrap().remove("effect"))),
             ("/elapsed_us was \"integer\" and is \"string\"", |new| {
                 new["properties"]["elapsed_us"]["type"] = json!("string");

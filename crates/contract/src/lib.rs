@@ -57,7 +57,7 @@ pub use operator::{ActOutcome, ActVia, OperatorActed};
 pub use partition::{murmur2, partition_for};
 pub use policy::{PolicyActivated, PolicyCause, PolicyFile, PolicyLoaded, PolicyRejected, PolicyShadowed, ShadowState};
 pub use rejected::EventRejected;
-pub use schema::{AddError, Contract, add_contracts, contract, contracts};
+pub use schema::{AddError, Contract, add_contracts, contract, contracts, embedded};
 pub use session::{Implementation, NoticePassed, SessionClosed, SessionOpened};
 pub use stored::{ContractName, StoredError, StoredEvent};
 pub use topic::{Topic, TopicPrefix, TopicPrefixError, TopicSpec, topics};

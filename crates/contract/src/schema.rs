@@ -71,7 +71,9 @@ static VALIDATORS: LazyLock<[Validator; EventType::ALL.len()]> = LazyLock::new(|
     })
 });
 
-fn embedded(event_type: EventType) -> Vec<Contract> {
+/// The contracts of an event type that come with this version, oldest first.
+#[must_use]
+pub fn embedded(event_type: EventType) -> Vec<Contract> {
     (1..).zip(texts(event_type)).map(|(version, schema)| Contract::new(event_type, version, schema)).collect()
 }
 

@@ -50,6 +50,7 @@ fn act(method: &Method, path: &str, body: &Value) -> Option<Act> {
         ["access" | "authzen", ..] => return None,
         ["approvals", id, verb] => (format!("approval.{verb}"), Some((*id).to_owned()), true),
         ["catalogue", verb] => (format!("catalogue.{verb}"), joined(&["server", "kind", "name", "digest"]), false),
+        ["rejected", verb] => (format!("rejected.{verb}"), joined(&["id"]), false),
         ["whatif"] => ("policy.whatif".to_owned(), Some(span(body)), false),
         ["policy", verb] => (format!("policy.{verb}"), None, false),
         ["changes"] => ("resource.changed".to_owned(), joined(&["tenant", "server", "uri"]), false),

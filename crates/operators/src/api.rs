@@ -291,6 +291,8 @@ fn needed(method: &Method, path: &str) -> Role {
         // Which subjects are held is for whoever may hold them.
         Some("vault") if path.trim_end_matches('/') == "/vault/read" => Role::Payloads,
         Some("vault") => Role::Erase,
+        // It says what a refused event is to hold.
+        Some("rejected") => Role::Payloads,
         // Policies of one's own tell what is in the arguments that they look at.
         Some("whatif") => Role::Payloads,
         _ if method == Method::GET || method == Method::HEAD => Role::View,

@@ -3,10 +3,12 @@
 //! Each is an event of `mcp.operators`. A payload is shown only after the event that says so is durable; an erasure that
 //! could not be recorded is recorded at the next start. Called by `vault_api`.
 
-use cairn_backbone::{RecordError, Recorder};
-use cairn_contract::{Body, Common, Draft, SubjectErased, SubjectHeld, SubjectReleased, VaultRead};
+use cairn_backbone::{Planned, RecordError, Recorded, Recorder};
+use cairn_contract::{Body, Common, Draft, EventType, SubjectErased, SubjectHeld, SubjectReleased, VaultRead};
 use cairn_gateway::Gateway;
 use cairn_vault::{ErrorKind, Subject, Vault, VaultError};
+use serde::Deserialize;
+use serde_json::Value;
 
 /// Why an operator did not get what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +22,12 @@ pub enum CustodyError {
     /// It cannot be recorded, so it is not done.
     #[error("it is not done, because it cannot be recorded: {0}")]
     NotRecorded(RecordError),
+    /// A refused event cannot be put back like that.
+    #[error("it is not put back: {what}")]
+    NotRepaired {
+        /// What is wrong.
+        what: String,
+    },
     /// It is done, and not recorded yet.
     #[error("it is done, and will be recorded at the next start, because recording does not work now: {0}")]
     DoneNotRecorded(RecordError),
@@ -29,7 +37,7 @@ impl CustodyError {
     pub(crate) const fn kind(&self) -> ErrorKind {
         match self {
             Self::Vault(error) => error.kind(),
-            Self::NoReason => ErrorKind::Invalid,
+            Self::NoReason | Self::NotRepaired { .. } => ErrorKind::Invalid,
             Self::NotRecorded(_) | Self::DoneNotRecorded(_) => ErrorKind::Disk,
         }
     }
@@ -124,6 +132,53 @@ impl Custody {
         Ok(payload)
     }
 
+    /// Puts an event back that broke its contract, repaired, under the id that it would have had: whoever reads it twice knows
+    /// it for one. What was refused is not shown.
+    ///
+    /// # Errors
+    /// It is not there, a change cannot be made, or it still breaks its contract.
+    pub async fn repair(&self, id: &str, digest: &str, changes: &[RefusedChange]) -> Result<Recorded, CustodyError> {
+        let wrong = |what: String| CustodyError::NotRepaired { what };
+        let id = id.parse().map_err(|_| wrong(format!("{id:?} is no event id")))?;
+        let whole = self.vault.read(digest).await?;
+        let mut whole: Value =
+            serde_json::from_slice(&whole).map_err(|_| wrong("what lies there is no refused event".to_owned()))?;
+        for change in changes {
+            changed(&mut whole, change).map_err(wrong)?;
+        }
+        let text = |key: &str| whole[key].as_str().map(ToOwned::to_owned);
+        let event_type = text("type").and_then(|name| EventType::named(&name));
+        let event_type = event_type.ok_or_else(|| wrong("what lies there is no refused event".to_owned()))?;
+        if event_type == EventType::CallIntent {
+            let what = "an intent says that a call is about to be forwarded, and that one was not";
+            return Err(wrong(what.to_owned()));
+        }
+        let data = &whole["data"];
+        let body = Body::from_value(event_type, data).map_err(|error| wrong(error.to_string()))?;
+        let common = Common::deserialize(data).map_err(|error| wrong(error.to_string()))?;
+        // A key that this version has no place for would be lost in silence.
+        let known = serde_json::to_value((&common, &body)).unwrap_or_default();
+        let is_known =
+            |key: &str| known.as_array().is_some_and(|parts| parts.iter().any(|part| part.get(key).is_some()));
+        if let Some(key) = data.as_object().and_then(|members| members.keys().find(|key| !is_known(key))) {
+            return Err(wrong(format!(
+                "this version of Cairn writes no {key:?}: roll the contract back, or remove the key"
+            )));
+        }
+        let draft = Draft {
+            key: text("key").unwrap_or_default(),
+            subject: text("subject"),
+            traceparent: text("traceparent"),
+            tracestate: text("tracestate"),
+            common,
+            body,
+        };
+        self.recorder.strict(Planned { id, draft }).await.map_err(|error| match error {
+            RecordError::Invalid(why) => wrong(why.to_string()),
+            error => CustodyError::NotRecorded(error),
+        })
+    }
+
     /// Destroys a subject's keys and objects, and records it.
     ///
     /// # Errors
@@ -162,4 +217,39 @@ impl Custody {
         self.record(whose, body.into()).await.map_err(CustodyError::NotRecorded)?;
         Ok(self.vault.release(whose).await?)
     }
+}
+
+/// One change to a refused event.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusedChange {
+    /// JSON pointer: `/data/…`, `/key`, `/subject`.
+    pub at: String,
+    /// What is to stand there; nothing where it is to go.
+    pub value: Option<Value>,
+}
+
+/// Makes a change. What the event is, and which one, cannot be changed.
+fn changed(whole: &mut Value, change: &RefusedChange) -> Result<(), String> {
+    let RefusedChange { at, value } = change;
+    let is_allowed = at.starts_with("/data/") || at == "/key" || at == "/subject";
+    let (parent, name) = at.rsplit_once('/').filter(|_| is_allowed).ok_or_else(|| {
+        format!("{at:?} is no place that can be changed: write a pointer into /data, /key or /subject")
+    })?;
+    let name = name.replace("~1", "/").replace("~0", "~");
+    let nothing = || format!("{parent:?} is not there");
+    match (whole.pointer_mut(parent).ok_or_else(nothing)?, value) {
+        (Value::Object(members), Some(value)) => drop(members.insert(name, value.clone())),
+        (Value::Object(members), None) => drop(members.shift_remove(&name)),
+        (Value::Array(items), value) => {
+            let item = name.parse::<usize>().ok().filter(|place| *place < items.len());
+            let place = item.ok_or_else(|| format!("{at:?} is not there"))?;
+            match value {
+                Some(value) => items[place] = value.clone(),
+                None => drop(items.remove(place)),
+            }
+        }
+        _ => return Err(format!("{parent:?} has no members")),
+    }
+    Ok(())
 }

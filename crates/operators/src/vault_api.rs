@@ -6,6 +6,7 @@
 //! | `POST /vault/erase` | `{"subject","tenant","operator","reason"}` | what was destroyed |
 //! | `POST /vault/hold`, `/vault/release` | the same | the subject |
 //! | `GET /vault/holds` | | the subjects under hold |
+//! | `POST /rejected/repair` | `{"id","digest","changes":[{"at","value"}]}` | where the repaired event is; wants `payloads` |
 //! | `POST /vault/rotate` | | how many subjects have their keys under another master key |
 
 use axum::{
@@ -21,7 +22,7 @@ use serde_json::json;
 
 use crate::{
     api::{Admin, problem},
-    custody::{Asked, Custody, CustodyError},
+    custody::{Asked, Custody, CustodyError, RefusedChange},
     people::Operator,
 };
 
@@ -74,6 +75,7 @@ pub(crate) fn routes() -> Router<Admin> {
         .route("/vault/release", post(release))
         .route("/vault/holds", get(holds))
         .route("/vault/rotate", post(rotate))
+        .route("/rejected/repair", post(repair))
 }
 
 impl IntoResponse for CustodyError {
@@ -102,6 +104,26 @@ async fn read(
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     Ok((headers, payload).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RepairBody {
+    id: String,
+    digest: String,
+    #[serde(default)]
+    changes: Vec<RefusedChange>,
+    // Both stand in the act that is recorded before.
+    #[allow(dead_code, reason = "read from the body by whoever records the act")]
+    operator: Option<String>,
+    #[allow(dead_code, reason = "read from the body by whoever records the act")]
+    reason: Option<String>,
+}
+
+async fn repair(Kept(custody): Kept, Json(body): Json<RepairBody>) -> Result<Response, CustodyError> {
+    let recorded = custody.repair(&body.id, &body.digest, &body.changes).await?;
+    let place = json!({ "id": recorded.event_id, "topic": recorded.topic.name(), "partition": recorded.partition, "offset": recorded.offset });
+    Ok(Json(place).into_response())
 }
 
 async fn erase(

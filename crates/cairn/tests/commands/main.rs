@@ -10,6 +10,7 @@ mod approve;
 mod at_rest;
 mod bounds;
 mod catalogue;
+mod contracts;
 mod crafted;
 mod demo;
 mod evidence;
