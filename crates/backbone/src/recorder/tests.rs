@@ -97,7 +97,7 @@ fn intent() -> Body {
         target: Target::tool("refund"),
         arguments: None,
         durability: Durability::Strict,
-        forwarded: "hmac-sha256:k:00".to_owned(),
+        forwarded: reference().digest,
         policy_version: "observe".to_owned(),
         upstream: None,
         upstream_protocol_version: None,
