@@ -4,6 +4,7 @@
 //! it: people, and `cargo xtask proof`. It guarantees that each test passes unbroken first, that a mutant which does
 //! not compile is not counted as caught, and that the checkout is never touched.
 
+mod consumers;
 mod contracts;
 mod evidence;
 mod governance;
@@ -36,6 +37,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(operating::MUTANTS)
         .chain(replaying::MUTANTS)
         .chain(contracts::MUTANTS)
+        .chain(consumers::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

@@ -26,6 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("log", &["clock", "keys"]),
     ("broker", &["clock", "tls", "log"]),
     ("backbone", &["clock", "contract", "tls", "keys", "log", "broker"]),
+    ("consumers", &["clock", "contract", "backbone"]),
     ("limits", &["clock"]),
     ("policy", &["clock", "contract", "limits"]),
     ("approvals", &["clock", "contract"]),

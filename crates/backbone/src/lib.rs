@@ -6,6 +6,7 @@
 //! keep their order, and their chain shows what is missing. This crate must never know MCP or policy.
 
 mod embedded;
+pub mod group;
 mod identity;
 pub mod kafka;
 pub mod reader;

@@ -4,7 +4,7 @@
 //! absent. It blocks, and is called on threads that may. Memory is bounded by librdkafka's queue. It must never commit an offset,
 //! never create a topic and never skip a record.
 
-mod topic_ids;
+pub(crate) mod topic_ids;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
-    message::Headers,
+    message::{BorrowedMessage, Headers},
     types::RDKafkaErrorCode,
 };
 use uuid::Uuid;
@@ -95,9 +95,7 @@ impl Records {
     /// does, with TLS and SASL PLAIN where these are configured. Empty otherwise.
     #[must_use]
     pub fn topic_ids(&self) -> BTreeMap<String, Uuid> {
-        let Some(way) = &self.way else { return BTreeMap::new() };
-        let ids = self.bootstrap.split(',').find_map(|address| topic_ids::ask(address.trim(), way));
-        ids.unwrap_or_default()
+        topic_ids::ask_any(&self.bootstrap, self.way.as_ref())
     }
 
     /// The partitions of every topic that `wanted` takes, with their bounds, in order.
@@ -135,6 +133,25 @@ impl Records {
         Ok((start.unsigned_abs(), end.unsigned_abs()))
     }
 
+    /// The first offset of each of these partitions whose record is not older than `time_ms`, in their order; its end where
+    /// none is that young.
+    ///
+    /// # Errors
+    /// A cluster that does not answer.
+    pub fn offsets_at(&self, partitions: &[Bounded], time_ms: i64) -> Result<Vec<u64>, ReaderError> {
+        let mut times = TopicPartitionList::new();
+        for Bounded { topic, partition, .. } in partitions {
+            let at = Offset::Offset(time_ms.max(0));
+            times.add_partition_offset(topic, *partition as i32, at).map_err(|source| self.failed(source))?;
+        }
+        let found = self.consumer.offsets_for_times(times, ASK_WITHIN).map_err(|source| self.failed(source))?;
+        let of = |bounded: &Bounded| {
+            let at = found.find_partition(&bounded.topic, bounded.partition as i32)?.offset().to_raw()?;
+            u64::try_from(at).ok()
+        };
+        Ok(partitions.iter().map(|bounded| of(bounded).unwrap_or(bounded.end)).collect())
+    }
+
     /// Reads these partitions from these offsets on, and no others.
     ///
     /// # Errors
@@ -159,21 +176,7 @@ impl Records {
             Some(Err(source)) => return Err(self.failed(source)),
             Some(Ok(message)) => message,
         };
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            let copied = |header: rdkafka::message::Header<'_, &[u8]>| {
-                (header.key.to_owned(), Bytes::copy_from_slice(header.value.unwrap_or_default()))
-            };
-            headers.iter().map(copied).collect()
-        });
-        Ok(Some(RawRecord {
-            topic: message.topic().to_owned(),
-            partition: message.partition().unsigned_abs(),
-            offset: message.offset().unsigned_abs(),
-            timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
-            key: message.key().map(Bytes::copy_from_slice),
-            headers,
-            value: message.payload().map(Bytes::copy_from_slice),
-        }))
+        Ok(Some(raw(&message)))
     }
 
     /// Where reading of a partition stands: past what was polled, and past what a transaction left unreadable.
@@ -186,6 +189,25 @@ impl Records {
 
     fn failed(&self, source: KafkaError) -> ReaderError {
         ReaderError::Kafka { bootstrap: self.bootstrap.clone(), source }
+    }
+}
+
+/// A record as librdkafka gives it.
+pub(crate) fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        let copied = |header: rdkafka::message::Header<'_, &[u8]>| {
+            (header.key.to_owned(), Bytes::copy_from_slice(header.value.unwrap_or_default()))
+        };
+        headers.iter().map(copied).collect()
+    });
+    RawRecord {
+        topic: message.topic().to_owned(),
+        partition: message.partition().unsigned_abs(),
+        offset: message.offset().unsigned_abs(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+        key: message.key().map(Bytes::copy_from_slice),
+        headers,
+        value: message.payload().map(Bytes::copy_from_slice),
     }
 }
 

@@ -42,6 +42,21 @@ impl AdminArguments {
         read::Source::find(None, None, self.data.clone(), &self.tls)
     }
 
+    /// Whether an address is named.
+    pub(crate) const fn is_named(&self) -> bool {
+        self.admin.is_some()
+    }
+
+    /// Whose certificates are believed.
+    pub(crate) const fn trust(&self) -> &TrustArguments {
+        &self.tls
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> anyhow::Result<PathBuf> {
+        self.data.clone().map_or_else(folder::default_path, Ok)
+    }
+
     /// The admin address: given, else that of the running `up`, else the default.
     pub(crate) fn find(&self) -> anyhow::Result<Admin> {
         let data = self.data.clone().map_or_else(folder::default_path, Ok);

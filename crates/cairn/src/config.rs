@@ -23,6 +23,7 @@ use crate::{
     access::{IdentitySection, check_scopes},
     auth::AuthSection,
     client_file::{self, ClientServer},
+    consumers::ConsumersSection,
     contracts::ContractsSection,
     decision_point::DecisionPointSection,
     encryption::EncryptionSection,
@@ -60,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) credentials: CredentialsSection,
     pub(crate) decision_point: Option<DecisionPointSection>,
     pub(crate) evidence: EvidenceSection,
+    pub(crate) consumers: ConsumersSection,
     pub(crate) screen: ScreenSection,
     pub(crate) vault: VaultSection,
     pub(crate) limits: Vec<LimitSection>,
@@ -443,6 +445,11 @@ impl Config {
         Ok(Self::parse(path)?.tenants)
     }
 
+    /// Only what a file says of consumers.
+    pub(crate) fn read_consumers(path: &Path) -> anyhow::Result<ConsumersSection> {
+        Ok(Self::parse(path)?.consumers)
+    }
+
     /// Only what a file says of evidence.
     pub(crate) fn read_evidence(path: &Path) -> anyhow::Result<EvidenceSection> {
         Ok(Self::parse(path)?.evidence)
@@ -460,6 +467,7 @@ impl Config {
         .with_context(|| format!("{} is not a configuration that can be used", path.display()))?;
         config.backbone.check().with_context(|| format!("{}", path.display()))?;
         config.evidence.check().with_context(|| format!("{}", path.display()))?;
+        config.consumers.check().with_context(|| format!("{}", path.display()))?;
         Ok(config)
     }
 
@@ -780,6 +788,8 @@ mod tests {
             "[backbone]",
             "[store]",
             "[encryption]",
+            "[consumers]",
+            "[consumers.audit]",
             "[catalogue]",
             "[freshness]",
             "[credentials]",

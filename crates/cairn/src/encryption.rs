@@ -42,6 +42,11 @@ impl EncryptionSection {
         all
     }
 
+    /// Whether new files are encrypted.
+    pub(crate) fn is_on(&self) -> bool {
+        self.enabled != Some(false) && (self.key_file.is_some() || self.key.is_some() || self.kms.is_some())
+    }
+
     /// Refuses what makes no sense.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let given = [self.key_file.is_some(), self.key.is_some(), self.kms.is_some()];

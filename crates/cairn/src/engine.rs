@@ -209,6 +209,11 @@ impl Engine {
         ReaderOptions { properties, ..ReaderOptions::all(address) }
     }
 
+    /// Whether the log is this process's own.
+    pub(crate) fn is_embedded(&self) -> bool {
+        matches!(self, Self::Embedded { .. })
+    }
+
     /// What the Kafka port speaks, where there is one of our own.
     pub(crate) fn protocol(&self) -> Option<KafkaProtocol> {
         match self {

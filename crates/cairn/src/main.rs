@@ -9,6 +9,9 @@ mod auth;
 mod checkers;
 mod client_file;
 mod config;
+mod consume;
+mod consumer;
+mod consumers;
 mod contract_page;
 mod contracts;
 mod custody;
@@ -25,6 +28,7 @@ mod folder;
 mod follow;
 mod jsonc;
 mod key;
+mod lag;
 mod limits;
 mod listen;
 mod login;
@@ -32,7 +36,9 @@ mod measures;
 mod path;
 mod policies;
 mod policy;
+mod query;
 mod read;
+mod replay;
 mod say;
 mod since;
 mod store;
@@ -144,6 +150,27 @@ enum Command {
     /// What other policies would have decided of the calls in the trail.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn whatif --policy policies/shadow --since 7d")]
     Whatif(whatif::WhatIfArguments),
+    /// Runs one consumer as a process of its own.
+    #[command(after_help = "Example: cairn consume audit --bootstrap 127.0.0.1:9092")]
+    Consume(consume::ConsumeArguments),
+    /// Consumers: how they stand, pausing, resuming and moving them.
+    Consumer {
+        #[command(subcommand)]
+        what: consumer::ConsumerCommand,
+    },
+    /// How far every consumer group is that reads Cairn's topics, in records and seconds.
+    #[command(after_help = "Example: cairn lag --json")]
+    Lag(Reading),
+    /// Gives a part of the trail to a consumer once more, so that what came of it is put right.
+    #[command(
+        after_help = "Example: cairn replay --from 2h --to 1h --topic mcp.calls --group audit --dry-run\nExample: CAIRN_OPERATOR_TOKEN=… cairn replay --from 2h --rate 5000 --reason \"a fault was mended\""
+    )]
+    Replay(replay::ReplayArguments),
+    /// Asks the audit database in SQL: read-only, within limits.
+    #[command(
+        after_help = "Example: cairn query \"SELECT * FROM calls WHERE workflow_id = 'refund-4711'\"\nExample: cairn query \"SELECT type, count(*) AS n FROM events GROUP BY type\" --json"
+    )]
+    Query(query::QueryArguments),
     /// Approves a held call; without an id lists what waits.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn approve ap-0192…")]
     Approve(SettleArguments),
@@ -565,6 +592,14 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Verify(arguments) => tokio::task::spawn_blocking(move || verify::run(&arguments)).await?,
         Command::Evidence { what } => tokio::task::spawn_blocking(move || evidence::run(what)).await?,
+        Command::Consume(arguments) => consume::run(arguments).await,
+        Command::Consumer { what } => consumer::run(what).await,
+        Command::Lag(reading) => {
+            let source = reading.source()?;
+            tokio::task::spawn_blocking(move || lag::run(&source, reading.json)).await?
+        }
+        Command::Query(arguments) => query::run(arguments).await,
+        Command::Replay(arguments) => replay::run(arguments).await,
         Command::Approve(arguments) => settle(arguments, true).await,
         Command::Deny(arguments) => settle(arguments, false).await,
         Command::Policy { what } => policy::run(what).await,

@@ -22,8 +22,10 @@ use cairn_vault::Vault;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
 };
+
+use crate::consumers::Shown;
 
 /// The parts that are measured.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,7 @@ pub(crate) struct Measures {
     pub(crate) evidence: Option<(cairn_evidence::Status, Clock)>,
     pub(crate) vault: Option<Vault>,
     pub(crate) custody: Option<Custody>,
+    pub(crate) consumers: Vec<Shown>,
 }
 
 /// The policies in force, and whether newer files were refused.
@@ -64,6 +67,7 @@ impl Collector for Measures {
         if let Some(vault) = &self.vault {
             page.vault(vault)?;
         }
+        page.consumers(&self.consumers)?;
         if let Some(broker) = &self.broker {
             page.broker(broker)?;
         }
@@ -122,6 +126,76 @@ impl Page<'_> {
             "1 while the policy files do not compile and an older set decides.",
             refused,
         )
+    }
+
+    fn consumers(&mut self, all: &[Shown]) -> fmt::Result {
+        if all.is_empty() {
+            return Ok(());
+        }
+        let places = || {
+            all.iter().flat_map(|one| {
+                let group = one.group.clone();
+                one.status.snapshot().partitions.into_iter().map(move |(place, lag)| {
+                    let partition = place.partition.to_string();
+                    ([("consumergroup", group.clone()), ("topic", place.topic), ("partition", partition)], lag)
+                })
+            })
+        };
+        let help = "Records of the partition that the group has not applied.";
+        let mut family = self.0.encode_descriptor("kafka_consumergroup_lag", help, None, MetricType::Gauge)?;
+        for (labels, lag) in places() {
+            ConstGauge::new(lag.behind).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "The offset that the group applies next.";
+        let mut family =
+            self.0.encode_descriptor("kafka_consumergroup_current_offset", help, None, MetricType::Gauge)?;
+        for (labels, lag) in places() {
+            ConstGauge::new(lag.next).encode(family.encode_family(&labels)?)?;
+        }
+        let gauge = |snapshot: &cairn_consumers::Snapshot, which: usize| match which {
+            0 => snapshot.lag.as_secs_f64(),
+            1 => f64::from(u8::from(snapshot.is_paused)),
+            _ => f64::from(u8::from(snapshot.failing.is_some())),
+        };
+        let gauges = [
+            (
+                "cairn_consumer_lag_seconds",
+                "Age of the oldest record that the consumer has not applied; 0 where there is none.",
+            ),
+            ("cairn_consumer_paused", "1 while an operator lets the consumer rest."),
+            ("cairn_consumer_failing", "1 while the consumer does not apply anything."),
+        ];
+        for (which, (name, help)) in gauges.into_iter().enumerate() {
+            let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for one in all {
+                let value = gauge(&one.status.snapshot(), which);
+                ConstGauge::new(value).encode(family.encode_family(&[("consumer", one.name)])?)?;
+            }
+        }
+        let counter = |snapshot: &cairn_consumers::Snapshot, which: usize| match which {
+            0 => snapshot.events,
+            1 => snapshot.dead_letters,
+            _ => snapshot.newer,
+        };
+        let counters = [
+            ("cairn_consumer_events", "Events that the consumer applied."),
+            ("cairn_consumer_dead_letters", "Records that the consumer could not take."),
+            ("cairn_consumer_newer_events", "Events of contracts newer than this program, which were kept."),
+        ];
+        for (which, (name, help)) in counters.into_iter().enumerate() {
+            let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for one in all {
+                let value = counter(&one.status.snapshot(), which);
+                ConstCounter::new(value).encode(family.encode_family(&[("consumer", one.name)])?)?;
+            }
+        }
+        let help = "Time from an event until it was applied.";
+        let mut family =
+            self.0.encode_descriptor("cairn_consumer_freshness_seconds", help, None, MetricType::Histogram)?;
+        for one in all {
+            one.status.delays().encode(family.encode_family(&[("consumer", one.name)])?)?;
+        }
+        Ok(())
     }
 
     fn vault(&mut self, vault: &Vault) -> fmt::Result {

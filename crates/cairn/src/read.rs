@@ -93,6 +93,11 @@ impl Source {
         Ok(Self { bootstrap: running.kafka, properties })
     }
 
+    /// librdkafka's properties.
+    pub(crate) const fn properties(&self) -> &BTreeMap<String, String> {
+        &self.properties
+    }
+
     /// A reader of raw records there.
     pub(crate) fn records(&self) -> anyhow::Result<cairn_backbone::records::Records> {
         Ok(cairn_backbone::records::Records::open(&self.bootstrap, &self.properties)?)

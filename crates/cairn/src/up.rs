@@ -33,7 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     UpArguments, access, acts,
     config::{AdminSection, Config},
-    contracts,
+    consumers, contracts,
     engine::{Engine, Role},
     evidence::Evidence,
     folder::{self, Endpoints, Folder},
@@ -54,6 +54,8 @@ const END_MAX: Duration = Duration::from_secs(13);
 const RECORDER_END_MAX: Duration = Duration::from_secs(3);
 /// How long the last checkpoints may take.
 const EVIDENCE_END_MAX: Duration = Duration::from_secs(5);
+/// How long consumers may take to apply what they have read.
+const CONSUMERS_END_MAX: Duration = Duration::from_secs(2);
 /// How long connections may take to end.
 const DOORS_END_MAX: Duration = Duration::from_secs(4);
 
@@ -149,6 +151,11 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         };
         evidence = prepared;
     }
+    let (running, shown): (Vec<_>, Vec<_>) =
+        consumers::start(&config, role, engine.is_embedded(), folder.path(), &engine.reading(), (&clock, &entropy))
+            .into_iter()
+            .unzip();
+    measures.consumers.clone_from(&shown);
     registry.register_collector(Box::new(measures.clone()));
     let probe = Health { ready: ready.clone() };
     let credentials = (Credential::of(folder.path()), People::of(folder.path()));
@@ -162,6 +169,21 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     if let Some(vault) = &measures.vault {
         let tenants = config.tenants.prefixes()?.into_values();
         api = api.with_trials(Arc::new(whatif::Tried::new(engine.reading(), tenants, vault.clone())));
+    }
+    if let (Some(gateway), Some(recorder)) = (&measures.gateway, &measures.recorder) {
+        let desk = consumers::Desk {
+            data: folder.path().to_owned(),
+            group: config.consumers.audit.group().to_owned(),
+            reading: engine.reading(),
+            recorder: recorder.clone(),
+            gateway: gateway.clone(),
+            shown,
+            entropy: entropy.clone(),
+            asking: Arc::new(tokio::sync::Semaphore::new(consumers::QUERIES_MAX)),
+        };
+        if let Some(desk) = consumers::serve(desk) {
+            api = api.with_consumers(desk);
+        }
     }
     if let Some(tls) = &admin_tls {
         tasks.spawn(listen::follow_certificates("admin", tls.clone(), stop.clone()));
@@ -180,7 +202,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     signals.wait(&stop).await;
     ready.store(false, Ordering::Release);
     folder.withdraw();
-    let ending = shut_down(measures, collector, &stop, &tasks, engine);
+    let ending = shut_down(measures, (collector, running), &stop, &tasks, engine);
     if tokio::time::timeout(END_MAX, ending).await.is_err() {
         eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
     }
@@ -448,20 +470,20 @@ fn witness() -> anyhow::Result<Arc<dyn Witness>> {
 }
 
 /// The signals that end this process in order.
-struct Signals {
+pub(crate) struct Signals {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     /// From here on a signal ends nothing by itself.
-    fn taken() -> anyhow::Result<Self> {
+    pub(crate) fn taken() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
     /// Waits for one, or for `stop`.
-    async fn wait(mut self, stop: &CancellationToken) {
+    pub(crate) async fn wait(mut self, stop: &CancellationToken) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
@@ -473,7 +495,7 @@ impl Signals {
 /// Calls first, then what records them, then who reads, then the backbone.
 async fn shut_down(
     parts: Measures,
-    evidence: Option<cairn_evidence::Collector>,
+    (evidence, consumers): (Option<cairn_evidence::Collector>, Vec<consumers::Running>),
     stop: &CancellationToken,
     tasks: &TaskTracker,
     engine: Engine,
@@ -493,6 +515,9 @@ async fn shut_down(
             eprintln!("cairn: {left} events could not be recorded before the end");
         }
     }
+    // What they have not applied they apply at the next start.
+    let closing = consumers.into_iter().map(|running| running.consumer.close());
+    let _ = tokio::time::timeout(CONSUMERS_END_MAX, futures::future::join_all(closing)).await;
     if let Some(vault) = parts.vault {
         vault.close().await;
     }

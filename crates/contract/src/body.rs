@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use crate::{
     AccessRefused, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome,
-    CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ContextChanged, ContextListed, ContextPrompt,
-    ContextRead, EventRejected, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated, LimitExceeded,
-    NoticePassed, OperatorActed, PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed, SessionClosed,
-    SessionOpened, SubjectErased, SubjectHeld, SubjectReleased, Target, VaultRead,
+    CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ConsumerMoved, ContextChanged, ContextListed,
+    ContextPrompt, ContextRead, EventRejected, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated,
+    LimitExceeded, NoticePassed, OperatorActed, PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed,
+    ReplayEnded, ReplayStarted, SessionClosed, SessionOpened, SubjectErased, SubjectHeld, SubjectReleased, Target,
+    VaultRead,
 };
 
 /// Why an event's keys could not be read as its type.
@@ -108,6 +109,9 @@ bodies!(
     SubjectReleased,
     OperatorActed,
     EventRejected,
+    ConsumerMoved,
+    ReplayStarted,
+    ReplayEnded,
 );
 
 impl Body {

@@ -75,6 +75,12 @@ pub enum EventType {
     OperatorActed,
     /// `event.rejected`
     EventRejected,
+    /// `consumer.moved`
+    ConsumerMoved,
+    /// `replay.started`
+    ReplayStarted,
+    /// `replay.ended`
+    ReplayEnded,
 }
 
 /// What stands before the name in `ce_type`.
@@ -82,7 +88,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -116,6 +122,9 @@ impl EventType {
         Self::SubjectReleased,
         Self::OperatorActed,
         Self::EventRejected,
+        Self::ConsumerMoved,
+        Self::ReplayStarted,
+        Self::ReplayEnded,
     ];
 
     /// The name, such as `call.intent`.
@@ -155,6 +164,9 @@ impl EventType {
             Self::SubjectReleased => "subject.released",
             Self::OperatorActed => "operator.acted",
             Self::EventRejected => "event.rejected",
+            Self::ConsumerMoved => "consumer.moved",
+            Self::ReplayStarted => "replay.started",
+            Self::ReplayEnded => "replay.ended",
         }
     }
 
@@ -187,7 +199,10 @@ impl EventType {
             | Self::SubjectErased
             | Self::SubjectHeld
             | Self::SubjectReleased
-            | Self::OperatorActed => Topic::Operators,
+            | Self::OperatorActed
+            | Self::ConsumerMoved
+            | Self::ReplayStarted
+            | Self::ReplayEnded => Topic::Operators,
             Self::EvidenceCheckpoint | Self::EvidenceRotated | Self::EvidenceProducer => Topic::Checkpoints,
             Self::EventRejected => Topic::Rejected,
         }

@@ -13,6 +13,7 @@ mod catalog;
 mod chain;
 mod common;
 mod compatibility;
+mod consumer;
 mod context;
 mod digest;
 mod draft;
@@ -44,6 +45,7 @@ pub use catalog::{CatalogApproved, CatalogChanged, CatalogDefined, CatalogKind};
 pub use chain::{Link, link, link_parts};
 pub use common::{Common, Direction, Era, LinkedBy, Target, Transport};
 pub use compatibility::{Difference, Readers, differences};
+pub use consumer::{ConsumerChange, ConsumerMoved, OffsetMove, OffsetRange, ReplayEnded, ReplayOutcome, ReplayStarted};
 pub use context::{
     CacheScope, ChangeCause, ContextChanged, ContextListed, ContextPrompt, ContextRead, ListKind, ListedItem,
     VersionSource,

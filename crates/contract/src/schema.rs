@@ -186,6 +186,9 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         EventType::SubjectReleased => files!("subject.released", 1),
         EventType::OperatorActed => files!("operator.acted", 1),
         EventType::EventRejected => files!("event.rejected", 1),
+        EventType::ConsumerMoved => files!("consumer.moved", 1),
+        EventType::ReplayStarted => files!("replay.started", 1),
+        EventType::ReplayEnded => files!("replay.ended", 1),
     }
 }
 

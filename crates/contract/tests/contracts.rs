@@ -202,6 +202,8 @@ fn enumerations_have_the_same_values_on_both_sides() {
     same(T::LimitExceeded, "source", &[LimitSource::Configuration, LimitSource::Policy]);
     let causes = [PolicyCause::Start, PolicyCause::FileChange, PolicyCause::Promoted, PolicyCause::RolledBack];
     same(T::PolicyActivated, "cause", &causes);
+    same(T::ConsumerMoved, "change", &[ConsumerChange::Paused, ConsumerChange::Resumed, ConsumerChange::Moved]);
+    same(T::ReplayEnded, "outcome", &[ReplayOutcome::Completed, ReplayOutcome::Stopped, ReplayOutcome::Failed]);
     same(T::PolicyShadowed, "state", &[ShadowState::Tried, ShadowState::Ended]);
 }
 

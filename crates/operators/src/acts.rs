@@ -2,7 +2,7 @@
 //! be recorded. Called by the router for every request that a token let in.
 //!
 //! An act whose own event says who did it, and is durable before the act, is not told twice: `call.approval`, `vault.read`,
-//! `subject.held` and `subject.released`. Of those only a failure is told here. Who is not let in leaves `access.refused`.
+//! `subject.held`, `subject.released`, `consumer.moved` and `replay.started`. Of those only a failure is told here. Who is not let in leaves `access.refused`.
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -55,6 +55,9 @@ fn act(method: &Method, path: &str, body: &Value) -> Option<Act> {
         ["policy", verb] => (format!("policy.{verb}"), None, false),
         ["changes"] => ("resource.changed".to_owned(), joined(&["tenant", "server", "uri"]), false),
         ["credentials", server, "login"] => ("credential.login".to_owned(), Some((*server).to_owned()), false),
+        ["consumers", name, verb] => (format!("consumer.{verb}"), Some((*name).to_owned()), true),
+        ["replays", name, verb] => (format!("replay.{verb}"), Some((*name).to_owned()), true),
+        ["query"] => ("query".to_owned(), joined(&["sql"]), false),
         ["vault", "read"] => ("vault.read".to_owned(), joined(&["digest"]), true),
         ["vault", verb] => {
             (format!("vault.{verb}"), joined(&["tenant", "subject"]), matches!(*verb, "hold" | "release"))
@@ -152,6 +155,9 @@ mod tests {
         let told = |path: &str| of(path, json!({})).expect("an act").is_told;
         assert!(told("/approvals/ap-1/approve") && told("/vault/read"));
         assert!(told("/vault/hold") && told("/vault/release"));
+        assert!(told("/consumers/audit/pause") && told("/replays/audit/start"));
+        let asked = of("/query", json!({ "sql": "SELECT 1" })).expect("an act");
+        assert_eq!((asked.name.as_str(), asked.about.as_deref(), asked.is_told), ("query", Some("SELECT 1"), false));
         for path in ["/vault/erase", "/vault/rotate", "/policy/promote", "/catalogue/approve", "/changes"] {
             assert!(!told(path), "{path}");
         }

@@ -15,6 +15,7 @@
 //! | `POST /approvals/<id>/approve`, `…/deny` | settles one, body `{"approver","reason"}`; wants the token |
 //! | `GET`, `POST /console/approvals/<id>` | the same for a person with a browser, who types the token |
 //! | `POST /access/v1/evaluation`, `…/evaluations` | what the policies in force say (AuthZEN); wants the token |
+//! | `/consumers…`, `/replays…`, `/query` | consumers: see `consumers_api` |
 //! | `/vault/…` | payloads: see `vault_api` |
 //! | `POST /whatif` | recorded decisions made again under other policies: see `whatif_api`; wants the token |
 //! | `POST /policy/promote`, `/policy/rollback` | puts the shadow, or what decided before, in force, body `{"who"}`; wants the token |
@@ -39,7 +40,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Credential, CredentialError, Custody, acts, approvals, authzen, console, exposition, limits_api, logins,
+    Credential, CredentialError, Custody, acts, approvals, authzen, console,
+    consumers_api::{self, Consumers},
+    exposition, limits_api, logins,
     people::{Operator, People, Role},
     vault_api,
     whatif_api::{self, Trials},
@@ -132,6 +135,7 @@ pub(crate) struct Inner {
     policies: OnceLock<Arc<dyn Policies>>,
     custody: OnceLock<Custody>,
     trials: OnceLock<Arc<dyn Trials>>,
+    consumers: OnceLock<Arc<dyn Consumers>>,
 }
 
 impl fmt::Debug for Admin {
@@ -168,6 +172,7 @@ impl Admin {
             policies: OnceLock::new(),
             custody: OnceLock::new(),
             trials: OnceLock::new(),
+            consumers: OnceLock::new(),
         }))
     }
 
@@ -207,6 +212,14 @@ impl Admin {
         self.0.trials.get()
     }
 
+    /// The same, with consumers that operators may ask and move.
+    #[must_use]
+    pub fn with_consumers(self, consumers: Arc<dyn Consumers>) -> Self {
+        // Nobody gives them twice; the first ones would stay.
+        let _ = self.0.consumers.set(consumers);
+        self
+    }
+
     /// Who holds that token, where they have the role. What is refused leaves an event.
     pub(crate) fn admitted(&self, token: &str, role: Role) -> Result<Operator, NotAdmitted> {
         let found = self.0.people.who(token).and_then(|found| match found {
@@ -233,6 +246,10 @@ impl Admin {
         self.0.custody.get()
     }
 
+    pub(crate) fn consumers(&self) -> Option<&Arc<dyn Consumers>> {
+        self.0.consumers.get()
+    }
+
     pub(crate) fn gateway(&self) -> Option<&Gateway> {
         self.0.gateway.as_ref()
     }
@@ -252,6 +269,7 @@ impl Admin {
             .merge(authzen::routes())
             .merge(vault_api::routes())
             .merge(whatif_api::routes())
+            .merge(consumers_api::routes())
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
@@ -288,6 +306,10 @@ fn needed(method: &Method, path: &str) -> Role {
         // Whoever logs in lends an account to every agent that may call the server.
         Some("credentials") if method != Method::GET => Role::Policy,
         Some("changes") => Role::Offsets,
+        Some("consumers") if method != Method::GET => Role::Offsets,
+        Some("replays") => Role::Offsets,
+        // It asks, and leaves an act all the same.
+        Some("query") => Role::View,
         // Which subjects are held is for whoever may hold them.
         Some("vault") if path.trim_end_matches('/') == "/vault/read" => Role::Payloads,
         Some("vault") => Role::Erase,

@@ -9,6 +9,7 @@ mod api;
 mod approvals;
 mod authzen;
 mod console;
+mod consumers_api;
 mod credential;
 mod custody;
 mod exposition;
@@ -22,6 +23,7 @@ mod webhook;
 mod whatif_api;
 
 pub use api::{Admin, Policies, Probe, Replacement, Replacing};
+pub use consumers_api::{Answering, ConsumerChangeAsked, ConsumerFault, Consumers, DoneBy, ReplayBody};
 pub use credential::{Credential, CredentialError};
 pub use custody::{Asked, Custody, CustodyError};
 pub use journal::{Journal, JournalError, Kept};

@@ -31,14 +31,14 @@ const METADATA_VERSION: i16 = 10;
 const SASL_VERSION: i16 = 1;
 
 /// How a broker is reached. It may hold a secret, so nothing prints it.
-pub(super) struct Way {
+pub(crate) struct Way {
     tls: Option<ClientTls>,
     login: Option<(String, String)>,
 }
 
 impl Way {
     /// What the properties say; `None` where that cannot be done here.
-    pub(super) fn of(config: &ClientConfig) -> Option<Self> {
+    pub(crate) fn of(config: &ClientConfig) -> Option<Self> {
         let value = |name: &str| config.get(name).unwrap_or_default();
         let protocol = value("security.protocol").to_ascii_lowercase();
         let (tls, login) = match protocol.as_str() {
@@ -67,7 +67,13 @@ impl Way {
 trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
-pub(super) fn ask(address: &str, way: &Way) -> Option<BTreeMap<String, Uuid>> {
+/// Asks each address until one answers; empty where nobody does, or where it cannot be done.
+pub(crate) fn ask_any(bootstrap: &str, way: Option<&Way>) -> BTreeMap<String, Uuid> {
+    let Some(way) = way else { return BTreeMap::new() };
+    bootstrap.split(',').find_map(|address| ask(address.trim(), way)).unwrap_or_default()
+}
+
+fn ask(address: &str, way: &Way) -> Option<BTreeMap<String, Uuid>> {
     let mut stream = connect(address, way)?;
     if let Some((user, secret)) = &way.login {
         let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("PLAIN"));

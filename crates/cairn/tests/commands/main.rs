@@ -10,6 +10,7 @@ mod approve;
 mod at_rest;
 mod bounds;
 mod catalogue;
+mod consumers;
 mod contracts;
 mod crafted;
 mod demo;

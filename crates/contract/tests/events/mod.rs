@@ -368,6 +368,46 @@ fn full_policy() -> Vec<Body> {
             event: full_reference(),
         }
         .into(),
+        ConsumerMoved {
+            operator: "ann".into(),
+            role: some("offsets"),
+            consumer: "audit".into(),
+            group: "cairn-audit".into(),
+            change: ConsumerChange::Moved,
+            to_time: some("2026-11-24T09:00:00.000000Z"),
+            moves: vec![OffsetMove { topic: "mcp.calls".into(), partition: 3, from: Some(250), to: 100 }],
+            reason: some("a fault was mended"),
+        }
+        .into(),
+        ReplayStarted {
+            replay_id: Uuid::from_u128(9).to_string(),
+            operator: "ann".into(),
+            role: some("offsets"),
+            consumer: "audit".into(),
+            group: "cairn-audit".into(),
+            from_time: some("2026-11-24T09:00:00.000000Z"),
+            to_time: some("2026-11-24T10:00:00.000000Z"),
+            ranges: vec![OffsetRange { topic: "mcp.calls".into(), partition: 3, from: 100, to: 250 }],
+            offsets: 150,
+            rate_max: Some(1_000),
+            reason: some("a fault was mended"),
+        }
+        .into(),
+        ReplayEnded {
+            replay_id: Uuid::from_u128(9).to_string(),
+            operator: "ann".into(),
+            role: some("offsets"),
+            consumer: "audit".into(),
+            group: "cairn-audit".into(),
+            outcome: ReplayOutcome::Failed,
+            records: 148,
+            replaced: 148,
+            changed: 3,
+            dead_letters: 0,
+            elapsed_ms: 1_200,
+            error: some("the disk is full"),
+        }
+        .into(),
     ]
 }
 
@@ -497,6 +537,46 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
             rejected_id: Uuid::from_u128(7).to_string(),
             reason: "/ has no \"forwarded\"".into(),
             event: None,
+        }
+        .into(),
+        ConsumerMoved {
+            operator: "ann".into(),
+            role: None,
+            consumer: "audit".into(),
+            group: "cairn-audit".into(),
+            change: ConsumerChange::Paused,
+            to_time: None,
+            moves: vec![],
+            reason: None,
+        }
+        .into(),
+        ReplayStarted {
+            replay_id: Uuid::from_u128(9).to_string(),
+            operator: "ann".into(),
+            role: None,
+            consumer: "audit".into(),
+            group: "cairn-audit".into(),
+            from_time: None,
+            to_time: None,
+            ranges: vec![],
+            offsets: 0,
+            rate_max: None,
+            reason: None,
+        }
+        .into(),
+        ReplayEnded {
+            replay_id: Uuid::from_u128(9).to_string(),
+            operator: "ann".into(),
+            role: None,
+            consumer: "audit".into(),
+            group: "cairn-audit".into(),
+            outcome: ReplayOutcome::Completed,
+            records: 0,
+            replaced: 0,
+            changed: 0,
+            dead_letters: 0,
+            elapsed_ms: 0,
+            error: None,
         }
         .into(),
     ]);

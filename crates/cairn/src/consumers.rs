@@ -1,0 +1,443 @@
+//! `[consumers]`: which consumers run inside `up`, and what its admin address does to those of its data folder.
+//!
+//! The work is done in `cairn-consumers`; here it is wired. A consumer that cannot start or fails stops nothing else. What an
+//! operator asks for is recorded before anything changes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use cairn_backbone::{Recorder, reader::ReaderOptions};
+use cairn_clock::{Clock, Entropy};
+use cairn_consumers::{Consumer, Status};
+use cairn_gateway::Gateway;
+use serde::Deserialize;
+
+use crate::{config::Config, engine::Role};
+
+/// The consumers that there are.
+pub(crate) const NAMES: [&str; 1] = ["audit"];
+const GROUP_BYTES_MAX: usize = 200;
+
+/// `[consumers]`
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ConsumersSection {
+    pub(crate) audit: AuditSection,
+}
+
+/// `[consumers.audit]`
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AuditSection {
+    /// Whether it runs inside `up`; where nothing is said, with an embedded log that is not encrypted.
+    enabled: Option<bool>,
+    group: Option<String>,
+}
+
+impl ConsumersSection {
+    /// Refuses what makes no sense, and what this build cannot do.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if self.audit.enabled == Some(true) && !cfg!(feature = "audit") {
+            bail!("consumers.audit.enabled is true, and {NO_AUDIT}");
+        }
+        let group = self.audit.group();
+        if group.is_empty() || group.len() > GROUP_BYTES_MAX || group.chars().any(char::is_control) {
+            bail!("consumers.audit.group: name a consumer group of 1 to {GROUP_BYTES_MAX} bytes");
+        }
+        Ok(())
+    }
+}
+
+/// What a build without the database says.
+pub(crate) const NO_AUDIT: &str = "this build has no audit database (it leaves SQLite out): cargo install --locked --path crates/cairn makes one that has";
+
+impl AuditSection {
+    /// Its consumer group.
+    pub(crate) fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or("cairn-audit")
+    }
+
+    /// Whether it runs inside this `up`. On a cluster there may be many gateways and one trail, and an encrypted log must not get
+    /// a copy in the clear: there somebody must want it.
+    fn runs(&self, config: &Config, role: Role, is_embedded: bool) -> bool {
+        cfg!(feature = "audit")
+            && role == Role::Everything
+            && self.enabled.unwrap_or(is_embedded && !config.encryption.is_on())
+    }
+}
+
+/// A running consumer, by name.
+pub(crate) struct Running {
+    pub(crate) consumer: Consumer,
+    #[cfg(feature = "audit")]
+    _holder: cairn_consumers::audit::Holder,
+}
+
+/// How a consumer of this process does, for `/metrics` and `GET /consumers`.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    pub(crate) name: &'static str,
+    pub(crate) group: String,
+    pub(crate) status: Status,
+}
+
+/// Starts the consumers of this `up`; what is wrong with one is said, and the rest goes on.
+pub(crate) fn start(
+    config: &Config,
+    role: Role,
+    is_embedded: bool,
+    data: &Path,
+    reading: &ReaderOptions,
+    (clock, entropy): (&Clock, &Entropy),
+) -> Vec<(Running, Shown)> {
+    if !config.consumers.audit.runs(config, role, is_embedded) {
+        return Vec::new();
+    }
+    let group = config.consumers.audit.group().to_owned();
+    match start_audit(data, reading, group, (clock, entropy)) {
+        Ok(started) => vec![started],
+        Err(error) => {
+            eprintln!(
+                "cairn: the audit consumer does not run here: {error:#}; calls go on, and nothing of the trail is lost"
+            );
+            Vec::new()
+        }
+    }
+}
+
+#[cfg(feature = "audit")]
+/// Starts `audit` into the database of that data folder.
+pub(crate) fn start_audit(
+    data: &Path,
+    reading: &ReaderOptions,
+    group: String,
+    (clock, entropy): (&Clock, &Entropy),
+) -> anyhow::Result<(Running, Shown)> {
+    use anyhow::Context;
+    use cairn_backbone::group::GroupOptions;
+    use cairn_consumers::{
+        ConsumerOptions,
+        audit::{self, AuditSink, Holder},
+    };
+
+    let path = audit::path(data);
+    let holder = match Holder::take(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            bail!("another process applies events to {} already", path.display())
+        }
+        taken => taken.with_context(|| format!("cannot hold {}", path.display()))?,
+    };
+    let sink = AuditSink::open(&path, entropy)?;
+    let options = ConsumerOptions {
+        name: audit::NAME.to_owned(),
+        group: GroupOptions {
+            bootstrap: reading.bootstrap.clone(),
+            properties: reading.properties.clone(),
+            group: group.clone(),
+            instance: sink.instance().to_owned(),
+        },
+    };
+    let status = Status::default();
+    let consumer = Consumer::start(options, Box::new(sink), clock.clone(), status.clone());
+    Ok((Running { consumer, _holder: holder }, Shown { name: audit::NAME, group, status }))
+}
+
+#[cfg(not(feature = "audit"))]
+/// There is none in this build.
+pub(crate) fn start_audit(
+    _: &Path,
+    _: &ReaderOptions,
+    _: String,
+    _: (&Clock, &Entropy),
+) -> anyhow::Result<(Running, Shown)> {
+    bail!("{NO_AUDIT}")
+}
+
+/// The consumers of this data folder, as its admin address serves them.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) data: PathBuf,
+    pub(crate) group: String,
+    pub(crate) reading: ReaderOptions,
+    pub(crate) recorder: Recorder,
+    pub(crate) gateway: Gateway,
+    pub(crate) shown: Vec<Shown>,
+    pub(crate) entropy: Entropy,
+    /// Questions that are answered at once: each may take memory and a disk's time.
+    pub(crate) asking: std::sync::Arc<tokio::sync::Semaphore>,
+}
+
+/// Questions to the audit database that are answered at once.
+pub(crate) const QUERIES_MAX: usize = 2;
+
+#[cfg(feature = "audit")]
+mod desk {
+    //! What the admin address does to the consumers of this data folder.
+
+    use std::sync::Arc;
+
+    use cairn_backbone::records::{Bounded, Records};
+    use cairn_consumers::{
+        Position, Sink, SinkError,
+        audit::{
+            self, AuditSink,
+            query::{self, Limits, QueryError},
+        },
+    };
+    use cairn_contract::{
+        Body, Common, ConsumerChange, ConsumerMoved, Draft, OffsetMove, ReplayEnded, ReplayOutcome, ReplayStarted,
+        Topic,
+    };
+    use cairn_operators::{Answering, ConsumerChangeAsked, ConsumerFault, Consumers, DoneBy, ReplayBody};
+    use serde_json::{Value, json};
+
+    use super::{Desk, NAMES, Shown};
+
+    /// Rows that the admin address answers with at most.
+    const ROWS_MAX: usize = 10_000;
+
+    impl Desk {
+        fn open(&self, name: &str) -> Result<AuditSink, ConsumerFault> {
+            if !NAMES.contains(&name) {
+                return Err(ConsumerFault::NoSuch(format!("there is no consumer {name:?}: {}", NAMES.join(", "))));
+            }
+            let path = audit::path(&self.data);
+            if !path.exists() {
+                let words = format!("{name} has applied nothing to {} yet", path.display());
+                return Err(ConsumerFault::NoSuch(words));
+            }
+            AuditSink::open(&path, &self.entropy).map_err(|error| away(&error))
+        }
+
+        async fn record(&self, key: String, body: impl Into<Body>) -> Result<(), ConsumerFault> {
+            let body = body.into();
+            let draft =
+                Draft { key, subject: None, traceparent: None, tracestate: None, common: Common::default(), body };
+            let recorded = self.recorder.strict(self.recorder.plan(draft)).await.map(drop);
+            recorded
+                .map_err(|error| ConsumerFault::Away(format!("it is not done, because it cannot be recorded: {error}")))
+        }
+
+        fn screened(&self, by: DoneBy) -> DoneBy {
+            let reason = by.reason.map(|words| self.gateway.screen(&words)).filter(|words| !words.is_empty());
+            DoneBy { operator: self.gateway.screen(&by.operator), reason, ..by }
+        }
+
+        async fn changed(self, name: String, how: ConsumerChangeAsked, by: DoneBy) -> Result<Value, ConsumerFault> {
+            let here = self.clone();
+            let planned = blocking(move || {
+                let mut sink = here.open(&name)?;
+                let stands = sink.positions().map_err(|error| away(&error))?;
+                let to = match how {
+                    ConsumerChangeAsked::Seek(to_ms) => here.positions_at(to_ms)?,
+                    ConsumerChangeAsked::Pause | ConsumerChangeAsked::Resume => Vec::new(),
+                };
+                Ok((name, sink, stands, to))
+            });
+            let (name, mut sink, stands, to) = planned.await?;
+            let from = |to: &Position| {
+                let same = |stand: &&Position| stand.place == to.place && stand.topic_id == to.topic_id;
+                stands.iter().find(same).map(|stand| stand.next)
+            };
+            let moves: Vec<OffsetMove> = to
+                .iter()
+                .map(|to| OffsetMove {
+                    topic: to.place.topic.clone(),
+                    partition: to.place.partition,
+                    from: from(to),
+                    to: to.next,
+                })
+                .filter(|one| one.from != Some(one.to))
+                .collect();
+            let DoneBy { operator, role, reason } = self.screened(by);
+            let (change, to_time) = match how {
+                ConsumerChangeAsked::Pause => (ConsumerChange::Paused, None),
+                ConsumerChangeAsked::Resume => (ConsumerChange::Resumed, None),
+                ConsumerChangeAsked::Seek(to_ms) => (ConsumerChange::Moved, Some(written(to_ms))),
+            };
+            let event = ConsumerMoved {
+                operator,
+                role: Some(role),
+                consumer: name,
+                group: self.group.clone(),
+                change,
+                to_time,
+                moves,
+                reason,
+            };
+            let told = json!(event);
+            self.record(self.group.clone(), event).await?;
+            let done = blocking(move || {
+                let done = match how {
+                    ConsumerChangeAsked::Pause => sink.pause(true),
+                    ConsumerChangeAsked::Resume => sink.pause(false),
+                    ConsumerChangeAsked::Seek(_) => sink.move_to(&to),
+                };
+                done.map_err(|error| away(&error))
+            });
+            done.await.map(|()| told)
+        }
+
+        /// Where each partition has its first record that is not older than that.
+        fn positions_at(&self, time_ms: i64) -> Result<Vec<Position>, ConsumerFault> {
+            let said = |error: cairn_backbone::reader::ReaderError| ConsumerFault::Away(error.to_string());
+            let records = Records::open(&self.reading.bootstrap, &self.reading.properties).map_err(said)?;
+            let bounded = records.partitions(|topic| Topic::of_anybody(topic).is_some()).map_err(said)?;
+            let at = records.offsets_at(&bounded, time_ms).map_err(said)?;
+            let ids = records.topic_ids();
+            let position = |(Bounded { topic, partition, .. }, next): (Bounded, u64)| Position {
+                topic_id: ids.get(&topic).map(ToString::to_string).unwrap_or_default(),
+                place: cairn_backbone::group::Place { topic, partition },
+                next,
+            };
+            Ok(bounded.into_iter().zip(at).map(position).collect())
+        }
+
+        async fn started(self, name: String, body: ReplayBody, by: DoneBy) -> Result<Value, ConsumerFault> {
+            self.open(&name)?;
+            let DoneBy { operator, role, reason } = self.screened(by);
+            let replay_id = self.gateway.new_id();
+            let event = ReplayStarted {
+                replay_id: replay_id.clone(),
+                operator,
+                role: Some(role),
+                consumer: name,
+                group: body.group.unwrap_or_else(|| self.group.clone()),
+                from_time: body.from_time,
+                to_time: body.to_time,
+                offsets: body.ranges.iter().map(|range| range.to.saturating_sub(range.from)).sum(),
+                ranges: body.ranges,
+                rate_max: body.rate_max,
+                reason,
+            };
+            self.record(event.group.clone(), event).await?;
+            Ok(json!({ "replay_id": replay_id }))
+        }
+
+        async fn ended(self, name: String, body: ReplayBody, by: DoneBy) -> Result<Value, ConsumerFault> {
+            let DoneBy { operator, role, .. } = self.screened(by);
+            let no_id = || ConsumerFault::Refused("say which replay has ended: replay_id".to_owned());
+            let event = ReplayEnded {
+                replay_id: body.replay_id.filter(|id| !id.is_empty()).ok_or_else(no_id)?,
+                operator,
+                role: Some(role),
+                consumer: name,
+                group: body.group.unwrap_or_else(|| self.group.clone()),
+                outcome: body.outcome.unwrap_or(ReplayOutcome::Failed),
+                records: body.records,
+                replaced: body.replaced,
+                changed: body.changed,
+                dead_letters: body.dead_letters,
+                elapsed_ms: body.elapsed_ms,
+                error: body.error.map(|words| self.gateway.screen(&words)),
+            };
+            let told = json!(event);
+            self.record(event.group.clone(), event).await?;
+            Ok(told)
+        }
+
+        async fn asked(self, sql: String, rows_max: Option<usize>) -> Result<Value, ConsumerFault> {
+            let busy = || {
+                ConsumerFault::Away(format!(
+                    "{} questions are being answered already: ask again in a moment",
+                    super::QUERIES_MAX
+                ))
+            };
+            let _turn = self.asking.clone().try_acquire_owned().map_err(|_| busy())?;
+            let limits = Limits { rows_max: rows_max.unwrap_or(ROWS_MAX).min(ROWS_MAX), ..Limits::default() };
+            let path = audit::path(&self.data);
+            let answer = blocking(move || Ok(query::ask(&path, &sql, &limits)));
+            answer.await?.map(|answer| shown(&answer)).map_err(|error| {
+                let words = error.to_string();
+                match error {
+                    QueryError::Missing { .. } => ConsumerFault::NoSuch(words),
+                    QueryError::Away { .. } => ConsumerFault::Away(words),
+                    QueryError::Refused { .. } | QueryError::Sql { .. } | QueryError::Slow { .. } => {
+                        ConsumerFault::Refused(words)
+                    }
+                }
+            })
+        }
+    }
+
+    /// An answer as JSON.
+    pub(crate) fn shown(answer: &query::Answer) -> Value {
+        json!({
+            "columns": answer.columns,
+            "rows": answer.rows,
+            "is_cut": answer.is_cut,
+            "elapsed_ms": answer.elapsed.as_secs_f64() * 1e3,
+        })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        work: impl FnOnce() -> Result<T, ConsumerFault> + Send + 'static,
+    ) -> Result<T, ConsumerFault> {
+        let ended = tokio::task::spawn_blocking(work).await;
+        ended.unwrap_or_else(|_| Err(ConsumerFault::Away("it was cut off".to_owned())))
+    }
+
+    fn away(error: &SinkError) -> ConsumerFault {
+        ConsumerFault::Away(error.to_string())
+    }
+
+    fn written(time_ms: i64) -> String {
+        cairn_clock::Timestamp::from_micros(time_ms.max(0).unsigned_abs().saturating_mul(1_000)).to_string()
+    }
+
+    /// How one stands.
+    pub(crate) fn standing(shown: &Shown) -> Value {
+        let now = shown.status.snapshot();
+        let freshness = shown.status.freshness();
+        json!({
+            "consumer": shown.name,
+            "group": shown.group,
+            "lag_records": now.behind(),
+            "lag_seconds": now.lag.as_secs_f64(),
+            "events": now.events,
+            "dead_letters": now.dead_letters,
+            "newer_contracts": now.newer,
+            "is_paused": now.is_paused,
+            "is_assigned": now.is_assigned,
+            "failing": now.failing,
+            "freshness_p50_ms": freshness.p50.as_secs_f64() * 1e3,
+            "freshness_p99_ms": freshness.p99.as_secs_f64() * 1e3,
+        })
+    }
+
+    impl Consumers for Desk {
+        fn stand(&self) -> Value {
+            json!({ "consumers": self.shown.iter().map(standing).collect::<Vec<_>>() })
+        }
+
+        fn change(&self, name: String, how: ConsumerChangeAsked, by: DoneBy) -> Answering {
+            Box::pin(self.clone().changed(name, how, by))
+        }
+
+        fn replay_starts(&self, name: String, body: ReplayBody, by: DoneBy) -> Answering {
+            Box::pin(self.clone().started(name, body, by))
+        }
+
+        fn replay_ends(&self, name: String, body: ReplayBody, by: DoneBy) -> Answering {
+            Box::pin(self.clone().ended(name, body, by))
+        }
+
+        fn query(&self, sql: String, rows_max: Option<usize>) -> Answering {
+            Box::pin(self.clone().asked(sql, rows_max))
+        }
+    }
+
+    /// The desk as the admin address wants it.
+    pub(crate) fn serve(desk: Desk) -> Option<Arc<dyn Consumers>> {
+        Some(Arc::new(desk))
+    }
+}
+
+#[cfg(feature = "audit")]
+pub(crate) use desk::{serve, shown};
+
+/// There is nothing to serve in this build.
+#[cfg(not(feature = "audit"))]
+pub(crate) fn serve(_: Desk) -> Option<std::sync::Arc<dyn cairn_operators::Consumers>> {
+    None
+}

@@ -1,0 +1,145 @@
+//! How long events stay in the audit database: as long as their contracts say, and for as long as somebody is under legal hold.
+//!
+//! Each piece of work is bounded, and a partition's rows lie in order, so nothing is searched for. Who is held is what the trail
+//! says: the last of `subject.held` and `subject.released`. Called from the sink's own work.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use cairn_clock::Timestamp;
+use cairn_contract::{EventType, Topic};
+use rusqlite::Transaction;
+
+use super::sink::seq;
+
+/// Rows that one piece of work looks at.
+const ROWS_MAX: i64 = 2_000;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How far the present round has come.
+#[derive(Debug, Default)]
+pub(super) struct Retention {
+    /// The next row to look at in each place.
+    cursors: HashMap<i64, i64>,
+    /// How long each type is kept, as its contract says.
+    kept: HashMap<String, Option<Duration>>,
+}
+
+/// A tenant, where there is one, and a subject of it.
+type Subject = (Option<String>, String);
+
+impl Retention {
+    /// Removes what is due among some rows; whether there are more to look at.
+    pub(super) fn expire(&mut self, begun: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
+        let held = held(begun)?;
+        let places: Vec<(i64, String)> = begun
+            .prepare_cached("SELECT place, topic FROM places")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let mut left = ROWS_MAX;
+        for (place, topic) in places {
+            let Some(topic) = Topic::of_anybody(&topic) else { continue };
+            left -= self.expire_place(begun, (place, topic), &held, (now, left))?;
+            if left <= 0 {
+                return Ok(true);
+            }
+        }
+        self.cursors.clear();
+        Ok(false)
+    }
+
+    /// How many rows of it were looked at.
+    fn expire_place(
+        &mut self,
+        begun: &Transaction<'_>,
+        (place, topic): (i64, Topic),
+        held: &HashSet<Subject>,
+        (now, rows_max): (Timestamp, i64),
+    ) -> rusqlite::Result<i64> {
+        let from = *self.cursors.entry(place).or_insert(seq(place, 0));
+        let mut select = begun.prepare_cached(
+            "SELECT seq, type, time_us, tenant, principal, subject FROM events WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",
+        )?;
+        let mut rows = select.query([from, seq(place + 1, 0), rows_max])?;
+        let (mut due, mut seen) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let (at, type_name, time_us): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let age = now.since(Timestamp::from_micros(time_us.unsigned_abs()));
+            seen += 1;
+            self.cursors.insert(place, at + 1);
+            match self.kept(&type_name, topic) {
+                Some(kept) if age > kept => {}
+                // Those behind it are younger.
+                _ => break,
+            }
+            let is_hold = matches!(type_name.as_str(), "subject.held" | "subject.released");
+            let tenant: Option<String> = row.get(3)?;
+            let mut whose = [row.get::<_, Option<String>>(4)?, row.get(5)?].into_iter().flatten();
+            if !is_hold && !whose.any(|name| held.contains(&(tenant.clone(), name))) {
+                due.push(at);
+            }
+        }
+        drop(rows);
+        let mut remove = begun.prepare_cached("DELETE FROM events WHERE seq = ?1")?;
+        for at in due {
+            remove.execute([at])?;
+        }
+        Ok(seen)
+    }
+
+    /// How long events of a type are kept; `None` is for ever.
+    fn kept(&mut self, type_name: &str, topic: Topic) -> Option<Duration> {
+        if let Some(kept) = self.kept.get(type_name) {
+            return *kept;
+        }
+        let kept = match EventType::named(type_name) {
+            Some(event_type) => by_contract(event_type),
+            None => topic.spec().retention,
+        };
+        // As many as there are types.
+        if self.kept.len() < 1_000 {
+            self.kept.insert(type_name.to_owned(), kept);
+        }
+        kept
+    }
+}
+
+/// What `x-retention` says: `P<days>D`, or `forever`.
+fn by_contract(event_type: EventType) -> Option<Duration> {
+    let schema: serde_json::Value = serde_json::from_str(event_type.contract().schema).ok()?;
+    let days = schema.get("x-retention")?.as_str()?.strip_prefix('P')?.strip_suffix('D')?;
+    days.parse::<u32>().ok().map(|days| DAY * days)
+}
+
+/// Who is under legal hold.
+fn held(begun: &Transaction<'_>) -> rusqlite::Result<HashSet<Subject>> {
+    let mut select = begun.prepare_cached(
+        "SELECT type, tenant, subject FROM events
+         WHERE type IN ('subject.held', 'subject.released') AND subject IS NOT NULL ORDER BY time_us, seq",
+    )?;
+    let mut held = HashSet::new();
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let subject: Subject = (row.get(1)?, row.get(2)?);
+        if row.get_ref(0)?.as_str()? == "subject.held" {
+            held.insert(subject);
+        } else {
+            held.remove(&subject);
+        }
+    }
+    Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_contract_says_how_long() {
+        for event_type in EventType::ALL {
+            assert_eq!(by_contract(event_type), event_type.topic().spec().retention, "{event_type}");
+        }
+    }
+}
