@@ -93,7 +93,7 @@ impl Story {
         say::line(format_args!("6/6  reading the trail back from the Kafka port"));
         let endpoints = folder::endpoints(&self.data).context("cairn up announces where it listens")?;
         let (source, workflow) = (read::Source::plain(endpoints.kafka), self.workflow.clone());
-        let tree = tokio::task::spawn_blocking(move || read::workflow(&source, &workflow, false)).await??;
+        let tree = tokio::task::spawn_blocking(move || read::workflow(&source, &workflow, read::Shape::Tree)).await??;
         say::line(format_args!("\n{tree}"));
         terminate(&mut up).await?;
         let (me, data) = (quoted(&self.me), quoted(&self.data));

@@ -130,10 +130,15 @@ enum Command {
     )]
     Tail(TailArguments),
     /// One workflow's decision path, or the recent workflows.
-    #[command(after_help = "Example: cairn trail 4bf92f3577b34da6a3ce929d0e0e4736")]
+    #[command(
+        after_help = "Example: cairn trail 4bf92f3577b34da6a3ce929d0e0e4736\nExample: cairn trail 4bf92f3577b34da6a3ce929d0e0e4736 --html refund.html"
+    )]
     Trail {
         /// The workflow.
         id: Option<String>,
+        /// Writes it as a page of its own, which needs nothing else to be looked at.
+        #[arg(long, value_name = "FILE", requires = "id", conflicts_with = "json")]
+        html: Option<PathBuf>,
         #[command(flatten)]
         reading: Reading,
     },
@@ -578,10 +583,19 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let wanted = read::Wanted { from_start, since_ms, follow, count, server, kind, workflow, json };
             tokio::task::spawn_blocking(move || read::tail(&source, &wanted)).await?
         }
-        Command::Trail { id, reading } => {
+        Command::Trail { id, html, reading } => {
             let source = reading.source()?;
+            let shape = if reading.json { read::Shape::Json } else { read::Shape::Tree };
+            if let (Some(id), Some(path)) = (&id, html) {
+                let id = id.clone();
+                let page = tokio::task::spawn_blocking(move || read::workflow(&source, &id, read::Shape::Page));
+                let written = std::fs::write(&path, page.await??);
+                written.map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
+                say::line(format_args!("wrote {}", path.display()));
+                return Ok(());
+            }
             let text = tokio::task::spawn_blocking(move || match id {
-                Some(id) => read::workflow(&source, &id, reading.json),
+                Some(id) => read::workflow(&source, &id, shape),
                 None => read::workflows(&source, reading.json),
             });
             let text = text.await??;

@@ -4,6 +4,8 @@
 //! what a server asks of the client within a call stands under that call. Called by `cairn trail` with events that a Kafka
 //! consumer read; knows no broker.
 
+mod page;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write,
@@ -12,6 +14,8 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::{read::Placed, say};
+
+pub(crate) use page::page;
 
 /// Longest text of an id that the tree shows; the JSON has it whole.
 const SHOWN_MAX: usize = 19;
@@ -191,11 +195,13 @@ pub(crate) fn words(placed: &Placed, before: Option<&Placed>) -> String {
     let with = |before: &str, words: String| if words.is_empty() { words } else { format!("{before}{words}") };
     match kind(placed) {
         "call.decision" => format!(
-            "{}{}{}, policy {}{}{}",
+            "{}{}{}, policy {}{}{}{}{}",
             of("decision"),
             with(" by ", list("determining_policies")),
             with(", wants ", list("obligations")),
             short(of("policy_version")),
+            with(", nearest: ", nearest(placed)),
+            with(", stood on ", stood_on(placed).join(", ")),
             with(", errors: ", list("errors")),
             with(", in ", took("elapsed_us").unwrap_or_default())
         ),
@@ -253,6 +259,31 @@ pub(crate) fn words(placed: &Placed, before: Option<&Placed>) -> String {
         "context.read" | "context.changed" => of("mcp_resource_uri").to_owned(),
         _ => String::new(),
     }
+}
+
+/// What a decision stood on: which resource, how it stood, in which version, how old what was read was.
+fn stood_on(decision: &Placed) -> Vec<String> {
+    let list = decision.event.value.get("freshness").and_then(Value::as_array).into_iter().flatten();
+    let told = list.map(|one| {
+        let of = |key: &str| one.get(key).and_then(Value::as_str);
+        let versions = match (of("seen"), of("known")) {
+            (Some(seen), Some(known)) if seen != known => format!(", seen {}, newest {}", short(seen), short(known)),
+            (Some(seen), _) => format!(", seen {}", short(seen)),
+            (None, Some(known)) => format!(", newest {}", short(known)),
+            (None, None) => String::new(),
+        };
+        let age = one.get("age_ms").and_then(Value::as_u64).map(|age| format!(", read {age} ms before"));
+        let (uri, state) = (of("mcp_resource_uri").unwrap_or_default(), of("state").unwrap_or_default());
+        format!("{uri} ({state}{versions}{})", age.unwrap_or_default())
+    });
+    told.collect()
+}
+
+/// The permit that came nearest, where none permitted.
+fn nearest(decision: &Placed) -> String {
+    let Some(near) = decision.event.value.get("nearest") else { return String::new() };
+    let of = |key: &str| near.get(key).and_then(Value::as_str).unwrap_or_default();
+    format!("{} failed on {}", of("policy"), of("failed"))
 }
 
 /// When an event was made, in microseconds of its day; enough for how long a person took.
@@ -363,14 +394,14 @@ fn brief(placed: &Placed) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use bytes::Bytes;
     use cairn_contract::StoredEvent;
 
     use super::*;
 
     /// An event as a consumer reads it; `id` also orders it.
-    fn placed(id: u32, kind: &str, call: u32, more: &Value) -> Placed {
+    pub(crate) fn placed(id: u32, kind: &str, call: u32, more: &Value) -> Placed {
         let uuid = |number: u32| format!("01920000-0000-7000-8000-{number:012}");
         let mut value = json!({
             "workflow_id": "w", "call_id": uuid(call), "principal": "ada", "server": "s", "hlc": format!("{id:020}-00000"),
@@ -392,7 +423,7 @@ mod tests {
         Placed { topic: "mcp.calls".to_owned(), partition: 2, offset: i64::from(id), event }
     }
 
-    fn workflow() -> Vec<Placed> {
+    pub(crate) fn workflow() -> Vec<Placed> {
         let call = |more: Value| {
             let mut all = json!({ "mcp_method_name": "tools/call", "direction": "to_server" });
             all.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());

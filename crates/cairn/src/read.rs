@@ -374,7 +374,7 @@ pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String
 }
 
 /// One workflow's decision path.
-pub(crate) fn workflow(source: &Source, id: &str, as_json: bool) -> anyhow::Result<String> {
+pub(crate) fn workflow(source: &Source, id: &str, shape: Shape) -> anyhow::Result<String> {
     let events: Vec<_> =
         all(source, Some(id))?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
     if events.is_empty() {
@@ -384,5 +384,20 @@ pub(crate) fn workflow(source: &Source, id: &str, as_json: bool) -> anyhow::Resu
         );
         return Err(Ending::NoSuch(words).into());
     }
-    Ok(if as_json { path::json(id, &events).to_string() } else { path::tree(id, &events) })
+    Ok(match shape {
+        Shape::Tree => path::tree(id, &events),
+        Shape::Json => path::json(id, &events).to_string(),
+        Shape::Page => path::page(id, &events),
+    })
+}
+
+/// How a decision path is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    /// For people at a terminal.
+    Tree,
+    /// For machines.
+    Json,
+    /// As a page of its own.
+    Page,
 }
