@@ -20,6 +20,22 @@ pub(crate) use page::page;
 /// Longest text of an id that the tree shows; the JSON has it whole.
 const SHOWN_MAX: usize = 19;
 
+/// What is said of an event that a published checkpoint covers.
+const SIGNED: &str = "signed";
+
+/// How far each partition is covered by a published checkpoint: the offset behind the last record that its tree holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signed(pub(crate) HashMap<(String, i32), i64>);
+
+impl Signed {
+    /// `signed` where a checkpoint covers the event, `unsigned` where those of its partition do not yet, nothing where there
+    /// is none that one knows of.
+    fn of(&self, placed: &Placed) -> Option<&'static str> {
+        let until = self.0.get(&(placed.topic.clone(), placed.partition))?;
+        Some(if placed.offset < *until { SIGNED } else { "unsigned" })
+    }
+}
+
 /// The events of one call, in order.
 #[derive(Debug)]
 struct Call<'e> {
@@ -128,7 +144,7 @@ impl<'e> Call<'e> {
 }
 
 /// The tree for people.
-pub(crate) fn tree(workflow: &str, events: &[Placed]) -> String {
+pub(crate) fn tree(workflow: &str, events: &[Placed], signed: &Signed) -> String {
     let path = Path::of(events);
     let principal = events.iter().find_map(|placed| text(placed, "principal")).unwrap_or("nobody");
     let calls = path.calls.len();
@@ -138,35 +154,39 @@ pub(crate) fn tree(workflow: &str, events: &[Placed]) -> String {
     let roots: Vec<_> = path.roots().collect();
     for (index, call) in roots.iter().enumerate() {
         let is_last = index + 1 == roots.len() && path.beside.is_empty();
-        branch(&path, call, "", is_last, &mut out);
+        branch((&path, signed), call, "", is_last, &mut out);
     }
     for (index, placed) in path.beside.iter().enumerate() {
-        leaf(placed, None, "", index + 1 == path.beside.len(), &mut out);
+        leaf((placed, None, signed), "", index + 1 == path.beside.len(), &mut out);
     }
     out
 }
 
-fn branch(path: &Path<'_>, call: &Call<'_>, indent: &str, is_last: bool, out: &mut String) {
+fn branch((path, signed): (&Path<'_>, &Signed), call: &Call<'_>, indent: &str, is_last: bool, out: &mut String) {
     let _ = writeln!(out, "{indent}{} {}", if is_last { "└─" } else { "├─" }, call.title());
     let below = format!("{indent}{}", if is_last { "   " } else { "│  " });
     let mut before = None;
     for (index, placed) in call.events.iter().enumerate() {
-        leaf(placed, before, &below, index + 1 == call.events.len() && call.below.is_empty(), out);
+        leaf((placed, before, signed), &below, index + 1 == call.events.len() && call.below.is_empty(), out);
         before = Some(*placed);
     }
     for (index, child) in call.below.iter().enumerate() {
-        branch(path, &path.calls[*child], &below, index + 1 == call.below.len(), out);
+        branch((path, signed), &path.calls[*child], &below, index + 1 == call.below.len(), out);
     }
 }
 
-fn leaf(placed: &Placed, before: Option<&Placed>, indent: &str, is_last: bool, out: &mut String) {
+/// An event, the one before it in its call, and what is signed.
+type Leaf<'l> = (&'l Placed, Option<&'l Placed>, &'l Signed);
+
+fn leaf((placed, before, signed): Leaf<'_>, indent: &str, is_last: bool, out: &mut String) {
     let _ = writeln!(
         out,
-        "{indent}{} {:<10} {}  [{}]",
+        "{indent}{} {:<10} {}  [{}{}]",
         if is_last { "└─" } else { "├─" },
         kind(placed).strip_prefix("call.").unwrap_or(kind(placed)),
         say::plain(&words(placed, before)),
-        place(placed)
+        place(placed),
+        signed.of(placed).filter(|word| *word == SIGNED).map(|word| format!(" {word}")).unwrap_or_default()
     );
 }
 
@@ -304,21 +324,29 @@ pub(crate) fn json_of(placed: &Placed) -> Value {
     })
 }
 
+fn json_with(placed: &Placed, signed: &Signed) -> Value {
+    let mut value = json_of(placed);
+    if let Some(word) = signed.of(placed) {
+        value["proof"] = json!(word);
+    }
+    value
+}
+
 /// The path for machines: for each call its decisions, approval, intent, outcome and durations, with the place of each.
-pub(crate) fn json(workflow: &str, events: &[Placed]) -> Value {
+pub(crate) fn json(workflow: &str, events: &[Placed], signed: &Signed) -> Value {
     let path = Path::of(events);
-    let calls = path.calls.iter().map(|call| call_json(&path, call)).collect::<Vec<_>>();
+    let calls = path.calls.iter().map(|call| call_json(&path, call, signed)).collect::<Vec<_>>();
     let mut operations: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for call in &path.calls {
         if let Some(operation) = text(call.events[0], "operation_id") {
             operations.entry(operation).or_default().push(&call.id);
         }
     }
-    let beside = path.beside.iter().map(|placed| json_of(placed)).collect::<Vec<_>>();
+    let beside = path.beside.iter().map(|placed| json_with(placed, signed)).collect::<Vec<_>>();
     json!({ "workflow_id": workflow, "calls": calls, "operations": operations, "events": beside })
 }
 
-fn call_json(path: &Path<'_>, call: &Call<'_>) -> Value {
+fn call_json(path: &Path<'_>, call: &Call<'_>, signed: &Signed) -> Value {
     let first = call.events[0];
     let mut out = Map::new();
     out.insert("call_id".to_owned(), json!(call.id));
@@ -345,7 +373,7 @@ fn call_json(path: &Path<'_>, call: &Call<'_>) -> Value {
     });
     out.insert("durations".to_owned(), durations);
     out.insert("calls_within".to_owned(), call.below.iter().map(|at| json!(path.calls[*at].id)).collect());
-    out.insert("events".to_owned(), call.events.iter().map(|placed| json_of(placed)).collect());
+    out.insert("events".to_owned(), call.events.iter().map(|placed| json_with(placed, signed)).collect());
     Value::Object(out)
 }
 
@@ -490,11 +518,16 @@ pub(crate) mod tests {
         ]
     }
 
+    /// A checkpoint covers all events but the last.
+    pub(crate) fn signed() -> Signed {
+        Signed(HashMap::from([(("mcp.calls".to_owned(), 2), 10)]))
+    }
+
     #[test]
     fn rounds_and_what_a_server_asks_stand_below_the_call_that_began_them() {
         let mut events = workflow();
         events.reverse(); // partitions of several topics are read in any order
-        let shown = tree("w", &events);
+        let shown = tree("w", &events, &signed());
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[0], "workflow w  5 calls of ada");
         assert!(lines[1].starts_with("├─ tools/call s/t (round 1) · input_required"), "{shown}");
@@ -505,12 +538,17 @@ pub(crate) mod tests {
         assert!(second.starts_with("│  └─ tools/call"), "{shown}");
         assert!(shown.contains("an answer came after the outcome, server 61000.000 ms"), "{shown}");
         assert!(shown.contains("IN DOUBT: nobody can know") && shown.contains("closed by a later start"), "{shown}");
-        assert!(shown.contains("open: it has no outcome yet") && shown.contains("[mcp.calls/2@10]"), "{shown}");
+        assert!(
+            shown.contains("open: it has no outcome yet")
+                && shown.contains("[mcp.calls/2@10]")
+                && shown.contains("[mcp.calls/2@9 signed]"),
+            "{shown}"
+        );
     }
 
     #[test]
     fn the_json_gives_each_step_with_its_place() {
-        let value = json("w", &workflow());
+        let value = json("w", &workflow(), &signed());
         let calls = value["calls"].as_array().expect("calls");
         assert_eq!(calls.len(), 5);
         assert_eq!(calls[0]["decision"]["policy_version"], "observe");
@@ -524,6 +562,10 @@ pub(crate) mod tests {
         assert_eq!(calls[2]["late"][0]["offset"], 8);
         assert_eq!(calls[3]["outcome"]["outcome"], "in_doubt");
         assert!(calls[4]["outcome"].is_null());
+        assert_eq!(
+            (&calls[0]["events"][0]["proof"], &calls[4]["events"][0]["proof"]),
+            (&json!("signed"), &json!("unsigned"))
+        );
         assert_eq!(value["operations"]["o"].as_array().expect("a list").len(), 2);
     }
 }

@@ -29,6 +29,8 @@ use crate::{
 };
 
 /// Where the embedded log listens by default.
+/// Checkpoints that are looked at, from the newest back.
+const CHECKPOINTS_MAX: i64 = 2_000;
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9092";
 /// How long a cluster may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -195,9 +197,26 @@ pub(crate) fn all_in(
     workflow: Option<&str>,
     wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<Vec<Placed>> {
+    read_in(source, workflow, wanted, None)
+}
+
+/// The newest events of the topics that are wanted, at most so many of each partition.
+fn newest_in(source: &Source, wanted: impl Fn(&str) -> bool, newest: i64) -> anyhow::Result<Vec<Placed>> {
+    read_in(source, None, wanted, Some(newest))
+}
+
+fn read_in(
+    source: &Source,
+    workflow: Option<&str>,
+    wanted: impl Fn(&str) -> bool,
+    newest: Option<i64>,
+) -> anyhow::Result<Vec<Placed>> {
     let consumer = consumer(source)?;
     let mut found = partitions(&consumer, source)?;
     found.retain(|(topic, ..)| wanted(topic));
+    if let Some(newest) = newest {
+        found.iter_mut().for_each(|(_, _, low, high)| *low = (*high - newest).max(*low));
+    }
     if let Some(workflow) = workflow {
         let mut counts: HashMap<String, u32> = HashMap::new();
         found.iter().for_each(|(topic, ..)| *counts.entry(topic.clone()).or_default() += 1);
@@ -384,11 +403,29 @@ pub(crate) fn workflow(source: &Source, id: &str, shape: Shape) -> anyhow::Resul
         );
         return Err(Ending::NoSuch(words).into());
     }
+    let signed = signed(source)?;
     Ok(match shape {
-        Shape::Tree => path::tree(id, &events),
-        Shape::Json => path::json(id, &events).to_string(),
-        Shape::Page => path::page(id, &events),
+        Shape::Tree => path::tree(id, &events, &signed),
+        Shape::Json => path::json(id, &events, &signed).to_string(),
+        Shape::Page => path::page(id, &events, &signed),
     })
+}
+
+/// How far the partitions are covered, as the newest published checkpoints say.
+fn signed(source: &Source) -> anyhow::Result<path::Signed> {
+    let mut signed = path::Signed::default();
+    for placed in newest_in(source, |topic| class(topic) == "mcp.checkpoints", CHECKPOINTS_MAX)? {
+        let value = &placed.event.value;
+        let of = |key: &str| value.get(key).and_then(Value::as_i64);
+        if let (Some(topic), Some(partition), Some(next)) =
+            (path::text(&placed, "topic"), of("partition"), of("offset_next"))
+        {
+            let place = (topic.to_owned(), i32::try_from(partition).unwrap_or(-1));
+            let known = signed.0.entry(place).or_default();
+            *known = next.max(*known);
+        }
+    }
+    Ok(signed)
 }
 
 /// How a decision path is shown.

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{Call, Path, kind, place, stood_on, text, words};
+use super::{Call, Path, Signed, kind, place, stood_on, text, words};
 use crate::{read::Placed, say};
 
 const HEAD: &str = r#"<!doctype html>
@@ -25,7 +25,7 @@ td:first-child{white-space:nowrap}code{font:12px ui-monospace,monospace}.bad{col
 "#;
 
 /// The page.
-pub(crate) fn page(workflow: &str, events: &[Placed]) -> String {
+pub(crate) fn page(workflow: &str, events: &[Placed], signed: &Signed) -> String {
     let path = Path::of(events);
     let times: Vec<u64> = events.iter().filter_map(clock).collect();
     let span = Span {
@@ -53,14 +53,14 @@ pub(crate) fn page(workflow: &str, events: &[Placed]) -> String {
     out.push_str(
         "<p class=dim>A bar goes from the first event of the workflow to its last: <span class=i>&ensp;</span> decided, <span \
          class=w>&ensp;</span> held for approval, <span class=o>&ensp;</span> at the server. Each line ends with topic, partition and \
-         offset. This page repeats what the events say; <code>cairn verify</code> tells whether they are what was written.</p>\n",
+         offset, and whether a published checkpoint covers it. This page repeats what the events say; <code>cairn verify</code> tells whether they are what was written.</p>\n",
     );
     for call in path.roots() {
-        section(&path, call, span, &mut out);
+        section((&path, signed), call, span, &mut out);
     }
     if !path.beside.is_empty() {
         out.push_str("<h2>Beside the calls</h2>");
-        table(&path.beside, &mut out);
+        table(&path.beside, signed, &mut out);
     }
     out.push_str("</body></html>\n");
     out
@@ -95,7 +95,7 @@ fn ends<'e>(call: &Call<'e>) -> Option<&'e str> {
     text(call.outcome()?, "outcome")
 }
 
-fn section(path: &Path<'_>, call: &Call<'_>, span: Span, out: &mut String) {
+fn section((path, signed): (&Path<'_>, &Signed), call: &Call<'_>, span: Span, out: &mut String) {
     let is_bad = !matches!(ends(call), Some("completed" | "accepted" | "input_required"));
     add(
         out,
@@ -106,9 +106,9 @@ fn section(path: &Path<'_>, call: &Call<'_>, span: Span, out: &mut String) {
     if !stood.is_empty() {
         add(out, format_args!("<p>It stood on {}.</p>", escaped(&stood.join(", "))));
     }
-    table(&call.events, out);
+    table(&call.events, signed, out);
     for below in &call.below {
-        section(path, &path.calls[*below], span, out);
+        section((path, signed), &path.calls[*below], span, out);
     }
     out.push_str("</div>\n");
 }
@@ -136,7 +136,7 @@ fn bar(call: &Call<'_>, span: Span, out: &mut String) {
     out.push_str("</div>");
 }
 
-fn table(events: &[&Placed], out: &mut String) {
+fn table(events: &[&Placed], signed: &Signed, out: &mut String) {
     out.push_str("<table>");
     let mut before = None;
     for placed in events {
@@ -144,11 +144,12 @@ fn table(events: &[&Placed], out: &mut String) {
         add(
             out,
             format_args!(
-                "<tr><td><code>{}</code></td><td>{}</td><td>{}</td><td><code class=dim>{}</code></td></tr>",
+                "<tr><td><code>{}</code></td><td>{}</td><td>{}</td><td><code class=dim>{} {}</code></td></tr>",
                 escaped(time),
                 escaped(kind(placed)),
                 escaped(&words(placed, before)),
-                escaped(&place(placed))
+                escaped(&place(placed)),
+                signed.of(placed).unwrap_or_default()
             ),
         );
         before = Some(*placed);
@@ -177,7 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::path::tests::{placed, workflow};
+    use crate::path::tests::{placed, signed, workflow};
 
     #[test]
     fn the_page_shows_every_event_with_its_place_and_runs_nothing() {
@@ -188,7 +189,7 @@ mod tests {
             504,
             &json!({ "outcome": "failed", "effect": "none", "error_type": "<script>alert(1)</script>\u{202e}" }),
         ));
-        let page = page("w<b>", &events);
+        let page = page("w<b>", &events, &signed());
         for event in &events {
             assert!(page.contains(&place(event)), "{page}");
         }
