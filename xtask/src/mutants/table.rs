@@ -756,4 +756,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "drop(uploader);",
         test: "-p cairn-log --lib what_is_left_is_uploaded",
     },
+    Mutant {
+        name: "a relaxed call without an intent is said not to have gone",
+        file: "crates/gateway/src/recovery.rs",
+        before: "if call.has_intent || may_have_gone(call) {",
+        after: "if call.has_intent || (may_have_gone(call) && call.denied) {",
+        test: "-p cairn-gateway --lib relaxed_call_without",
+    },
 ];

@@ -22,8 +22,12 @@ pub struct OpenCall {
     pub has_decision: bool,
     /// Whether the last decision or the approver said no.
     pub denied: bool,
+    /// Whether policy demands that every step is durable before the next one, whatever the method.
+    pub demands_durability: bool,
     /// Whether somebody was asked to approve.
     pub approval_requested: bool,
+    /// Whether nobody had answered when the trail ends: then nothing was forwarded.
+    pub waits_for_approval: bool,
     /// Whether the approval expired.
     pub approval_expired: bool,
     /// Whether an intent is recorded: then the call may have been forwarded.
@@ -52,7 +56,9 @@ impl OpenCall {
             common: event.common.clone(),
             has_decision: false,
             denied: false,
+            demands_durability: false,
             approval_requested: false,
+            waits_for_approval: false,
             approval_expired: false,
             has_intent: false,
             durability: None,
@@ -70,13 +76,16 @@ impl OpenCall {
         self.common = event.common.clone();
         self.last_event_id = event.id;
         match body {
-            Body::CallDecision(CallDecision { decision, target, .. }) => {
+            Body::CallDecision(CallDecision { decision, target, obligations, .. }) => {
                 self.has_decision = true;
                 self.denied = decision == Decision::Deny;
+                self.demands_durability = obligations.iter().any(|name| name == "durability");
+                self.waits_for_approval = false;
                 self.target = target;
             }
             Body::CallApproval(approval) => {
                 self.approval_requested = true;
+                self.waits_for_approval = approval.state == ApprovalState::Requested;
                 self.approval_expired = approval.state == ApprovalState::Expired;
                 self.denied = approval.state == ApprovalState::Denied;
             }
