@@ -56,6 +56,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("operators", &["clock", "contract", "limits", "tls", "backbone", "vault", "approvals", "credentials", "gateway"]),
+    ("replay", &["contract", "mcp", "policy", "vault", "backbone"]),
     ("sample", &[]),
     // What is measured is reached from outside, as users reach it.
     ("bench", &[]),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use cairn_clock::{Clock, Timestamp};
-use cairn_contract::{StoredError, StoredEvent, topics};
+use cairn_contract::{StoredError, StoredEvent, Topic, partition_for, topics};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -58,6 +58,8 @@ pub struct ReaderOptions {
     pub until_end: bool,
     /// How often to look how far the partitions go, and to say so once all of that is handed over.
     pub look_every: Option<Duration>,
+    /// Of topics that are keyed by workflow only the partition in which this one's events lie.
+    pub workflow: Option<String>,
 }
 
 impl ReaderOptions {
@@ -71,6 +73,7 @@ impl ReaderOptions {
             from: From::Earliest,
             until_end: true,
             look_every: None,
+            workflow: None,
         }
     }
 }
@@ -204,7 +207,10 @@ fn assign(consumer: &BaseConsumer, options: &ReaderOptions) -> Result<Assigned, 
         From::Earliest | From::Tail | From::Last(_) => None,
     };
     for topic in metadata.topics().iter().filter(|topic| options.topics.iter().any(|name| name == topic.name())) {
-        for partition in topic.partitions() {
+        let own = options.workflow.as_deref().filter(|_| is_keyed_by_workflow(topic.name()));
+        let own = own.map(|workflow| partition_for(workflow.as_bytes(), topic.partitions().len() as u32));
+        let is_own = |partition: i32| own.is_none_or(|own| u32::try_from(partition) == Ok(own));
+        for partition in topic.partitions().iter().filter(|partition| is_own(partition.id())) {
             let (start, end) = consumer.fetch_watermarks(topic.name(), partition.id(), ASK_WITHIN)?;
             let from = match options.from {
                 From::Earliest => start,
@@ -225,6 +231,11 @@ fn assign(consumer: &BaseConsumer, options: &ReaderOptions) -> Result<Assigned, 
     }
     consumer.assign(&list)?;
     Ok(Assigned { left, starts })
+}
+
+/// Whether all events of one workflow lie in one partition of the topic.
+fn is_keyed_by_workflow(topic: &str) -> bool {
+    matches!(Topic::of_anybody(topic), Some(Topic::Calls | Topic::Context | Topic::Sessions))
 }
 
 /// The partitions of the wanted topics, each with what a broker is asked about it.

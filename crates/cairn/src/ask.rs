@@ -37,6 +37,11 @@ pub(crate) struct AdminArguments {
 }
 
 impl AdminArguments {
+    /// Those of a command that has them beside others.
+    pub(crate) const fn of(admin: Option<String>, data: Option<PathBuf>, tls: TrustArguments) -> Self {
+        Self { admin, data, tls }
+    }
+
     /// The trail of the running `up`.
     pub(crate) fn trail(&self) -> anyhow::Result<read::Source> {
         read::Source::find(None, None, self.data.clone(), &self.tls)

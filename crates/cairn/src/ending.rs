@@ -1,5 +1,5 @@
 //! What an exit code says: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 nobody answers,
-//! 5 what was verified is not as it should be.
+//! 5 what was verified, played or compared is not as it should be.
 //!
 //! A command gives its errors a kind where a script would want to tell them apart; `main` turns it into the code.
 
@@ -14,12 +14,14 @@ pub(crate) enum Ending {
     NobodyThere(String),
     /// A verification found so much.
     NotVerified(u64),
+    /// What was played or compared is not as recorded.
+    Differs(String),
 }
 
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSuch(words) | Self::NobodyThere(words) => f.write_str(words),
+            Self::NoSuch(words) | Self::NobodyThere(words) | Self::Differs(words) => f.write_str(words),
             Self::NotVerified(findings) => {
                 write!(f, "the trail is not as it was signed and chained: {findings} findings")
             }
@@ -34,7 +36,7 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Ending>() {
         Some(Ending::NoSuch(_)) => ExitCode::from(3),
         Some(Ending::NobodyThere(_)) => ExitCode::from(4),
-        Some(Ending::NotVerified(_)) => ExitCode::from(5),
+        Some(Ending::NotVerified(_) | Ending::Differs(_)) => ExitCode::from(5),
         None => ExitCode::FAILURE,
     }
 }

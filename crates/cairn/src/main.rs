@@ -8,6 +8,7 @@ mod ask;
 mod auth;
 mod checkers;
 mod client_file;
+mod compare;
 mod config;
 mod consume;
 mod consumer;
@@ -34,6 +35,7 @@ mod listen;
 mod login;
 mod measures;
 mod path;
+mod play;
 mod policies;
 mod policy;
 mod query;
@@ -68,7 +70,7 @@ const BACKGROUND_END_MAX: Duration = Duration::from_secs(1);
     name = "cairn",
     version,
     about = "Stands between AI applications and their MCP servers, decides what may happen, and leaves a durable trail",
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 nobody answers"
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 nobody answers, 5 not as it should be"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -176,6 +178,16 @@ enum Command {
         after_help = "Example: cairn query \"SELECT * FROM calls WHERE workflow_id = 'refund-4711'\"\nExample: cairn query \"SELECT type, count(*) AS n FROM events GROUP BY type\" --json"
     )]
     Query(query::QueryArguments),
+    /// Serves a workflow's recorded answers as an MCP server, so that an agent can be tested without touching anything real.
+    #[command(
+        after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn play --workflow 4bf92f3577b34da6a3ce929d0e0e4736 --export refund.json\nExample: cairn play --recording refund.json --http 127.0.0.1:7075\n\nExit code: 0 all was played as recorded, 5 something differed"
+    )]
+    Play(Box<play::PlayArguments>),
+    /// Where two runs part: workflows of the trail, or recordings.
+    #[command(
+        after_help = "Example: cairn compare refund.json 4bf92f3577b34da6a3ce929d0e0e4736\n\nExit code: 0 equal, 5 different, or not known to be equal"
+    )]
+    Compare(Box<compare::CompareArguments>),
     /// Approves a held call; without an id lists what waits.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn approve ap-0192…")]
     Approve(SettleArguments),
@@ -648,6 +660,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Contract { what } => contracts::run(what).await,
         Command::Whatif(arguments) => whatif::run(arguments).await,
+        Command::Play(arguments) => play::run(*arguments).await,
+        Command::Compare(arguments) => compare::run(*arguments).await,
         Command::Erase(arguments) => custody::erase(arguments).await,
         Command::Hold { what } => custody::hold(what).await,
         Command::Vault { what } => custody::vault(what).await,

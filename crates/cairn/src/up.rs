@@ -40,7 +40,7 @@ use crate::{
     follow::Follow,
     listen,
     measures::{Measures, Policies},
-    policies, say, tenants, token, whatif, wrap,
+    play, policies, say, tenants, token, whatif, wrap,
     writers::Writers,
 };
 
@@ -164,7 +164,9 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         api = api.with_policies(Arc::new(policies::Replacer::new(policy.store.clone(), recorder.clone())));
     }
     if let Some(custody) = &measures.custody {
-        api = api.with_custody(custody.clone());
+        let tenants = config.tenants.prefixes()?.into_values();
+        let recordings = play::Opened::new(engine.reading(), tenants, custody.clone());
+        api = api.with_custody(custody.clone()).with_recordings(Arc::new(recordings));
     }
     if let Some(vault) = &measures.vault {
         let tenants = config.tenants.prefixes()?.into_values();

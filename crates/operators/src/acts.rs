@@ -52,6 +52,8 @@ fn act(method: &Method, path: &str, body: &Value) -> Option<Act> {
         ["catalogue", verb] => (format!("catalogue.{verb}"), joined(&["server", "kind", "name", "digest"]), false),
         ["rejected", verb] => (format!("rejected.{verb}"), joined(&["id"]), false),
         ["whatif"] => ("policy.whatif".to_owned(), Some(span(body)), false),
+        // Its payloads leave an event each besides.
+        ["recording"] => ("recording.open".to_owned(), joined(&["tenant", "workflow_id"]), false),
         ["policy", verb] => (format!("policy.{verb}"), None, false),
         ["changes"] => ("resource.changed".to_owned(), joined(&["tenant", "server", "uri"]), false),
         ["credentials", server, "login"] => ("credential.login".to_owned(), Some((*server).to_owned()), false),
@@ -165,6 +167,9 @@ mod tests {
         assert_eq!((erase.name.as_str(), erase.about.as_deref()), ("vault.erase", Some("acme ann")));
         let login = of("/credentials/web/login", Value::Null).expect("an act");
         assert_eq!((login.name.as_str(), login.about.as_deref()), ("credential.login", Some("web")));
+        let recording = of("/recording", json!({ "workflow_id": "w-1" })).expect("an act");
+        assert_eq!((recording.name.as_str(), recording.about.as_deref()), ("recording.open", Some("w-1")));
+        assert!(!recording.is_told, "that the whole of it was opened is told by nothing else");
         assert_eq!(of("/something/new", Value::Null).expect("an act").name, "POST /something/new");
         for path in ["/access/v1/evaluation", "/access/v1/evaluations", "/authzen/orders/access/v1/evaluation"] {
             assert_eq!(of(path, Value::Null), None, "{path}");

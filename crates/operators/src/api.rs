@@ -17,6 +17,7 @@
 //! | `POST /access/v1/evaluation`, `…/evaluations` | what the policies in force say (AuthZEN); wants the token |
 //! | `/consumers…`, `/replays…`, `/query` | consumers: see `consumers_api` |
 //! | `/vault/…` | payloads: see `vault_api` |
+//! | `POST /recording` | one workflow with its payloads: see `recording_api`; wants the token |
 //! | `POST /whatif` | recorded decisions made again under other policies: see `whatif_api`; wants the token |
 //! | `POST /policy/promote`, `/policy/rollback` | puts the shadow, or what decided before, in force, body `{"who"}`; wants the token |
 
@@ -44,6 +45,7 @@ use crate::{
     consumers_api::{self, Consumers},
     exposition, limits_api, logins,
     people::{Operator, People, Role},
+    recording_api::{self, Recordings},
     vault_api,
     whatif_api::{self, Trials},
 };
@@ -136,6 +138,7 @@ pub(crate) struct Inner {
     custody: OnceLock<Custody>,
     trials: OnceLock<Arc<dyn Trials>>,
     consumers: OnceLock<Arc<dyn Consumers>>,
+    recordings: OnceLock<Arc<dyn Recordings>>,
 }
 
 impl fmt::Debug for Admin {
@@ -173,6 +176,7 @@ impl Admin {
             custody: OnceLock::new(),
             trials: OnceLock::new(),
             consumers: OnceLock::new(),
+            recordings: OnceLock::new(),
         }))
     }
 
@@ -206,6 +210,18 @@ impl Admin {
         // Nobody gives them twice; the first ones would stay.
         let _ = self.0.trials.set(trials);
         self
+    }
+
+    /// The same, with a trail and a vault whose workflows may be read whole.
+    #[must_use]
+    pub fn with_recordings(self, recordings: Arc<dyn Recordings>) -> Self {
+        // Nobody gives them twice; the first ones would stay.
+        let _ = self.0.recordings.set(recordings);
+        self
+    }
+
+    pub(crate) fn recordings(&self) -> Option<&Arc<dyn Recordings>> {
+        self.0.recordings.get()
     }
 
     pub(crate) fn trials(&self) -> Option<&Arc<dyn Trials>> {
@@ -270,6 +286,7 @@ impl Admin {
             .merge(vault_api::routes())
             .merge(whatif_api::routes())
             .merge(consumers_api::routes())
+            .merge(recording_api::routes())
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
@@ -317,6 +334,7 @@ fn needed(method: &Method, path: &str) -> Role {
         Some("rejected") => Role::Payloads,
         // Policies of one's own tell what is in the arguments that they look at.
         Some("whatif") => Role::Payloads,
+        Some("recording") => Role::Payloads,
         _ if method == Method::GET || method == Method::HEAD => Role::View,
         _ => Role::Approve,
     }

@@ -3,6 +3,8 @@
 //! Each is an event of `mcp.operators`. A payload is shown only after the event that says so is durable; an erasure that
 //! could not be recorded is recorded at the next start. Called by `vault_api`.
 
+use std::collections::BTreeMap;
+
 use cairn_backbone::{Planned, RecordError, Recorded, Recorder};
 use cairn_contract::{Body, Common, Draft, EventType, SubjectErased, SubjectHeld, SubjectReleased, VaultRead};
 use cairn_gateway::Gateway;
@@ -84,10 +86,13 @@ impl Custody {
     }
 
     async fn record(&self, subject: &Subject, body: Body) -> Result<(), RecordError> {
+        self.recorder.strict(self.planned(subject, body)).await.map(drop)
+    }
+
+    fn planned(&self, subject: &Subject, body: Body) -> Planned {
         let common = Common { tenant: subject.tenant.clone(), ..Common::default() };
         let (key, name) = (subject.name.clone(), Some(subject.name.clone()));
-        let draft = Draft { key, subject: name, traceparent: None, tracestate: None, common, body };
-        self.recorder.strict(self.recorder.plan(draft)).await.map(drop)
+        self.recorder.plan(Draft { key, subject: name, traceparent: None, tracestate: None, common, body })
     }
 
     /// Records what an earlier run erased and could not record.
@@ -177,6 +182,34 @@ impl Custody {
             RecordError::Invalid(why) => wrong(why.to_string()),
             error => CustodyError::NotRecorded(error),
         })
+    }
+
+    /// Many payloads, each by its digest and the location beside it, after the events that say who reads them are durable.
+    /// In the order asked; what is wrong with a single one stands in its place.
+    ///
+    /// # Errors
+    /// The vault cannot be read, or reading cannot be recorded: then none is shown.
+    pub async fn read_many(
+        &self,
+        wanted: Vec<(String, String)>,
+        asked: &Asked,
+    ) -> Result<Vec<Result<Vec<u8>, VaultError>>, CustodyError> {
+        let digests: Vec<String> = wanted.iter().map(|(digest, _)| digest.clone()).collect();
+        let found = self.vault.read_many(wanted).await?;
+        let Asked { operator, reason } = asked.screened(&self.gateway);
+        // What is recorded at once is of one tenant.
+        let mut by_tenant: BTreeMap<Option<String>, Vec<Planned>> = BTreeMap::new();
+        for (digest, _) in digests.into_iter().zip(&found).filter(|(_, found)| found.is_ok()) {
+            let whose = self.vault.subject_of(&digest);
+            let subject = whose.as_ref().map(|subject| subject.name.clone());
+            let body = VaultRead { operator: operator.clone(), digest, subject, reason: reason.clone() };
+            let whose = whose.unwrap_or_else(|| Subject { tenant: None, name: "nobody".to_owned() });
+            by_tenant.entry(whose.tenant.clone()).or_default().push(self.planned(&whose, body.into()));
+        }
+        for planned in by_tenant.into_values() {
+            self.recorder.strict_all(planned).await.map_err(CustodyError::NotRecorded)?;
+        }
+        Ok(found)
     }
 
     /// Destroys a subject's keys and objects, and records it.

@@ -1,4 +1,4 @@
-//! The mutants of replay: decisions made again. Written like those of the table beside it.
+//! The mutants of replay: decisions made again, answers played, runs compared. Written like those of the table beside it.
 
 use super::table::Mutant;
 
@@ -38,5 +38,89 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "for path in [pack, pack.saturating_add(1)].map(",
         after: "for path in [pack, pack].map(",
         test: "-p cairn-vault --lib many",
+    },
+    Mutant {
+        name: "strict play takes other arguments",
+        file: "crates/replay/src/play.rs",
+        before: "if let (Some(first), Mode::Strict) = (parts.first(), inner.mode) {",
+        after: "if let (Some(first), Mode::Lenient) = (parts.first(), inner.mode) {",
+        test: "-p cairn-replay --lib play",
+    },
+    Mutant {
+        name: "a play that left calls out is whole",
+        file: "crates/replay/src/play.rs",
+        before: "self.differed == 0 && self.not_playable == 0 && self.never_asked == 0",
+        after: "self.differed == 0 && self.not_playable == 0",
+        test: "-p cairn-replay --lib play",
+    },
+    Mutant {
+        name: "what was redacted is played whole",
+        file: "crates/replay/src/play.rs",
+        before: "Some(ScreenAction::Redacted) => {",
+        after: "Some(ScreenAction::Redacted) if ended.result.is_none() => {",
+        test: "-p cairn-replay --lib play",
+    },
+    Mutant {
+        name: "what was blocked is played",
+        file: "crates/replay/src/play.rs",
+        before: "Some(ScreenAction::Blocked) => return Ok(refused(call)),",
+        after: "Some(ScreenAction::Blocked) => {}",
+        test: "-p cairn-replay --lib play",
+    },
+    Mutant {
+        name: "a recording that somebody changed is played",
+        file: "crates/replay/src/recording.rs",
+        before: "if recording.digest.take().is_some_and(|digest| digest != recording.own_digest()) {",
+        after: "if recording.digest.take().is_some_and(|digest| digest.is_empty()) {",
+        test: "-p cairn-replay --lib recording",
+    },
+    Mutant {
+        name: "digests of two subjects are a difference",
+        file: "crates/replay/src/compare.rs",
+        before: "if key(a) == key(b) {",
+        after: "if a.digest != b.digest {",
+        test: "-p cairn-replay --lib compare",
+    },
+    Mutant {
+        name: "a call that was left out shifts all others",
+        file: "crates/replay/src/compare.rs",
+        before: "(called(call), call.arguments.as_ref().map(|sent| sent.digest.as_str()))",
+        after: "(called(call), None)",
+        test: "-p cairn-replay --lib compare",
+    },
+    Mutant {
+        name: "payloads of a recording are sent without an event",
+        file: "crates/operators/src/custody.rs",
+        before: "for planned in by_tenant.into_values() {",
+        after: "for planned in by_tenant.into_values().skip(1) {",
+        test: "-p cairn --test commands playing",
+    },
+    Mutant {
+        name: "whoever approves may open recordings",
+        file: "crates/operators/src/api.rs",
+        before: "Some(\"recording\") => Role::Payloads,",
+        after: "Some(\"recording\") => Role::Approve,",
+        test: "-p cairn --test commands playing",
+    },
+    Mutant {
+        name: "rounds that a legacy client knows nothing of are calls of their own",
+        file: "crates/replay/src/gather.rs",
+        before: "(call.era == Some(Era::Legacy) || was_not_let_in)",
+        after: "was_not_let_in",
+        test: "-p cairn-replay --lib gather",
+    },
+    Mutant {
+        name: "definitions of later than the workflow are played",
+        file: "crates/replay/src/gather.rs",
+        before: "&& known.hlc.as_str() <= until",
+        after: "&& !until.is_empty()",
+        test: "-p cairn-replay --lib gather",
+    },
+    Mutant {
+        name: "a page that follows is a list of its own",
+        file: "crates/replay/src/gather.rs",
+        before: "if listed.more == Some(true) {",
+        after: "if listed.more == Some(false) {",
+        test: "-p cairn-replay --lib gather",
     },
 ];

@@ -28,6 +28,7 @@ mod obligations;
 mod operators;
 mod outside;
 mod played;
+mod playing;
 mod policy;
 mod proving;
 mod starting;
