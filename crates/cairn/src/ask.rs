@@ -53,6 +53,7 @@ impl AdminArguments {
     }
 
     /// Whose certificates are believed.
+    #[cfg(feature = "audit")]
     pub(crate) const fn trust(&self) -> &TrustArguments {
         &self.tls
     }

@@ -5,7 +5,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::{ask, say, since};
+use crate::{ask, check, say, since};
 
 /// Where the operator's request goes.
 #[derive(Args, Clone, Debug)]
@@ -41,6 +41,23 @@ pub(crate) enum ConsumerCommand {
     /// Lets it go on, where it stood.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn consumer resume audit")]
     Resume(Which),
+    /// Shows that a consumer is ready, over a throw-away log: contracts, kills, replay, burst. Nothing of yours is touched.
+    #[command(
+        after_help = "Example: cairn consumer check audit\n\nExit code: 0 ready, 5 something was found, 1 it could not be checked."
+    )]
+    Check {
+        /// The consumer: audit.
+        name: String,
+        /// Events of the part in which it is killed.
+        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1_000..=1_000_000))]
+        events: u64,
+        /// Events a second of the normal traffic; the burst has ten times as many.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+        rate: u64,
+        /// JSON for machines.
+        #[arg(long)]
+        json: bool,
+    },
     /// Moves it to a time: what it takes from there on replaces what came of it before.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn consumer seek audit --to 1h")]
     Seek {
@@ -59,6 +76,7 @@ pub(crate) async fn run(what: ConsumerCommand) -> anyhow::Result<()> {
         ConsumerCommand::Pause(which) => change(which, "pause", None).await,
         ConsumerCommand::Resume(which) => change(which, "resume", None).await,
         ConsumerCommand::Seek { which, to } => change(which, "seek", Some(to)).await,
+        ConsumerCommand::Check { name, events, rate, json } => check::run(name, events, rate, json).await,
     }
 }
 

@@ -155,6 +155,7 @@ pub(crate) fn start_audit(
 
 /// The consumers of this data folder, as its admin address serves them.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "there is nothing to serve in this build"))]
 pub(crate) struct Desk {
     pub(crate) data: PathBuf,
     pub(crate) group: String,

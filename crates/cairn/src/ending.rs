@@ -1,5 +1,5 @@
 //! What an exit code says: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 nobody answers,
-//! 5 what was verified, played or compared is not as it should be.
+//! 5 what was verified, checked, played or compared is not as it should be.
 //!
 //! A command gives its errors a kind where a script would want to tell them apart; `main` turns it into the code.
 
@@ -16,12 +16,15 @@ pub(crate) enum Ending {
     NotVerified(u64),
     /// What was played or compared is not as recorded.
     Differs(String),
+    /// A consumer did not do so many of the things that it must.
+    NotReady(u64),
 }
 
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuch(words) | Self::NobodyThere(words) | Self::Differs(words) => f.write_str(words),
+            Self::NotReady(findings) => write!(f, "the consumer is not ready: {findings} of what it must do failed"),
             Self::NotVerified(findings) => {
                 write!(f, "the trail is not as it was signed and chained: {findings} findings")
             }
@@ -36,7 +39,7 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Ending>() {
         Some(Ending::NoSuch(_)) => ExitCode::from(3),
         Some(Ending::NobodyThere(_)) => ExitCode::from(4),
-        Some(Ending::NotVerified(_) | Ending::Differs(_)) => ExitCode::from(5),
+        Some(Ending::NotVerified(_) | Ending::NotReady(_) | Ending::Differs(_)) => ExitCode::from(5),
         None => ExitCode::FAILURE,
     }
 }

@@ -6,6 +6,7 @@ mod acts;
 mod adopt;
 mod ask;
 mod auth;
+mod check;
 mod checkers;
 mod client_file;
 mod compare;

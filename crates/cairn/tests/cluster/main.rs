@@ -6,6 +6,7 @@
 
 #[path = "../../../backbone/tests/kafka/broker.rs"]
 mod broker;
+mod consumers;
 mod evidence;
 mod process;
 

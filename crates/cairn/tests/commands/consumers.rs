@@ -368,3 +368,24 @@ fn a_replay_puts_right_what_a_fault_made_wrong() {
     assert_eq!(replay(&["--from", "1h"])["changed"], json!(0));
     up.end();
 }
+
+#[test]
+fn a_check_tells_a_consumer_that_is_ready_from_one_that_is_not() {
+    let check = |fault: Option<&str>| {
+        let mut command = cairn();
+        command.args(["consumer", "check", "audit", "--events", "3000", "--rate", "100", "--json"]);
+        if let Some(fault) = fault {
+            command.env("CAIRN_AUDIT_FAULT", fault);
+        }
+        let output = run(&mut command);
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+        (output.status.code(), said)
+    };
+    let (code, said) = check(None);
+    assert_eq!((code, &said["ready"]), (Some(0), &json!(true)), "{said}");
+    assert_eq!(said["checks"].as_array().map(Vec::len), Some(4), "{said}");
+    // One that leaves outcomes out.
+    let (code, said) = check(Some("missing"));
+    assert_eq!((code, &said["ready"], &said["checks"][0]["ok"]), (Some(5), &json!(false), &json!(false)), "{said}");
+    assert!(said["checks"][0]["words"].as_str().is_some_and(|words| words.contains("missing")), "{said}");
+}

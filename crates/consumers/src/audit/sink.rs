@@ -44,8 +44,8 @@ pub struct AuditSink {
 enum Fault {
     /// Every outcome is written as completed.
     Outcomes,
-    /// Denied decisions are left out.
-    Denials,
+    /// Outcomes are left out.
+    Missing,
 }
 
 impl AuditSink {
@@ -224,7 +224,7 @@ fn put(insert: &mut Statement<'_>, at: i64, event: &Event, fault: Option<Fault>)
     let mut outcome = maybe(&fields.outcome);
     match fault {
         Some(Fault::Outcomes) if fields.outcome.is_some() => outcome = text("completed"),
-        Some(Fault::Denials) if fields.decision.as_deref() == Some("deny") => return Ok(()),
+        Some(Fault::Missing) if fields.outcome.is_some() => return Ok(()),
         _ => {}
     }
     let id = event.id.hyphenated().to_string();
@@ -386,7 +386,7 @@ const fn integer(number: u64) -> i64 {
 fn fault() -> Option<Fault> {
     match std::env::var("CAIRN_AUDIT_FAULT").ok()?.as_str() {
         "outcomes" => Some(Fault::Outcomes),
-        "denials" => Some(Fault::Denials),
+        "missing" => Some(Fault::Missing),
         _ => None,
     }
 }
