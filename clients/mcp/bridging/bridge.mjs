@@ -4,6 +4,8 @@
 // stdio, and the reference server `everything`), puts one Cairn in front of all of them, and drives each with the SDK's
 // client in the other era, over HTTP and through `cairn wrap`. Each expectation is a line `ok …` or `FAILED …`. With
 // --python the trail is then read by a Kafka client and held to the invariants and to what the servers wrote down.
+//
+// Two workflows are also recorded there, and played to clients of both eras without any server behind.
 
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -169,6 +171,46 @@ async function reference(name, transport) {
   await client.close();
 }
 
+/** What a client of one era hears of the same few calls. */
+async function hears(era, transport, books) {
+  const { client, heard } = newClient(era);
+  await client.connect(transport);
+  const call = (tool, given = {}) => client.callTool({ name: tool, arguments: given });
+  const said = {
+    name: client.getServerVersion()?.name,
+    instructions: client.getInstructions(),
+    tools: (await client.listTools()).tools.map(({ name }) => name),
+    read: (await client.readResource({ uri: 'test://stone' })).contents[0].text,
+    echo: [words(await call('echo', { words: 'as it came “ü”' })), words(await call('echo', { words: 'again' }))],
+    fails: (await call('fails')).isError,
+    book: books ? words(await call('book')) : undefined,
+  };
+  const unknown = await refusal(() => call('no such tool'));
+  said.unknown = unknown.code ?? unknown.result?.isError;
+  await client.close();
+  return { said, asked: heard.asked };
+}
+
+/** Recorded by a client of one era at a server of the other; then played to both, with nothing behind. */
+async function played(name, era) {
+  const server = era === 'legacy' ? 'modern-http' : 'legacy-http';
+  const workflow = `played-to-a-${era}-client`;
+  const through = new StreamableHTTPClientTransport(new URL(cairn.url(server)), { requestInit: { headers: { 'cairn-workflow-id': workflow } } });
+  // A call that asked a modern client for input cannot be played to a legacy one.
+  const { said, asked } = await hears(era, through, true);
+  expect(`${name}: it was asked`, asked, ['who?', 'when?']);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const file = join(folder, `${workflow}.json`);
+  cairn.record(workflow, file);
+  for (const to of ['legacy', 'modern']) {
+    const books = era === 'legacy' || to === 'modern';
+    const transport = new StdioClientTransport({ command: options.cairn, args: ['play', '--recording', file], stderr: 'ignore' });
+    const again = await hears(to, transport, books);
+    expect(`${name}: played to a ${to} client`, again.said, books ? said : { ...said, book: undefined });
+    expect(`${name}: what a ${to} client is asked`, again.asked, era === 'modern' && books ? ['who?', 'when?'] : []);
+  }
+}
+
 const journals = Object.fromEntries(['modern-http', 'legacy-http', 'modern-stdio', 'legacy-stdio', 'modern-wrap', 'legacy-wrap'].map((name) => {
   const file = join(folder, `${name}.journal`);
   writeFileSync(file, '');
@@ -194,6 +236,8 @@ const runs = [
   ['modern client over HTTP, legacy server over HTTP', (name) => drive(name, 'modern', http('legacy-http'), journals['legacy-http'])],
   ['modern client over HTTP, legacy server over stdio', (name) => drive(name, 'modern', http('legacy-stdio'), journals['legacy-stdio'])],
   ['modern client through wrap, legacy server', (name) => drive(name, 'modern', wrap('legacy', 'legacy-wrap'), journals['legacy-wrap'])],
+  ['recorded by a legacy client at a modern server', (name) => played(name, 'legacy')],
+  ['recorded by a modern client at a legacy server', (name) => played(name, 'modern')],
   ['modern client over HTTP, server-everything', (name) => reference(name, http('everything'))],
 ];
 try {

@@ -2,9 +2,10 @@
 //
 // `start(program, servers)` takes the path of the binary and an `mcpServers` object, or the text of a cairn.toml; it gives the gateway's URL, the
 // address of its Kafka port, the data folder (which `cairn wrap --data` joins), and `stop`, which ends the process that
-// it started and removes its folder. `login` runs `cairn login` there and plays the person's browser.
+// it started and removes its folder. `login` runs `cairn login` there and plays the person's browser, `record` writes a
+// workflow into a file that `cairn play` plays.
 
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -81,5 +82,7 @@ export async function start(program, servers) {
     const [code] = await ended;
     if (code !== 0) throw new Error(`cairn login ended with ${code}: ${errors}`);
   };
-  return { login, folder, url: (server) => `http://${gateway}/mcp/${server}`, kafka, data: join(folder, 'data'), said, stop };
+  const record = (workflow, file) => execFileSync(program, ['play', '--workflow', workflow, '--export', file, '--data', data],
+    { encoding: 'utf8', env: { ...process.env, CAIRN_OPERATOR_TOKEN: TOKEN } });
+  return { login, record, folder, url: (server) => `http://${gateway}/mcp/${server}`, kafka, data: join(folder, 'data'), said, stop };
 }

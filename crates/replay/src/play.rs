@@ -35,6 +35,9 @@ const LISTED_MAX: usize = 100;
 /// Longest text that is shown of arguments, in characters.
 const SHOWN_MAX: usize = 400;
 
+/// Why a legacy client does not get what a modern one got.
+const NO_ROUNDS: &str = "it asked its client for input inside a result, which clients of this revision do not know";
+
 /// How much a call must be like the recorded one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,6 +59,8 @@ pub struct Asked<'a> {
     pub target: Option<&'a str>,
     /// The arguments; beside answers where the server had asked; the parameters where there are no arguments.
     pub arguments: Option<&'a str>,
+    /// Whether the client knows results that ask it for input.
+    pub takes_rounds: bool,
 }
 
 /// What it gets.
@@ -236,7 +241,9 @@ impl Player {
             return state.refuse(title, Some(call), words, parts);
         }
         state.used[index] = true;
-        match given(call) {
+        let asks = call.outcome.as_ref().is_some_and(|ended| ended.outcome == Outcome::InputRequired);
+        let given = if asks && !asked.takes_rounds { Err(NO_ROUNDS.to_owned()) } else { given(call) };
+        match given {
             Err(why) => state.cannot(title, &place, &why),
             Ok(given) => {
                 match parts.first() {

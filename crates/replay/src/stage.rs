@@ -151,6 +151,7 @@ impl Stage {
             method,
             target: target.as_ref().map(cairn_mcp::Target::as_str),
             arguments: sent.as_deref(),
+            takes_rounds: message.is_modern(),
         }))
     }
 

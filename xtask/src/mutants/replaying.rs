@@ -56,8 +56,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what was redacted is played whole",
         file: "crates/replay/src/play.rs",
-        before: "Some(ScreenAction::Redacted) => {",
-        after: "Some(ScreenAction::Redacted) if ended.result.is_none() => {",
+        before: "return Err(\"the client got its answer redacted, and only the whole one was recorded\".to_owned());",
+        after: "let _ = ended;",
         test: "-p cairn-replay --lib play",
     },
     Mutant {
@@ -122,5 +122,19 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "if listed.more == Some(true) {",
         after: "if listed.more == Some(false) {",
         test: "-p cairn-replay --lib gather",
+    },
+    Mutant {
+        name: "a legacy client is given a result that asks for input",
+        file: "crates/replay/src/play.rs",
+        before: "if asks && !asked.takes_rounds {",
+        after: "if asks && !asked.takes_rounds && call.outcome.is_none() {",
+        test: "-p cairn-replay --lib play",
+    },
+    Mutant {
+        name: "a resource is looked for under its masked name",
+        file: "crates/replay/src/play.rs",
+        before: "whole().or_else(|| call.target.clone())",
+        after: "call.target.clone().or_else(whole)",
+        test: "-p cairn-replay --lib play",
     },
 ];

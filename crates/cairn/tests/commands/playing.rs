@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
     path::Path,
     process::{Command, ExitStatus, Output, Stdio},
 };
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     approvals::modern,
+    played::{Asked, GoesOn, Played, respond, well},
     support::{Agent, Client, Orders, Process, TOKEN, answer, cairn, events, http, run, text, wait_for},
 };
 
@@ -287,6 +289,85 @@ fn what_was_erased_is_told_at_the_start_and_on_the_call() {
     assert_eq!(errors.matches("cairn: cannot play").count(), 4, "{errors}");
     assert!(!errors.contains("cannot play tools/call orders/delete_order"), "{errors}");
     up.end();
+}
+
+/// A server of 2025-11-25 with one resource, one prompt, and a URI in which something is masked in events.
+fn documents(asked: &Asked, stream: &mut TcpStream) -> GoesOn {
+    let id = &asked.body["id"];
+    let result = match asked.rpc() {
+        "initialize" => json!({
+            "protocolVersion": "2025-11-25", "capabilities": { "resources": { "subscribe": true }, "prompts": {} },
+            "serverInfo": { "name": "documents", "version": "3" }, "instructions": "read before you write",
+        }),
+        "resources/list" => json!({ "resources": [{ "uri": URI, "name": "mail" }] }),
+        "resources/read" => json!({ "contents": [{ "uri": URI, "text": "dear ann" }] }),
+        "prompts/get" => json!({ "messages": [{ "role": "user", "content": { "type": "text", "text": "greet" } }] }),
+        _ => return well(asked, stream),
+    };
+    let body = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
+    if asked.rpc() != "initialize" {
+        return respond(stream, 200, "application/json", body.as_bytes());
+    }
+    let length = body.len();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nMcp-Session-Id: d-1\r\n";
+    stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes()).is_ok()
+}
+
+const URI: &str = "mail://ann@example.org/1";
+
+#[test]
+fn resources_and_prompts_are_played_each_server_for_itself() {
+    let server = Played::start(documents);
+    let gateway = Orders::new(POLICIES, &format!("[servers.documents]\nurl = \"{}\"\n", server.url()));
+    let (data, path) = (gateway.data(), gateway.folder.path().join("run.json"));
+    let up = gateway.up();
+    let orders = Agent::connect_in("wf-two", &up.gateway, "orders");
+    orders.call("list_orders", &json!({}));
+    let agent = Agent::connect_in("wf-two", &up.gateway, "documents");
+    let asks = [
+        ("resources/list", json!({})),
+        ("resources/read", json!({ "uri": URI, "_meta": { "progressToken": 1 } })),
+        ("prompts/get", json!({ "name": "greet", "arguments": { "who": "ann" } })),
+    ];
+    let mut heard = Vec::new();
+    for (id, (method, params)) in (70..).zip(&asks) {
+        let asked = agent.post(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
+        heard.push(answer(asked).json()["result"].clone());
+    }
+    assert_eq!(heard[1]["contents"][0]["text"], "dear ann", "{heard:?}");
+    settled(&data, "wf-two", 1);
+    wait_for("the prompt's outcome", || {
+        let of = |event: &Value| event["type"] == "call.outcome" && event["data"]["mcp_method_name"] == "prompts/get";
+        events(&data).iter().any(of).then_some(())
+    });
+    export(&data, "wf-two", &path);
+    up.end();
+    drop(server);
+
+    let unsure = run(cairn().arg("play").arg("--recording").arg(&path));
+    assert!(!unsure.status.success() && text(&unsure.stderr).contains("--server (documents, orders)"), "{unsure:?}");
+    let open = run(cairn().arg("play").arg("--recording").arg(&path).args(["--http", "0.0.0.0:0"]));
+    assert!(!open.status.success() && text(&open.stderr).contains("127.0.0.1"), "{open:?}");
+    let mut client = stdio(&path, &["--server", "documents"]);
+    let welcome = client.initialize();
+    assert_eq!(welcome["result"]["instructions"], "read before you write", "{welcome}");
+    assert_eq!(welcome["result"]["capabilities"], json!({ "resources": {}, "prompts": {} }), "nobody tells of changes");
+    for ((method, params), heard) in asks.into_iter().zip(&heard) {
+        let mut params = params;
+        if method == "resources/read" {
+            params["_meta"]["progressToken"] = json!(2);
+        }
+        assert_eq!(client.request(method, params)["result"], *heard, "{method}");
+    }
+    // Whoever ends it early hears what was not asked: the other server's call.
+    client.process.signal("-TERM");
+    let (status, errors) = client.end();
+    assert_eq!(status.code(), Some(5), "{errors}");
+    assert!(
+        errors.contains("2 played as recorded, 0 differed")
+            && errors.contains("never asked for: tools/call orders/list_orders"),
+        "{errors}"
+    );
 }
 
 fn compare(data: &Path, a: &str, b: &str, more: &[&str]) -> Output {

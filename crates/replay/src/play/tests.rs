@@ -9,7 +9,7 @@ use crate::recording::{
 };
 
 fn asked<'a>(tool: &'a str, arguments: &'a str) -> Asked<'a> {
-    Asked { server: "orders", method: "tools/call", target: Some(tool), arguments: Some(arguments) }
+    Asked { server: "orders", method: "tools/call", target: Some(tool), arguments: Some(arguments), takes_rounds: true }
 }
 
 fn result(text: &str) -> Given {
@@ -148,6 +148,16 @@ fn what_did_not_go_well_does_not_go_well_again() {
 }
 
 #[test]
+fn who_does_not_know_rounds_is_not_given_one() {
+    let mut asks = call(1, "ask", "{}", r#"{"resultType":"input_required","requestState":"s"}"#);
+    asks.outcome.as_mut().expect("it ended").outcome = Outcome::InputRequired;
+    let player = Player::new(recording(vec![asks.clone(), asks]), Mode::Strict);
+    assert!(matches!(player.play(asked("ask", "{}")), Given::Result(_)));
+    let legacy = player.play(Asked { takes_rounds: false, ..asked("ask", "{}") });
+    assert!(code(&legacy) == NOT_PLAYABLE && words(&legacy).contains("input"), "{legacy:?}");
+}
+
+#[test]
 fn what_is_gone_is_said_and_never_made_up() {
     let mut answer = call(1, "get", r#"{"id":1}"#, "{}");
     let result = answer.outcome.as_mut().and_then(|ended| ended.result.as_mut()).expect("a result");
@@ -179,6 +189,7 @@ fn a_resource_is_found_by_what_was_sent_and_metadata_is_no_difference() {
         method: "resources/read",
         target: Some("order://ann@example.org"),
         arguments: Some(sent),
+        takes_rounds: true,
     };
     assert_eq!(player.play(asked), result(r#"{"contents":[]}"#));
     assert!(player.played().is_whole());
