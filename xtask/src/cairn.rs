@@ -37,6 +37,8 @@ pub(crate) fn build(profile: &str) -> anyhow::Result<PathBuf> {
 #[derive(Debug)]
 pub(crate) struct Cairn {
     program: PathBuf,
+    /// The command that it runs.
+    part: &'static str,
     folder: PathBuf,
     pub(crate) kafka: String,
     pub(crate) gateway: String,
@@ -71,7 +73,12 @@ impl Cairn {
         let [kafka, gateway, admin] = free_addresses()?;
         let program = program.to_owned();
         let configuration = configuration.transpose()?;
-        Ok(Self { program, folder, kafka, gateway, admin, configuration, running: None, log_start: 0 })
+        Ok(Self { program, part: "up", folder, kafka, gateway, admin, configuration, running: None, log_start: 0 })
+    }
+
+    /// Runs the embedded log alone, so that nobody but the clients uses it.
+    pub(crate) fn broker_alone(&mut self) {
+        self.part = "broker";
     }
 
     /// Tells Kafka clients to connect to `address`, in a configuration of its own.
@@ -97,7 +104,7 @@ impl Cairn {
         let log = self.folder.join("cairn.log");
         self.log_start = std::fs::read(&log).map_or(0, |text| text.len());
         let mut command = Command::new(&self.program);
-        command.arg("up").arg("--data").arg(self.folder.join("data")).env_remove("CAIRN_DATA");
+        command.arg(self.part).arg("--data").arg(self.folder.join("data")).env_remove("CAIRN_DATA");
         command.args(["--kafka", &self.kafka, "--gateway", &self.gateway, "--admin", &self.admin]);
         if let Some(configuration) = &self.configuration {
             command.arg("--config").arg(configuration);

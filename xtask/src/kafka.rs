@@ -137,6 +137,8 @@ fn drive(
     options: &Options,
 ) -> anyhow::Result<(Row, Offered)> {
     let mut cairn = Cairn::new(program, &format!("kafka-{name}"), None)?;
+    // Beside a gateway there are consumers of Cairn's own, which use the advertised address too.
+    cairn.broker_alone();
     let tap = Tap::start(&cairn.kafka)?;
     cairn.advertise(&tap.address)?;
     cairn.start()?;
