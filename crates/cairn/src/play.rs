@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use cairn_mcp::Limits;
-use cairn_replay::{FILE_BYTES_MAX, Gone, Mode, Played, Player, Recording, Stage};
+use cairn_replay::{FILE_BYTES_MAX, Gone, How, Mode, Played, Player, Recording, Stage};
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
@@ -154,6 +154,18 @@ fn shown(played: &Played) -> String {
     let mut out = format!(
         "{asked} calls asked, {recorded} recorded: {as_recorded} played as recorded, {differed} differed, {not_playable} could not be played, {never_asked} never asked for"
     );
+    for one in &played.calls {
+        let how = match one.how {
+            How::AsRecorded => "as recorded",
+            How::Differed => "not as recorded",
+            How::NotPlayable => "not to be played",
+        };
+        let place = one.recorded.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
+        out.push_str(&format!("\nasked: {}: {how}{}", say::plain(&one.asked), say::plain(&place)));
+    }
+    if (played.calls.len() as u64) < *asked {
+        out.push_str(&format!("\nand {} more", asked - played.calls.len() as u64));
+    }
     for one in &played.differences {
         out.push_str(&format!("\ndiffered: {}: {}", say::plain(&one.asked), say::plain(&one.words)));
     }

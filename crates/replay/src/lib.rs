@@ -16,7 +16,7 @@ mod whatif;
 pub use compare::{Aspect, Comparison, Pair, Parting, Side, compare};
 pub use difference::{Difference, differences};
 pub use gather::{GatherError, Gathering, RECORDED_TOPICS};
-pub use play::{Asked, Differed, Given, Mode, NotPlayable, Played, Player};
+pub use play::{Asked, Differed, Given, Heard, How, Mode, NotPlayable, Played, Player};
 pub use recording::{
     Approved, Decided, Ended, FILE_BYTES_MAX, Gone, Payload, Place, RecordedCall, RecordedItem, RecordedList,
     RecordedServer, Recording, RecordingError,

@@ -32,6 +32,8 @@ const NAMED_MAX: usize = 10;
 const COUNTED_MAX: usize = 1_000;
 /// Differences and calls that a report lists; all are counted.
 const LISTED_MAX: usize = 100;
+/// Calls of a client that a report lists; all are counted.
+const HEARD_MAX: usize = 1_000;
 /// Longest text that is shown of arguments, in characters.
 const SHOWN_MAX: usize = 400;
 
@@ -94,6 +96,29 @@ pub struct Differed {
     pub differences: Vec<Difference>,
 }
 
+/// A call of the client's, and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Heard {
+    /// What was asked.
+    pub asked: String,
+    /// Where the recorded call is that it was held to.
+    pub recorded: Option<String>,
+    /// How it was answered.
+    pub how: How,
+}
+
+/// How a call was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// As it was recorded.
+    AsRecorded,
+    /// Otherwise, or not at all: it was none that was recorded, or not the next one.
+    Differed,
+    /// Not at all: what was recorded cannot be played.
+    NotPlayable,
+}
+
 /// What came of a play.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Played {
@@ -113,6 +138,8 @@ pub struct Played {
     pub not_playable: u64,
     /// Recorded calls that nobody asked for.
     pub never_asked: u64,
+    /// The first calls, in the order in which they were asked.
+    pub calls: Vec<Heard>,
     /// The first differences.
     pub differences: Vec<Differed>,
     /// The first calls that nobody asked for.
@@ -158,6 +185,7 @@ struct State {
     as_recorded: u64,
     differed: u64,
     not_playable: u64,
+    calls: Vec<Heard>,
     differences: Vec<Differed>,
 }
 
@@ -247,7 +275,10 @@ impl Player {
             Err(why) => state.cannot(title, &place, &why),
             Ok(given) => {
                 match parts.first() {
-                    None => state.as_recorded += 1,
+                    None => {
+                        state.as_recorded += 1;
+                        state.hear(title, Some(place), How::AsRecorded);
+                    }
                     Some(first) => {
                         let words = format!("played {place}, the nearest; {}", said(first));
                         state.note(Differed { asked: title, recorded: Some(place), words, differences: parts });
@@ -282,6 +313,7 @@ impl Player {
             differed: state.differed,
             not_playable: state.not_playable,
             never_asked: unasked().count() as u64,
+            calls: state.calls.clone(),
             differences: state.differences.clone(),
             unasked: unasked().take(LISTED_MAX).map(|call| format!("{} ({})", call.title(), call.at)).collect(),
         }
@@ -326,8 +358,15 @@ impl Inner {
 }
 
 impl State {
+    fn hear(&mut self, asked: String, recorded: Option<String>, how: How) {
+        if self.calls.len() < HEARD_MAX {
+            self.calls.push(Heard { asked, recorded, how });
+        }
+    }
+
     fn note(&mut self, differed: Differed) {
         self.differed += 1;
+        self.hear(differed.asked.clone(), differed.recorded.clone(), How::Differed);
         if self.differences.len() < LISTED_MAX {
             self.differences.push(differed);
         }
@@ -355,6 +394,7 @@ impl State {
 
     fn cannot(&mut self, asked: String, place: &str, why: &str) -> Given {
         self.not_playable += 1;
+        self.hear(asked.clone(), Some(place.to_owned()), How::NotPlayable);
         let message = format!("{asked} was recorded ({place}) and cannot be played: {why}");
         if self.differences.len() < LISTED_MAX {
             let (recorded, words) = (Some(place.to_owned()), format!("cannot be played: {why}"));

@@ -167,6 +167,7 @@ fn a_workflow_is_played_again_as_it_was_to_agents_of_both_eras_without_any_gatew
     }
     let (status, errors) = client.close();
     assert!(status.success() && errors.contains("5 played as recorded, 0 differed"), "{errors}");
+    assert_eq!(errors.matches("\nasked: tools/call orders/").count(), 5, "{errors}");
     assert_eq!(gateway.journal().len(), 3, "the server did nothing since");
 
     // Over HTTP to both eras.

@@ -59,6 +59,10 @@ fn strict_play_holds_each_tool_to_its_order_and_its_arguments() {
     let played = player.played();
     assert_eq!((played.asked, played.as_recorded, played.differed, played.never_asked), (6, 3, 3, 0));
     assert!(!played.is_whole(), "three times it was not as recorded");
+    let how: Vec<How> = played.calls.iter().map(|call| call.how).collect();
+    assert_eq!(how, [How::AsRecorded, How::Differed, How::AsRecorded, How::AsRecorded, How::Differed, How::Differed]);
+    assert_eq!(played.calls[0].asked, "tools/call orders/put");
+    assert_eq!(played.calls[0].recorded.as_deref(), Some("mcp.calls/0@3"));
 }
 
 #[test]
