@@ -44,6 +44,8 @@ pub(crate) struct Cairn {
     pub(crate) gateway: String,
     admin: String,
     configuration: Option<PathBuf>,
+    /// Where its schema registry listens, if it has one.
+    registry: Option<String>,
     running: Option<Running>,
     /// Where its log ended when it was last started.
     log_start: usize,
@@ -73,7 +75,18 @@ impl Cairn {
         let [kafka, gateway, admin] = free_addresses()?;
         let program = program.to_owned();
         let configuration = configuration.transpose()?;
-        Ok(Self { program, part: "up", folder, kafka, gateway, admin, configuration, running: None, log_start: 0 })
+        Ok(Self {
+            program,
+            part: "up",
+            folder,
+            kafka,
+            gateway,
+            admin,
+            configuration,
+            registry: None,
+            running: None,
+            log_start: 0,
+        })
     }
 
     /// Runs the embedded log alone, so that nobody but the clients uses it.
@@ -87,6 +100,13 @@ impl Cairn {
         std::fs::write(&path, format!("[kafka]\nadvertised = \"{address}\"\n"))?;
         self.configuration = Some(path);
         Ok(())
+    }
+
+    /// Gives it a schema registry from the next start on; tells where.
+    pub(crate) fn with_registry(&mut self) -> anyhow::Result<String> {
+        let [address, ..] = free_addresses()?;
+        self.registry = Some(address.clone());
+        Ok(address)
     }
 
     /// Its data folder.
@@ -106,6 +126,9 @@ impl Cairn {
         let mut command = Command::new(&self.program);
         command.arg(self.part).arg("--data").arg(self.folder.join("data")).env_remove("CAIRN_DATA");
         command.args(["--kafka", &self.kafka, "--gateway", &self.gateway, "--admin", &self.admin]);
+        if let Some(registry) = &self.registry {
+            command.args(["--registry", registry]);
+        }
         if let Some(configuration) = &self.configuration {
             command.arg("--config").arg(configuration);
         }

@@ -17,6 +17,7 @@ mod mutants;
 mod places;
 mod process;
 mod proof;
+mod registry;
 mod secrets;
 mod tally;
 mod test;
@@ -38,7 +39,7 @@ struct Arguments {
 enum Recipe {
     /// Sets up what the tests need and runs all of them, long suites as a named slice.
     Test {
-        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka.
+        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Step>,
     },
@@ -48,6 +49,8 @@ enum Recipe {
     Conformance,
     /// Runs the Kafka clients of other people against a Cairn that is killed in between.
     Kafka(kafka::Options),
+    /// Runs the serializers of other people against Cairn's schema registry.
+    Registry(registry::Options),
     /// Tries arbitrary bytes on everything that reads what others wrote.
     #[command(after_help = "Example: cargo xtask fuzz envelope masking --seconds 300")]
     Fuzz(fuzz::Options),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Recipe::Tidy => tidy::run(),
         Recipe::Conformance => conformance::run(conformance::Scale::Full),
         Recipe::Kafka(options) => kafka::run(&options),
+        Recipe::Registry(options) => registry::run(&options),
         Recipe::Fuzz(options) => fuzz::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),

@@ -9,6 +9,7 @@ mod contracts;
 mod evidence;
 mod governance;
 mod operating;
+mod registry;
 mod replaying;
 mod table;
 
@@ -38,6 +39,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(replaying::MUTANTS)
         .chain(contracts::MUTANTS)
         .chain(consumers::MUTANTS)
+        .chain(registry::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{bridging, conformance, identity, kafka, places, secrets, tidy};
+use crate::{bridging, conformance, identity, kafka, places, registry, secrets, tidy};
 
 /// How long the compiler may take for one step from an empty cache.
 const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
@@ -38,10 +38,12 @@ pub(crate) enum Step {
     Secrets,
     /// Other people's Kafka clients.
     Kafka,
+    /// Other people's serializers against the schema registry.
+    Registry,
 }
 
 /// The order: what is quick to fail goes first.
-const ALL: [Step; 9] = [
+const ALL: [Step; 10] = [
     Step::Tidy,
     Step::Fmt,
     Step::Rust,
@@ -51,6 +53,7 @@ const ALL: [Step; 9] = [
     Step::Identity,
     Step::Secrets,
     Step::Kafka,
+    Step::Registry,
 ];
 
 /// Runs the steps that are named, all of them where none is.
@@ -79,6 +82,7 @@ fn run_step(step: Step) -> anyhow::Result<Tally> {
         Step::Identity => identity::run(),
         Step::Secrets => secrets::run(),
         Step::Kafka => kafka::run(&kafka::Options::slice()),
+        Step::Registry => registry::run(&registry::Options::quick()),
     }
 }
 

@@ -27,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["clock", "tls", "log"]),
     ("backbone", &["clock", "contract", "tls", "keys", "log", "broker"]),
     ("consumers", &["clock", "contract", "backbone"]),
+    ("registry", &["clock", "contract", "tls", "backbone"]),
     ("limits", &["clock"]),
     ("policy", &["clock", "contract", "limits"]),
     ("approvals", &["clock", "contract"]),

@@ -40,7 +40,7 @@ impl Node {
 pub(crate) fn node() -> anyhow::Result<Node> {
     version("npm", "--version").context("npm is not installed")?;
     let folder = places::cache("clients-node")?;
-    for part in ["package.json", "mcp", "kafka"] {
+    for part in ["package.json", "mcp", "kafka", "registry"] {
         let source = places::root().join("clients").join(part);
         if source.is_dir() {
             places::copy_tree(&source, &folder.join(part))?;
@@ -80,12 +80,27 @@ pub(crate) fn python() -> anyhow::Result<PathBuf> {
 
 /// Builds the Go client; gives its program.
 pub(crate) fn go_client() -> anyhow::Result<PathBuf> {
+    go_program("kafka/franz", "franz")
+}
+
+/// Builds a Go program of `clients/`; gives its path.
+pub(crate) fn go_program(source: &str, name: &str) -> anyhow::Result<PathBuf> {
     version("go", "version").context("go is not installed")?;
-    let program = places::cache("clients-go")?.join("franz");
+    let program = places::cache("clients-go")?.join(name);
     let mut build = Command::new("go");
     build.args(["build", "-o"]).arg(&program).arg(".");
-    quiet(build.current_dir(places::root().join("clients/kafka/franz")), SET_UP_LIMIT)?;
+    quiet(build.current_dir(places::root().join("clients").join(source)), SET_UP_LIMIT)?;
     Ok(program)
+}
+
+/// Builds a Rust program of `clients/`, which has a lock file and a target folder of its own; gives its path.
+pub(crate) fn rust_program(source: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let target = places::cache("clients-rust")?;
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut build = Command::new(cargo);
+    build.args(["build", "-q", "--locked", "--target-dir"]).arg(&target);
+    quiet(build.current_dir(places::root().join("clients").join(source)), SET_UP_LIMIT)?;
+    Ok(target.join("debug").join(name))
 }
 
 /// Builds the Java client; gives its class path.

@@ -31,6 +31,7 @@ use crate::{
     faults,
     limits::{self, LimitSection},
     listen::TlsSection,
+    registry::RegistrySection,
     store::StoreSection,
     tenants::TenantsSection,
     trust::CommandsSection,
@@ -55,6 +56,7 @@ pub(crate) struct Config {
     pub(crate) approvals: ApprovalsSection,
     pub(crate) backbone: BackboneSection,
     pub(crate) store: StoreSection,
+    pub(crate) registry: RegistrySection,
     pub(crate) encryption: EncryptionSection,
     pub(crate) freshness: FreshnessSection,
     pub(crate) catalogue: CatalogueSection,
@@ -212,6 +214,12 @@ impl BackboneSection {
             Scalar::Flag(flag) => flag.to_string(),
         };
         self.properties.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+    }
+
+    /// Replicas of topics that are created.
+    #[cfg(feature = "registry")]
+    pub(crate) fn replication(&self) -> i32 {
+        self.replication.unwrap_or(-1)
     }
 
     /// The cluster as the backbone wants it, with its spool in that folder; `bootstrap` goes before the configuration's.
@@ -405,6 +413,8 @@ impl Config {
         let sections = [&mut config.gateway.tls, &mut config.admin.tls, &mut config.kafka.tls];
         sections.into_iter().flatten().for_each(|tls| tls.lie_in(beside));
         config.commands.lie_in(beside);
+        config.registry.lie_in(beside);
+        config.registry.fill().with_context(|| format!("{}", path.display()))?;
         if let Some(identity) = &mut config.identity {
             identity.lie_in(beside);
         }
@@ -423,6 +433,7 @@ impl Config {
             .and_then(|_| config.freshness.bounds())
             .and_then(|_| config.admin.check())
             .and_then(|()| config.commands.check())
+            .and_then(|()| config.registry.check())
             .and_then(|()| config.encryption.check())
             .and_then(|()| config.approvals.webhook())
             .and_then(|_| config.decision_point())
@@ -785,6 +796,8 @@ mod tests {
             "[admin.tls]\ncertificate = \"y\"\nkey = \"y\"",
             "[commands]",
             "[approvals]",
+            "[registry]",
+            "[registry.tls]\ncertificate = \"y\"\nkey = \"y\"",
             "[backbone]",
             "[store]",
             "[encryption]",

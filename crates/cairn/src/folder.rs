@@ -52,6 +52,9 @@ pub(crate) struct Endpoints {
     /// The gateway's address as a URL; absent where none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gateway_url: Option<String>,
+    /// The schema registry's address as a URL; absent where none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) registry_url: Option<String>,
     /// The admin address as a URL that this machine reaches.
     #[serde(default)]
     pub(crate) admin_url: String,

@@ -41,6 +41,7 @@ mod policies;
 mod policy;
 mod query;
 mod read;
+mod registry;
 mod replay;
 mod say;
 mod since;
@@ -409,6 +410,9 @@ pub(crate) struct UpArguments {
     /// Where health, metrics and approvals are served.
     #[arg(long)]
     pub(crate) admin: Option<String>,
+    /// Where a schema registry is served; none without it.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) registry: Option<String>,
     /// Policy files; `policies/` beside the configuration file where absent.
     #[arg(long)]
     pub(crate) policies: Option<PathBuf>,

@@ -40,7 +40,9 @@ use crate::{
     follow::Follow,
     listen,
     measures::{Measures, Policies},
-    play, policies, say, tenants, token, whatif, wrap,
+    play, policies,
+    registry::Bound,
+    say, tenants, token, whatif, wrap,
     writers::Writers,
 };
 
@@ -73,6 +75,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let stop = CancellationToken::new();
 
     let (admin, listener) = listeners(&arguments, &config, role).await?;
+    let schemas = Bound::bind(&arguments, &config).await?;
     let AdminSection { tls, allow_plaintext, .. } = &config.admin;
     let admin_tls = listen::secured("admin", tls.as_ref(), listen::HTTP, admin.local_addr()?, *allow_plaintext)?;
     let user = std::env::var("USER").unwrap_or_else(|_| "local".to_owned());
@@ -95,6 +98,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         admin: admin.local_addr()?.to_string(),
         kafka_protocol: engine.protocol(),
         gateway_url: None,
+        registry_url: None,
         admin_url: here(admin_tls.is_some(), admin.local_addr()?),
         commands: config.commands.clone(),
         socket: wrap::socket_path(folder.path()),
@@ -194,6 +198,10 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     tasks.spawn(api.serve(admin, admin_tls.map(listen::handshakes), stop.clone()));
     engine.serve(&stop, &tasks);
     let collector = evidence.map(Evidence::start);
+    endpoints.registry_url = match schemas {
+        Some(schemas) => schemas.open(&engine, &entropy, &tasks, &stop).await?,
+        None => None,
+    };
     tasks.close();
     // Whoever hears that it is ready may ask it to end at once.
     let signals = Signals::taken()?;
@@ -233,11 +241,12 @@ fn say_ready(engine: &Engine, endpoints: &Endpoints) {
         None => String::new(),
         Some(url) => format!(" gateway {}://{gateway}/mcp/<server>", scheme(url)),
     };
-    say::line(format_args!("ready {}{gateway} admin {}://{admin}", engine.words(), scheme(admin_url)));
+    let registry = endpoints.registry_url.as_ref().map_or(String::new(), |url| format!(" registry {url}"));
+    say::line(format_args!("ready {}{gateway} admin {}://{admin}{registry}", engine.words(), scheme(admin_url)));
 }
 
 /// An address that is listened on as a URL that this machine reaches.
-fn here(is_tls: bool, address: SocketAddr) -> String {
+pub(crate) fn here(is_tls: bool, address: SocketAddr) -> String {
     let here = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),

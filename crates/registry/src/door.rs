@@ -1,0 +1,103 @@
+//! The connections of a registry: with TLS where it has certificates, and within bounds. Called by `cairn up`.
+//!
+//! So many connections at once, and one more waits; a request's head must come in its time. It must never know what a request
+//! means.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::Router;
+use cairn_tls::{HandshakeError, Handshakes, refuse_http};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 512;
+/// How long a request's head may take to come, and how long a connection may be idle.
+const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// How long an answer that is being written may take to end when the registry ends.
+const CONNECTION_END_MAX: Duration = Duration::from_secs(3);
+/// How long the listener pauses when it cannot accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Serves until `stop`; returns when every connection has ended.
+pub async fn serve(router: Router, listener: TcpListener, handshakes: Option<Handshakes>, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    loop {
+        let place = tokio::select! {
+            () = stop.cancelled() => break,
+            place = places.clone().acquire_owned() => place.expect("nobody closes this semaphore"),
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the registry could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (router, handshakes, stop) = (router.clone(), handshakes.clone(), stop.clone());
+        connections.spawn(async move {
+            let _place = place;
+            if let Err(error) = connection(stream, handshakes, router, stop).await {
+                tracing::debug!(%error, "a connection to the registry ended");
+            }
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    handshakes: Option<Handshakes>,
+    router: Router,
+    stop: CancellationToken,
+) -> Ended {
+    stream.set_nodelay(true)?;
+    let Some(handshakes) = handshakes else { return exchange(stream, router, stop).await };
+    let made = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        made = handshakes.of(stream) => made,
+    };
+    match made {
+        Ok(stream) => exchange(stream, router, stop).await,
+        Err(HandshakeError::Plaintext(stream)) => {
+            refuse_http(stream).await;
+            Err(io::Error::other("the peer does not speak TLS").into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn exchange<S>(stream: S, router: Router, stop: CancellationToken) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::select! {
+        ended = &mut connection => Ok(ended?),
+        () = stop.cancelled() => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            let _ = tokio::time::timeout(CONNECTION_END_MAX, connection).await;
+            Ok(())
+        }
+    }
+}

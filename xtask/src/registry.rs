@@ -1,0 +1,110 @@
+//! Other people's serializers against Cairn's schema registry.
+//!
+//! What it is: the driver of `clients/registry/`. Who calls it: `cargo xtask test` and `cargo xtask registry`. Each program uses
+//! one library as its users do, against a Cairn of its own with a registry, and reads back by Kafka what it wrote. The
+//! requests that pass are noted on their way, and make the matrix in docs/registry.md. clients/registry/README.md says what
+//! the programs must do.
+
+mod document;
+mod tap;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use self::document::Row;
+use self::tap::Tap;
+use crate::cairn::{self, Cairn};
+use crate::process::Running;
+use crate::tally::Tally;
+use crate::{places, toolchain};
+
+/// How long one program may take.
+const CLIENT_LIMIT: Duration = Duration::from_secs(300);
+
+/// Sets up what a program needs and gives its command.
+type Prepare = fn() -> anyhow::Result<Command>;
+
+/// The programs, by the name of their library, and whether the quick form runs them.
+const CLIENTS: &[(&str, bool, Prepare)] = &[
+    ("confluent-kafka (Python)", true, || {
+        let mut command = Command::new(toolchain::python()?.join("python"));
+        command.arg("-B").arg(places::root().join("clients/registry/confluent.py"));
+        Ok(command)
+    }),
+    ("@confluentinc/schemaregistry (npm)", true, || Ok(toolchain::node()?.script("registry/confluent.mjs"))),
+    ("confluent-kafka-go", true, || Ok(Command::new(toolchain::go_program("registry/go", "schemaregistry")?))),
+    ("schemreg (Rust)", false, || Ok(Command::new(toolchain::rust_program("registry/rust", "schemas")?))),
+];
+
+/// What to run.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Only libraries whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// The cargo profile that Cairn is built with.
+    #[arg(long, default_value = "dev")]
+    pub(crate) profile: String,
+    /// Leave docs/registry.md as it is.
+    #[arg(long)]
+    pub(crate) keep_document: bool,
+    /// Leave out what takes long to build.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+impl Options {
+    /// What `cargo xtask test` runs.
+    pub(crate) fn quick() -> Self {
+        Self { only: Vec::new(), profile: "dev".to_owned(), keep_document: true, quick: true }
+    }
+
+    /// The long version.
+    pub(crate) fn proof() -> Self {
+        Self { keep_document: false, quick: false, ..Self::quick() }
+    }
+}
+
+/// Runs the programs one after the other, and writes the matrix if all of them passed.
+pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    let program = cairn::build(&options.profile)?;
+    let mut rows = Vec::new();
+    for (name, in_quick, prepare) in CLIENTS {
+        let is_wanted = options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()));
+        if !is_wanted || options.quick && !in_quick {
+            continue;
+        }
+        let check = format!("registry client {name}");
+        match prepare() {
+            Ok(mut command) => {
+                let started = Instant::now();
+                tally.check(&check, drive(name, &mut command, &program).map(|row| rows.push(row)));
+                println!("          in {:.1} s", started.elapsed().as_secs_f32());
+            }
+            Err(error) => tally.skip(&check, &format!("{error:#}").replace('\n', " ")),
+        }
+    }
+    if rows.len() == CLIENTS.len() && !options.keep_document {
+        document::write(&rows)?;
+    }
+    Ok(tally)
+}
+
+/// Runs one program against a Cairn of its own.
+fn drive(name: &'static str, command: &mut Command, program: &Path) -> anyhow::Result<Row> {
+    let word: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let mut cairn = Cairn::new(program, &format!("registry-{word}"), None)?;
+    let registry = cairn.with_registry()?;
+    cairn.start()?;
+    let tap = Tap::start(&registry)?;
+    command.args(["--bootstrap", &cairn.kafka, "--registry", &format!("http://{}", tap.address)]);
+    let ended = Running::start(command)?.follow(CLIENT_LIMIT, |_| ())?;
+    let said = ended.ok()?;
+    let said = said.lines().rfind(|line| line.starts_with("ok")).unwrap_or("ok").to_owned();
+    println!("          {said}");
+    cairn.end()?;
+    let said = said.strip_prefix("ok ").unwrap_or(&said).to_owned();
+    Ok(Row { client: name, said, seen: tap.seen() })
+}
