@@ -25,16 +25,15 @@ const CLIENT_LIMIT: Duration = Duration::from_secs(300);
 /// Sets up what a program needs and gives its command.
 type Prepare = fn() -> anyhow::Result<Command>;
 
-/// The programs, by the name of their library, and whether the quick form runs them.
-const CLIENTS: &[(&str, bool, Prepare)] = &[
-    ("confluent-kafka (Python)", true, || {
+/// The programs, by the name of their library.
+const CLIENTS: &[(&str, Prepare)] = &[
+    ("confluent-kafka (Python)", || {
         let mut command = Command::new(toolchain::python()?.join("python"));
         command.arg("-B").arg(places::root().join("clients/registry/confluent.py"));
         Ok(command)
     }),
-    ("@confluentinc/schemaregistry (npm)", true, || Ok(toolchain::node()?.script("registry/confluent.mjs"))),
-    ("confluent-kafka-go", true, || Ok(Command::new(toolchain::go_program("registry/go", "schemaregistry")?))),
-    ("schemreg (Rust)", false, || Ok(Command::new(toolchain::rust_program("registry/rust", "schemas")?))),
+    ("@confluentinc/schemaregistry (npm)", || Ok(toolchain::node()?.script("registry/confluent.mjs"))),
+    ("confluent-kafka-go", || Ok(Command::new(toolchain::go_program("registry/go", "schemaregistry")?))),
 ];
 
 /// What to run.
@@ -49,20 +48,17 @@ pub(crate) struct Options {
     /// Leave docs/registry.md as it is.
     #[arg(long)]
     pub(crate) keep_document: bool,
-    /// Leave out what takes long to build.
-    #[arg(long)]
-    pub(crate) quick: bool,
 }
 
 impl Options {
     /// What `cargo xtask test` runs.
     pub(crate) fn quick() -> Self {
-        Self { only: Vec::new(), profile: "dev".to_owned(), keep_document: true, quick: true }
+        Self { only: Vec::new(), profile: "dev".to_owned(), keep_document: true }
     }
 
     /// The long version.
     pub(crate) fn proof() -> Self {
-        Self { keep_document: false, quick: false, ..Self::quick() }
+        Self { keep_document: false, ..Self::quick() }
     }
 }
 
@@ -71,9 +67,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let program = cairn::build(&options.profile)?;
     let mut rows = Vec::new();
-    for (name, in_quick, prepare) in CLIENTS {
+    for (name, prepare) in CLIENTS {
         let is_wanted = options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()));
-        if !is_wanted || options.quick && !in_quick {
+        if !is_wanted {
             continue;
         }
         let check = format!("registry client {name}");

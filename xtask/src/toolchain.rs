@@ -93,16 +93,6 @@ pub(crate) fn go_program(source: &str, name: &str) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// Builds a Rust program of `clients/`, which has a lock file and a target folder of its own; gives its path.
-pub(crate) fn rust_program(source: &str, name: &str) -> anyhow::Result<PathBuf> {
-    let target = places::cache("clients-rust")?;
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let mut build = Command::new(cargo);
-    build.args(["build", "-q", "--locked", "--target-dir"]).arg(&target);
-    quiet(build.current_dir(places::root().join("clients").join(source)), SET_UP_LIMIT)?;
-    Ok(target.join("debug").join(name))
-}
-
 /// Builds the Java client; gives its class path.
 pub(crate) fn java_client() -> anyhow::Result<String> {
     version("java", "-version").context("java is not installed")?;
