@@ -7,7 +7,7 @@ import confluent from '@confluentinc/schemaregistry';
 import kafkajs from 'kafkajs';
 
 const {
-  AvroDeserializer, AvroSerializer, Compatibility, HeaderSchemaIdSerializer, JsonDeserializer, JsonSerializer,
+  AvroDeserializer, AvroSerializer, HeaderSchemaIdSerializer, JsonDeserializer, JsonSerializer,
   ProtobufDeserializer, ProtobufSerializer, SchemaRegistryClient, SerdeType,
 } = confluent;
 const RECORDS = 50;
@@ -129,9 +129,9 @@ async function registry() {
   assert.equal(await client.getVersion(subject, schema, false, false), 1);
   assert.equal((await client.getLatestSchemaMetadata(subject)).version, 1);
   assert.equal((await client.getLatestWithMetadata(subject, { owner: 'shop' }, false)).version, 1);
-  await client.updateCompatibility(subject, Compatibility.Full);
-  assert.equal(await client.getCompatibility(subject), Compatibility.Full);
-  assert.equal(await client.getDefaultCompatibility(), Compatibility.Backward);
+  await client.updateCompatibility(subject, 'FULL');
+  assert.equal(await client.getCompatibility(subject), 'FULL');
+  assert.equal(await client.getDefaultCompatibility(), 'BACKWARD');
   assert.equal(await client.testCompatibility(subject, 1, { schemaType: 'AVRO', schema: '"string"' }), false);
   assert.equal(await client.testSubjectCompatibility(subject, schema), true);
   assert((await client.getAllSubjects()).includes(subject));

@@ -78,9 +78,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a registry acknowledges what it did not read back",
         file: "crates/registry/src/store/topic.rs",
-        before: "            Some(Applied::Void) => Err(WriteError::TakenOver),",
-        after: "            Some(Applied::Void) => Ok(()),",
-        test: "-p cairn-registry --test registry of_two_registries",
+        before: "        self.read_to(offset + 1, WRITE_WITHIN).await?;\n        self.shared.unsure",
+        after: "        self.shared.unsure",
+        test: "-p cairn-registry --test registry what_is_registered",
     },
     Mutant {
         name: "a registry answers under every name",

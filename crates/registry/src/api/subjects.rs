@@ -166,8 +166,13 @@ async fn versions(State(registry): Within, Path(subject): Path<String>, asked: A
 
 async fn register(State(registry): Within, Path(subject): Path<String>, asked: Asked, body: Bytes) -> Answer {
     let offer = bodies::offer(&body, asked.flag("normalize"))?;
+    let sent = offer.content.schema.clone();
     let registered = registry.register(Subject::checked(&subject)?, offer).await?;
-    let text = formed(&registry, &registered, asked.form()).await?;
+    // Clients go on with the text that they get back: it stays in the form in which they sent it.
+    let text = match asked.form() {
+        Form::Kept => sent,
+        form => formed(&registry, &registered, form).await?,
+    };
     let mut members = serde_json::Map::new();
     members.insert("id".to_owned(), json!(registered.id));
     members.insert("version".to_owned(), json!(registered.version));
