@@ -17,6 +17,7 @@ pub(crate) enum Ending {
     /// What was played or compared is not as recorded.
     Differs(String),
     /// A consumer did not do so many of the things that it must.
+    #[cfg_attr(not(feature = "audit"), expect(dead_code, reason = "there is no consumer to check"))]
     NotReady(u64),
 }
 
