@@ -153,8 +153,10 @@ fn pattern(path: &str) -> (String, Vec<String>) {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let mut shown = String::new();
+    let mut after_name = false;
     for (at, part) in parts.iter().enumerate() {
-        let before = if at > 0 { parts[at - 1] } else { "" };
+        // A name may be a word of the paths itself.
+        let before = if at > 0 && !after_name { parts[at - 1] } else { "" };
         let is_name = match before {
             "subjects" if at == 1 || parts[0] == "compatibility" => "{subject}",
             "versions" => "{version}",
@@ -166,6 +168,7 @@ fn pattern(path: &str) -> (String, Vec<String>) {
             _ if at == 3 && parts[0] == "associations" => "{name}",
             _ => part,
         };
+        after_name = is_name.starts_with('{');
         shown.push('/');
         shown.push_str(is_name);
     }
