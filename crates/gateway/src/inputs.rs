@@ -1,62 +1,85 @@
 //! What a server asks of a client inside a result (`inputRequests`): each is a call of its own in the other direction.
 //!
-//! Decision and intent are recorded before the client sees the result; where policy denies one of them the client sees none
-//! of it, and its call ends with the refusal. The outcome follows when the client comes back with its answers, or does not
-//! within `call_timeout_ms`. Called where a call is concluded and where one is accepted. Between the eras the bridge plays
-//! such requests one by one and this module has nothing to do. Bounded in what waits; states are kept as digests.
+//! Decision, intent and outcome are recorded before the client sees the result: `accepted`, because the answer comes with another
+//! call or never. Where policy denies one of them the client sees none of it: its call ends with the refusal, and the others are
+//! `cancelled`. Once the client comes back with its answers, `call.settled` says so. Called where a call is concluded and where
+//! one is accepted. Between the eras the bridge plays such requests one by one and this module has nothing to do. Bounded in
+//! what is remembered; states are kept as digests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use cairn_contract::{CallOutcome, Direction, Outcome};
+use cairn_contract::{Body, CallOutcome, CallSettled, Direction, Effect, EventType, Outcome, SettledState};
 use cairn_mcp::{Message, RawId, bridge::INPUTS_MAX};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
 
-use crate::{Gateway, Refusal, bridge::Bridge, call::Call, life::Answer};
+use crate::{
+    Gateway, Refusal,
+    bridge::{Bridge, Within},
+    call::Call,
+    life::Answer,
+    masking::Part,
+};
 
-/// Requests inside results that wait for a client to come back, in all.
-const WAITING_MAX: usize = 4_096;
+/// Places where requests inside results are remembered until the client comes back; past it the oldest are forgotten.
+const PLACES_MAX: usize = 1_024;
+/// Their bytes, likewise.
+const BYTES_MAX: usize = 16 << 20;
 
 /// Requests inside results that clients have seen and not answered.
 #[derive(Debug, Default)]
-pub(crate) struct Inputs(Mutex<HashMap<String, Vec<Waits>>>);
+pub(crate) struct Inputs(Mutex<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    at: HashMap<String, Vec<Waits>>,
+    oldest_first: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Remembered {
+    fn forget(&mut self, place: &str) -> Vec<Waits> {
+        let found = self.at.remove(place).unwrap_or_default();
+        self.bytes -= bytes_of(&found);
+        found
+    }
+}
+
+fn bytes_of(all: &[Waits]) -> usize {
+    all.iter().map(|waits| waits.call.message.bytes().len()).sum()
+}
 
 #[derive(Debug)]
 struct Waits {
     /// The server's name for it.
     key: String,
-    answered: oneshot::Sender<Message>,
+    call: Call,
 }
 
 impl Inputs {
-    /// What was asked there under the same names is not waited for any more: a task that is looked at again asks again.
-    fn wait(&self, place: &str, new: Vec<Waits>) {
-        let mut waiting = self.0.lock();
-        let there = waiting.entry(place.to_owned()).or_default();
-        there.retain(|waits| new.iter().all(|new| new.key != waits.key));
-        there.extend(new);
-    }
-
-    /// Takes what waits there and is answered; what the client leaves out goes on waiting.
-    fn take(&self, place: &str, keys: &BTreeMap<String, Box<RawValue>>) -> Vec<Waits> {
-        let mut waiting = self.0.lock();
-        let Some(there) = waiting.get_mut(place) else { return Vec::new() };
-        let taken = there.extract_if(.., |waits| keys.contains_key(&waits.key)).collect();
-        if there.is_empty() {
-            waiting.remove(place);
+    /// What was asked there before is not waited for any more: a task that is looked at again asks again.
+    fn wait(&self, place: String, new: Vec<Waits>) {
+        let mut remembered = self.0.lock();
+        let is_known = remembered.at.contains_key(&place);
+        drop(remembered.forget(&place));
+        remembered.bytes += bytes_of(&new);
+        remembered.at.insert(place.clone(), new);
+        if !is_known {
+            remembered.oldest_first.push_back(place);
         }
-        taken
+        while remembered.oldest_first.len() > PLACES_MAX || remembered.bytes > BYTES_MAX {
+            let Some(oldest) = remembered.oldest_first.pop_front() else { break };
+            drop(remembered.forget(&oldest));
+        }
     }
 
-    /// How many wait. Those whose time is over are forgotten first.
-    fn len(&self) -> usize {
-        let mut waiting = self.0.lock();
-        waiting.retain(|_, there| {
-            there.retain(|waits| !waits.answered.is_closed());
-            !there.is_empty()
-        });
-        waiting.values().map(Vec::len).sum()
+    fn take(&self, place: &str) -> Vec<Waits> {
+        let mut remembered = self.0.lock();
+        let found = remembered.forget(place);
+        if !found.is_empty() {
+            remembered.oldest_first.retain(|known| known != place);
+        }
+        found
     }
 }
 
@@ -83,34 +106,51 @@ impl Gateway {
     async fn asks_inside(&self, call: &Call, answer: &Message) -> Result<(), Refusal> {
         let Some(raw) = answer.input_requests_raw() else { return Ok(()) };
         let requests = requests_in(&raw)?;
-        let place = self.place(call, answer.request_state_raw().as_deref());
-        if self.inputs().len() + requests.len() > WAITING_MAX {
-            let reason = format!("{WAITING_MAX} requests of servers wait for clients already: try again later");
-            return Err(Refusal::InputRefused { reason });
-        }
-        let mut waiting = Vec::with_capacity(requests.len());
+        let mut opened = Vec::with_capacity(requests.len());
         for (key, message) in requests {
-            let (answered, comes) = oneshot::channel();
-            let asking = self.begin_ask(&call.session, message, Some(call), comes, self.limits().call_timeout);
-            let gone = || Refusal::InputRefused { reason: "the gateway stops".to_owned() };
-            // One that is denied takes the others back with it: the client sees none of them.
-            asking.opened.await.unwrap_or_else(|_| Err(gone()))?;
-            waiting.push(Waits { key, answered });
+            match self.open_ask(&call.session, message, Some(Within::of(call))).await {
+                Ok(call) => opened.push(Waits { key, call }),
+                Err(refusal) => {
+                    // It takes the others back with it: the client sees none of them.
+                    for waits in &mut opened {
+                        self.end_inside(&mut waits.call, Outcome::Cancelled, Effect::None).await;
+                    }
+                    return Err(refusal);
+                }
+            }
         }
-        self.inputs().wait(&place, waiting);
+        for waits in &mut opened {
+            self.end_inside(&mut waits.call, Outcome::Accepted, Effect::Unknown).await;
+        }
+        self.inputs().wait(self.place(call, answer.request_state_raw().as_deref()), opened);
         Ok(())
     }
 
-    /// A client comes back with answers: what they answer ends.
+    async fn end_inside(&self, call: &mut Call, outcome: Outcome, effect: Effect) {
+        let draft = self.asked_outcome(call, outcome, effect, None);
+        if let Err(error) = self.record(call, draft).await {
+            tracing::warn!(%error, call_id = %call.call_id, "the outcome of a request inside a result is not recorded");
+        }
+    }
+
+    /// A client comes back with answers: the requests that they answer have ended.
     pub(crate) fn answered_inside(&self, call: &Call) {
         let Some(raw) = call.message.input_responses_raw() else { return };
         let Ok(answers) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(&raw) else { return };
-        let place = self.place(call, call.message.request_state_raw().as_deref());
-        for waits in self.inputs().take(&place, &answers) {
-            let answer = Message::result(&RawId::text(&waits.key), answers[&waits.key].get().as_bytes());
-            if let Ok(answer) = answer {
-                let _ = waits.answered.send(answer);
-            }
+        for Waits { key, call: mut asked } in
+            self.inputs().take(&self.place(call, call.message.request_state_raw().as_deref()))
+        {
+            let Some(answer) = answers.get(&key) else { continue };
+            let body = CallSettled {
+                state: SettledState::Completed,
+                task_id: None,
+                is_error: None,
+                rpc_response_status_code: None,
+                result: self.kept(&mut asked, EventType::CallSettled, Part::Result, answer.get().as_bytes()),
+                observed_in: Some(call.call_id),
+            };
+            let draft = asked.draft(self, Body::CallSettled(body));
+            self.recorder().relaxed(draft);
         }
     }
 

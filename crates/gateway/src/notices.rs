@@ -204,7 +204,7 @@ impl Gateway {
         Asking { opened, done }
     }
 
-    async fn open_ask(
+    pub(crate) async fn open_ask(
         &self,
         session: &Arc<Session>,
         message: Message,
@@ -271,7 +271,13 @@ impl Gateway {
         }
     }
 
-    fn asked_outcome(&self, call: &mut Call, outcome: Outcome, effect: Effect, message: Option<&Message>) -> Planned {
+    pub(crate) fn asked_outcome(
+        &self,
+        call: &mut Call,
+        outcome: Outcome,
+        effect: Effect,
+        message: Option<&Message>,
+    ) -> Planned {
         self.count(call, outcome);
         let result = message.and_then(|message| self.kept_answer(call, message));
         let body = CallOutcome {

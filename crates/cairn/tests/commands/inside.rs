@@ -95,7 +95,15 @@ fn what_a_server_asks_inside_a_result_is_decided_before_the_client_sees_it() {
     });
     assert_eq!(of(&all, "call.decision", "elicitation/create", "decision"), ["permit", "permit"]);
     assert_eq!(of(&all, "call.intent", "elicitation/create", "mcp_method_name").len(), 2);
-    assert_eq!(of(&all, "call.outcome", "elicitation/create", "outcome"), ["cancelled", "completed"]);
+    assert_eq!(of(&all, "call.outcome", "elicitation/create", "outcome"), ["accepted", "cancelled"]);
+    assert_eq!(
+        of(&all, "call.outcome", "elicitation/create", "effect"),
+        ["none", "unknown"],
+        "one was shown to nobody"
+    );
+    wait_for("that the client came back", || {
+        (of(&events(&gateway.data()), "call.settled", "elicitation/create", "state") == ["completed"]).then_some(())
+    });
     assert_eq!(of(&all, "call.decision", "sampling/createMessage", "decision"), ["deny"]);
     assert_eq!(of(&all, "call.outcome", "sampling/createMessage", "outcome"), ["denied"]);
     assert!(of(&all, "call.intent", "sampling/createMessage", "call_id").is_empty());
