@@ -121,3 +121,20 @@ fn test(tree: &Path, arguments: &str, limit: Duration) -> anyhow::Result<Ended> 
     command.env("CARGO_TARGET_DIR", places::cache("mutants")?.join("target")).env("CARGO_TERM_COLOR", "never");
     Running::start(&mut command)?.follow(limit, |_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    /// A break that finds no place any more breaks nothing, and nobody notices until it is run.
+    #[test]
+    fn every_mutant_has_its_place_in_the_code_once() {
+        let root = crate::places::root();
+        let lost: Vec<_> = super::all()
+            .filter(|mutant| {
+                let text = std::fs::read_to_string(root.join(mutant.file)).unwrap_or_default();
+                text.matches(mutant.before).count() != 1
+            })
+            .map(|mutant| mutant.name)
+            .collect();
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+}

@@ -38,22 +38,22 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the log may use the broker",
         file: "xtask/src/tidy.rs",
-        before: "(\"log\", &[\"clock\"]),",
-        after: "(\"log\", &[\"clock\", \"broker\"]),",
+        before: "(\"log\", &[\"clock\", \"keys\"]),",
+        after: "(\"log\", &[\"clock\", \"keys\", \"broker\"]),",
         test: "-p xtask tidy",
     },
     Mutant {
         name: "the spool acknowledges before it has synced",
         file: "crates/backbone/src/kafka/spool.rs",
-        before: "try_for_each(|frame| self.file.write(frame)).and_then(|()| self.file.sync());",
-        after: "try_for_each(|frame| self.file.write(frame));",
+        before: "let written = written.and_then(|()| self.file.sync());",
+        after: "",
         test: "-p cairn-backbone --lib spool",
     },
     Mutant {
         name: "a delivered part of the spool goes before its history is written",
         file: "crates/backbone/src/kafka/mod.rs",
-        before: "if trims && let Err(error) = self.history.lock().save(&self.folder) {",
-        after: "if trims && false && let Err(error) = self.history.lock().save(&self.folder) {",
+        before: "if trims && let Err(error) = self.history.lock().save(&self.folder, &self.at_rest) {",
+        after: "if trims && false && let Err(error) = self.history.lock().save(&self.folder, &self.at_rest) {",
         test: "-p cairn-backbone --test kafka goes_on_from_the_spool",
     },
     Mutant {
@@ -114,7 +114,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a forbid that cannot be evaluated is forgotten",
-        file: "crates/policy/src/set.rs",
+        file: "crates/policy/src/rules.rs",
         before: "response.decision() == Decision::Allow && broken.is_empty();",
         after: "response.decision() == Decision::Allow;",
         test: "-p cairn-policy",
@@ -248,15 +248,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a call is forwarded before its intent is durable",
         file: "crates/gateway/src/stage.rs",
-        before: "submitted.durable().await.map(|_| ())",
-        after: "drop(submitted); Ok(())",
+        before: "futures::future::join(submitted.durable(), self.payloads_durable(pending)).await;",
+        after: "futures::future::join(async { drop(submitted); Ok::<_, RecordError>(Vec::new()) }, self.payloads_durable(pending)).await;",
         test: "-p cairn --test crash nothing_is_shown",
     },
     Mutant {
         name: "a client is answered before the outcome is durable",
         file: "crates/gateway/src/life.rs",
-        before: "self.recorder().outcome(room, draft).await.map(|_| ())",
-        after: "{ let all = self.recorder().clone(); tokio::spawn(async move { all.outcome(room, draft).await }); Ok::<(), cairn_backbone::RecordError>(()) }",
+        before: "let (recorded, kept) = futures::future::join(self.recorder().outcome(room, draft), kept).await;",
+        after: "let all = self.recorder().clone(); tokio::spawn(async move { all.outcome(room, draft).await }); let (recorded, kept) = (Ok::<(), cairn_backbone::RecordError>(()), kept.await);",
         test: "-p cairn --test crash nothing_is_shown",
     },
     Mutant {
@@ -317,9 +317,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "policies that change are not noticed",
-        file: "crates/cairn/src/up.rs",
-        before: "if !store.changed() {",
-        after: "if store.changed() {",
+        file: "crates/cairn/src/policies.rs",
+        before: "store.changed().then(",
+        after: "(!store.changed()).then(",
         test: "-p cairn --test crash policies_that_change",
     },
     Mutant {
@@ -416,8 +416,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "an intent names other bytes than those that are sent",
         file: "crates/gateway/src/stage.rs",
-        before: "forwarded: self.keys().payload.digest(going.bytes()),",
-        after: "forwarded: self.keys().payload.digest(call.message.bytes()),",
+        before: "forwarded: self.payload_digest(&call.session.caller, going.bytes()),",
+        after: "forwarded: self.payload_digest(&call.session.caller, call.message.bytes()),",
         test: "-p cairn-gateway --test bridge each_round",
     },
     Mutant {
@@ -744,7 +744,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a hold says nothing of itself",
-        file: "crates/gateway/src/stage.rs",
+        file: "crates/gateway/src/approval/mod.rs",
         before: "let token = call.message.progress_token().filter(|_| reply.can_stream());",
         after: "let token = call.message.progress_token().filter(|_| false && reply.can_stream());",
         test: "-p cairn --test commands hold_ends_by_itself",
