@@ -187,6 +187,7 @@ async function hears(era, transport, books) {
   };
   const unknown = await refusal(() => call('no such tool'));
   said.unknown = unknown.code ?? unknown.result?.isError;
+  if (era === 'legacy') await transport.terminateSession?.();
   await client.close();
   return { said, asked: heard.asked };
 }
