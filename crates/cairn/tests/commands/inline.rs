@@ -41,10 +41,9 @@ fn a_payload_stands_in_its_event_where_that_is_permitted_and_wanted_and_masked()
     let up = Up::start(&data, &["--config", &folder.path().join("cairn.toml").display().to_string()]);
     let agent = Agent::connect(&up.gateway, "bank");
     // Nobody has listed the tools yet, so nobody knows what is sensitive in them.
-    assert!(agent.call("pay", &json!({ "to": "first", "pin": "8341" })).get("result").is_some());
+    assert!(agent.call("pay", &json!({ "to": "first", "pin": "violet-8341" })).get("result").is_some());
     answer(agent.post(&json!({ "jsonrpc": "2.0", "id": 800, "method": "tools/list" })));
-    let arguments =
-        json!({ "to": "second", "pin": "8342", "key": "AKIAQ7XDEMO3CANARY22", "amount": 9_007_199_254_740_993_u64 });
+    let arguments = json!({ "to": "second", "pin": "violet-8342", "key": "AKIAQ7XDEMO3CANARY22", "amount": 9_007_199_254_740_993_u64 });
     assert!(agent.call("pay", &arguments).get("result").is_some());
     assert!(agent.call("note", &json!({ "text": "x".repeat(400) })).get("result").is_some());
     let events = events(&data);
@@ -76,6 +75,6 @@ fn a_payload_stands_in_its_event_where_that_is_permitted_and_wanted_and_masked()
     for inputs in of("call.decision", "inputs") {
         assert!(inputs.get("inline").is_none(), "what is known of a principal stands in no event");
     }
-    assert!(!text(&serde_json::to_vec(&events).expect("JSON")).contains("834"), "no event shows a PIN");
+    assert!(!text(&serde_json::to_vec(&events).expect("JSON")).contains("violet-83"), "no event shows a PIN");
     up.end();
 }
