@@ -349,7 +349,9 @@ fn position(consumer: &BaseConsumer, topic: &str, partition: i32) -> Option<i64>
     list.find_partition(topic, partition)?.offset().to_raw().filter(|offset| *offset >= 0)
 }
 
-pub(crate) fn is_transient(code: rdkafka::types::RDKafkaErrorCode) -> bool {
+/// Whether what librdkafka says passes by itself: a broker that is away for a while.
+#[must_use]
+pub fn is_transient(code: rdkafka::types::RDKafkaErrorCode) -> bool {
     use rdkafka::types::RDKafkaErrorCode as Code;
     matches!(
         code,

@@ -99,6 +99,16 @@ impl AdminArguments {
     }
 }
 
+/// Whom an operator's command asks, and how it shows the answer.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Asking {
+    #[command(flatten)]
+    pub(crate) admin: AdminArguments,
+    /// JSON for machines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// The admin address of a running `up`.
 pub(crate) struct Admin {
     base: String,

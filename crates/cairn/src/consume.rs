@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::Config,
     consumers::{self, ConsumersSection, NAMES},
-    folder,
+    door, folder,
     measures::Measures,
     read::Source,
     say,
@@ -91,7 +91,7 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> anyhow::Result<()> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Measures { consumers: vec![shown.clone()], ..Measures::default() }));
         let api = Admin::new(Always(ready.clone()), registry, (Credential::of(&data), People::of(&data)), None);
-        tasks.spawn(api.serve(listener, None, stop.clone()));
+        tasks.spawn(door::ADMIN.serve(api.router(), listener, None, stop.clone()));
     }
     let signals = Signals::taken()?;
     say::line(format_args!("ready consumer {name} group {group} kafka {}{words}", source.bootstrap));

@@ -5,17 +5,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::{ask, check, say, since};
-
-/// Where the operator's request goes.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Asking {
-    #[command(flatten)]
-    admin: ask::AdminArguments,
-    /// JSON for machines.
-    #[arg(long)]
-    json: bool,
-}
+use crate::{ask::Asking, check, say, since};
 
 /// Which consumer, and why.
 #[derive(Args, Clone, Debug)]

@@ -6,17 +6,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::{ask, say};
-
-/// Where the operator's request goes, and who makes it.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Asking {
-    #[command(flatten)]
-    admin: ask::AdminArguments,
-    /// JSON for machines.
-    #[arg(long)]
-    json: bool,
-}
+use crate::{ask::Asking, say};
 
 /// Whose payloads.
 #[derive(Args, Clone, Debug)]

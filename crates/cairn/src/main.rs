@@ -19,6 +19,7 @@ mod contracts;
 mod custody;
 mod decision_point;
 mod demo;
+mod door;
 mod encryption;
 mod ending;
 mod engine;

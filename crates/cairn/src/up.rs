@@ -33,7 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     UpArguments, access, acts,
     config::{AdminSection, Config},
-    consumers, contracts,
+    consumers, contracts, door,
     engine::{Engine, Role},
     evidence::Evidence,
     folder::{self, Endpoints, Folder},
@@ -87,9 +87,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let mut engine = Engine::open(&arguments, &config, role, &folder, &clock, &entropy).await?;
     let ready = Arc::new(AtomicBool::new(false));
     let mut registry = Registry::default();
-    let mut measures = engine.measures();
     let tasks = TaskTracker::new();
-    let mut evidence = None;
     let mut endpoints = Endpoints {
         pid: std::process::id(),
         kafka: engine.address().to_owned(),
@@ -103,65 +101,140 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         commands: config.commands.clone(),
         socket: wrap::socket_path(folder.path()),
     };
-    if let Some((listener, access)) = listener.zip(access) {
-        endpoints.gateway = listener.local_addr()?.to_string();
-        let wraps = wrap::listen(&endpoints.socket)?;
-        let policy =
-            Policies { store: Arc::new(policies::open(&arguments, beside, &folder)?), refused: Arc::default() };
-        let here = here(access.tls.is_some(), listener.local_addr()?);
-        endpoints.gateway_url = Some(here.clone());
-        if let Some(tls) = &access.tls {
-            tasks.spawn(listen::follow_certificates("gateway", tls.clone(), stop.clone()));
+    let ground = Ground {
+        arguments: &arguments,
+        config: &config,
+        folder: &folder,
+        clock: &clock,
+        entropy: &entropy,
+        tasks: &tasks,
+        stop: &stop,
+    };
+    let (mut measures, evidence) = match listener.zip(access) {
+        None => (engine.measures(), None),
+        Some((listener, access)) => {
+            let begins = (listener, access, beside, user);
+            begin_gateway(&ground, &engine, begins, &mut endpoints, &mut registry).await?
         }
-        let credentials = open_credentials(&config, &folder, &here, &clock, &entropy)?;
-        let keeping = config.vault.open(&config.screen, folder.path(), &clock, &entropy).await?;
-        let vault = keeping.vault.clone();
-        let parts = (&engine, &policy, (user, access, credentials), keeping);
-        let Opened { gateway, recorder, follow, evidence: prepared } =
-            open_gateway(&config, &folder, parts, &clock, &entropy, &mut registry).await?;
-        if let Some(follow) = follow {
-            tasks.spawn(follow.run(stop.clone()));
-        }
-        if let Some(vault) = &vault {
-            recorder.keep_rejected(Arc::new(contracts::InVault(vault.clone())));
-        }
-        let custody = vault.clone().map(|vault| Custody::new(vault, recorder.clone(), gateway.clone()));
-        if let Some(custody) = &custody {
-            custody.catch_up().await.context("cannot record what was erased")?;
-            tasks.spawn(expire(custody.vault().clone(), stop.clone()));
-        }
-        tasks.spawn({
-            let gateway = gateway.clone();
-            async move { gateway.tend_sessions().await }
-        });
-        tasks.spawn(acts::follow(folder.path().to_owned(), gateway.clone(), stop.clone()));
-        tasks.spawn({
-            let (gateway, stop) = (gateway.clone(), stop.clone());
-            async move { gateway.serve_http(listener, stop).await }
-        });
-        gateway.set_console(config.admin.console(&endpoints.admin_url));
-        if let Some(webhook) = config.approvals.webhook()? {
-            tasks.spawn(webhook.follow(gateway.clone(), clock.clone(), stop.clone()));
-        }
-        tasks.spawn(wrap::serve(gateway.clone(), wraps, arguments.idle_seconds, stop.clone()));
-        measures = Measures {
-            evidence: prepared.as_ref().map(|evidence| (evidence.status(), clock.clone())),
-            gateway: Some(gateway),
-            recorder: Some(recorder),
-            policy: Some(policy),
-            vault,
-            custody,
-            ..measures
-        };
-        evidence = prepared;
-    }
+    };
     let (running, shown): (Vec<_>, Vec<_>) =
         consumers::start(&config, role, engine.is_embedded(), folder.path(), &engine.reading(), (&clock, &entropy))
             .into_iter()
             .unzip();
     measures.consumers.clone_from(&shown);
     registry.register_collector(Box::new(measures.clone()));
-    let probe = Health { ready: ready.clone() };
+    let api = admin_api(&ground, &engine, (&measures, shown), registry, ready.clone())?;
+    if let Some(tls) = &admin_tls {
+        tasks.spawn(listen::follow_certificates("admin", tls.clone(), stop.clone()));
+    }
+    tasks.spawn(door::ADMIN.serve(api.router(), admin, admin_tls.map(listen::handshakes), stop.clone()));
+    engine.serve(&stop, &tasks);
+    let collector = evidence.map(Evidence::start);
+    endpoints.registry_url = match schemas {
+        Some(schemas) => schemas.open(&engine, &entropy, &tasks, &stop).await?,
+        None => None,
+    };
+    tasks.close();
+    // Whoever hears that it is ready may ask it to end at once.
+    let signals = Signals::taken()?;
+    ready.store(true, Ordering::Release);
+    folder.announce(&endpoints)?;
+    token::show_if_new(&folder, &entropy)?;
+    say_ready(&engine, &endpoints);
+    signals.wait(&stop).await;
+    ready.store(false, Ordering::Release);
+    folder.withdraw();
+    let ending = shut_down(measures, (collector, running), &stop, &tasks, engine);
+    if tokio::time::timeout(END_MAX, ending).await.is_err() {
+        eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
+    }
+    Ok(())
+}
+
+/// What everything that begins stands on.
+struct Ground<'g> {
+    arguments: &'g UpArguments,
+    config: &'g Config,
+    folder: &'g Folder,
+    clock: &'g Clock,
+    entropy: &'g Entropy,
+    tasks: &'g TaskTracker,
+    stop: &'g CancellationToken,
+}
+
+/// The gateway's listener, who may come in, the folder that the configuration lies in, and the local user.
+type Let = (TcpListener, Access, Option<PathBuf>, String);
+
+/// Opens the gateway and begins everything that goes beside it; gives what is measured, and what makes evidence.
+async fn begin_gateway(
+    ground: &Ground<'_>,
+    engine: &Engine,
+    (listener, access, beside, user): Let,
+    endpoints: &mut Endpoints,
+    registry: &mut Registry,
+) -> anyhow::Result<(Measures, Option<Evidence>)> {
+    let Ground { arguments, config, folder, clock, entropy, tasks, stop } = *ground;
+    endpoints.gateway = listener.local_addr()?.to_string();
+    let wraps = wrap::listen(&endpoints.socket)?;
+    let policy = Policies { store: Arc::new(policies::open(arguments, beside, folder)?), refused: Arc::default() };
+    let here = here(access.tls.is_some(), listener.local_addr()?);
+    endpoints.gateway_url = Some(here.clone());
+    if let Some(tls) = &access.tls {
+        tasks.spawn(listen::follow_certificates("gateway", tls.clone(), stop.clone()));
+    }
+    let credentials = open_credentials(config, folder, &here, clock, entropy)?;
+    let keeping = config.vault.open(&config.screen, folder.path(), clock, entropy).await?;
+    let vault = keeping.vault.clone();
+    let parts = (engine, &policy, (user, access, credentials), keeping);
+    let Opened { gateway, recorder, follow, evidence: prepared } =
+        open_gateway(config, folder, parts, clock, entropy, registry).await?;
+    if let Some(follow) = follow {
+        tasks.spawn(follow.run(stop.clone()));
+    }
+    if let Some(vault) = &vault {
+        recorder.keep_rejected(Arc::new(contracts::InVault(vault.clone())));
+    }
+    let custody = vault.clone().map(|vault| Custody::new(vault, recorder.clone(), gateway.clone()));
+    if let Some(custody) = &custody {
+        custody.catch_up().await.context("cannot record what was erased")?;
+        tasks.spawn(expire(custody.vault().clone(), stop.clone()));
+    }
+    tasks.spawn({
+        let gateway = gateway.clone();
+        async move { gateway.tend_sessions().await }
+    });
+    tasks.spawn(acts::follow(folder.path().to_owned(), gateway.clone(), stop.clone()));
+    tasks.spawn({
+        let (gateway, stop) = (gateway.clone(), stop.clone());
+        async move { gateway.serve_http(listener, stop).await }
+    });
+    gateway.set_console(config.admin.console(&endpoints.admin_url));
+    if let Some(webhook) = config.approvals.webhook()? {
+        tasks.spawn(webhook.follow(gateway.clone(), clock.clone(), stop.clone()));
+    }
+    tasks.spawn(wrap::serve(gateway.clone(), wraps, arguments.idle_seconds, stop.clone()));
+    let measures = Measures {
+        evidence: prepared.as_ref().map(|evidence| (evidence.status(), clock.clone())),
+        gateway: Some(gateway),
+        recorder: Some(recorder),
+        policy: Some(policy),
+        vault,
+        custody,
+        ..engine.measures()
+    };
+    Ok((measures, prepared))
+}
+
+/// What operators reach: everything that there is in this process.
+fn admin_api(
+    ground: &Ground<'_>,
+    engine: &Engine,
+    (measures, shown): (&Measures, Vec<consumers::Shown>),
+    registry: Registry,
+    ready: Arc<AtomicBool>,
+) -> anyhow::Result<Admin> {
+    let Ground { config, folder, entropy, .. } = *ground;
+    let probe = Health { ready };
     let credentials = (Credential::of(folder.path()), People::of(folder.path()));
     let mut api = Admin::new(probe, registry, credentials, measures.gateway.clone());
     if let (Some(policy), Some(recorder)) = (&measures.policy, &measures.recorder) {
@@ -191,32 +264,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             api = api.with_consumers(desk);
         }
     }
-    if let Some(tls) = &admin_tls {
-        tasks.spawn(listen::follow_certificates("admin", tls.clone(), stop.clone()));
-    }
-    let api = api.with_origins(config.admin.origins());
-    tasks.spawn(api.serve(admin, admin_tls.map(listen::handshakes), stop.clone()));
-    engine.serve(&stop, &tasks);
-    let collector = evidence.map(Evidence::start);
-    endpoints.registry_url = match schemas {
-        Some(schemas) => schemas.open(&engine, &entropy, &tasks, &stop).await?,
-        None => None,
-    };
-    tasks.close();
-    // Whoever hears that it is ready may ask it to end at once.
-    let signals = Signals::taken()?;
-    ready.store(true, Ordering::Release);
-    folder.announce(&endpoints)?;
-    token::show_if_new(&folder, &entropy)?;
-    say_ready(&engine, &endpoints);
-    signals.wait(&stop).await;
-    ready.store(false, Ordering::Release);
-    folder.withdraw();
-    let ending = shut_down(measures, (collector, running), &stop, &tasks, engine);
-    if tokio::time::timeout(END_MAX, ending).await.is_err() {
-        eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
-    }
-    Ok(())
+    Ok(api.with_origins(config.admin.origins()))
 }
 
 /// The admin address, and the gateway's where one runs here.

@@ -8,7 +8,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use cairn_contract::{Body, CallOutcome, CallSettled, Direction, Effect, EventType, Outcome, SettledState};
+use cairn_backbone::Planned;
+use cairn_contract::{Body, CallOutcome, CallSettled, Direction, Effect, Outcome, SettledState};
 use cairn_mcp::{Message, RawId, bridge::INPUTS_MAX};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
@@ -18,15 +19,13 @@ use crate::{
     bridge::{Bridge, Within},
     call::Call,
     life::Answer,
-    masking::Part,
 };
 
 /// Places where requests inside results are remembered until the client comes back; past it the oldest are forgotten.
 const PLACES_MAX: usize = 1_024;
-/// Their bytes, likewise.
-const BYTES_MAX: usize = 16 << 20;
 
-/// Requests inside results that clients have seen and not answered.
+/// Requests inside results that clients have seen and not answered: of each only what is recorded once it is answered, so that
+/// nothing that waits keeps a session or room for an outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Inputs(Mutex<Remembered>);
 
@@ -34,51 +33,34 @@ pub(crate) struct Inputs(Mutex<Remembered>);
 struct Remembered {
     at: HashMap<String, Vec<Waits>>,
     oldest_first: VecDeque<String>,
-    bytes: usize,
-}
-
-impl Remembered {
-    fn forget(&mut self, place: &str) -> Vec<Waits> {
-        let found = self.at.remove(place).unwrap_or_default();
-        self.bytes -= bytes_of(&found);
-        found
-    }
-}
-
-fn bytes_of(all: &[Waits]) -> usize {
-    all.iter().map(|waits| waits.call.message.bytes().len()).sum()
 }
 
 #[derive(Debug)]
 struct Waits {
     /// The server's name for it.
     key: String,
-    call: Call,
+    /// That it has ended.
+    settled: Planned,
 }
 
 impl Inputs {
     /// What was asked there before is not waited for any more: a task that is looked at again asks again.
     fn wait(&self, place: String, new: Vec<Waits>) {
         let mut remembered = self.0.lock();
-        let is_known = remembered.at.contains_key(&place);
-        drop(remembered.forget(&place));
-        remembered.bytes += bytes_of(&new);
-        remembered.at.insert(place.clone(), new);
-        if !is_known {
+        if remembered.at.insert(place.clone(), new).is_none() {
             remembered.oldest_first.push_back(place);
         }
-        while remembered.oldest_first.len() > PLACES_MAX || remembered.bytes > BYTES_MAX {
-            let Some(oldest) = remembered.oldest_first.pop_front() else { break };
-            drop(remembered.forget(&oldest));
+        if remembered.oldest_first.len() > PLACES_MAX
+            && let Some(oldest) = remembered.oldest_first.pop_front()
+        {
+            remembered.at.remove(&oldest);
         }
     }
 
     fn take(&self, place: &str) -> Vec<Waits> {
         let mut remembered = self.0.lock();
-        let found = remembered.forget(place);
-        if !found.is_empty() {
-            remembered.oldest_first.retain(|known| known != place);
-        }
+        let Some(found) = remembered.at.remove(place) else { return Vec::new() };
+        remembered.oldest_first.retain(|known| known != place);
         found
     }
 }
@@ -106,23 +88,27 @@ impl Gateway {
     async fn asks_inside(&self, call: &Call, answer: &Message) -> Result<(), Refusal> {
         let Some(raw) = answer.input_requests_raw() else { return Ok(()) };
         let requests = requests_in(&raw)?;
-        let mut opened = Vec::with_capacity(requests.len());
+        let mut opened: Vec<(String, Call)> = Vec::with_capacity(requests.len());
         for (key, message) in requests {
             match self.open_ask(&call.session, message, Some(Within::of(call))).await {
-                Ok(call) => opened.push(Waits { key, call }),
+                Ok(asked) => opened.push((key, asked)),
                 Err(refusal) => {
                     // It takes the others back with it: the client sees none of them.
-                    for waits in &mut opened {
-                        self.end_inside(&mut waits.call, Outcome::Cancelled, Effect::None).await;
+                    for (_, mut asked) in opened {
+                        self.end_inside(&mut asked, Outcome::Cancelled, Effect::None).await;
                     }
                     return Err(refusal);
                 }
             }
         }
-        for waits in &mut opened {
-            self.end_inside(&mut waits.call, Outcome::Accepted, Effect::Unknown).await;
+        let mut waits = Vec::with_capacity(opened.len());
+        for (key, mut asked) in opened {
+            self.end_inside(&mut asked, Outcome::Accepted, Effect::Unknown).await;
+            waits.push(Waits { key, settled: asked.draft(self, Body::CallSettled(settled_in(None))) });
         }
-        self.inputs().wait(self.place(call, answer.request_state_raw().as_deref()), opened);
+        if !waits.is_empty() {
+            self.inputs().wait(self.place(call, answer.request_state_raw().as_deref()), waits);
+        }
         Ok(())
     }
 
@@ -137,20 +123,13 @@ impl Gateway {
     pub(crate) fn answered_inside(&self, call: &Call) {
         let Some(raw) = call.message.input_responses_raw() else { return };
         let Ok(answers) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(&raw) else { return };
-        for Waits { key, call: mut asked } in
+        for Waits { key, mut settled } in
             self.inputs().take(&self.place(call, call.message.request_state_raw().as_deref()))
         {
-            let Some(answer) = answers.get(&key) else { continue };
-            let body = CallSettled {
-                state: SettledState::Completed,
-                task_id: None,
-                is_error: None,
-                rpc_response_status_code: None,
-                result: self.kept(&mut asked, EventType::CallSettled, Part::Result, answer.get().as_bytes()),
-                observed_in: Some(call.call_id),
-            };
-            let draft = asked.draft(self, Body::CallSettled(body));
-            self.recorder().relaxed(draft);
+            if answers.contains_key(&key) {
+                settled.draft.body = settled_in(Some(call.call_id)).into();
+                self.recorder().relaxed(settled);
+            }
         }
     }
 
@@ -166,6 +145,18 @@ impl Gateway {
         };
         let whose = format!("inputs\n{}\n{}\n", call.session.caller.text(), call.session.server.name);
         self.keys().secret.digest(&[whose.as_bytes(), &to].concat())
+    }
+}
+
+/// A request inside a result has ended: what the client answered stands in the arguments of the call that brought it.
+const fn settled_in(call_id: Option<uuid::Uuid>) -> CallSettled {
+    CallSettled {
+        state: SettledState::Completed,
+        task_id: None,
+        is_error: None,
+        rpc_response_status_code: None,
+        result: None,
+        observed_in: call_id,
     }
 }
 
@@ -188,4 +179,43 @@ fn requests_in(raw: &[u8]) -> Result<Vec<(String, Message)>, Refusal> {
         Ok((key, message))
     };
     asked.into_iter().map(request).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_contract::{Common, Draft};
+
+    use super::*;
+
+    fn waits(key: &str) -> Vec<Waits> {
+        let draft = Draft {
+            key: "w".to_owned(),
+            subject: None,
+            traceparent: None,
+            tracestate: None,
+            common: Common::default(),
+            body: settled_in(None).into(),
+        };
+        vec![Waits { key: key.to_owned(), settled: Planned { id: uuid::Uuid::nil(), draft } }]
+    }
+
+    fn keys(found: &[Waits]) -> Vec<&str> {
+        found.iter().map(|waits| waits.key.as_str()).collect()
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_taken_once() {
+        let inputs = Inputs::default();
+        for at in 0..PLACES_MAX + 10 {
+            inputs.wait(at.to_string(), waits("a"));
+        }
+        assert_eq!(inputs.0.lock().at.len(), PLACES_MAX);
+        assert!(inputs.take("9").is_empty(), "the oldest are forgotten");
+        assert_eq!(keys(&inputs.take("10")), ["a"]);
+        assert!(inputs.take("10").is_empty());
+        inputs.wait("11".to_owned(), waits("b"));
+        assert_eq!(keys(&inputs.take("11")), ["b"], "who is asked again was not asked before");
+        let remembered = inputs.0.lock();
+        assert_eq!((remembered.at.len(), remembered.oldest_first.len()), (PLACES_MAX - 2, PLACES_MAX - 2));
+    }
 }

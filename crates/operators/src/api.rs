@@ -270,8 +270,8 @@ impl Admin {
         self.0.gateway.as_ref()
     }
 
-    /// The routes.
-    pub(crate) fn router(&self) -> Router {
+    /// The routes, for whoever serves them.
+    pub fn router(&self) -> Router {
         let closed = Router::new()
             .route("/approvals", get(approvals::waiting))
             .route("/approvals/{id}", get(approvals::one))

@@ -15,7 +15,6 @@ mod custody;
 mod exposition;
 mod journal;
 mod limits_api;
-mod listener;
 mod logins;
 mod people;
 mod recording_api;

@@ -1,14 +1,12 @@
 //! A schema registry with Confluent's REST API, over a `_schemas` topic by the Kafka protocol.
 //!
-//! [`Registry`] holds what is registered and decides; [`router`] is the API, [`serve`] its listener. [`format`] knows the
-//! three languages. The topic is the only store: its records have the shape that other registries read and write, so it can be
+//! [`Registry`] holds what is registered and decides; [`router`] is the API. [`format`] knows the three languages. The topic is the only store: its records have the shape that other registries read and write, so it can be
 //! taken over from one, and by one. This crate knows nothing of MCP, of policy, or of the events that are written by its schemas.
 
 mod api;
 pub mod budget;
 mod contracts;
 pub mod digest;
-mod door;
 pub mod format;
 pub mod model;
 mod names;
@@ -19,7 +17,6 @@ mod store;
 
 pub use api::{Guard, Names, Secret, router};
 pub use contracts::{Published, contract_subject, contract_text, publish_contracts};
-pub use door::serve;
 pub use names::{DEFAULT_CONTEXT, Subject};
 pub use refusal::Refusal;
 pub use registry::{Bounds, Offer, Registry, Version};

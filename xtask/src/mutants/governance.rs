@@ -539,8 +539,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "that a client answered is not said",
         file: "crates/gateway/src/inputs.rs",
-        before: "self.recorder().relaxed(draft);\n        }\n    }\n\n    /// Where a client",
-        after: "drop(draft);\n        }\n    }\n\n    /// Where a client",
+        before: "if answers.contains_key(&key) {",
+        after: "if !answers.contains_key(&key) {",
         test: "-p cairn --test commands inside",
     },
     Mutant {
@@ -570,5 +570,19 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "let of_server = self.by_server.get(server).into_iter().flatten();",
         after: "let of_server = self.by_server.values().filter(|_| !server.is_empty()).flatten();",
         test: "-p cairn-policy --lib template",
+    },
+    Mutant {
+        name: "requests inside results wait without end",
+        file: "crates/gateway/src/inputs.rs",
+        before: "if remembered.oldest_first.len() > PLACES_MAX\n",
+        after: "if remembered.oldest_first.len() > usize::MAX / 2\n",
+        test: "-p cairn-gateway --lib what_waits_is_bounded",
+    },
+    Mutant {
+        name: "what a denied request takes back is said to have been shown",
+        file: "crates/gateway/src/inputs.rs",
+        before: "self.end_inside(&mut asked, Outcome::Cancelled, Effect::None).await;",
+        after: "self.end_inside(&mut asked, Outcome::Accepted, Effect::Unknown).await;",
+        test: "-p cairn --test commands inside",
     },
 ];

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{DEFAULT_ADDRESS, RegistryMode, RegistrySection, elsewhere::Elsewhere};
-use crate::{UpArguments, config::Config, engine::Engine, listen, up};
+use crate::{UpArguments, config::Config, door, engine::Engine, listen, up};
 
 /// How long the start waits for the topic to be read.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -104,7 +104,7 @@ impl Bound {
             }) else {
                 return;
             };
-            cairn_registry::serve(router(registry, guard), listener, handshakes, stop).await;
+            door::REGISTRY.serve(router(registry, guard), listener, handshakes, stop).await;
         });
         Ok(Some(url))
     }

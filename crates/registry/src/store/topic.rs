@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use cairn_backbone::kafka::{PropertyError, client_config};
+use cairn_backbone::{
+    kafka::{PropertyError, client_config},
+    reader::is_transient,
+};
 use cairn_clock::Entropy;
 use parking_lot::{Mutex, RwLock};
 use rdkafka::{
@@ -436,7 +439,7 @@ fn pump(consumer: &BaseConsumer<Quiet>, shared: &Shared, repairs: &mpsc::Sender<
                     shared.progress.send_modify(|progress| progress.next = progress.next.max(at));
                 }
             }
-            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_transient) => {}
+            Some(Err(error)) if error.rdkafka_error_code().is_some_and(passes) => {}
             Some(Err(error)) => {
                 tracing::error!(%error, "the registry's topic cannot be read any more");
                 shared.progress.send_modify(|progress| progress.failed = Some(error.to_string()));
@@ -446,18 +449,9 @@ fn pump(consumer: &BaseConsumer<Quiet>, shared: &Shared, repairs: &mpsc::Sender<
     }
 }
 
-fn is_transient(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::AllBrokersDown
-            | Code::BrokerTransportFailure
-            | Code::OperationTimedOut
-            | Code::Resolve
-            | Code::RequestTimedOut
-            | Code::NotLeaderForPartition
-            | Code::LeaderNotAvailable
-    )
+/// What passes by itself: no broker, or another leader.
+fn passes(code: RDKafkaErrorCode) -> bool {
+    is_transient(code) || matches!(code, RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
 }
 
 fn take(message: &BorrowedMessage<'_>, shared: &Shared, repairs: &mpsc::Sender<Key>) {
