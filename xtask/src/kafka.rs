@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
+use crate::tap::Tap;
 use document::{Offered, Row};
-use tap::Tap;
 
 use crate::cairn::{self, Cairn};
 use crate::process::Running;
@@ -139,7 +139,7 @@ fn drive(
     let mut cairn = Cairn::new(program, &format!("kafka-{name}"), None)?;
     // Beside a gateway there are consumers of Cairn's own, which use the advertised address too.
     cairn.broker_alone();
-    let tap = Tap::start(&cairn.kafka)?;
+    let tap = Tap::start(&cairn.kafka, tap::looks)?;
     cairn.advertise(&tap.address)?;
     cairn.start()?;
     let mut kills = 0;

@@ -20,6 +20,7 @@ mod proof;
 mod registry;
 mod secrets;
 mod tally;
+mod tap;
 mod test;
 mod tidy;
 mod toolchain;

@@ -13,10 +13,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use self::document::Row;
-use self::tap::Tap;
 use crate::cairn::{self, Cairn};
 use crate::process::Running;
 use crate::tally::Tally;
+use crate::tap::Tap;
 use crate::{places, toolchain};
 
 /// How long one program may take.
@@ -94,7 +94,7 @@ fn drive(name: &'static str, command: &mut Command, program: &Path) -> anyhow::R
     let mut cairn = Cairn::new(program, &format!("registry-{word}"), None)?;
     let registry = cairn.with_registry()?;
     cairn.start()?;
-    let tap = Tap::start(&registry)?;
+    let tap = Tap::start(&registry, tap::looks)?;
     command.args(["--bootstrap", &cairn.kafka, "--registry", &format!("http://{}", tap.address)]);
     let ended = Running::start(command)?.follow(CLIENT_LIMIT, |_| ())?;
     let said = ended.ok()?;

@@ -1,92 +1,22 @@
-//! A port mapping that notes which requests pass: clients are told its address, Cairn listens on another.
-//!
-//! Who calls it: the driver of the Kafka clients. It guarantees that what passes is unchanged, and that a connection to a
-//! Cairn that is away ends as it would without it. It must never wait for more than a header to pass bytes on.
+//! What passes between a Kafka client and Cairn: which requests, in which versions. Must never wait for more than a header.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes that are passed on at a time.
-const CHUNK_BYTES: usize = 64 << 10;
+use crate::tap::{Look, Notes};
+
 /// Bytes of a request's length, kind and version.
 const HEAD_BYTES: usize = 8;
 
 /// How often each kind and version of request was sent.
 pub(crate) type Seen = BTreeMap<(i16, i16), u64>;
 
-/// The mapping; ends when dropped.
-#[derive(Debug)]
-pub(crate) struct Tap {
-    pub(crate) address: String,
-    seen: Arc<Mutex<Seen>>,
-    ended: Arc<AtomicBool>,
-}
-
-impl Tap {
-    /// Maps a free port to `target`.
-    pub(crate) fn start(target: &str) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?.to_string();
-        let (seen, ended) = (Arc::new(Mutex::new(Seen::new())), Arc::new(AtomicBool::new(false)));
-        let (target, notes, over) = (target.to_owned(), Arc::clone(&seen), Arc::clone(&ended));
-        std::thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                if over.load(Ordering::SeqCst) {
-                    return;
-                }
-                // Where nobody listens now, dropping the connection says so.
-                if let Ok(far) = TcpStream::connect(&target) {
-                    let _ = map(near, far, &notes);
-                }
-            }
-        });
-        Ok(Self { address, seen, ended })
-    }
-
-    /// What has passed.
-    pub(crate) fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Tap {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(&self.address);
-    }
-}
-
-fn map(near: TcpStream, far: TcpStream, seen: &Arc<Mutex<Seen>>) -> std::io::Result<()> {
-    near.set_nodelay(true)?;
-    far.set_nodelay(true)?;
-    let (back_from, back_to) = (far.try_clone()?, near.try_clone()?);
-    let notes = Arc::clone(seen);
-    let mut heads = Heads::default();
-    std::thread::spawn(move || {
-        pass(near, far, |bytes| {
-            heads.take(bytes, |key, version| {
-                *notes.lock().unwrap_or_else(PoisonError::into_inner).entry((key, version)).or_default() += 1;
-            });
-        });
-    });
-    std::thread::spawn(move || pass(back_from, back_to, |_| ()));
-    Ok(())
-}
-
-/// Passes bytes on until either side ends; then both do.
-fn pass(mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&[u8])) {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    while let Ok(count @ 1..) = from.read(&mut chunk) {
-        look(&chunk[..count]);
-        if to.write_all(&chunk[..count]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Both);
-    let _ = from.shutdown(Shutdown::Both);
+/// Notes the requests of one connection.
+pub(crate) fn looks(notes: &Notes<Seen>) -> (Look, Look) {
+    let (notes, mut heads) = (notes.clone(), Heads::default());
+    let requests = move |bytes: &[u8]| {
+        heads.take(bytes, |key, version| notes.add(|seen| *seen.entry((key, version)).or_default() += 1));
+    };
+    (Box::new(requests), Box::new(|_| ()))
 }
 
 /// Finds the heads of requests in a stream of bytes.

@@ -1,16 +1,11 @@
-//! A port mapping that notes which requests pass, and with which status they are answered.
-//!
-//! Who calls it: the driver of the registry's clients. It guarantees that what passes is unchanged. Requests and answers of a
-//! connection come in one order, so each status belongs to the oldest request that has none.
+//! What passes between a registry's client and Cairn: which requests, and with which status they are answered. Requests and
+//! answers of a connection come in one order, so each status belongs to the oldest request that has none.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes that are passed on at a time.
-const CHUNK_BYTES: usize = 64 << 10;
+use crate::tap::{Look, Notes};
+
 /// Longest line that is looked at.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
@@ -23,100 +18,36 @@ pub(super) struct Asked {
     /// Answers by status.
     pub(super) statuses: BTreeMap<u16, u64>,
     /// Names of parameters behind the `?`.
-    pub(super) parameters: std::collections::BTreeSet<String>,
+    pub(super) parameters: BTreeSet<String>,
 }
 
 /// Requests of one connection that wait for their answers.
 type Waiting = Arc<Mutex<VecDeque<(String, String)>>>;
 
-/// The mapping; ends when dropped.
-#[derive(Debug)]
-pub(super) struct Tap {
-    pub(super) address: String,
-    seen: Arc<Mutex<Seen>>,
-    ended: Arc<AtomicBool>,
-}
-
-impl Tap {
-    /// Maps a free port to `target`.
-    pub(super) fn start(target: &str) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?.to_string();
-        let (seen, ended) = (Arc::new(Mutex::new(Seen::new())), Arc::new(AtomicBool::new(false)));
-        let (target, notes, over) = (target.to_owned(), Arc::clone(&seen), Arc::clone(&ended));
-        std::thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                if over.load(Ordering::SeqCst) {
-                    return;
-                }
-                if let Ok(far) = TcpStream::connect(&target) {
-                    let _ = map(near, far, &notes);
-                }
+/// Notes the requests of one connection, and how each is answered.
+pub(super) fn looks(notes: &Notes<Seen>) -> (Look, Look) {
+    let waiting = Waiting::default();
+    let (asked, noted, mut lines) = (Arc::clone(&waiting), notes.clone(), Lines::default());
+    let requests = move |bytes: &[u8]| {
+        lines.take(bytes, |line| {
+            let Some((method, path)) = request(line) else { return };
+            let (pattern, parameters) = pattern(path);
+            let key = (method.to_owned(), pattern);
+            noted.add(|seen| seen.entry(key.clone()).or_default().parameters.extend(parameters));
+            asked.lock().unwrap_or_else(PoisonError::into_inner).push_back(key);
+        });
+    };
+    let (noted, mut lines) = (notes.clone(), Lines::default());
+    let answers = move |bytes: &[u8]| {
+        lines.take(bytes, |line| {
+            let Some(status) = status(line) else { return };
+            let oldest = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            if let Some(key) = oldest {
+                noted.add(|seen| *seen.entry(key).or_default().statuses.entry(status).or_default() += 1);
             }
         });
-        Ok(Self { address, seen, ended })
-    }
-
-    /// What has passed.
-    pub(super) fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Tap {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(&self.address);
-    }
-}
-
-fn map(near: TcpStream, far: TcpStream, seen: &Arc<Mutex<Seen>>) -> std::io::Result<()> {
-    near.set_nodelay(true)?;
-    far.set_nodelay(true)?;
-    let (back_from, back_to) = (far.try_clone()?, near.try_clone()?);
-    let waiting = Waiting::default();
-    let (asked, notes) = (Arc::clone(&waiting), Arc::clone(seen));
-    let (mut requests, mut answers) = (Lines::default(), Lines::default());
-    std::thread::spawn(move || {
-        pass(near, far, |bytes| {
-            requests.take(bytes, |line| {
-                if let Some((method, path)) = request(line) {
-                    let (pattern, parameters) = pattern(path);
-                    let key = (method.to_owned(), pattern);
-                    let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
-                    notes.entry(key.clone()).or_default().parameters.extend(parameters);
-                    asked.lock().unwrap_or_else(PoisonError::into_inner).push_back(key);
-                }
-            });
-        });
-    });
-    let notes = Arc::clone(seen);
-    std::thread::spawn(move || {
-        pass(back_from, back_to, |bytes| {
-            answers.take(bytes, |line| {
-                if let Some(status) = status(line)
-                    && let Some(key) = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-                {
-                    let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
-                    *notes.entry(key).or_default().statuses.entry(status).or_default() += 1;
-                }
-            });
-        });
-    });
-    Ok(())
-}
-
-/// Passes bytes on until either side ends; then both do.
-fn pass(mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&[u8])) {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    while let Ok(count @ 1..) = from.read(&mut chunk) {
-        look(&chunk[..count]);
-        if to.write_all(&chunk[..count]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Both);
-    let _ = from.shutdown(Shutdown::Both);
+    };
+    (Box::new(requests), Box::new(answers))
 }
 
 /// Lines of a stream. A body may end without one, so what looks like a head is found at the end of a line too.
