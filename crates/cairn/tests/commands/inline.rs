@@ -32,7 +32,7 @@ fn a_payload_stands_in_its_event_where_that_is_permitted_and_wanted_and_masked()
     let folder = tempfile::tempdir().expect("a folder");
     let server = Played::start(pays);
     let config = format!(
-        "[servers.bank]\nurl = \"{}\"\n[vault]\nmode = \"inline\"\ninline_bytes_max = 200\n\
+        "[servers.bank]\nurl = \"{}\"\n[vault]\nmode = \"inline\"\ninline_bytes_max = 4000\n\
          [[vault.rules]]\ncontract = \"call.outcome\"\nname = \"note\"\nmode = \"digest\"\n",
         server.url()
     );
@@ -45,7 +45,8 @@ fn a_payload_stands_in_its_event_where_that_is_permitted_and_wanted_and_masked()
     answer(agent.post(&json!({ "jsonrpc": "2.0", "id": 800, "method": "tools/list" })));
     let arguments = json!({ "to": "second", "pin": "violet-8342", "key": "AKIAQ7XDEMO3CANARY22", "amount": 9_007_199_254_740_993_u64 });
     assert!(agent.call("pay", &arguments).get("result").is_some());
-    assert!(agent.call("note", &json!({ "text": "x".repeat(400) })).get("result").is_some());
+    assert!(agent.call("note", &json!({ "text": "x".repeat(5_000) })).get("result").is_some());
+    assert!(agent.call("note", &json!({ "text": "short" })).get("result").is_some());
     let events = events(&data);
     let of = |kind: &str, key: &str| -> Vec<Value> {
         let wanted =
@@ -68,11 +69,14 @@ fn a_payload_stands_in_its_event_where_that_is_permitted_and_wanted_and_masked()
     assert!(intents[1].get("location").is_none(), "it is kept once");
     assert_eq!(intents[1]["bytes"], arguments.to_string().len());
     assert!(intents[2].get("inline").is_none(), "it is longer than the bound");
+    assert_eq!(intents[3]["inline"], json!({ "text": "short" }).to_string());
     let paid: Value = serde_json::from_str(outcomes[1]["inline"].as_str().expect("inline")).expect("JSON");
     assert_eq!(paid["structuredContent"], json!({ "owner": "[masked:class-personal]", "paid": 7 }));
     assert!(!outcomes[1].to_string().contains("Hopper"), "{}", outcomes[1]);
     assert!(outcomes[2].get("inline").is_none() && outcomes[2].get("location").is_none(), "{}", outcomes[2]);
-    for inputs in of("call.decision", "inputs") {
+    let inputs = of("call.decision", "inputs");
+    assert!(inputs[3]["bytes"].as_u64().is_some_and(|bytes| bytes < 4_000), "there would be room: {}", inputs[3]);
+    for inputs in inputs {
         assert!(inputs.get("inline").is_none(), "what is known of a principal stands in no event");
     }
     assert!(!text(&serde_json::to_vec(&events).expect("JSON")).contains("violet-83"), "no event shows a PIN");
