@@ -244,6 +244,35 @@ pub enum Durability {
     Relaxed,
 }
 
+/// Methods that only look: their record may lag behind. Everything else, unknown methods included, is strict.
+const RELAXED: [&str; 17] = [
+    "completion/complete",
+    "initialize",
+    "logging/setLevel",
+    "ping",
+    "prompts/get",
+    "prompts/list",
+    "resources/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/templates/list",
+    "resources/unsubscribe",
+    "roots/list",
+    "server/discover",
+    "subscriptions/listen",
+    "tasks/get",
+    "tasks/list",
+    "tools/list",
+];
+
+impl Durability {
+    /// What a request's record needs before the next step, where no policy demands more.
+    #[must_use]
+    pub fn of_method(method: &str) -> Self {
+        if RELAXED.binary_search(&method).is_ok() { Self::Relaxed } else { Self::Strict }
+    }
+}
+
 /// Why a client calls, as it says itself in `_meta`, screened. Never proof.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Invocation {

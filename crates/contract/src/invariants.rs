@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{Durability, EventType, StoredEvent};
@@ -195,25 +196,31 @@ pub fn denied_has_no_intent(events: &[StoredEvent]) -> Result<(), Finding> {
 }
 
 /// I2: an outcome with effect `answered` or `unknown` has an intent before it, and one that is `in_doubt` has effect
-/// `unknown`. (Effect `none` may follow an intent: the forward can fail before a byte is sent.)
+/// `unknown`. (Effect `none` may follow an intent: the forward can fail before a byte is sent.) Nothing waits for the
+/// intent of a relaxed call, so a crash may take it: its recovered outcome is `in_doubt` without one.
 ///
 /// # Errors
 /// The first outcome that disagrees.
 pub fn effect_agrees_with_intent(events: &[StoredEvent]) -> Result<(), Finding> {
-    let mut intended = BTreeSet::new();
+    let (mut intended, mut strict) = (BTreeSet::new(), BTreeSet::new());
     for event in events {
         let Some(call) = event.common.call_id else { continue };
         match event.event_type() {
+            Some(EventType::CallDecision) if demands_durability(event) => {
+                strict.insert(call);
+            }
             Some(EventType::CallIntent) => {
                 intended.insert(call);
             }
             Some(EventType::CallOutcome) => {
                 let effect = text(event, "effect");
-                if effect != "none" && !intended.contains(&call) {
+                let is_doubt = text(event, "outcome") == "in_doubt";
+                let may_lack = is_doubt && is_recovered(event) && is_relaxed(event) && !strict.contains(&call);
+                if effect != "none" && !intended.contains(&call) && !may_lack {
                     let what = format!("call {call} ended with effect {effect} and has no intent");
                     return found(Invariant::EffectAgrees, event, what);
                 }
-                if text(event, "outcome") == "in_doubt" && effect != "unknown" {
+                if is_doubt && effect != "unknown" {
                     let what = format!("call {call} is in doubt with effect {effect}");
                     return found(Invariant::EffectAgrees, event, what);
                 }
@@ -222,6 +229,20 @@ pub fn effect_agrees_with_intent(events: &[StoredEvent]) -> Result<(), Finding> 
         }
     }
     Ok(())
+}
+
+fn demands_durability(decision: &StoredEvent) -> bool {
+    let obligations = decision.value.get("obligations").and_then(Value::as_array);
+    obligations.is_some_and(|names| names.iter().any(|name| name == "durability"))
+}
+
+fn is_recovered(outcome: &StoredEvent) -> bool {
+    outcome.value.get("recovered") == Some(&Value::Bool(true))
+}
+
+fn is_relaxed(event: &StoredEvent) -> bool {
+    let method = event.common.mcp_method_name.as_deref().unwrap_or_default();
+    Durability::of_method(method) == Durability::Relaxed
 }
 
 /// I5: within a partition the hybrid clock of each producer rises from event to event.
@@ -300,7 +321,7 @@ fn of_type(events: &[StoredEvent], event_type: EventType) -> impl Iterator<Item 
 }
 
 fn text<'a>(event: &'a StoredEvent, key: &str) -> &'a str {
-    event.value.get(key).and_then(serde_json::Value::as_str).unwrap_or_default()
+    event.value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn found(invariant: Invariant, event: &StoredEvent, what: String) -> Result<(), Finding> {

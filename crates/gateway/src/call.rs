@@ -31,32 +31,6 @@ use crate::{
     session::{Door, Session},
 };
 
-/// Methods that only look: their record may lag behind. Everything else, unknown methods included, is strict.
-const RELAXED: [&str; 17] = [
-    "completion/complete",
-    "initialize",
-    "logging/setLevel",
-    "ping",
-    "prompts/get",
-    "prompts/list",
-    "resources/list",
-    "resources/read",
-    "resources/subscribe",
-    "resources/templates/list",
-    "resources/unsubscribe",
-    "roots/list",
-    "server/discover",
-    "subscriptions/listen",
-    "tasks/get",
-    "tasks/list",
-    "tools/list",
-];
-
-/// How durable a method's record must be before the next step.
-pub(crate) fn durability(method: &str) -> Durability {
-    if RELAXED.binary_search(&method).is_ok() { Durability::Relaxed } else { Durability::Strict }
-}
-
 /// How much of a call's story will be in the trail, sooner or later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Accepted {
@@ -186,7 +160,7 @@ impl Call {
             Some(name) => format!("{}/{name}", session.server.name),
             None => session.server.name.clone(),
         };
-        let durability = durability(&method);
+        let durability = Durability::of_method(&method);
         let mut entered = None;
         if direction == Direction::ToServer && arrival.within.is_none() {
             let counted = Counted { session, common: &common, target: &target, shown: &shown, method: &method };

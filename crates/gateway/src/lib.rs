@@ -97,7 +97,7 @@ use limiting::Overs;
 use operations::Operations;
 use session::{Caller, Session};
 use sessions::Sessions;
-use unfinished::{Counted, Unfinished};
+use unfinished::{Places, Unfinished};
 use upstream::Server;
 
 /// How long sessions and their servers may take to end when the gateway stops.
@@ -464,9 +464,8 @@ impl Gateway {
             .try_acquire_owned()
             .map_err(|_| busy("calls_per_client_max", limits.calls_per_client_max))?;
         let of_all = self.0.places.clone().try_acquire_owned().map_err(|_| busy("calls_max", limits.calls_max))?;
-        self.metrics().calls_in_flight.inc();
         let counted = self.0.unfinished.count(&session.caller);
-        Ok(Places { _of_client: of_client, _of_all: of_all, _counted: counted, metrics: self.metrics().clone() })
+        Ok(Places::new(of_client, of_all, counted, self.metrics()))
     }
 
     /// How many calls of that caller have not ended.
@@ -481,20 +480,5 @@ impl Gateway {
     /// A new session id: 128 random bits, as hexadecimal digits.
     pub(crate) fn new_secret(&self) -> String {
         format!("{:016x}{:016x}", self.entropy().next_u64(), self.entropy().next_u64())
-    }
-}
-
-/// The places that a call occupies; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Places {
-    _of_client: OwnedSemaphorePermit,
-    _of_all: OwnedSemaphorePermit,
-    _counted: Counted,
-    metrics: Metrics,
-}
-
-impl Drop for Places {
-    fn drop(&mut self) {
-        self.metrics.calls_in_flight.dec();
     }
 }

@@ -45,7 +45,7 @@ impl Gateway {
 
     async fn live(self, session: Arc<Session>, message: Message, arrival: Arrival, mut reply: Reply) {
         session.touch(self.clock().now());
-        let _places = match self.admit(&session) {
+        let mut places = match self.admit(&session) {
             Ok(places) => places,
             Err(refusal) => return self.turn_away(reply, &message, &refusal).await,
         };
@@ -55,8 +55,8 @@ impl Gateway {
         };
         self.reached(Step::Accepted, &call);
         self.answered_inside(&call);
-        // For as long as the client waits, whatever rounds that takes.
-        let _entered = call.entered.take();
+        // For as long as the call goes on, whatever rounds that takes.
+        let entered = call.entered.take();
         let cancelled = self.follow(&call);
         let client = reply.watch();
         let ends_with_client = call.ends_with_client();
@@ -73,6 +73,9 @@ impl Gateway {
         };
         drop(client);
         session.in_flight.lock().remove(&call.id);
+        // A client that has its answer may call again at once: what counts calls must not count this one then.
+        drop(entered);
+        places.ended();
         self.answer(&mut call, reply, answer).await;
         // A handshake that opened nothing leaves nothing behind: no child, no place among the sessions.
         if call.method == "initialize" && session.door == Door::Http && !call.message.is_modern() {

@@ -8,10 +8,7 @@
 use cairn_backbone::{OpenCall, RecordError};
 use cairn_contract::{Body, CallOutcome, Durability, Effect, Outcome};
 
-use crate::{
-    Gateway,
-    call::{durability, outcome_of},
-};
+use crate::{Gateway, call::outcome_of};
 
 impl Gateway {
     /// Records an outcome for each call; returns how many.
@@ -49,7 +46,7 @@ fn end_of(call: &OpenCall) -> (Outcome, Effect) {
 /// Whether the call may have been forwarded although the trail has no intent of it: nothing waits for that of a relaxed call.
 fn may_have_gone(call: &OpenCall) -> bool {
     let method = call.common.mcp_method_name.as_deref().unwrap_or_default();
-    let is_relaxed = durability(method) == Durability::Relaxed && !call.demands_durability;
+    let is_relaxed = Durability::of_method(method) == Durability::Relaxed && !call.demands_durability;
     is_relaxed && call.has_decision && !call.denied && !call.approval_expired && !call.waits_for_approval
 }
 

@@ -1,13 +1,14 @@
 //! How many calls of each caller are under way, over all sessions and servers: a fact that policies may look at.
 //!
-//! A call is counted from its admission until its place is given back. Bounded by the calls that may be in flight: a
+//! A call is counted from its admission until its answer begins. Bounded by the calls that may be in flight: a
 //! caller without any is forgotten.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::session::Caller;
+use crate::{metrics::Metrics, session::Caller};
 
 /// Counts by caller. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +43,38 @@ impl Drop for Counted {
                 all.remove(&self.caller);
             }
         }
+    }
+}
+
+/// The places that a call occupies; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Places {
+    _of_client: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+    counted: Option<Counted>,
+    metrics: Metrics,
+}
+
+impl Places {
+    pub(crate) fn new(
+        of_client: OwnedSemaphorePermit,
+        of_all: OwnedSemaphorePermit,
+        counted: Counted,
+        metrics: &Metrics,
+    ) -> Self {
+        metrics.calls_in_flight.inc();
+        Self { _of_client: of_client, _of_all: of_all, counted: Some(counted), metrics: metrics.clone() }
+    }
+
+    /// The call has ended; what is left of it is its answer, which takes up room until the client has read it.
+    pub(crate) fn ended(&mut self) {
+        self.counted = None;
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.metrics.calls_in_flight.dec();
     }
 }
 

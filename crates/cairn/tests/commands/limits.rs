@@ -215,7 +215,7 @@ permit(principal, action, resource) unless { action == Action::"tools/call" };
 
 #[test]
 fn a_place_is_taken_while_a_call_is_held_and_free_when_it_has_ended() {
-    let more = "[[limits]]\nname = \"one\"\ntool = \"refund_order\"\nconcurrency = 1\n\n[gateway.limits]\nhold_ms_max = 60000\n";
+    let more = "[[limits]]\nname = \"one\"\ntool = \"refund_order\"\nconcurrency = 1\n\n[[limits]]\nname = \"looks\"\ntool = \"get_order\"\nconcurrency = 1\n\n[gateway.limits]\nhold_ms_max = 60000\n";
     let policies = "permit(principal, action, resource);\n@id(\"ask\") @obligation(\"approval\") @expires(\"10m\")\npermit(principal, action, resource == Tool::\"orders/refund_order\");\n";
     let gateway = Orders::new(policies, more);
     let up = gateway.up();
@@ -236,5 +236,10 @@ fn a_place_is_taken_while_a_call_is_held_and_free_when_it_has_ended() {
     let next = agent.ask("refund_order", &refund("3"));
     wait_for("the next one", || waiting().as_array().filter(|all| all.len() == 1).map(drop));
     drop(next);
+    // Whoever has its answer has its place back.
+    for _ in 0..100 {
+        let looked = agent.call("get_order", &look());
+        assert!(looked.get("result").is_some(), "{looked}");
+    }
     up.end();
 }

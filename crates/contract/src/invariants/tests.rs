@@ -219,6 +219,26 @@ fn an_effect_that_disagrees_is_found() {
 }
 
 #[test]
+fn only_a_relaxed_call_that_a_start_closed_may_be_in_doubt_without_an_intent() {
+    let closed = CallOutcome { recovered: Some(true), ..outcome(Outcome::InDoubt, Effect::Unknown) };
+    let of = |method: &str, decided: CallDecision, ended: &CallOutcome| {
+        let mut trail = Trail::new().with(1, decided).with(1, ended.clone());
+        for event in &mut trail.events {
+            event.common.mcp_method_name = Some(method.to_owned());
+        }
+        effect_agrees_with_intent(&trail.events)
+    };
+    assert_eq!(of("resources/read", decision(Decision::Permit), &closed), Ok(()));
+    let demanding = CallDecision { obligations: vec!["durability".into()], ..decision(Decision::Permit) };
+    assert!(of("resources/read", demanding, &closed).is_err(), "a policy made it strict");
+    assert!(of("tools/call", decision(Decision::Permit), &closed).is_err(), "its method is strict");
+    let alive = outcome(Outcome::InDoubt, Effect::Unknown);
+    assert!(of("resources/read", decision(Decision::Permit), &alive).is_err(), "no start closed it");
+    let sure = CallOutcome { recovered: Some(true), ..completed() };
+    assert!(of("resources/read", decision(Decision::Permit), &sure).is_err(), "what answered was forwarded");
+}
+
+#[test]
 fn a_clock_that_stands_is_found() {
     let mut trail = Trail::new().with(1, decision(Decision::Permit)).with(1, intent());
     trail.events[1].hlc = trail.events[0].hlc.clone();
