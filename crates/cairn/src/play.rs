@@ -6,7 +6,6 @@
 
 mod http;
 mod opening;
-mod stdio;
 
 use std::{
     collections::HashMap,
@@ -24,7 +23,7 @@ use serde_json::{Value, json};
 
 pub(crate) use opening::Opened;
 
-use crate::{ask, ending::Ending, say};
+use crate::{ask, ending::Ending, piped, say};
 
 /// Calls that are named at the start as not to be played; all are counted.
 const NAMED_MAX: usize = 20;
@@ -90,7 +89,7 @@ pub(crate) async fn run(arguments: PlayArguments) -> anyhow::Result<()> {
         }
         None => {
             let server = chosen(&player, arguments.server.as_deref())?;
-            stdio::serve(&Stage::new(server, player.clone(), Limits::default())).await?;
+            piped::serve(Arc::new(Stage::new(server, player.clone(), Limits::default()))).await?;
         }
     }
     let played = player.played();

@@ -3,7 +3,7 @@
 //! In the order in which data flow: [`Limits`] bound what a peer may send, the scanner finds [`Message`]s in it,
 //! [`headers`] hold HTTP headers and body to each other, an [`Editor`] splices what must change, and a [`Link`] carries
 //! the result to a server and the answer back: [`StdioLink`] (for a legacy session within a [`KeptLink`], which starts it
-//! again), [`HttpLink`], and [`SseLink`] for servers of 2024-11-05. [`era`] knows the protocol's versions, [`bridge`] plays
+//! again), [`HttpLink`], [`SseLink`] for servers of 2024-11-05, and [`InsideLink`] for one of Cairn's own ([`serving`]). [`era`] knows the protocol's versions, [`bridge`] plays
 //! one era to the other.
 //!
 //! This crate decides nothing and records nothing: it must not know policy, events or the log.
@@ -15,6 +15,7 @@ pub mod era;
 pub mod headers;
 mod http_links;
 mod id;
+mod inside;
 mod limits;
 mod link;
 mod message;
@@ -24,6 +25,7 @@ mod reply;
 mod router;
 mod scan;
 mod scan_text;
+pub mod serving;
 pub mod sse;
 mod stdio;
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub use batch::{is_batch, parse_batch};
 pub use edit::{EditError, Editor};
 pub use http_links::{Authorize, HttpClient, HttpLink, HttpTarget, Patience, SseLink, TargetError};
 pub use id::RawId;
+pub use inside::InsideLink;
 pub use limits::Limits;
 pub use link::{Canceller, Content, Exchange, ForwardHeaders, Frame, Link, LinkError, LinkFault, Prepared, Reach};
 pub use message::{Kind, Message, Target, meta};

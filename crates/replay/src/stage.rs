@@ -1,19 +1,16 @@
 //! A recorded server as MCP clients of both eras meet it: who it is, what it lists, and what it answers.
 //!
-//! One message in, at most one out; the transports are the command's. Nothing is ever asked of a client, and nothing is sent
-//! unasked: what a server asked within a call is part of what was recorded, not of what is played. An answer of a server of
-//! the other era is put into the client's as the gateway does it.
+//! One message in, at most one out; the transports are the command's, and what each era wants is `cairn_mcp::serving`'s. Nothing is
+//! ever asked of a client, and nothing is sent unasked: what a server asked within a call is part of what was recorded, not of what
+//! is played. An answer of a server of the other era is put into the client's as the gateway does it.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use cairn_contract::ListKind;
 use cairn_mcp::{
-    Kind, Limits, Message, RawId,
-    bridge::{FromModern, LegacyClient, LegacyServer, ModernCall},
-    code,
-    era::{LATEST_LEGACY, LEGACY, MODERN},
-    meta,
+    Limits, Message, code, meta,
+    serving::{self, Fault, Served},
 };
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json, value::RawValue};
@@ -69,73 +66,11 @@ impl Stage {
 
     /// The answer to a message; none to what wants none.
     pub fn answer(&self, message: &Message) -> Option<Message> {
-        if message.kind() != Kind::Request {
-            return None;
-        }
-        let id = message.id()?;
-        let answer = if message.is_modern() { self.modern(message, id) } else { self.legacy(message, id) };
-        Some(answer.unwrap_or_else(|words| error(id, code::INTERNAL_ERROR, &words, None)))
-    }
-
-    fn legacy(&self, message: &Message, id: &RawId) -> Result<Message, String> {
-        let method = message.method().unwrap_or_default();
-        let result = match method {
-            "initialize" => return Ok(self.welcome(message, id)),
-            "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => json!({}).to_string(),
-            _ => match self.given(message, method) {
-                Some(Given::Result(result)) => result,
-                Some(other) => return Ok(unwell(id, &other)),
-                None => return Ok(self.unknown(id, method)),
-            },
-        };
-        let answer = made(id, &result)?;
-        LegacyClient::default().answer(method, &answer, id, &self.limits).map_err(|error| error.to_string())
-    }
-
-    fn modern(&self, message: &Message, id: &RawId) -> Result<Message, String> {
-        let requested = message.protocol_version().unwrap_or_default();
-        if !MODERN.contains(&requested.as_str()) {
-            let shown: String = requested.chars().take(64).collect();
-            let data = json!({ "supported": MODERN, "requested": shown });
-            let words =
-                format!("unsupported protocol version {shown:?}: this recording is played in {}", MODERN.join(", "));
-            return Ok(error(id, code::UNSUPPORTED_PROTOCOL_VERSION, &words, Some(&data)));
-        }
-        if message.client_capabilities_raw().is_none_or(|raw| !raw.starts_with(b"{")) {
-            let words =
-                format!("params._meta lacks {}: every request says what its client can do", meta::CLIENT_CAPABILITIES);
-            return Ok(error(id, code::INVALID_PARAMS, &words, None));
-        }
-        let method = message.method().unwrap_or_default();
-        let hello = json!({ "protocolVersion": LATEST_LEGACY, "capabilities": {}, "clientInfo": { "name": "-", "version": "-" } });
-        let hello = Message::request(&RawId::integer(0), "initialize", Some(hello.to_string().as_bytes()))
-            .map_err(|error| error.to_string())?;
-        let server =
-            LegacyServer::of(&hello, &self.welcome(&hello, &RawId::integer(0))).map_err(|error| error.to_string())?;
-        if method == "server/discover" {
-            return match server.take(message) {
-                FromModern::Answer(raw) => Message::result(id, &raw).map_err(|error| error.to_string()),
-                _ => Err("a recorded server cannot be described".to_owned()),
-            };
-        }
-        let answer = match self.given(message, method) {
-            Some(Given::Result(result)) => made(id, &result)?,
-            Some(other) => unwell(id, &other),
-            None => return Ok(self.unknown(id, method)),
-        };
-        server.answer(&ModernCall::of(message), &answer, &self.limits).map_err(|error| error.to_string())
-    }
-
-    fn unknown(&self, id: &RawId, method: &str) -> Message {
-        if method != "subscriptions/listen" {
-            self.player.note_unknown(&self.server, method);
-        }
-        let shown: String = method.chars().take(64).collect();
-        error(id, code::METHOD_NOT_FOUND, &format!("nothing of {shown:?} was recorded of this server"), None)
+        serving::answer(self, message, &self.limits)
     }
 
     /// What was recorded for a request; none where its method never was.
-    fn given(&self, message: &Message, method: &str) -> Option<Given> {
+    fn recorded_of(&self, message: &Message, method: &str) -> Option<Given> {
         if let Some(listing) = listing(method) {
             return Some(Given::Result(self.list(method, &listing)));
         }
@@ -168,22 +103,6 @@ impl Stage {
         let items = list.map(|list| items(list, listing.member)).unwrap_or_default();
         tracing::debug!(server = %self.server, method, items = items.len(), "listed");
         format!("{{\"{}\":[{}]}}", listing.member, items.join(","))
-    }
-
-    /// The answer to `initialize`.
-    fn welcome(&self, message: &Message, id: &RawId) -> Message {
-        let asked = message.param_str("protocolVersion").unwrap_or_default();
-        let version = LEGACY.iter().find(|known| **known == asked).unwrap_or(&LATEST_LEGACY);
-        let greeting = self.greeting();
-        let mut result = json!({
-            "protocolVersion": version,
-            "capabilities": self.capabilities(&greeting),
-            "serverInfo": self.info(&greeting),
-        });
-        if let Some(instructions) = greeting.get("instructions").filter(|found| found.is_string()) {
-            result["instructions"] = instructions.clone();
-        }
-        Message::result(id, result.to_string().as_bytes()).expect("an answer of ours is a message")
     }
 
     /// What the server said of itself, where that was read.
@@ -230,6 +149,34 @@ impl Stage {
     }
 }
 
+impl Served for Stage {
+    fn welcome(&self) -> Value {
+        let greeting = self.greeting();
+        let mut result = json!({ "capabilities": self.capabilities(&greeting), "serverInfo": self.info(&greeting) });
+        if let Some(instructions) = greeting.get("instructions").filter(|found| found.is_string()) {
+            result["instructions"] = instructions.clone();
+        }
+        result
+    }
+
+    fn given(&self, method: &str, request: &Message) -> Option<Result<String, Fault>> {
+        match self.recorded_of(request, method) {
+            Some(Given::Result(result)) => Some(Ok(result)),
+            Some(other) => Some(Err(unwell(other))),
+            None => {
+                if method != "subscriptions/listen" {
+                    self.player.note_unknown(&self.server, method);
+                }
+                None
+            }
+        }
+    }
+
+    fn unknown(&self, method: &str) -> String {
+        format!("nothing of {method:?} was recorded of this server")
+    }
+}
+
 /// What a request sends, as its events hold it.
 fn sent(message: &Message) -> Option<Bytes> {
     match (message.method(), message.input_responses_raw()) {
@@ -256,25 +203,16 @@ pub(crate) fn items(list: &RecordedList, member: &str) -> Vec<String> {
     }
 }
 
-fn made(id: &RawId, result: &str) -> Result<Message, String> {
-    Message::result(id, result.as_bytes()).map_err(|error| format!("what was recorded is no result: {error}"))
-}
-
-fn error(id: &RawId, code: i64, words: &str, data: Option<&Value>) -> Message {
-    let data = data.map(Value::to_string);
-    Message::error(Some(id), code, words, data.as_deref().map(str::as_bytes)).expect("an error of ours is a message")
-}
-
 /// An error, as it was recorded or of Cairn's own.
-fn unwell(id: &RawId, given: &Given) -> Message {
+fn unwell(given: Given) -> Fault {
     match given {
-        Given::Own { code, message, data } => error(id, *code, message, Some(data)),
+        Given::Own { code, message, data } => Fault { code, message, data: Some(data.to_string()) },
         Given::Error(raw) | Given::Result(raw) => {
-            let members: HashMap<String, &RawValue> = serde_json::from_str(raw).unwrap_or_default();
+            let members: HashMap<String, &RawValue> = serde_json::from_str(&raw).unwrap_or_default();
             let code = members.get("code").and_then(|code| code.get().parse().ok()).unwrap_or(code::INTERNAL_ERROR);
             let words = members.get("message").and_then(|words| serde_json::from_str::<String>(words.get()).ok());
-            let data = members.get("data").map(|data| data.get().as_bytes());
-            Message::error(Some(id), code, &words.unwrap_or_default(), data).expect("its data are JSON")
+            let data = members.get("data").map(|data| data.get().to_owned());
+            Fault { code, message: words.unwrap_or_default(), data }
         }
     }
 }

@@ -32,8 +32,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::stdio::refused;
-use crate::{say, up::Signals};
+use crate::{piped::refused, say, up::Signals};
 
 const SESSION: &str = "mcp-session-id";
 /// Sessions that are open at a time; the oldest goes where there are more.

@@ -1,18 +1,21 @@
-//! A recorded server on standard input and output: one message a line, until the input ends or somebody ends the process.
+//! A server of Cairn's own on standard input and output: one message a line, until the input ends or somebody ends the process.
+//! Called by `cairn play` and `cairn mcp`. On standard output nothing is said but MCP.
 
-use std::pin::pin;
+use std::{pin::pin, sync::Arc};
 
 use anyhow::Context;
 use bytes::Bytes;
-use cairn_mcp::{Limits, Message, code};
-use cairn_replay::Stage;
+use cairn_mcp::{
+    Limits, Message, code,
+    serving::{self, Served},
+};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
 use crate::up::Signals;
 
 /// Serves until the input ends, or a signal comes.
-pub(super) async fn serve(stage: &Stage) -> anyhow::Result<()> {
+pub(crate) async fn serve(served: Arc<dyn Served>) -> anyhow::Result<()> {
     let signals = Signals::taken()?;
     let never = CancellationToken::new();
     let mut ended = pin!(signals.wait(&never));
@@ -30,7 +33,11 @@ pub(super) async fn serve(stage: &Stage) -> anyhow::Result<()> {
                 let words = format!("the message is longer than {} bytes", limits.message_bytes_max);
                 Some(Message::error(None, code::INVALID_REQUEST, &words, None).expect("an error of ours is a message"))
             }
-            Came::Line => answer(stage, &line, &limits),
+            Came::Line => {
+                let (served, line) = (served.clone(), std::mem::take(&mut line));
+                // It may read a disk.
+                tokio::task::spawn_blocking(move || answer(&*served, &line, &limits)).await?
+            }
         };
         line.clear();
         let Some(answer) = answer else { continue };
@@ -39,7 +46,7 @@ pub(super) async fn serve(stage: &Stage) -> anyhow::Result<()> {
             output.write_all(b"\n").await?;
             output.flush().await
         };
-        // A client that reads no more has ended the play.
+        // A client that reads no more has gone.
         if written.await.is_err() {
             return Ok(());
         }
@@ -47,18 +54,18 @@ pub(super) async fn serve(stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// The answer to one line.
-fn answer(stage: &Stage, line: &[u8], limits: &Limits) -> Option<Message> {
+fn answer(served: &dyn Served, line: &[u8], limits: &Limits) -> Option<Message> {
     if line.iter().all(u8::is_ascii_whitespace) {
         return None;
     }
     match Message::parse(Bytes::copy_from_slice(line), limits) {
-        Ok(message) => stage.answer(&message),
+        Ok(message) => serving::answer(served, &message, limits),
         Err(refusal) => Some(refused(&refusal)),
     }
 }
 
 /// What a message is told that cannot be read.
-pub(super) fn refused(refusal: &cairn_mcp::Refusal) -> Message {
+pub(crate) fn refused(refusal: &cairn_mcp::Refusal) -> Message {
     let code = refusal.code().unwrap_or(code::INVALID_REQUEST);
     Message::error(refusal.id.as_ref(), code, &refusal.to_string(), None).expect("an error of ours is a message")
 }
