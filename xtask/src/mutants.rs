@@ -5,6 +5,7 @@
 //! not compile is not counted as caught, and that the checkout is never touched.
 
 mod consumers;
+mod context;
 mod contracts;
 mod evidence;
 mod governance;
@@ -39,6 +40,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(replaying::MUTANTS)
         .chain(contracts::MUTANTS)
         .chain(consumers::MUTANTS)
+        .chain(context::MUTANTS)
         .chain(registry::MUTANTS)
 }
 

@@ -36,7 +36,7 @@ const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 /// What `cairn consume` is told.
 #[derive(Args)]
 pub(crate) struct ConsumeArguments {
-    /// The consumer: audit.
+    /// The consumer: audit, context.
     name: String,
     /// Where its results lie.
     #[arg(long, env = "CAIRN_DATA")]
@@ -68,20 +68,20 @@ impl Probe for Always {
 /// Consumes until SIGTERM or SIGINT.
 pub(crate) async fn run(arguments: ConsumeArguments) -> anyhow::Result<()> {
     let ConsumeArguments { name, data, bootstrap, config, group, metrics, tls } = arguments;
-    if !NAMES.contains(&name.as_str()) {
+    let Some(name) = NAMES.into_iter().find(|known| *known == name) else {
         bail!("there is no consumer {name:?}: {}", NAMES.join(", "));
-    }
+    };
     let data = data.map_or_else(folder::default_path, Ok)?;
     let source = Source::find(bootstrap, config.as_deref(), Some(data.clone()), &tls)?;
     let section = match &config {
         Some(path) => Config::read_consumers(path)?,
         None => ConsumersSection::default(),
     };
-    let group = group.unwrap_or_else(|| section.audit.group().to_owned());
+    let group = group.unwrap_or_else(|| section.group(name).to_owned());
     let data = folder::made(&data)?;
     let reading = ReaderOptions { properties: source.properties().clone(), ..ReaderOptions::all(&source.bootstrap) };
     let (clock, entropy) = (Clock::system(), Entropy::system());
-    let (running, shown) = consumers::start_audit(&data, &reading, group.clone(), (&clock, &entropy))?;
+    let (running, shown) = consumers::start_one((name, &section), &data, &reading, group.clone(), (&clock, &entropy))?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let ready = Arc::new(AtomicBool::new(true));
     let mut words = String::new();

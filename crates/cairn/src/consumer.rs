@@ -10,7 +10,7 @@ use crate::{ask::Asking, check, say, since};
 /// Which consumer, and why.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Which {
-    /// The consumer: audit.
+    /// The consumer: audit, context.
     name: String,
     /// Why, for the record.
     #[arg(long)]
@@ -36,7 +36,7 @@ pub(crate) enum ConsumerCommand {
         after_help = "Example: cairn consumer check audit\n\nExit code: 0 ready, 5 something was found, 1 it could not be checked."
     )]
     Check {
-        /// The consumer: audit.
+        /// The consumer: audit, context.
         name: String,
         /// Events of the part in which it is killed.
         #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1_000..=1_000_000))]

@@ -92,7 +92,7 @@ fn local(data: &std::path::Path, sql: &str, rows_max: usize, time_max: Duration)
 
 #[cfg(not(feature = "audit"))]
 fn local(_: &std::path::Path, _: &str, _: usize, _: Duration) -> anyhow::Result<Value> {
-    bail!("{}", crate::consumers::NO_AUDIT)
+    bail!("{}", crate::consumers::NO_DATABASE)
 }
 
 fn text(value: &Value) -> String {

@@ -49,7 +49,7 @@ pub(crate) struct ReplayArguments {
 /// There is nothing to replay into in this build.
 #[cfg(not(feature = "audit"))]
 pub(crate) async fn run(_: ReplayArguments) -> anyhow::Result<()> {
-    bail!("{}", crate::consumers::NO_AUDIT)
+    bail!("{}", crate::consumers::NO_DATABASE)
 }
 
 #[cfg(feature = "audit")]
@@ -59,15 +59,11 @@ pub(crate) use work::run;
 mod work {
     //! The replay itself.
 
-    use std::{io::IsTerminal, path::Path, time::Duration};
+    use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
     use anyhow::Context;
     use cairn_clock::{Entropy, Timestamp};
-    use cairn_consumers::{
-        Pace, Planned, Replay, ReplayError, Replayed, Sink,
-        audit::{self, AuditSink},
-        plan,
-    };
+    use cairn_consumers::{Pace, Planned, Replay, ReplayError, Replayed, Sink, database, plan};
     use cairn_contract::{OffsetRange, ReplayOutcome};
     use cairn_operators::ReplayBody;
     use serde_json::{Value, json};
@@ -77,7 +73,7 @@ mod work {
     use super::{ReplayArguments, bail};
     use crate::{
         config::Config,
-        consumers::{ConsumersSection, NAMES},
+        consumers::{self, ConsumersSection, NAMES},
         ending::Ending,
         read::Source,
         say,
@@ -92,23 +88,23 @@ mod work {
             Some(path) => Config::read_consumers(path)?,
             None => ConsumersSection::default(),
         };
-        let group = section.audit.group().to_owned();
-        if arguments.group != group && !NAMES.contains(&arguments.group.as_str()) {
+        let Some(name) = section.named(&arguments.group) else {
             bail!(
                 "{:?} is no consumer of Cairn's: {}; another team's group is moved with its own tools, such as kafka-consumer-groups --reset-offsets",
                 arguments.group,
                 NAMES.join(", ")
             );
-        }
-        let data = arguments.admin.data()?;
-        let path = audit::path(&data);
+        };
+        let (group, data) = (section.group(name).to_owned(), arguments.admin.data()?);
+        let path = database::path(&data, name);
         if !path.exists() {
-            let words = format!("there is no audit database at {}: nothing was applied yet", path.display());
+            let words = format!("there is no {name} database at {}: nothing was applied yet", path.display());
             return Err(Ending::NoSuch(words).into());
         }
         let config = arguments.config.as_deref();
-        let source = Source::find(arguments.bootstrap.clone(), config, Some(data), arguments.admin.trust())?;
-        let planned = planned(&source, &path, &arguments).await?;
+        let source = Source::find(arguments.bootstrap.clone(), config, Some(data.clone()), arguments.admin.trust())?;
+        let into = Results { name, section, data };
+        let planned = planned(&source, &into, &arguments).await?;
         show(&planned, &arguments);
         if arguments.dry_run || planned.spans.is_empty() {
             return Ok(());
@@ -116,11 +112,11 @@ mod work {
         // Without a record of it nothing is replaced.
         let admin = arguments.admin.find()?;
         let body = started(&planned, &arguments, &group);
-        let answer = admin.send("POST", "/replays/audit/start", Some(json!(body))).await?;
+        let answer = admin.send("POST", &format!("/replays/{name}/start"), Some(json!(body))).await?;
         let replay_id = answer.get("replay_id").and_then(Value::as_str).context("the admin address gave no id")?;
         let (begun, stop) = (Instant::now(), CancellationToken::new());
         let pace = Pace { records_a_second_max: arguments.rate };
-        let (ended, done) = carried_out(&source, &path, planned, pace, &stop).await?;
+        let (ended, done) = carried_out(&source, &into, planned, pace, &stop).await?;
         let outcome = match &ended {
             Ok(()) => ReplayOutcome::Completed,
             Err(ReplayError::Stopped) => ReplayOutcome::Stopped,
@@ -139,7 +135,7 @@ mod work {
             operator: operator(),
             ..ReplayBody::default()
         };
-        let told = admin.send("POST", "/replays/audit/end", Some(json!(body))).await;
+        let told = admin.send("POST", &format!("/replays/{name}/end"), Some(json!(body))).await;
         if let Err(error) = &told {
             eprintln!("cairn: the replay is over, and its end could not be recorded: {error:#}");
         }
@@ -154,11 +150,25 @@ mod work {
         ended.map_err(Into::into)
     }
 
-    async fn planned(source: &Source, path: &Path, arguments: &ReplayArguments) -> anyhow::Result<Planned> {
+    /// The results that are replaced.
+    #[derive(Clone)]
+    struct Results {
+        name: &'static str,
+        section: ConsumersSection,
+        data: PathBuf,
+    }
+
+    impl Results {
+        fn open(&self) -> anyhow::Result<Box<dyn Sink>> {
+            Ok(consumers::open((self.name, &self.section), &self.data, &Entropy::system())?.sink)
+        }
+    }
+
+    async fn planned(source: &Source, into: &Results, arguments: &ReplayArguments) -> anyhow::Result<Planned> {
         let (from_to, topics) = ((arguments.from, arguments.to), arguments.topic.clone());
-        let (path, source) = (path.to_owned(), source.clone());
+        let (into, source) = (into.clone(), source.clone());
         let planning = tokio::task::spawn_blocking(move || {
-            let stands = AuditSink::open(&path, &Entropy::system())?.positions()?;
+            let stands = into.open()?.positions()?;
             anyhow::Ok(plan(&source.records()?, &stands, from_to, &topics)?)
         });
         planning.await?
@@ -167,16 +177,16 @@ mod work {
     /// The replay on a thread that may block; a signal stops it after the batch that it is at.
     async fn carried_out(
         source: &Source,
-        path: &Path,
+        into: &Results,
         planned: Planned,
         pace: Pace,
         stop: &CancellationToken,
     ) -> anyhow::Result<(Result<(), ReplayError>, Replayed)> {
         let signals = Signals::taken()?;
-        let (source, path, stopping) = (source.clone(), path.to_owned(), stop.clone());
+        let (source, into, stopping) = (source.clone(), into.clone(), stop.clone());
         let mut work = tokio::task::spawn_blocking(move || {
             let records = source.records()?;
-            let mut sink = AuditSink::open(&path, &Entropy::system())?;
+            let mut sink = into.open()?;
             let (total, is_watched) = (planned.offsets(), std::io::stderr().is_terminal());
             let (mut said, mut last) = (Instant::now(), Replayed::default());
             let mut progress = |offsets: u64, done: Replayed| {
@@ -187,7 +197,7 @@ mod work {
                 }
             };
             let replay = Replay::new(&records, planned.spans, pace, stopping);
-            let ended = replay.run(&mut sink, &mut progress);
+            let ended = replay.run(&mut *sink, &mut progress);
             anyhow::Ok((ended.map(drop), last))
         });
         tokio::select! {

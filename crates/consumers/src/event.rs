@@ -95,6 +95,9 @@ pub struct Fields {
     pub reason: Option<String>,
     pub subject: Option<String>,
     pub hlc: Option<String>,
+    pub version: Option<String>,
+    pub cause: Option<String>,
+    pub asked_at: Option<String>,
     contract: Option<ContractName>,
 }
 

@@ -6,14 +6,14 @@ use super::table::Mutant;
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a sink applies a batch wherever it stands",
-        file: "crates/consumers/src/audit/sink.rs",
+        file: "crates/consumers/src/database/sink.rs",
         before: "    if moves && found.map(|(_, stands)| stands) != from.map(integer) {",
         after: "    if false && found.map(|(_, stands)| stands) != from.map(integer) {",
         test: "-p cairn-consumers --lib events_and_positions",
     },
     Mutant {
         name: "a replay keeps what came of the offsets before",
-        file: "crates/consumers/src/audit/sink.rs",
+        file: "crates/consumers/src/database/sink.rs",
         before: "            let removed = begun.prepare_cached(\"DELETE FROM events WHERE seq >= ?1 AND seq < ?2\");",
         after: "            let removed = begun.prepare_cached(\"DELETE FROM events WHERE seq >= ?1 AND seq < ?1 + 0 * ?2\");",
         test: "-p cairn-consumers --lib a_replay_replaces",
@@ -41,7 +41,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "retention does not know of legal holds",
-        file: "crates/consumers/src/audit/retention.rs",
+        file: "crates/consumers/src/database/retention.rs",
         before: "            if !is_hold && !whose",
         after: "            if !is_hold || !whose",
         test: "-p cairn-consumers --lib retention_is",

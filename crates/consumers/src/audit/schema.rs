@@ -3,16 +3,12 @@
 //! | table | content |
 //! | --- | --- |
 //! | `events` | one row for each event; `seq` is the place's number × 2^48 plus the offset, so a partition's rows lie together in order |
-//! | `dead_letters` | records that are no events, or were refused; `seq` likewise |
-//! | `places` | each partition of each topic that was seen: its number, its topic's id, and the offset that is read next |
-//! | `state` | `instance` (who this database is in its group), `paused`, `moves` |
+//! | `dead_letters`, `places`, `state` | what every consumer's database has: see `database` |
 //!
 //! `calls`, `decisions` and `approvals` are views. `PRAGMA user_version` is [`VERSION`].
 
 /// The layout's version.
 pub(super) const VERSION: i64 = 1;
-/// Bits of the offset in `seq`.
-pub(super) const OFFSET_BITS: u32 = 48;
 
 /// Columns of `events` behind `seq`, in the order in which the sink binds them.
 pub(super) const COLUMNS: [&str; 42] = [
@@ -62,17 +58,6 @@ pub(super) const COLUMNS: [&str; 42] = [
 
 /// What makes the layout.
 pub(super) const CREATE: &str = r"
-CREATE TABLE places (
-    place     INTEGER PRIMARY KEY,
-    topic     TEXT NOT NULL,
-    partition INTEGER NOT NULL,
-    topic_id  TEXT NOT NULL,
-    next      INTEGER NOT NULL,
-    UNIQUE (topic, partition, topic_id)
-) STRICT;
-
-CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-
 CREATE TABLE events (
     seq              INTEGER PRIMARY KEY,
     id               TEXT NOT NULL UNIQUE,   -- ce_id
@@ -123,16 +108,6 @@ CREATE INDEX events_workflow ON events (workflow_id) WHERE workflow_id IS NOT NU
 CREATE INDEX events_call ON events (call_id) WHERE call_id IS NOT NULL;
 CREATE INDEX events_time ON events (time_us);
 CREATE INDEX events_holds ON events (type, subject) WHERE type IN ('subject.held', 'subject.released');
-
-CREATE TABLE dead_letters (
-    seq       INTEGER PRIMARY KEY,
-    topic     TEXT NOT NULL,
-    partition INTEGER NOT NULL,
-    offset    INTEGER NOT NULL,
-    time_us   INTEGER NOT NULL,
-    bytes     INTEGER NOT NULL,
-    reason    TEXT NOT NULL
-) STRICT;
 
 CREATE VIEW decisions AS
 SELECT time, workflow_id, call_id, tenant, principal, agent, agent_name, server, method, tool, resource, prompt,

@@ -8,10 +8,10 @@ use cairn_clock::{Entropy, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    AuditSink, Holder,
+    AuditSink,
     query::{self, Limits, QueryError},
 };
-use crate::{Batch, Position, Sink, SinkError};
+use crate::{Batch, Position, Sink, SinkError, database::Holder};
 
 const DAY_US: u64 = 86_400_000_000;
 const NOW_US: u64 = 1_795_521_600_000_000;

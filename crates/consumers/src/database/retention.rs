@@ -1,4 +1,4 @@
-//! How long events stay in the audit database: as long as their contracts say, and for as long as somebody is under legal hold.
+//! How long events stay in a database: as long as their contracts say, and for as long as somebody is under legal hold.
 //!
 //! Each piece of work is bounded, and a partition's rows lie in order, so nothing is searched for. Who is held is what the trail
 //! says: the last of `subject.held` and `subject.released`. Called from the sink's own work.

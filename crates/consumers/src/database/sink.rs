@@ -1,4 +1,4 @@
-//! The sink of `audit`: batches and positions into SQLite, in one transaction.
+//! The sink: batches and positions into SQLite, in one transaction.
 //!
 //! The file is in WAL mode and synced at checkpoints only: after a power loss it is as after some earlier batch, positions
 //! included, so the rest is read again. Opened by the process that holds it, by the admin API for pauses and moves, and by
@@ -8,17 +8,10 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use cairn_backbone::group::Place;
 use cairn_clock::{Entropy, Timestamp};
-use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Statement, Transaction, TransactionBehavior, params, params_from_iter,
-    types::{ToSqlOutput, Value, ValueRef},
-};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params, types::ValueRef};
 
-use super::{
-    open_private,
-    retention::Retention,
-    schema::{COLUMNS, CREATE, OFFSET_BITS, VERSION},
-};
-use crate::{Advance, Batch, Control, DeadLetter, Event, Position, Replayed, Sink, SinkError, Standing};
+use super::{CREATE, Results, open_private, retention::Retention};
+use crate::{Advance, Batch, Control, DeadLetter, Position, Replayed, Sink, SinkError};
 
 /// How long another process may hold the file before that counts as away.
 const BUSY_MAX: Duration = Duration::from_secs(10);
@@ -28,32 +21,34 @@ const CACHE_KIB: i64 = 32 * 1_024;
 const WAL_PAGES: i64 = 8_192;
 /// Dead letters that are kept.
 const DEAD_LETTERS_MAX: i64 = 100_000;
+/// Events past the bound that are removed at once.
+const SURPLUS_MAX: u64 = 2_000;
+/// Bits of the offset in `seq`.
+const OFFSET_BITS: u32 = 48;
 
-/// The audit database, for writing.
+/// A consumer's database, for writing.
 #[derive(Debug)]
-pub struct AuditSink {
+pub struct Database<R: Results> {
     connection: Connection,
     instance: String,
     retention: Retention,
-    /// Spoils what it writes, for a test that mends it by a replay.
-    fault: Option<Fault>,
+    results: R,
 }
 
-/// A fault that `CAIRN_AUDIT_FAULT` asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fault {
-    /// Every outcome is written as completed.
-    Outcomes,
-    /// Outcomes are left out.
-    Missing,
-}
-
-impl AuditSink {
+impl<R: Results> Database<R> {
     /// Opens the database, and makes it where there is none.
     ///
     /// # Errors
     /// It cannot be opened, or was made by a newer Cairn.
     pub fn open(path: &Path, entropy: &Entropy) -> Result<Self, SinkError> {
+        Self::open_for(path, entropy, R::default())
+    }
+
+    /// The same, with results that are set up in some way.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open_for(path: &Path, entropy: &Entropy, results: R) -> Result<Self, SinkError> {
         // Made here, so that nobody else reads it.
         open_private(path).map_err(|error| SinkError::Away { reason: format!("{}: {error}", path.display()) })?;
         let said = |error: rusqlite::Error| of(&error, path);
@@ -64,30 +59,31 @@ impl AuditSink {
         connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(said)?;
         connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES).map_err(said)?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(said)?;
-        let mut sink = Self { connection, instance: String::new(), retention: Retention::default(), fault: fault() };
+        let mut sink = Self { connection, instance: String::new(), retention: Retention::default(), results };
         sink.prepare(path, entropy)?;
         Ok(sink)
     }
 
     fn prepare(&mut self, path: &Path, entropy: &Entropy) -> Result<(), SinkError> {
         let said = |error: rusqlite::Error| of(&error, path);
-        let begun = self.begin().map_err(said)?;
+        let begun = begin(&mut self.connection).map_err(said)?;
         let version: i64 = begun.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(said)?;
         match version {
-            VERSION => {}
+            version if version == R::VERSION => {}
             0 => {
                 begun.execute_batch(CREATE).map_err(said)?;
+                begun.execute_batch(R::CREATE).map_err(said)?;
                 let mut random = [0; 8];
                 entropy.fill(&mut random);
                 let instance: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
                 let put = "INSERT INTO state (key, value) VALUES ('instance', ?1), ('paused', '0'), ('moves', '0')";
-                begun.execute(put, [format!("audit-{instance}")]).map_err(said)?;
-                begun.pragma_update(None, "user_version", VERSION).map_err(said)?;
+                begun.execute(put, [format!("{}-{instance}", R::NAME)]).map_err(said)?;
+                begun.pragma_update(None, "user_version", R::VERSION).map_err(said)?;
             }
             other => {
-                let path = path.display();
+                let (path, known) = (path.display(), R::VERSION);
                 let reason = format!(
-                    "{path} has layout {other}, and this Cairn knows {VERSION}: run the newer Cairn, or move the file away and have it made again from the trail"
+                    "{path} has layout {other}, and this Cairn knows {known}: run the newer Cairn, or move the file away and have it made again from the trail"
                 );
                 return Err(SinkError::Broken { reason });
             }
@@ -105,15 +101,10 @@ impl AuditSink {
         &self.instance
     }
 
-    fn begin(&mut self) -> rusqlite::Result<Transaction<'_>> {
-        // At once, so that two writers never wait for each other in the middle.
-        self.connection.transaction_with_behavior(TransactionBehavior::Immediate)
-    }
-
     /// Writes a batch over whatever came of its offsets before. Where `moves`, the positions must be as it says and move on.
     fn write(&mut self, batch: &Batch, moves: bool) -> Result<Replayed, SinkError> {
-        let fault = self.fault;
-        let begun = self.begin().map_err(|error| plain(&error))?;
+        let Self { connection, results, .. } = self;
+        let begun = begin(connection).map_err(|error| plain(&error))?;
         let mut done = Replayed::default();
         let mut numbers = HashMap::new();
         let mut before = HashMap::new();
@@ -131,10 +122,10 @@ impl AuditSink {
         }
         let number = |topic: &str, partition: u32| numbers.get(&(topic, partition)).copied().unwrap_or_default();
         {
-            let mut insert = begun.prepare_cached(&insert_event()).map_err(|error| plain(&error))?;
-            for (index, event) in batch.events.iter().enumerate() {
+            let mut insert = begun.prepare_cached(&results.insert()).map_err(|error| plain(&error))?;
+            for (index, event) in batch.events.iter().enumerate().filter(|(_, event)| results.keeps(event)) {
                 let at = seq(number(&event.topic, event.partition), event.offset);
-                put(&mut insert, at, event, fault).map_err(|error| refused(&error, index))?;
+                results.put(&mut insert, at, event).map_err(|error| refused(&error, index))?;
             }
             let mut insert = begun
                 .prepare_cached("INSERT OR REPLACE INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
@@ -153,6 +144,7 @@ impl AuditSink {
                 insert.execute(row).map_err(|error| plain(&error))?;
             }
         }
+        results.settle(&begun).map_err(|error| plain(&error))?;
         if !moves {
             done.records = batch.len() as u64;
             done.dead_letters = batch.dead.len() as u64;
@@ -162,6 +154,11 @@ impl AuditSink {
         begun.commit().map_err(|error| plain(&error))?;
         Ok(done)
     }
+}
+
+fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    // At once, so that two writers never wait for each other in the middle.
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 
 /// How many rows of a batch's offsets are other than before, new, or gone.
@@ -202,80 +199,6 @@ fn rows(begun: &Transaction<'_>, range: [i64; 2]) -> rusqlite::Result<Vec<(i64, 
     select.query_map(range, digest)?.collect()
 }
 
-fn insert_event() -> String {
-    let marks: Vec<String> = (1..=COLUMNS.len() + 1).map(|index| format!("?{index}")).collect();
-    // An event that came before at another offset counts once.
-    format!(
-        "INSERT INTO events (seq, {}) VALUES ({}) ON CONFLICT (id) DO NOTHING",
-        COLUMNS.join(", "),
-        marks.join(", ")
-    )
-}
-
-fn put(insert: &mut Statement<'_>, at: i64, event: &Event, fault: Option<Fault>) -> rusqlite::Result<()> {
-    let fields = &event.fields;
-    fn text(text: &str) -> ToSqlOutput<'_> {
-        ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
-    }
-    fn maybe(found: &Option<String>) -> ToSqlOutput<'_> {
-        found.as_deref().map_or(ToSqlOutput::Owned(Value::Null), text)
-    }
-    let number = |number: i64| ToSqlOutput::Owned(Value::Integer(number));
-    let mut outcome = maybe(&fields.outcome);
-    match fault {
-        Some(Fault::Outcomes) if fields.outcome.is_some() => outcome = text("completed"),
-        Some(Fault::Missing) if fields.outcome.is_some() => return Ok(()),
-        _ => {}
-    }
-    let id = event.id.hyphenated().to_string();
-    let row: [ToSqlOutput<'_>; COLUMNS.len() + 1] = [
-        number(at),
-        text(&id),
-        text(&event.type_name),
-        number(event.contract.version.into()),
-        text(&event.topic),
-        number(event.partition.into()),
-        number(integer(event.offset)),
-        text(&event.time),
-        text(&event.source),
-        maybe(&event.subject),
-        maybe(&fields.workflow_id),
-        maybe(&fields.call_id),
-        maybe(&fields.causation_id),
-        maybe(&fields.operation_id),
-        maybe(&fields.task),
-        maybe(&fields.direction),
-        maybe(&fields.trace_id),
-        maybe(&fields.tenant),
-        maybe(&fields.principal),
-        maybe(&fields.agent),
-        maybe(&fields.agent_name),
-        maybe(&fields.server),
-        maybe(&fields.mcp_method_name),
-        maybe(&fields.gen_ai_tool_name),
-        maybe(&fields.mcp_resource_uri),
-        maybe(&fields.prompt_name),
-        maybe(&fields.decision),
-        maybe(&fields.policy_version),
-        outcome,
-        maybe(&fields.effect),
-        maybe(&fields.error_type),
-        fields.elapsed_us.map_or(ToSqlOutput::Owned(Value::Null), |us| number(integer(us))),
-        maybe(&fields.state),
-        maybe(&fields.approval_id),
-        maybe(&fields.approver),
-        maybe(&fields.operator),
-        maybe(&fields.act),
-        maybe(&fields.reason),
-        maybe(&fields.subject),
-        maybe(&fields.hlc),
-        number(i64::from(matches!(event.standing, Standing::Current | Standing::Prior))),
-        number(integer(event.at.as_micros())),
-        text(&event.value),
-    ];
-    insert.execute(params_from_iter(row)).map(drop)
-}
-
 /// The place's number. Where the sink moves, it must stand where the batch begins, and stands at its end then.
 fn place(begun: &Transaction<'_>, advance: &Advance, moves: bool) -> Result<i64, SinkError> {
     let Advance { place, topic_id, from, next } = advance;
@@ -308,7 +231,7 @@ fn place(begun: &Transaction<'_>, advance: &Advance, moves: bool) -> Result<i64,
     }
 }
 
-impl Sink for AuditSink {
+impl<R: Results> Sink for Database<R> {
     fn positions(&mut self) -> Result<Vec<Position>, SinkError> {
         let read = |row: &rusqlite::Row<'_>| {
             let place = Place { topic: row.get(0)?, partition: row.get(1)? };
@@ -329,7 +252,7 @@ impl Sink for AuditSink {
 
     fn move_to(&mut self, positions: &[Position]) -> Result<(), SinkError> {
         let mut moved = || {
-            let begun = self.begin()?;
+            let begun = begin(&mut self.connection)?;
             for Position { place, topic_id, next } in positions {
                 let put = "INSERT INTO places (topic, partition, topic_id, next) VALUES (?1, ?2, ?3, ?4)
                            ON CONFLICT (topic, partition, topic_id) DO UPDATE SET next = excluded.next";
@@ -360,18 +283,33 @@ impl Sink for AuditSink {
     }
 
     fn tend(&mut self, now: Timestamp) -> Result<bool, SinkError> {
-        let mut retention = std::mem::take(&mut self.retention);
-        let done = self.begin().and_then(|begun| {
+        let Self { connection, results, retention, .. } = self;
+        let mut tended = || {
+            let begun = begin(connection)?;
             let bound = "DELETE FROM dead_letters WHERE seq IN
                          (SELECT seq FROM dead_letters ORDER BY time_us DESC LIMIT 1000 OFFSET ?1)";
             begun.execute(bound, [DEAD_LETTERS_MAX])?;
-            let is_more = retention.expire(&begun, now)?;
+            let is_more = retention.expire(&begun, now)? | cut(&begun, results.events_max())?;
+            results.settle(&begun)?;
             begun.commit()?;
             Ok(is_more)
-        });
-        self.retention = retention;
-        done.map_err(|error| plain(&error))
+        };
+        tended().map_err(|error| plain(&error))
     }
+}
+
+/// Removes some of the oldest events past a bound; whether there are more. Ids begin with their time.
+fn cut(begun: &Transaction<'_>, events_max: Option<u64>) -> rusqlite::Result<bool> {
+    let Some(most) = events_max else { return Ok(false) };
+    let held: i64 = begun.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
+    let surplus = held.unsigned_abs().saturating_sub(most);
+    if surplus > 0 {
+        // Who is held must not be forgotten.
+        let oldest = "DELETE FROM events WHERE seq IN (SELECT seq FROM events
+                      WHERE type NOT IN ('subject.held', 'subject.released') ORDER BY id LIMIT ?1)";
+        begun.execute(oldest, [integer(surplus.min(SURPLUS_MAX))])?;
+    }
+    Ok(surplus > SURPLUS_MAX)
 }
 
 pub(super) const fn seq(place: i64, offset: u64) -> i64 {
@@ -379,16 +317,8 @@ pub(super) const fn seq(place: i64, offset: u64) -> i64 {
 }
 
 /// SQLite's integers have a sign; no offset comes near to it.
-const fn integer(number: u64) -> i64 {
+pub(crate) const fn integer(number: u64) -> i64 {
     if number > i64::MAX as u64 { i64::MAX } else { number as i64 }
-}
-
-fn fault() -> Option<Fault> {
-    match std::env::var("CAIRN_AUDIT_FAULT").ok()?.as_str() {
-        "outcomes" => Some(Fault::Outcomes),
-        "missing" => Some(Fault::Missing),
-        _ => None,
-    }
 }
 
 fn of(error: &rusqlite::Error, path: &Path) -> SinkError {
@@ -400,7 +330,7 @@ fn of(error: &rusqlite::Error, path: &Path) -> SinkError {
 }
 
 /// An error that no event is to blame for.
-pub(super) fn plain(error: &rusqlite::Error) -> SinkError {
+fn plain(error: &rusqlite::Error) -> SinkError {
     let reason = error.to_string();
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => SinkError::Away { reason: format!("{reason}: make room on its disk") },
@@ -415,7 +345,7 @@ pub(super) fn plain(error: &rusqlite::Error) -> SinkError {
             | ErrorCode::OutOfMemory,
         ) => SinkError::Away { reason },
         _ => SinkError::Broken {
-            reason: format!("{reason}: move the audit database away, and it is made again from the trail"),
+            reason: format!("{reason}: move the database away, and it is made again from the trail"),
         },
     }
 }
