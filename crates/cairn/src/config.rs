@@ -356,6 +356,9 @@ pub(crate) struct FreshnessSection {
     history_ms: Option<u64>,
 }
 
+/// The type of a server of Cairn's own.
+const OWN: &str = "cairn";
+
 /// How far back the stream is read at the start, for what was read and changed before.
 const HISTORY: Duration = Duration::from_secs(24 * 3600);
 
@@ -426,6 +429,7 @@ impl Config {
         identity.with_context(|| format!("{}", path.display()))?;
         config
             .server_specs()
+            .and_then(|_| config.own_servers())
             .and_then(|_| config.auth())
             .and_then(|_| config.limits())
             .and_then(|_| config.rules())
@@ -499,9 +503,16 @@ impl Config {
         limits::rules(&self.limits, self.servers.keys().map(String::as_str))
     }
 
-    /// The servers as the gateway wants them.
+    /// The servers as the gateway wants them, without those of Cairn's own.
     pub(crate) fn server_specs(&self) -> anyhow::Result<Vec<ServerSpec>> {
-        self.servers.iter().map(|(name, section)| section.spec(name)).collect()
+        let others = self.servers.iter().filter(|(_, section)| !section.is_own());
+        others.map(|(name, section)| section.spec(name)).collect()
+    }
+
+    /// The names of the servers of Cairn's own.
+    pub(crate) fn own_servers(&self) -> anyhow::Result<Vec<String>> {
+        let own = self.servers.iter().filter(|(_, section)| section.is_own());
+        own.map(|(name, section)| section.check_own(name).map(|()| name.clone())).collect()
     }
 
     /// How Cairn proves itself to servers: name, URL, options.
@@ -601,7 +612,33 @@ impl ServerSection {
         ScopeRules { server: self.scopes.clone(), methods: self.method_scopes.clone() }
     }
 
-    fn spec(&self, name: &str) -> anyhow::Result<ServerSpec> {
+    /// Whether it is a server of Cairn's own.
+    fn is_own(&self) -> bool {
+        self.kind.as_deref() == Some(OWN)
+    }
+
+    /// Refuses what a server of Cairn's own has no use for, and what this build cannot do.
+    fn check_own(&self, name: &str) -> anyhow::Result<()> {
+        self.check_name(name)?;
+        let set = [
+            ("command", self.command.is_some()),
+            ("url", self.url.is_some()),
+            ("args", !self.args.is_empty()),
+            ("env", !self.env.is_empty()),
+            ("headers", !self.headers.is_empty()),
+            ("tools", !self.tools.is_empty()),
+            ("auth", self.auth.is_some()),
+        ];
+        if let Some((key, _)) = set.iter().find(|(_, is_set)| *is_set) {
+            bail!("server {name:?} is Cairn's own (type = {OWN:?}) and has {key}: remove one of them");
+        }
+        if !cfg!(feature = "audit") {
+            bail!("server {name:?} is Cairn's own (type = {OWN:?}), and {}", crate::consumers::NO_DATABASE);
+        }
+        Ok(())
+    }
+
+    fn check_name(&self, name: &str) -> anyhow::Result<()> {
         if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         {
             bail!(
@@ -609,7 +646,11 @@ impl ServerSection {
             );
         }
         check_scopes(self.scopes.iter().chain(self.method_scopes.values().flatten()))
-            .with_context(|| format!("the scopes of server {name:?}"))?;
+            .with_context(|| format!("the scopes of server {name:?}"))
+    }
+
+    fn spec(&self, name: &str) -> anyhow::Result<ServerSpec> {
+        self.check_name(name)?;
         let reach = match (&self.command, &self.url) {
             (Some(_), None) if self.kind.as_deref().is_some_and(|kind| !matches!(kind, "stdio" | "local")) => {
                 bail!("server {name:?} has a command and another type than \"stdio\": leave the type out")
@@ -803,6 +844,7 @@ mod tests {
             "[encryption]",
             "[consumers]",
             "[consumers.audit]",
+            "[consumers.context]",
             "[catalogue]",
             "[freshness]",
             "[credentials]",

@@ -15,62 +15,98 @@ use serde::Deserialize;
 use crate::{config::Config, engine::Role};
 
 /// The consumers that there are.
-pub(crate) const NAMES: [&str; 1] = ["audit"];
+pub(crate) const NAMES: [&str; 2] = [AUDIT, CONTEXT];
+pub(crate) const AUDIT: &str = "audit";
+pub(crate) const CONTEXT: &str = "context";
 const GROUP_BYTES_MAX: usize = 200;
+/// Fewer events than this hold nothing of use.
+const EVENTS_MIN: u64 = 1_000;
 
 /// `[consumers]`
 #[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ConsumersSection {
-    pub(crate) audit: AuditSection,
+    audit: AuditSection,
+    context: ContextSection,
 }
 
 /// `[consumers.audit]`
 #[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct AuditSection {
+struct AuditSection {
     /// Whether it runs inside `up`; where nothing is said, with an embedded log that is not encrypted.
     enabled: Option<bool>,
     group: Option<String>,
 }
 
+/// `[consumers.context]`
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ContextSection {
+    /// As for `audit`.
+    enabled: Option<bool>,
+    group: Option<String>,
+    /// Events that it keeps; the oldest go first.
+    events_max: Option<u64>,
+}
+
 impl ConsumersSection {
     /// Refuses what makes no sense, and what this build cannot do.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        if self.audit.enabled == Some(true) && !cfg!(feature = "audit") {
-            bail!("consumers.audit.enabled is true, and {NO_AUDIT}");
+        for name in NAMES {
+            if self.enabled(name) == Some(true) && !cfg!(feature = "audit") {
+                bail!("consumers.{name}.enabled is true, and {NO_DATABASE}");
+            }
+            let group = self.group(name);
+            if group.is_empty() || group.len() > GROUP_BYTES_MAX || group.chars().any(char::is_control) {
+                bail!("consumers.{name}.group: name a consumer group of 1 to {GROUP_BYTES_MAX} bytes");
+            }
         }
-        let group = self.audit.group();
-        if group.is_empty() || group.len() > GROUP_BYTES_MAX || group.chars().any(char::is_control) {
-            bail!("consumers.audit.group: name a consumer group of 1 to {GROUP_BYTES_MAX} bytes");
+        if self.group(AUDIT) == self.group(CONTEXT) {
+            bail!("consumers.audit.group and consumers.context.group are the same: each would get a part of the trail");
+        }
+        if let Some(most) = self.context.events_max.filter(|most| *most < EVENTS_MIN) {
+            bail!("consumers.context.events_max is {most}: set it to at least {EVENTS_MIN}");
         }
         Ok(())
     }
-}
 
-/// What a build without the database says.
-pub(crate) const NO_AUDIT: &str = "this build has no audit database (it leaves SQLite out): cargo install --locked --path crates/cairn makes one that has";
-
-impl AuditSection {
-    /// Its consumer group.
-    pub(crate) fn group(&self) -> &str {
-        self.group.as_deref().unwrap_or("cairn-audit")
+    fn enabled(&self, name: &str) -> Option<bool> {
+        if name == CONTEXT { self.context.enabled } else { self.audit.enabled }
     }
 
-    /// Whether it runs inside this `up`. On a cluster there may be many gateways and one trail, and an encrypted log must not get
+    /// The consumer group of one.
+    pub(crate) fn group(&self, name: &str) -> &str {
+        match name {
+            CONTEXT => self.context.group.as_deref().unwrap_or("cairn-context"),
+            _ => self.audit.group.as_deref().unwrap_or("cairn-audit"),
+        }
+    }
+
+    /// The consumer of that name or group.
+    #[cfg(feature = "audit")]
+    pub(crate) fn named(&self, text: &str) -> Option<&'static str> {
+        NAMES.into_iter().find(|name| text == *name || text == self.group(name))
+    }
+
+    /// Whether one runs inside this `up`. On a cluster there may be many gateways and one trail, and an encrypted log must not get
     /// a copy in the clear: there somebody must want it.
-    fn runs(&self, config: &Config, role: Role, is_embedded: bool) -> bool {
+    fn runs(&self, name: &str, config: &Config, role: Role, is_embedded: bool) -> bool {
         cfg!(feature = "audit")
             && role == Role::Everything
-            && self.enabled.unwrap_or(is_embedded && !config.encryption.is_on())
+            && self.enabled(name).unwrap_or(is_embedded && !config.encryption.is_on())
     }
 }
+
+/// What a build without databases says.
+pub(crate) const NO_DATABASE: &str =
+    "this build has no consumers (it leaves SQLite out): cargo install --locked --path crates/cairn makes one that has";
 
 /// A running consumer, by name.
 pub(crate) struct Running {
     pub(crate) consumer: Consumer,
     #[cfg(feature = "audit")]
-    _holder: cairn_consumers::audit::Holder,
+    _holder: cairn_consumers::database::Holder,
 }
 
 /// How a consumer of this process does, for `/metrics` and `GET /consumers`.
@@ -90,24 +126,56 @@ pub(crate) fn start(
     reading: &ReaderOptions,
     (clock, entropy): (&Clock, &Entropy),
 ) -> Vec<(Running, Shown)> {
-    if !config.consumers.audit.runs(config, role, is_embedded) {
-        return Vec::new();
-    }
-    let group = config.consumers.audit.group().to_owned();
-    match start_audit(data, reading, group, (clock, entropy)) {
-        Ok(started) => vec![started],
-        Err(error) => {
-            eprintln!(
-                "cairn: the audit consumer does not run here: {error:#}; calls go on, and nothing of the trail is lost"
-            );
-            Vec::new()
-        }
-    }
+    let section = &config.consumers;
+    let wanted = NAMES.into_iter().filter(|name| section.runs(name, config, role, is_embedded));
+    let started = wanted.filter_map(|name| {
+        let group = section.group(name).to_owned();
+        let started = start_one((name, section), data, reading, group, (clock, entropy));
+        started
+            .inspect_err(|error| {
+                eprintln!(
+                    "cairn: the {name} consumer does not run here: {error:#}; calls go on, and nothing of the trail is lost"
+                );
+            })
+            .ok()
+    });
+    started.collect()
 }
 
 #[cfg(feature = "audit")]
-/// Starts `audit` into the database of that data folder.
-pub(crate) fn start_audit(
+/// A consumer's database, for writing, and who it is in its group.
+pub(crate) struct Opened {
+    pub(crate) sink: Box<dyn cairn_consumers::Sink>,
+    instance: String,
+}
+
+#[cfg(feature = "audit")]
+/// Opens the database of that consumer in a data folder; makes it where there is none.
+pub(crate) fn open(
+    (name, section): (&str, &ConsumersSection),
+    data: &Path,
+    entropy: &Entropy,
+) -> Result<Opened, cairn_consumers::SinkError> {
+    use cairn_consumers::{
+        audit::AuditSink,
+        context::{Context, ContextSink, EVENTS_MAX},
+        database,
+    };
+
+    let path = database::path(data, name);
+    if name == CONTEXT {
+        let context = Context { events_max: section.context.events_max.unwrap_or(EVENTS_MAX) };
+        let sink = ContextSink::open_for(&path, entropy, context)?;
+        return Ok(Opened { instance: sink.instance().to_owned(), sink: Box::new(sink) });
+    }
+    let sink = AuditSink::open(&path, entropy)?;
+    Ok(Opened { instance: sink.instance().to_owned(), sink: Box::new(sink) })
+}
+
+#[cfg(feature = "audit")]
+/// Starts a consumer into its database in that data folder.
+pub(crate) fn start_one(
+    (name, section): (&'static str, &ConsumersSection),
     data: &Path,
     reading: &ReaderOptions,
     group: String,
@@ -117,40 +185,41 @@ pub(crate) fn start_audit(
     use cairn_backbone::group::GroupOptions;
     use cairn_consumers::{
         ConsumerOptions,
-        audit::{self, AuditSink, Holder},
+        database::{self, Holder},
     };
 
-    let path = audit::path(data);
+    let path = database::path(data, name);
     let holder = match Holder::take(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             bail!("another process applies events to {} already", path.display())
         }
         taken => taken.with_context(|| format!("cannot hold {}", path.display()))?,
     };
-    let sink = AuditSink::open(&path, entropy)?;
+    let Opened { sink, instance } = open((name, section), data, entropy)?;
     let options = ConsumerOptions {
-        name: audit::NAME.to_owned(),
+        name: name.to_owned(),
         group: GroupOptions {
             bootstrap: reading.bootstrap.clone(),
             properties: reading.properties.clone(),
             group: group.clone(),
-            instance: sink.instance().to_owned(),
+            instance,
         },
     };
     let status = Status::default();
-    let consumer = Consumer::start(options, Box::new(sink), clock.clone(), status.clone());
-    Ok((Running { consumer, _holder: holder }, Shown { name: audit::NAME, group, status }))
+    let consumer = Consumer::start(options, sink, clock.clone(), status.clone());
+    Ok((Running { consumer, _holder: holder }, Shown { name, group, status }))
 }
 
 #[cfg(not(feature = "audit"))]
 /// There is none in this build.
-pub(crate) fn start_audit(
+pub(crate) fn start_one(
+    _: (&'static str, &ConsumersSection),
     _: &Path,
     _: &ReaderOptions,
     _: String,
     _: (&Clock, &Entropy),
 ) -> anyhow::Result<(Running, Shown)> {
-    bail!("{NO_AUDIT}")
+    bail!("{NO_DATABASE}")
 }
 
 /// The consumers of this data folder, as its admin address serves them.
@@ -158,18 +227,22 @@ pub(crate) fn start_audit(
 #[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "there is nothing to serve in this build"))]
 pub(crate) struct Desk {
     pub(crate) data: PathBuf,
-    pub(crate) group: String,
+    pub(crate) section: ConsumersSection,
     pub(crate) reading: ReaderOptions,
     pub(crate) recorder: Recorder,
     pub(crate) gateway: Gateway,
     pub(crate) shown: Vec<Shown>,
     pub(crate) entropy: Entropy,
-    /// Questions that are answered at once: each may take memory and a disk's time.
+    /// Questions to `audit` that are answered at once: each may take memory and a disk's time.
     pub(crate) asking: std::sync::Arc<tokio::sync::Semaphore>,
+    /// And those to `context`, which are bounded: they wait for each other.
+    pub(crate) asking_context: std::sync::Arc<tokio::sync::Semaphore>,
 }
 
 /// Questions to the audit database that are answered at once.
 pub(crate) const QUERIES_MAX: usize = 2;
+/// Questions to the context that are answered at once.
+pub(crate) const CONTEXT_QUERIES_MAX: usize = 4;
 
 #[cfg(feature = "audit")]
 mod desk {
@@ -181,33 +254,40 @@ mod desk {
     use cairn_consumers::{
         Position, Sink, SinkError,
         audit::{
-            self, AuditSink,
+            self,
             query::{self, Limits, QueryError},
         },
+        database,
     };
     use cairn_contract::{
         Body, Common, ConsumerChange, ConsumerMoved, Draft, OffsetMove, ReplayEnded, ReplayOutcome, ReplayStarted,
         Topic,
     };
     use cairn_operators::{Answering, ConsumerChangeAsked, ConsumerFault, Consumers, DoneBy, ReplayBody};
-    use serde_json::{Value, json};
+    use serde_json::{Map, Value, json};
 
     use super::{Desk, NAMES, Shown};
+    use crate::context::{self, Answers};
 
     /// Rows that the admin address answers with at most.
     const ROWS_MAX: usize = 10_000;
 
     impl Desk {
-        fn open(&self, name: &str) -> Result<AuditSink, ConsumerFault> {
+        fn open(&self, name: &str) -> Result<Box<dyn Sink>, ConsumerFault> {
             if !NAMES.contains(&name) {
                 return Err(ConsumerFault::NoSuch(format!("there is no consumer {name:?}: {}", NAMES.join(", "))));
             }
-            let path = audit::path(&self.data);
+            let path = database::path(&self.data, name);
             if !path.exists() {
                 let words = format!("{name} has applied nothing to {} yet", path.display());
                 return Err(ConsumerFault::NoSuch(words));
             }
-            AuditSink::open(&path, &self.entropy).map_err(|error| away(&error))
+            let opened = super::open((name, &self.section), &self.data, &self.entropy);
+            opened.map(|opened| opened.sink).map_err(|error| away(&error))
+        }
+
+        fn group(&self, name: &str) -> String {
+            self.section.group(name).to_owned()
         }
 
         async fn record(&self, key: String, body: impl Into<Body>) -> Result<(), ConsumerFault> {
@@ -259,15 +339,15 @@ mod desk {
             let event = ConsumerMoved {
                 operator,
                 role: Some(role),
+                group: self.group(&name),
                 consumer: name,
-                group: self.group.clone(),
                 change,
                 to_time,
                 moves,
                 reason,
             };
             let told = json!(event);
-            self.record(self.group.clone(), event).await?;
+            self.record(event.group.clone(), event).await?;
             let done = blocking(move || {
                 let done = match how {
                     ConsumerChangeAsked::Pause => sink.pause(true),
@@ -302,8 +382,8 @@ mod desk {
                 replay_id: replay_id.clone(),
                 operator,
                 role: Some(role),
+                group: body.group.unwrap_or_else(|| self.group(&name)),
                 consumer: name,
-                group: body.group.unwrap_or_else(|| self.group.clone()),
                 from_time: body.from_time,
                 to_time: body.to_time,
                 offsets: body.ranges.iter().map(|range| range.to.saturating_sub(range.from)).sum(),
@@ -322,8 +402,8 @@ mod desk {
                 replay_id: body.replay_id.filter(|id| !id.is_empty()).ok_or_else(no_id)?,
                 operator,
                 role: Some(role),
+                group: body.group.unwrap_or_else(|| self.group(&name)),
                 consumer: name,
-                group: body.group.unwrap_or_else(|| self.group.clone()),
                 outcome: body.outcome.unwrap_or(ReplayOutcome::Failed),
                 records: body.records,
                 replaced: body.replaced,
@@ -358,6 +438,17 @@ mod desk {
                     }
                 }
             })
+        }
+    }
+
+    impl Desk {
+        async fn answered(self, what: String, members: Map<String, Value>) -> Result<Value, ConsumerFault> {
+            let closed = |_| ConsumerFault::Away("it is about to end".to_owned());
+            let _turn = self.asking_context.clone().acquire_owned().await.map_err(closed)?;
+            let gateway = self.gateway.clone();
+            let answers =
+                Answers::of(&self.data, Arc::new(move |what, text: &str| context::screen(&gateway, what, text)));
+            blocking(move || answers.for_operator(&what, members)).await
         }
     }
 
@@ -425,6 +516,10 @@ mod desk {
 
         fn query(&self, sql: String, rows_max: Option<usize>) -> Answering {
             Box::pin(self.clone().asked(sql, rows_max))
+        }
+
+        fn context(&self, what: String, members: Map<String, Value>) -> Answering {
+            Box::pin(self.clone().answered(what, members))
         }
     }
 

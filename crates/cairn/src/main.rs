@@ -14,6 +14,8 @@ mod config;
 mod consume;
 mod consumer;
 mod consumers;
+#[cfg(feature = "audit")]
+mod context;
 mod contract_page;
 mod contracts;
 mod custody;
@@ -35,8 +37,11 @@ mod lag;
 mod limits;
 mod listen;
 mod login;
+mod mcp;
 mod measures;
+mod own;
 mod path;
+mod piped;
 mod play;
 mod policies;
 mod policy;
@@ -181,6 +186,11 @@ enum Command {
         after_help = "Example: cairn query \"SELECT * FROM calls WHERE workflow_id = 'refund-4711'\"\nExample: cairn query \"SELECT type, count(*) AS n FROM events GROUP BY type\" --json"
     )]
     Query(query::QueryArguments),
+    /// Serves what Cairn knows as an MCP server of its own: what changed since, why a call was refused, a workflow's path.
+    #[command(
+        after_help = "Example: cairn mcp\nIn a client's configuration: { \"mcpServers\": { \"cairn\": { \"command\": \"cairn\", \"args\": [\"mcp\", \"--principal\", \"ann\"] } } }\nBehind the gateway, so that asking is governed too: [servers.cairn] type = \"cairn\""
+    )]
+    Mcp(mcp::McpArguments),
     /// Serves a workflow's recorded answers as an MCP server, so that an agent can be tested without touching anything real.
     #[command(
         after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn play --workflow 4bf92f3577b34da6a3ce929d0e0e4736 --export refund.json\nExample: cairn play --recording refund.json --http 127.0.0.1:7075\n\nExit code: 0 all was played as recorded, 5 something differed"
@@ -666,6 +676,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Contract { what } => contracts::run(what).await,
         Command::Whatif(arguments) => whatif::run(arguments).await,
+        Command::Mcp(arguments) => mcp::run(arguments).await,
         Command::Play(arguments) => play::run(*arguments).await,
         Command::Compare(arguments) => compare::run(*arguments).await,
         Command::Erase(arguments) => custody::erase(arguments).await,

@@ -40,6 +40,7 @@ use crate::{
     follow::Follow,
     listen,
     measures::{Measures, Policies},
+    own::OwnServers,
     play, policies,
     registry::Bound,
     say, tenants, token, whatif, wrap,
@@ -252,13 +253,14 @@ fn admin_api(
     if let (Some(gateway), Some(recorder)) = (&measures.gateway, &measures.recorder) {
         let desk = consumers::Desk {
             data: folder.path().to_owned(),
-            group: config.consumers.audit.group().to_owned(),
+            section: config.consumers.clone(),
             reading: engine.reading(),
             recorder: recorder.clone(),
             gateway: gateway.clone(),
             shown,
             entropy: entropy.clone(),
             asking: Arc::new(tokio::sync::Semaphore::new(consumers::QUERIES_MAX)),
+            asking_context: Arc::new(tokio::sync::Semaphore::new(consumers::CONTEXT_QUERIES_MAX)),
         };
         if let Some(desk) = consumers::serve(desk) {
             api = api.with_consumers(desk);
@@ -425,8 +427,9 @@ async fn open_gateway(
         evidence.vouch().await;
     }
     let allowances = Allowances::open(config.rules()?, &home, clock.clone())?;
+    let own = OwnServers::of(config, folder)?;
     let options = GatewayOptions {
-        servers: config.server_specs()?,
+        servers: config.server_specs()?.into_iter().chain(own.specs()).collect(),
         limits: config.limits()?,
         origins: config.gateway.origins.clone(),
         hosts: config.gateway.hosts.clone(),
@@ -465,6 +468,7 @@ async fn open_gateway(
         witness: witness()?,
     };
     let gateway = Gateway::new(options, parts)?;
+    own.begin(&gateway);
     let closed = gateway.close_predecessor(open).await.context("cannot close what the last run left open")?;
     if closed > 0 {
         tracing::warn!(closed, "calls that the last run left open now have an outcome");

@@ -79,7 +79,7 @@ pub use door::{pipe::PipeClient, unserved::refuse_pipe};
 pub use guard::IngestError;
 pub use inline::INLINE_BYTES_MAX;
 pub use metrics::Metrics;
-pub use options::{GatewayOptions, Limits, Reach, ServerSpec};
+pub use options::{Asker, GatewayOptions, Inside, Limits, Reach, ServerSpec};
 pub use outside::{DecisionPoint, DecisionPointError, DecisionPointOptions};
 pub use payloads::{Keeping, PayloadField, PayloadMode, PayloadRule, PayloadRules};
 pub use refusal::Refusal;

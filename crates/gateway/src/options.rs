@@ -2,10 +2,11 @@
 //!
 //! Every bound of the live path stands in [`Limits`], with its unit last in its name and a default that is safe.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{Access, DecisionPoint};
 use cairn_freshness::Declared;
+use cairn_mcp::serving::Served;
 
 /// One upstream MCP server as the configuration names it.
 #[derive(Clone, Debug)]
@@ -48,6 +49,25 @@ pub enum Reach {
         /// Headers added to every request; they may hold secrets.
         headers: BTreeMap<String, String>,
     },
+    /// A server of Cairn's own, in this process.
+    Inside(Arc<dyn Inside>),
+}
+
+/// A server of Cairn's own. Who asks decides what it may show, so each caller has one to themselves.
+pub trait Inside: std::fmt::Debug + Send + Sync {
+    /// What that caller is served.
+    fn serve(&self, who: &Asker) -> Arc<dyn Served>;
+}
+
+/// Who asks, as the gateway verified it. What a client says of itself is not in here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asker {
+    /// The tenant, where there are any.
+    pub tenant: Option<String>,
+    /// Who.
+    pub principal: String,
+    /// Through which agent of theirs.
+    pub agent: Option<String>,
 }
 
 impl Reach {
@@ -60,6 +80,7 @@ impl Reach {
             }
             Self::Http { url, headers } => serde_json::json!([url, headers]).to_string().into_bytes(),
             Self::Sse { url, headers } => serde_json::json!([url, headers, "sse"]).to_string().into_bytes(),
+            Self::Inside(_) => b"inside".to_vec(),
         }
     }
 }
@@ -71,6 +92,7 @@ impl std::fmt::Debug for Reach {
             Self::Stdio { command, .. } => f.debug_struct("Stdio").field("command", command).finish_non_exhaustive(),
             Self::Http { .. } => f.debug_struct("Http").finish_non_exhaustive(),
             Self::Sse { .. } => f.debug_struct("Sse").finish_non_exhaustive(),
+            Self::Inside(_) => f.write_str("Inside"),
         }
     }
 }

@@ -273,7 +273,8 @@ impl Gateway {
 
     /// A resource's URI as it may stand in an event. Where that is not the URI itself a keyed digest follows, so that two
     /// resources never become one.
-    pub(crate) fn screen_uri(&self, uri: &str) -> String {
+    #[must_use]
+    pub fn screen_uri(&self, uri: &str) -> String {
         let shown = self.screened(uri, NAME_CHARS_MAX);
         if shown == uri { shown } else { format!("{shown}#{}", self.keys().version.digest(uri.as_bytes())) }
     }
@@ -295,7 +296,8 @@ impl Gateway {
     }
 
     /// A workflow id as it may stand in an event: as it is, or as a keyed digest, so that two never become one.
-    pub(crate) fn screen_id(&self, id: String) -> String {
+    #[must_use]
+    pub fn screen_id(&self, id: String) -> String {
         if self.keeping().screener.is_clean(&id) { id } else { self.keys().secret.digest(id.as_bytes()) }
     }
 

@@ -16,8 +16,8 @@ use cairn_contract::Transport;
 use cairn_credentials::Credential;
 use cairn_freshness::Declared;
 use cairn_mcp::{
-    HttpClient, HttpLink, HttpTarget, KeptLink, Limits as WireLimits, Link, LinkError, Patience, SseLink, Start,
-    StdioCommand, StdioLink,
+    HttpClient, HttpLink, HttpTarget, InsideLink, KeptLink, Limits as WireLimits, Link, LinkError, Patience, SseLink,
+    Start, StdioCommand, StdioLink,
 };
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
@@ -26,7 +26,7 @@ use crate::{
     bridge::Bridges,
     catalogue::Catalogue,
     eras::Eras,
-    options::{Reach, ServerSpec},
+    options::{Asker, Inside, Reach, ServerSpec},
     proving::target,
     session::Caller,
 };
@@ -73,10 +73,11 @@ enum Way {
     Stdio(StdioCommand),
     Http { client: HttpClient, target: Arc<HttpTarget> },
     Sse { client: HttpClient, target: Arc<HttpTarget> },
+    Inside(Arc<dyn Inside>),
 }
 
 impl Way {
-    /// A connection of one's own to a server on the network.
+    /// A connection of one's own to a server on the network, or to one in this process.
     async fn connect(
         &self,
         limits: WireLimits,
@@ -89,6 +90,10 @@ impl Way {
             }
             Self::Sse { client, target: to } => {
                 Ok(Arc::new(SseLink::connect(client.clone(), target(to, credential, caller), limits).await?))
+            }
+            Self::Inside(server) => {
+                let Caller { tenant, principal, agent, .. } = caller.clone();
+                Ok(Arc::new(InsideLink::new(server.serve(&Asker { tenant, principal, agent }), limits)))
             }
             Self::Stdio(_) => unreachable!("a child is started, under its back-off, by its server"),
         }
@@ -190,6 +195,7 @@ impl Server {
             }),
             Reach::Http { url, headers } => Way::Http { client: client.clone(), target: to(url, headers)? },
             Reach::Sse { url, headers } => Way::Sse { client: client.clone(), target: to(url, headers)? },
+            Reach::Inside(server) => Way::Inside(server.clone()),
         };
         Ok(Self {
             name: spec.name.clone(),
@@ -214,7 +220,8 @@ impl Server {
     /// What carries messages to it.
     pub(crate) const fn transport(&self) -> Transport {
         match self.way {
-            Way::Stdio(_) => Transport::Pipe,
+            // No network either way.
+            Way::Stdio(_) | Way::Inside(_) => Transport::Pipe,
             Way::Http { .. } | Way::Sse { .. } => Transport::Tcp,
         }
     }
@@ -232,7 +239,9 @@ impl Server {
                 let to = target(to, self.credential.as_ref(), caller);
                 Ok(Arc::new(HttpLink::impatient(client.clone(), to, self.limits)))
             }
-            way @ Way::Sse { .. } => way.connect(self.limits, self.credential.as_ref(), caller).await,
+            way @ (Way::Sse { .. } | Way::Inside(_)) => {
+                way.connect(self.limits, self.credential.as_ref(), caller).await
+            }
         }
     }
 

@@ -16,6 +16,7 @@
 //! | `GET`, `POST /console/approvals/<id>` | the same for a person with a browser, who types the token |
 //! | `POST /access/v1/evaluation`, `…/evaluations` | what the policies in force say (AuthZEN); wants the token |
 //! | `/consumers…`, `/replays…`, `/query` | consumers: see `consumers_api` |
+//! | `GET /context/…` | freshest versions, changes, who has seen what, workflows: see `context_api`; wants the token |
 //! | `/vault/…` | payloads: see `vault_api` |
 //! | `POST /recording` | one workflow with its payloads: see `recording_api`; wants the token |
 //! | `POST /whatif` | recorded decisions made again under other policies: see `whatif_api`; wants the token |
@@ -43,7 +44,7 @@ use serde_json::{Value, json};
 use crate::{
     Credential, CredentialError, Custody, acts, approvals, authzen, console,
     consumers_api::{self, Consumers},
-    exposition, limits_api, logins,
+    context_api, exposition, limits_api, logins,
     people::{Operator, People, Role},
     recording_api::{self, Recordings},
     vault_api,
@@ -286,6 +287,7 @@ impl Admin {
             .merge(vault_api::routes())
             .merge(whatif_api::routes())
             .merge(consumers_api::routes())
+            .merge(context_api::routes())
             .merge(recording_api::routes())
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()

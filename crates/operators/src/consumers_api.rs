@@ -20,7 +20,7 @@ use axum::{
 };
 use cairn_contract::{OffsetRange, ReplayOutcome};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     Operator, Role,
@@ -115,6 +115,8 @@ pub trait Consumers: Send + Sync + 'static {
     fn replay_ends(&self, name: String, body: ReplayBody, by: DoneBy) -> Answering;
     /// Asks the audit database.
     fn query(&self, sql: String, rows_max: Option<usize>) -> Answering;
+    /// Asks the context, as `context_api` has it.
+    fn context(&self, what: String, members: Map<String, Value>) -> Answering;
 }
 
 #[derive(Deserialize, Default)]

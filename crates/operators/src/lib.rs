@@ -10,6 +10,7 @@ mod approvals;
 mod authzen;
 mod console;
 mod consumers_api;
+mod context_api;
 mod credential;
 mod custody;
 mod exposition;

@@ -43,14 +43,14 @@ when { context has freshness && context.freshness.state != "fresh" };
 "#;
 
 /// A server with orders that have versions; `stop` lets the next write wait and then end without an answer.
-struct Orders {
+pub(crate) struct Orders {
     server: Played,
     versions: Arc<Mutex<BTreeMap<String, u64>>>,
     lost: Arc<AtomicBool>,
 }
 
 impl Orders {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let versions = Arc::new(Mutex::new(BTreeMap::from([("1".to_owned(), 1), ("2".to_owned(), 1)])));
         let lost = Arc::new(AtomicBool::new(false));
         let (state, loses) = (versions.clone(), lost.clone());
@@ -58,7 +58,12 @@ impl Orders {
         Self { server, versions, lost }
     }
 
-    fn config(&self, more: &str) -> String {
+    /// How many calls came.
+    pub(crate) fn calls(&self) -> usize {
+        self.server.calls()
+    }
+
+    pub(crate) fn config(&self, more: &str) -> String {
         format!("[servers.orders]\nurl = \"{}\"\n{DECLARED}\n{more}", self.server.url())
     }
 }

@@ -11,6 +11,7 @@ mod at_rest;
 mod bounds;
 mod catalogue;
 mod consumers;
+mod context;
 mod contracts;
 mod crafted;
 mod demo;
