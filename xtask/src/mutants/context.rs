@@ -76,6 +76,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn --test commands an_agent_asks_cairn_itself",
     },
     Mutant {
+        name: "a resource is looked for by a name that no event holds",
+        file: "crates/cairn/src/context/mod.rs",
+        before: "                of.uri = of.uri.map(|uri| (self.screened)(Named::Uri, &uri));\n",
+        after: "                of.uri = of.uri.map(|uri| if self.database.exists() { uri } else { (self.screened)(Named::Uri, &uri) });\n",
+        test: "-p cairn --test commands a_resource_whose_name_is_masked",
+    },
+    Mutant {
         name: "a page says nothing of the next",
         file: "crates/consumers/src/context/ask.rs",
         before: "                page.next = Some(last.to_string());\n",

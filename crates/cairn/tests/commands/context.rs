@@ -6,6 +6,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::{
+    approvals,
     freshness::Orders,
     identity::{hello, key},
     support::{Agent, Answer, Client, TOKEN, Up, cairn, events, http, run, text, wait_for},
@@ -183,6 +184,12 @@ fn operators_see_the_freshest_versions_who_has_seen_them_and_what_changed() {
         assert!(refused.status == status && said.contains(words), "{path}: {refused:?}");
     }
     assert_eq!(http(&stage.up.admin, "GET /context/resources", &[], "").status, 401);
+    let made = run(cairn().args(["operator", "add", "ann", "--roles", "approve", "--data"]).arg(stage.data()));
+    let said = text(&made.stdout);
+    let token = said.split_whitespace().find(|word| word.starts_with("cairn-op-")).expect("a token");
+    let authorization = format!("Bearer {token}");
+    let refused = http(&stage.up.admin, "GET /context/resources", &[("authorization", &authorization)], "");
+    assert!(refused.status == 403 && refused.body.contains("view"), "{refused:?}");
 
     // It is a consumer as any other.
     let lag = wait_for("no lag", || {
@@ -252,6 +259,19 @@ fn an_agent_asks_cairn_itself_is_governed_and_sees_nothing_of_anybody_elses() {
         (told["resources"].as_array().map(Vec::len) == Some(1)).then_some(told)
     });
     assert_eq!(freshest["resources"][0]["version"], "1");
+
+    // So does a client of the other era, whose requests describe themselves.
+    let authorization = format!("Bearer {ada}");
+    let late = approvals::modern(
+        &stage.up.gateway,
+        "cairn",
+        "tools/call",
+        &json!({ "name": "freshest", "arguments": { "uri": "order://1" } }),
+        &json!({}),
+        &[("authorization", &authorization)],
+    );
+    let told = told(&late).expect("an answer");
+    assert_eq!((&told["resources"], &late["result"]["resultType"]), (&freshest["resources"], &json!("complete")));
 
     // Resources say the same.
     let read = |asks: &Keyed<'_>, uri: &str| asks.ask("resources/read", &json!({ "uri": uri }));
@@ -420,6 +440,34 @@ fn on_standard_streams_clients_of_both_eras_ask_and_bad_input_gets_a_clear_error
     nothing.initialize();
     let words = told(&nothing.call("freshest", json!({ "uri": "x:y" }))).expect_err("nothing is there");
     assert!(words.contains("there is no context at"), "{words}");
+}
+
+#[test]
+fn a_resource_whose_name_is_masked_is_found_by_its_own_and_shown_by_the_other() {
+    let stage = Stage::start(OWN);
+    let agent = Agent::connect(&stage.up.gateway, "orders");
+    for who in ["ann@example.com", "bob@example.com"] {
+        agent.call("get_order", &json!({ "id": who }));
+        agent.call("set_order", &json!({ "id": who }));
+    }
+    let path = "resources?uri=order%3A%2F%2Fann%2540example.com";
+    let found = wait_for("the resource", || stage.list(path, "resources").filter(|found| found.len() == 1));
+    let shown = found[0]["uri"].as_str().expect("a text");
+    assert!(shown.contains("[masked:email]") && !shown.contains("ann"), "{shown}");
+    let asks = Agent::connect(&stage.up.gateway, "cairn");
+    for uri in ["order://ann%40example.com", shown] {
+        let told = told(&asks.call("freshest", &json!({ "uri": uri }))).expect("an answer");
+        assert_eq!(
+            (told["resources"].as_array().map(Vec::len), &told["resources"][0]["uri"]),
+            (Some(1), &json!(shown))
+        );
+    }
+    let all = wait_for("both changes", || {
+        let all = stage.asked("changes?since=1h").body;
+        (all.matches("\"cause\":\"write\"").count() == 2).then_some(all)
+    });
+    assert!(!all.contains("ann@") && !all.contains("ann%40"), "{all}");
+    stage.up.end();
 }
 
 #[test]
