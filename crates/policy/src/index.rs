@@ -125,7 +125,7 @@ impl Entry {
         self.principal_holds(principal) && self.action_holds(action) && self.resource_holds(resource)
     }
 
-    fn principal_holds(&self, principal: Within<'_>) -> bool {
+    pub(crate) fn principal_holds(&self, principal: Within<'_>) -> bool {
         match &self.principal {
             PrincipalConstraint::Any => true,
             PrincipalConstraint::Eq(uid) => principal.uid == uid,
@@ -135,7 +135,7 @@ impl Entry {
         }
     }
 
-    fn action_holds(&self, action: Within<'_>) -> bool {
+    pub(crate) fn action_holds(&self, action: Within<'_>) -> bool {
         match &self.action {
             ActionConstraint::Any => true,
             ActionConstraint::Eq(uid) => action.uid == uid,
@@ -143,7 +143,7 @@ impl Entry {
         }
     }
 
-    fn resource_holds(&self, resource: Within<'_>) -> bool {
+    pub(crate) fn resource_holds(&self, resource: Within<'_>) -> bool {
         match &self.resource {
             ResourceConstraint::Any => true,
             ResourceConstraint::Eq(uid) => resource.uid == uid,

@@ -5,7 +5,8 @@
 
 use std::sync::LazyLock;
 
-use cedar_policy::{EntityId, EntityTypeName, EntityUid};
+use cedar_policy::{EntityId, EntityTypeName, EntityUid, RestrictedExpression};
+use cedar_policy_core::ast::{Name, RestrictedExpr};
 use serde_json::{Map, Value, json};
 
 /// A person, and whoever is not known to be anything else.
@@ -27,6 +28,32 @@ pub(crate) static RESOURCE: LazyLock<EntityTypeName> = LazyLock::new(|| type_nam
 
 /// A URI template that policies name; a resource is in each that it fits.
 pub(crate) static RESOURCE_TEMPLATE: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("ResourceTemplate"));
+
+/// The constructor of times. Cedar's own way to make one parses this name each time, which takes as long as all the rest of a
+/// decision.
+static DATETIME: LazyLock<Name> =
+    LazyLock::new(|| Name::parse_unqualified_name("datetime").expect("a plain identifier is a name"));
+
+/// A time, for Cedar to read.
+pub(crate) fn datetime(text: &str) -> RestrictedExpression {
+    RestrictedExpr::call_extension_fn(DATETIME.clone(), [RestrictedExpr::val(text)]).into()
+}
+
+/// The type of that name; those of Cairn's own without parsing it.
+pub(crate) fn kind(name: &str) -> Option<EntityTypeName> {
+    let own = match name {
+        "User" => &USER,
+        "Agent" => &AGENT,
+        "Workload" => &WORKLOAD,
+        "Action" => &ACTION,
+        "Server" => &SERVER,
+        "Tool" => &TOOL,
+        "Prompt" => &PROMPT,
+        "Resource" => &RESOURCE,
+        _ => return name.parse().ok(),
+    };
+    Some(EntityTypeName::clone(own))
+}
 
 fn type_name(name: &str) -> EntityTypeName {
     name.parse().expect("a plain identifier is the name of an entity type")

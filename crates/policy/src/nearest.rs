@@ -9,7 +9,7 @@ use std::{cmp::Reverse, sync::Arc};
 use cedar_policy::{Authorizer, Decision, Effect, Entities, Policy, PolicyId, PolicySet, Request};
 use serde_json::{Value, json};
 
-use crate::index::{Entry, Index, Within};
+use crate::index::{Index, Within};
 
 /// Permits whose scopes are compared.
 const PERMITS_MAX: usize = 4_096;
@@ -79,35 +79,58 @@ fn split<'a>(body: &'a Value, operator: &str, parts: &mut Vec<&'a Value>) {
     }
 }
 
-/// The permit of `index` that comes nearest to permitting the request.
-pub(crate) fn nearest(
-    index: &Index,
-    (principal, action, resource): (Within<'_>, Within<'_>, Within<'_>),
-    request: &Request,
-    entities: &Entities,
-) -> Option<Nearest> {
-    let permits = index.entries().iter().filter(|entry| entry.policy.effect() == Effect::Permit).take(PERMITS_MAX);
-    let mut ranked: Vec<(usize, &Entry, Vec<String>)> = permits
-        .map(|entry| {
-            let failed = entry.failed(principal, action, resource);
-            (failed.len(), entry, failed)
+/// A permit whose scope comes near to what a question names.
+#[derive(Debug)]
+pub(crate) struct Near {
+    /// Where the index has it.
+    at: usize,
+    /// The parts of its scope that do not hold, as a policy says them.
+    failed: Vec<String>,
+}
+
+/// The permits whose scopes come nearest: the same for every question that names these.
+pub(crate) fn candidates(index: &Index, of: [Within<'_>; 3]) -> Vec<Near> {
+    let [principal, action, resource] = of;
+    let permits = index.entries().iter().enumerate().filter(|(_, entry)| entry.policy.effect() == Effect::Permit);
+    let mut ranked: Vec<(usize, Reverse<usize>, &PolicyId, usize)> = permits
+        .take(PERMITS_MAX)
+        .map(|(at, entry)| {
+            let holding =
+                [entry.principal_holds(principal), entry.action_holds(action), entry.resource_holds(resource)];
+            let failing = holding.iter().filter(|holds| !**holds).count();
+            (failing, Reverse(entry.constrained()), entry.policy.id(), at)
         })
         .collect();
-    ranked.sort_by_key(|(failing, entry, _)| (*failing, Reverse(entry.constrained()), entry.policy.id().clone()));
-    ranked.truncate(CANDIDATES_MAX);
+    if ranked.len() > CANDIDATES_MAX {
+        ranked.select_nth_unstable(CANDIDATES_MAX);
+        ranked.truncate(CANDIDATES_MAX);
+    }
+    ranked.sort_unstable();
+    let near = ranked.into_iter();
+    near.map(|(.., at)| Near { at, failed: index.entries()[at].failed(principal, action, resource) }).collect()
+}
+
+/// The one of them that comes nearest to permitting the request.
+pub(crate) fn among(near: &[Near], index: &Index, request: &Request, entities: &Entities) -> Option<Nearest> {
     let authorizer = Authorizer::new();
-    let judged = ranked.into_iter().filter_map(|(scope, entry, mut failed)| {
+    let judged = near.iter().filter_map(|Near { at, failed }| {
+        let entry = &index.entries()[*at];
         let clauses = entry.clauses.get_or_init(|| Arc::new(Clause::of(&entry.policy)));
-        let fails =
-            |clause: &&Clause| authorizer.is_authorized(request, &clause.set, entities).decision() != Decision::Allow;
+        let holds =
+            |clause: &Clause| authorizer.is_authorized(request, &clause.set, entities).decision() == Decision::Allow;
+        let held: Vec<bool> = clauses.iter().map(holds).collect();
         // Behind the first clause that fails the others may only fail with it, as `a.b > 1` does without `a has b`.
-        let held = clauses.iter().take_while(|clause| !fails(clause)).count();
-        let holding = entry.constrained().saturating_sub(scope) + held;
-        let rank = (scope + usize::from(held < clauses.len()), Reverse(holding));
-        failed.extend(clauses.iter().filter(fails).map(|clause| clause.text.clone()));
-        let first: String = failed.first()?.chars().take(CLAUSE_CHARS_MAX).collect();
-        Some((rank, Nearest { policy: entry.policy.id().to_string(), failed: first, failing: failed.len() }))
+        let first = held.iter().take_while(|held| **held).count();
+        let holding = entry.constrained().saturating_sub(failed.len()) + first;
+        let rank = (failed.len() + usize::from(first < clauses.len()), Reverse(holding));
+        let failing = failed.len() + held.iter().filter(|held| !**held).count();
+        let told = failed.first().or_else(|| clauses.get(first).map(|clause| &clause.text))?;
+        Some((rank, entry.policy.id().to_string(), told, failing))
     });
-    let nearest = judged.min_by(|a, b| (a.0, &a.1.policy).cmp(&(b.0, &b.1.policy)));
-    nearest.map(|(_, nearest)| nearest)
+    let nearest = judged.min_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    nearest.map(|(_, policy, told, failing)| Nearest {
+        policy,
+        failed: told.chars().take(CLAUSE_CHARS_MAX).collect(),
+        failing,
+    })
 }

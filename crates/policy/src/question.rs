@@ -9,16 +9,17 @@
 //!
 //! The same mapped JSON makes the Cedar request and `inputs`, so that what is recorded is what was decided on.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use cairn_clock::Timestamp;
 use cairn_contract::{Direction, Target, canonical_value, write_canonical};
-use cedar_policy::{Context, Entities, EntityTypeName, EntityUid, PolicySet, Request, RestrictedExpression};
+use cedar_policy::{Context, Entities, EntityTypeName, EntityUid, PolicySet, Request};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{map, to_cedar};
-use crate::names::{ACTION, AGENT, PROMPT, RESOURCE, SERVER, TOOL, USER, WORKLOAD, uid};
+use crate::names::{ACTION, AGENT, PROMPT, RESOURCE, SERVER, TOOL, USER, WORKLOAD, datetime, uid};
+use crate::nearest::Near;
 use crate::subjects::Subjects;
 
 /// What the gateway asks.
@@ -57,6 +58,8 @@ pub(crate) struct Known {
     pub(crate) entities: Entities,
     /// The policies whose scope holds.
     pub(crate) slice: Arc<PolicySet>,
+    /// The permits whose scopes come nearest, looked for when a call is first denied by default.
+    pub(crate) near: OnceLock<Vec<Near>>,
     principal: EntityUid,
     action: EntityUid,
     resource: EntityUid,
@@ -111,7 +114,7 @@ impl Known {
         let entities = Entities::from_json_value(Value::Array(entities.to_vec()), None)
             .expect("entities that were read once are read again");
         let Named { principal, action, resource, .. } = named;
-        Self { entities, slice, principal, action, resource, begin, end }
+        Self { entities, slice, near: OnceLock::new(), principal, action, resource, begin, end }
     }
 }
 
@@ -119,7 +122,7 @@ impl Known {
     /// The request with a context as `inputs` hold it; nothing where that is none.
     pub(crate) fn request(&self, context: Map<String, Value>) -> Option<Request> {
         let pairs = context.into_iter().map(|(name, value)| match value["__extn"]["arg"].as_str() {
-            Some(time) if name == "now" => (name, RestrictedExpression::new_datetime(time)),
+            Some(time) if name == "now" => (name, datetime(time)),
             _ => (name, to_cedar(value)),
         });
         let context = Context::from_pairs(pairs).ok()?;
@@ -231,7 +234,7 @@ impl Question {
 
 /// Whether Cedar reads it as a time.
 pub(crate) fn is_time(text: &str) -> bool {
-    Context::from_pairs([("now".to_owned(), RestrictedExpression::new_datetime(text))]).is_ok()
+    Context::from_pairs([("now".to_owned(), datetime(text))]).is_ok()
 }
 
 /// As Cedar reads a time: to the millisecond, in UTC.

@@ -15,7 +15,7 @@ use crate::{
     annotations::Demands,
     directory::{Directory, sorted},
     index::{Index, Within},
-    nearest::nearest,
+    nearest,
     question::{Asked, Known, Named},
     set::Said,
     subjects::Subjects,
@@ -80,10 +80,13 @@ impl Rules {
     /// The permit that came nearest, where nothing determined the decision.
     pub(crate) fn nearest(&self, asked: &Asked) -> Option<Nearest> {
         let known: &Known = &asked.known;
-        let uids = [known.principal(), known.action(), known.resource()];
-        let [who, what, on] = uids.map(|uid| self.ancestors(uid));
-        let part = |at: usize, ancestors| Within { uid: uids[at], ancestors };
-        nearest(&self.index, (part(0, &who), part(1, &what), part(2, &on)), &asked.request, &known.entities)
+        let near = known.near.get_or_init(|| {
+            let uids = [known.principal(), known.action(), known.resource()];
+            let [who, what, on] = uids.map(|uid| self.ancestors(uid));
+            let part = |at: usize, ancestors| Within { uid: uids[at], ancestors };
+            nearest::candidates(&self.index, [part(0, &who), part(1, &what), part(2, &on)])
+        });
+        nearest::among(near, &self.index, &asked.request, &known.entities)
     }
 
     /// What each of the policies demands, of those that demand something.

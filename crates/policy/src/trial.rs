@@ -111,7 +111,7 @@ struct Reference {
 
 impl Reference {
     fn uid(&self) -> Option<EntityUid> {
-        Some(crate::names::uid(&self.kind.parse().ok()?, &self.id))
+        Some(crate::names::uid(&crate::names::kind(&self.kind)?, &self.id))
     }
 }
 
