@@ -74,10 +74,12 @@ impl Site {
         site
     }
 
-    /// Writes the configuration. Without the audit database: SQLite maps a file for writing, which the layer below that forgets
+    /// Writes the configuration. Without the consumers' databases: SQLite maps a file for writing, which the layer below that forgets
     /// what was not synced cannot see. Its own tests kill it.
     fn configured(&self, url: &str, more: &str) {
-        let text = format!("{more}\n[consumers.audit]\nenabled = false\n[servers.up]\nurl = \"{url}\"\n");
+        let text = format!(
+            "{more}\n[consumers.audit]\nenabled = false\n[consumers.context]\nenabled = false\n[servers.up]\nurl = \"{url}\"\n"
+        );
         std::fs::write(self.path("cairn.toml"), text).expect("written");
     }
 
