@@ -10,6 +10,8 @@
 mod batch;
 mod consumer;
 mod event;
+#[cfg(all(test, feature = "audit"))]
+mod fixture;
 mod replay;
 mod sink;
 mod status;

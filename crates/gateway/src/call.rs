@@ -138,22 +138,10 @@ impl Call {
         let call_id = gateway.entropy().uuid_v7(gateway.clock().now());
         let target = target_of(&message);
         let mut common = common_of(gateway, session, &message, direction, &trace, workflow_id, call_id);
-        let mut cause = None;
-        if let Some(within) = &arrival.within {
-            cause = within.cause;
-            common.operation_id = Some(within.operation_id.clone());
-            common.linked_by = Some(LinkedBy::Inferred);
-        } else if direction == Direction::ToServer {
-            let joined = gateway.operations().join(gateway, session, &message, &mut common);
-            if joined.is_err() {
-                gateway.note_refusal_of(Reason::StateOther, session);
-                let reason = cairn_mcp::bridge::StateFault::Foreign.to_string();
-                return Err((message, Refusal::BadState { reason }));
-            }
-            if let Some(back) = back.as_ref().filter(|_| common.operation_id.is_none()) {
-                back.join(&mut common);
-            }
-        }
+        let cause = match joined_to(gateway, session, (&message, &arrival), back.as_ref(), direction, &mut common) {
+            Ok(cause) => cause,
+            Err(refusal) => return Err((message, refusal)),
+        };
         let shown = gateway.screen_target(&target);
         let tracestate = trace.tracestate().and_then(|state| gateway.screen_header(state));
         let subject = match shown.name() {
@@ -379,6 +367,33 @@ fn common_of(
         jsonrpc_request_id: message.id().map(|id| gateway.screen(id.as_str())),
         ..Common::default()
     }
+}
+
+/// Joins a call to the operation that it goes on with, where there is one; gives the event that caused it, where that is known.
+fn joined_to(
+    gateway: &Gateway,
+    session: &Arc<Session>,
+    (message, arrival): (&Message, &Arrival),
+    back: Option<&Back>,
+    direction: Direction,
+    common: &mut Common,
+) -> Result<Option<Uuid>, Refusal> {
+    if let Some(within) = &arrival.within {
+        common.operation_id = Some(within.operation_id.clone());
+        common.linked_by = Some(LinkedBy::Inferred);
+        return Ok(within.cause);
+    }
+    if direction == Direction::ToServer {
+        if gateway.operations().join(gateway, session, message, common).is_err() {
+            gateway.note_refusal_of(Reason::StateOther, session);
+            let reason = cairn_mcp::bridge::StateFault::Foreign.to_string();
+            return Err(Refusal::BadState { reason });
+        }
+        if let Some(back) = back.filter(|_| common.operation_id.is_none()) {
+            back.join(common);
+        }
+    }
+    Ok(None)
 }
 
 fn target_of(message: &Message) -> Target {

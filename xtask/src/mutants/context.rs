@@ -8,8 +8,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a slow read takes back what a write made",
         file: "crates/consumers/src/context/rows.rs",
-        before: "(Some(changed), Some(read)) if read.at_us >= changed.at_us => {",
-        after: "(Some(changed), Some(read)) if read.at_us + 5_000_000 >= changed.at_us => {",
+        before: "(Some(changed), Some(read)) if read.at_us < changed.at_us => ",
+        after: "(Some(changed), Some(read)) if read.at_us + 5_000_000 < changed.at_us => ",
         test: "-p cairn-consumers --lib the_freshest_is",
     },
     Mutant {
@@ -28,7 +28,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "an event that came twice counts twice in the context",
-        file: "crates/consumers/src/context/rows.rs",
+        file: "crates/consumers/src/database/sink.rs",
         before: "ON CONFLICT (id) DO NOTHING",
         after: "ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, offset = excluded.offset",
         test: "-p cairn-consumers --lib comes_twice_counts_once_and_a_replay",

@@ -763,4 +763,32 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "if call.has_intent || (may_have_gone(call) && call.denied) {",
         test: "-p cairn-gateway --lib relaxed_call_without",
     },
+    Mutant {
+        name: "a strict call may be in doubt without an intent",
+        file: "crates/contract/src/invariants.rs",
+        before: "let may_lack = is_doubt && is_recovered(event) && is_relaxed(event) && !strict.contains(&call);",
+        after: "let may_lack = is_doubt && is_recovered(event) && (is_relaxed(event) || strict.is_empty());",
+        test: "-p cairn-contract --lib only_a_relaxed_call",
+    },
+    Mutant {
+        name: "a policy's demand of durability is forgotten where an intent is missing",
+        file: "crates/contract/src/invariants.rs",
+        before: "let may_lack = is_doubt && is_recovered(event) && is_relaxed(event) && !strict.contains(&call);",
+        after: "let may_lack = is_doubt && is_recovered(event) && is_relaxed(event);",
+        test: "-p cairn-contract --lib only_a_relaxed_call",
+    },
+    Mutant {
+        name: "a call's place is free only once its answer is written",
+        file: "crates/gateway/src/life.rs",
+        before: "        drop(entered);\n        places.ended();\n        self.answer(&mut call, reply, answer).await;",
+        after: "        self.answer(&mut call, reply, answer).await;\n        drop(entered);\n        places.ended();",
+        test: "-p cairn --test commands a_place_is_taken",
+    },
+    Mutant {
+        name: "the permits that come near are taken from anywhere",
+        file: "crates/policy/src/nearest.rs",
+        before: "let failing = holding.iter().filter(|holds| !**holds).count();",
+        after: "let failing = holding.iter().filter(|holds| **holds).count();",
+        test: "-p cairn-policy --lib nearest",
+    },
 ];

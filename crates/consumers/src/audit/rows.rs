@@ -1,14 +1,15 @@
 //! What `audit` makes of events: one row of `events` for each, with all of it.
 
-use rusqlite::{
-    Statement, params_from_iter,
-    types::{ToSqlOutput, Value, ValueRef},
-};
+use rusqlite::{Statement, params_from_iter, types::ToSqlOutput};
 
 use super::schema::{COLUMNS, CREATE, VERSION};
 use crate::{
     Event, Standing,
-    database::{Results, integer},
+    database::{
+        Results,
+        bind::{NULL, maybe, number, text},
+        integer,
+    },
 };
 
 /// The results of `audit`.
@@ -42,16 +43,7 @@ impl Results for Audit {
     const NAME: &'static str = super::NAME;
     const VERSION: i64 = VERSION;
     const CREATE: &'static str = CREATE;
-
-    fn insert(&self) -> String {
-        let marks: Vec<String> = (1..=COLUMNS.len() + 1).map(|index| format!("?{index}")).collect();
-        // An event that came before at another offset counts once.
-        format!(
-            "INSERT INTO events (seq, {}) VALUES ({}) ON CONFLICT (id) DO NOTHING",
-            COLUMNS.join(", "),
-            marks.join(", ")
-        )
-    }
+    const COLUMNS: &'static [&'static str] = &COLUMNS;
 
     fn put(&self, insert: &mut Statement<'_>, at: i64, event: &Event) -> rusqlite::Result<()> {
         put(insert, at, event, self.fault)
@@ -60,14 +52,7 @@ impl Results for Audit {
 
 fn put(insert: &mut Statement<'_>, at: i64, event: &Event, fault: Option<Fault>) -> rusqlite::Result<()> {
     let fields = &event.fields;
-    fn text(text: &str) -> ToSqlOutput<'_> {
-        ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
-    }
-    fn maybe(found: &Option<String>) -> ToSqlOutput<'_> {
-        found.as_deref().map_or(ToSqlOutput::Owned(Value::Null), text)
-    }
-    let number = |number: i64| ToSqlOutput::Owned(Value::Integer(number));
-    let mut outcome = maybe(&fields.outcome);
+    let mut outcome = maybe(fields.outcome.as_deref());
     match fault {
         Some(Fault::Outcomes) if fields.outcome.is_some() => outcome = text("completed"),
         Some(Fault::Missing) if fields.outcome.is_some() => return Ok(()),
@@ -84,37 +69,37 @@ fn put(insert: &mut Statement<'_>, at: i64, event: &Event, fault: Option<Fault>)
         number(integer(event.offset)),
         text(&event.time),
         text(&event.source),
-        maybe(&event.subject),
-        maybe(&fields.workflow_id),
-        maybe(&fields.call_id),
-        maybe(&fields.causation_id),
-        maybe(&fields.operation_id),
-        maybe(&fields.task),
-        maybe(&fields.direction),
-        maybe(&fields.trace_id),
-        maybe(&fields.tenant),
-        maybe(&fields.principal),
-        maybe(&fields.agent),
-        maybe(&fields.agent_name),
-        maybe(&fields.server),
-        maybe(&fields.mcp_method_name),
-        maybe(&fields.gen_ai_tool_name),
-        maybe(&fields.mcp_resource_uri),
-        maybe(&fields.prompt_name),
-        maybe(&fields.decision),
-        maybe(&fields.policy_version),
+        maybe(event.subject.as_deref()),
+        maybe(fields.workflow_id.as_deref()),
+        maybe(fields.call_id.as_deref()),
+        maybe(fields.causation_id.as_deref()),
+        maybe(fields.operation_id.as_deref()),
+        maybe(fields.task.as_deref()),
+        maybe(fields.direction.as_deref()),
+        maybe(fields.trace_id.as_deref()),
+        maybe(fields.tenant.as_deref()),
+        maybe(fields.principal.as_deref()),
+        maybe(fields.agent.as_deref()),
+        maybe(fields.agent_name.as_deref()),
+        maybe(fields.server.as_deref()),
+        maybe(fields.mcp_method_name.as_deref()),
+        maybe(fields.gen_ai_tool_name.as_deref()),
+        maybe(fields.mcp_resource_uri.as_deref()),
+        maybe(fields.prompt_name.as_deref()),
+        maybe(fields.decision.as_deref()),
+        maybe(fields.policy_version.as_deref()),
         outcome,
-        maybe(&fields.effect),
-        maybe(&fields.error_type),
-        fields.elapsed_us.map_or(ToSqlOutput::Owned(Value::Null), |us| number(integer(us))),
-        maybe(&fields.state),
-        maybe(&fields.approval_id),
-        maybe(&fields.approver),
-        maybe(&fields.operator),
-        maybe(&fields.act),
-        maybe(&fields.reason),
-        maybe(&fields.subject),
-        maybe(&fields.hlc),
+        maybe(fields.effect.as_deref()),
+        maybe(fields.error_type.as_deref()),
+        fields.elapsed_us.map_or(NULL, |us| number(integer(us))),
+        maybe(fields.state.as_deref()),
+        maybe(fields.approval_id.as_deref()),
+        maybe(fields.approver.as_deref()),
+        maybe(fields.operator.as_deref()),
+        maybe(fields.act.as_deref()),
+        maybe(fields.reason.as_deref()),
+        maybe(fields.subject.as_deref()),
+        maybe(fields.hlc.as_deref()),
         number(i64::from(matches!(event.standing, Standing::Current | Standing::Prior))),
         number(integer(event.at.as_micros())),
         text(&event.value),

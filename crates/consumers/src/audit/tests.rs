@@ -11,10 +11,11 @@ use super::{
     AuditSink,
     query::{self, Limits, QueryError},
 };
-use crate::{Batch, Position, Sink, SinkError, database::Holder};
-
-const DAY_US: u64 = 86_400_000_000;
-const NOW_US: u64 = 1_795_521_600_000_000;
+use crate::{
+    Batch, Position, Sink, SinkError,
+    database::Holder,
+    fixture::{self, DAY_US, NOW_US, batch},
+};
 
 struct Bench {
     _folder: tempfile::TempDir,
@@ -51,29 +52,7 @@ impl Bench {
 }
 
 fn record(id: u128, offset: u64, type_name: &str, data: &Value, time_us: u64) -> RawRecord {
-    let mut data = data.clone();
-    data["contract"] = json!({ "name": type_name, "version": 1 });
-    let headers = [
-        ("ce_id", uuid::Uuid::from_u128(id).to_string()),
-        ("ce_type", format!("io.cairn.{type_name}")),
-        ("ce_source", "cairn://gateway/gw-1".to_owned()),
-        ("ce_time", Timestamp::from_micros(time_us).to_string()),
-    ];
-    RawRecord {
-        topic: "mcp.calls".to_owned(),
-        partition: 0,
-        offset,
-        timestamp_ms: 0,
-        key: None,
-        headers: headers.map(|(name, value)| (name.to_owned(), Bytes::from(value))).to_vec(),
-        value: Some(Bytes::from(data.to_string())),
-    }
-}
-
-fn batch(from: Option<u64>, records: impl IntoIterator<Item = RawRecord>) -> Batch {
-    let mut batch = Batch::default();
-    records.into_iter().for_each(|record| batch.push(record, || ("topic-1".to_owned(), from)));
-    batch
+    fixture::record("mcp.calls", (id, offset), type_name, data, time_us)
 }
 
 #[test]

@@ -5,15 +5,16 @@
 
 use cairn_clock::Timestamp;
 use cairn_contract::Topic;
-use rusqlite::{
-    OptionalExtension, Row, Statement, Transaction, params, params_from_iter,
-    types::{ToSqlOutput, Value, ValueRef},
-};
+use rusqlite::{OptionalExtension, Row, Statement, Transaction, params, params_from_iter, types::ToSqlOutput};
 
 use super::schema::{COLUMNS, CREATE, VERSION};
 use crate::{
     Event, Standing,
-    database::{Results, integer},
+    database::{
+        Results,
+        bind::{NULL, maybe, number, text},
+        integer,
+    },
 };
 
 /// Events that are kept where nothing else is said: about a gigabyte.
@@ -65,29 +66,14 @@ impl Results for Context {
     const NAME: &'static str = super::NAME;
     const VERSION: i64 = VERSION;
     const CREATE: &'static str = CREATE;
+    const COLUMNS: &'static [&'static str] = &COLUMNS;
 
     fn keeps(&self, event: &Event) -> bool {
         matches!(Topic::of_anybody(&event.topic), Some(Topic::Calls | Topic::Context))
             || matches!(event.type_name.as_str(), "subject.held" | "subject.released")
     }
 
-    fn insert(&self) -> String {
-        let marks: Vec<String> = (1..=COLUMNS.len() + 1).map(|index| format!("?{index}")).collect();
-        format!(
-            "INSERT INTO events (seq, {}) VALUES ({}) ON CONFLICT (id) DO NOTHING",
-            COLUMNS.join(", "),
-            marks.join(", ")
-        )
-    }
-
     fn put(&self, insert: &mut Statement<'_>, at: i64, event: &Event) -> rusqlite::Result<()> {
-        fn text(text: &str) -> ToSqlOutput<'_> {
-            ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
-        }
-        fn maybe(found: Option<&str>) -> ToSqlOutput<'_> {
-            found.map_or(ToSqlOutput::Owned(Value::Null), text)
-        }
-        let number = |number: i64| ToSqlOutput::Owned(Value::Integer(number));
         let (fields, told) = (&event.fields, told(event));
         let id = event.id.hyphenated().to_string();
         let row: [ToSqlOutput<'_>; COLUMNS.len() + 1] = [
@@ -112,7 +98,7 @@ impl Results for Context {
             maybe(fields.mcp_resource_uri.as_deref()),
             maybe(told.as_ref().and_then(|told| told.version)),
             maybe(told.as_ref().and_then(|told| told.cause)),
-            told.as_ref().map_or(ToSqlOutput::Owned(Value::Null), |told| number(integer(told.at.as_micros()))),
+            told.as_ref().map_or(NULL, |told| number(integer(told.at.as_micros()))),
             number(told.as_ref().is_some_and(|told| told.sees).into()),
             maybe(fields.subject.as_deref()),
             number(i64::from(matches!(event.standing, Standing::Current | Standing::Prior))),
@@ -186,12 +172,9 @@ fn settle_resources(begun: &Transaction<'_>) -> rusqlite::Result<()> {
         let (changed_us, read_us) = (changed.as_ref().map(|one| one.at_us), read.as_ref().map(|one| one.at_us));
         let cause = changed.as_ref().and_then(|one| one.cause.clone());
         let (how, freshest) = match (changed, read) {
-            (Some(changed), Some(read)) if read.at_us >= changed.at_us => {
-                let _ = changed;
-                ("read", read)
-            }
-            (Some(changed), _) => ("changed", changed),
-            (None, Some(read)) => ("read", read),
+            (Some(changed), Some(read)) if read.at_us < changed.at_us => ("changed", changed),
+            (Some(changed), None) => ("changed", changed),
+            (_, Some(read)) => ("read", read),
             // Read, and its server gives no versions.
             (None, None) => match unread.query_row(params_from_iter(of), known).optional()? {
                 Some(read) => ("read", read),

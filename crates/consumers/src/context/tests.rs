@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use cairn_backbone::records::RawRecord;
 use cairn_clock::{Entropy, Timestamp};
 use serde_json::{Value, json};
 
 use super::{AskError, Changes, Context, ContextSink, Page, Reader, Resources, Scope, Seen};
-use crate::{Batch, Sink};
+use crate::{
+    Sink,
+    fixture::{self, DAY_US, NOW_US, batch},
+};
 
-const DAY_US: u64 = 86_400_000_000;
-const NOW_US: u64 = 1_795_521_600_000_000;
 const ALL: usize = 100;
 
 /// An event to be: its type, when it was made, and what it says.
@@ -70,30 +70,8 @@ impl Bench {
 
 fn record(id: u128, offset: u64, told: &Told) -> RawRecord {
     let Told(name, time_us, data) = told;
-    let mut data = data.clone();
-    data["contract"] = json!({ "name": name, "version": 1 });
-    let headers = [
-        ("ce_id", uuid::Uuid::from_u128(id).to_string()),
-        ("ce_type", format!("io.cairn.{name}")),
-        ("ce_source", "cairn://gateway/gw-1".to_owned()),
-        ("ce_time", Timestamp::from_micros(*time_us).to_string()),
-    ];
     let topic = if name.starts_with("context.") { "mcp.context" } else { "mcp.calls" };
-    RawRecord {
-        topic: topic.to_owned(),
-        partition: 0,
-        offset,
-        timestamp_ms: 0,
-        key: None,
-        headers: headers.map(|(name, value)| (name.to_owned(), Bytes::from(value))).to_vec(),
-        value: Some(Bytes::from(data.to_string())),
-    }
-}
-
-fn batch(from: Option<u64>, records: impl IntoIterator<Item = RawRecord>) -> Batch {
-    let mut batch = Batch::default();
-    records.into_iter().for_each(|record| batch.push(record, || ("topic-1".to_owned(), from)));
-    batch
+    fixture::record(topic, (id, offset), name, data, *time_us)
 }
 
 fn at(second: u64) -> u64 {

@@ -4,6 +4,7 @@
 //! all have in common is done here, once: positions, dead letters, pauses and moves, replacing, retention, legal holds, and who may
 //! apply at a time. Each file can be made again from the trail as far back as that is kept.
 
+pub(crate) mod bind;
 mod retention;
 mod sink;
 
@@ -33,16 +34,15 @@ pub trait Results: Default + fmt::Debug + Send + 'static {
     const VERSION: i64;
     /// Makes its tables.
     const CREATE: &'static str;
+    /// The columns of `events` behind `seq`, in the order in which [`Results::put`] binds them.
+    const COLUMNS: &'static [&'static str];
 
     /// Whether an event has a row.
     fn keeps(&self, _event: &Event) -> bool {
         true
     }
 
-    /// The statement that adds a row. An event that is there already, at another offset, MUST count once.
-    fn insert(&self) -> String;
-
-    /// Adds the row of an event by that statement.
+    /// Adds the row of an event, `at` being its `seq`, by the statement that takes `seq` and [`Results::COLUMNS`].
     ///
     /// # Errors
     /// SQLite refuses it.

@@ -33,6 +33,8 @@ pub struct Database<R: Results> {
     instance: String,
     retention: Retention,
     results: R,
+    /// The statement that adds a row of `events`.
+    insert: String,
 }
 
 impl<R: Results> Database<R> {
@@ -59,7 +61,8 @@ impl<R: Results> Database<R> {
         connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(said)?;
         connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES).map_err(said)?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(said)?;
-        let mut sink = Self { connection, instance: String::new(), retention: Retention::default(), results };
+        let (instance, retention, insert) = (String::new(), Retention::default(), insert(R::COLUMNS));
+        let mut sink = Self { connection, instance, retention, results, insert };
         sink.prepare(path, entropy)?;
         Ok(sink)
     }
@@ -103,7 +106,7 @@ impl<R: Results> Database<R> {
 
     /// Writes a batch over whatever came of its offsets before. Where `moves`, the positions must be as it says and move on.
     fn write(&mut self, batch: &Batch, moves: bool) -> Result<Replayed, SinkError> {
-        let Self { connection, results, .. } = self;
+        let Self { connection, results, insert, .. } = self;
         let begun = begin(connection).map_err(|error| plain(&error))?;
         let mut done = Replayed::default();
         let mut numbers = HashMap::new();
@@ -122,7 +125,7 @@ impl<R: Results> Database<R> {
         }
         let number = |topic: &str, partition: u32| numbers.get(&(topic, partition)).copied().unwrap_or_default();
         {
-            let mut insert = begun.prepare_cached(&results.insert()).map_err(|error| plain(&error))?;
+            let mut insert = begun.prepare_cached(insert).map_err(|error| plain(&error))?;
             for (index, event) in batch.events.iter().enumerate().filter(|(_, event)| results.keeps(event)) {
                 let at = seq(number(&event.topic, event.partition), event.offset);
                 results.put(&mut insert, at, event).map_err(|error| refused(&error, index))?;
@@ -154,6 +157,13 @@ impl<R: Results> Database<R> {
         begun.commit().map_err(|error| plain(&error))?;
         Ok(done)
     }
+}
+
+/// An event that came before at another offset counts once.
+fn insert(columns: &[&str]) -> String {
+    let marks: Vec<String> = (1..=columns.len() + 1).map(|index| format!("?{index}")).collect();
+    let (columns, marks) = (columns.join(", "), marks.join(", "));
+    format!("INSERT INTO events (seq, {columns}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING")
 }
 
 fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
