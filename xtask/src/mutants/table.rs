@@ -789,6 +789,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "crates/policy/src/nearest.rs",
         before: "let failing = holding.iter().filter(|holds| !**holds).count();",
         after: "let failing = holding.iter().filter(|holds| **holds).count();",
-        test: "-p cairn-policy --lib nearest",
+        test: "-p cairn-policy --lib nearest_permit_is_found",
     },
 ];

@@ -163,6 +163,20 @@ fn a_default_deny_names_the_permit_that_came_nearest_and_what_failed() {
 }
 
 #[test]
+fn the_nearest_permit_is_found_among_many() {
+    let far = |i: usize| {
+        format!("@id(\"a{i}\") permit(principal == User::\"u{i}\", action == Action::\"ping\", resource);\n")
+    };
+    let near = "@id(\"near\") permit(principal == User::\"bob\", action == Action::\"tools/call\", resource);\n";
+    let (_folder, store) = store(&(0..40).map(far).chain([near.to_owned()]).collect::<String>());
+    for tool in ["get_order", "get_order", "refund_order"] {
+        let nearest = store.decide(&question(tool)).nearest.expect("one came near");
+        assert_eq!((nearest.policy.as_str(), nearest.failing), ("near", 1));
+        assert_eq!(nearest.failed, "principal == User::\"bob\"");
+    }
+}
+
+#[test]
 fn the_obligations_of_all_permits_hold_and_the_shortest_time() {
     let (_folder, store) = store(
         "@id(\"a\") @obligation(\"approval\") @expires(\"10m\") permit(principal, action, resource);\n\
