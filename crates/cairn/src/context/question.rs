@@ -72,7 +72,8 @@ impl Members {
         let text = match self.left.shift_remove(key) {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::String(text)) => text,
-            Some(Value::Number(number)) => number.to_string(),
+            // A query has texts alone, and a count is a number elsewhere.
+            Some(Value::Number(number)) if key == "limit" => number.to_string(),
             Some(_) => return Err(format!("{key} is a text")),
         };
         if text.len() > TEXT_BYTES_MAX {
@@ -172,6 +173,7 @@ mod tests {
             ("resources", json!({ "limit": 100_000 }), "limit is a number from 1 to 200"),
             ("resources", json!({ "sql": "x" }), "there is no \"sql\""),
             ("resources", json!({ "uri": ["x"] }), "uri is a text"),
+            ("resources", json!({ "uri": 5 }), "uri is a text"),
             ("resources", json!({ "uri": "x".repeat(5_000) }), "longer than"),
             ("refusals", json!({}), "call_id or workflow_id"),
             ("refusals", json!({ "call_id": "a", "workflow_id": "b" }), "one of them"),
