@@ -413,7 +413,7 @@ fn on_standard_streams_clients_of_both_eras_ask_and_bad_input_gets_a_clear_error
     for (tool, arguments, words) in [
         ("what_changed", json!({}), "say since"),
         ("what_changed", json!({ "since": "soon" }), "since: write"),
-        ("freshest", json!({ "uri": 7 }), "resources"),
+        ("freshest", json!({ "uri": 7 }), "uri is a text"),
         ("freshest", json!({ "uri": ["x"] }), "uri is a text"),
         ("show_workflow", json!({ "workflow_id": "wf-1", "more": 1 }), "there is no \"more\""),
         ("why_refused", json!({}), "call_id or workflow_id"),
