@@ -313,7 +313,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "crates/broker/src/api/fetch.rs",
         before: "bytes_max.min(claim.bytes()).max(1)",
         after: "bytes_max",
-        test: "-p cairn --test crash a_kafka_consumer",
+        test: "-p cairn-broker --test protocol an_answer_holds_no_more",
     },
     Mutant {
         name: "policies that change are not noticed",

@@ -122,6 +122,29 @@ async fn peers_that_do_not_read_their_answers_are_sent_away_and_others_read() {
     served.end().await;
 }
 
+#[tokio::test]
+async fn an_answer_holds_no_more_than_it_could_claim() {
+    const CLAIMABLE: usize = 4 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = quick();
+    options.limits.answers_bytes_max = CLAIMABLE;
+    let served = Served::start(folder.path(), options).await;
+    let spec = TopicSpec { name: TOPIC.into(), partitions: Some(1), ..TopicSpec::default() };
+    let id = served.broker.create_topic(&Principal::Internal, spec).await.unwrap().id;
+    let big = "x".repeat(900_000);
+    for _ in 0..12 {
+        served.broker.produce(&Principal::Anonymous, TOPIC, PartitionIndex::new(0), batch(&[&big])).await.unwrap();
+    }
+    let mut wire = Wire::connect(&served).await;
+    let RequestKind::Fetch(mut all) = fetch(TOPIC, id, 12, 0, 100) else { panic!() };
+    all.max_bytes = i32::MAX;
+    all.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    let ResponseKind::Fetch(answer) = wire.ask(ApiKey::Fetch, 12, &RequestKind::Fetch(all)).await else { panic!() };
+    let records = answer.responses[0].partitions[0].records.as_ref().map_or(0, bytes::Bytes::len);
+    assert!((900_000..=CLAIMABLE).contains(&records), "{records} bytes");
+    served.end().await;
+}
+
 fn join(group: &str, instance: Option<&str>) -> RequestKind {
     let protocol = JoinGroupRequestProtocol::default().with_name(text("range"));
     let request = JoinGroupRequest::default().with_group_id(text(group).into()).with_protocol_type(text("consumer"));

@@ -303,6 +303,9 @@ async fn a_full_disk_refuses_strict_calls_with_words_that_help_and_a_restart_wit
     all(agents).await;
 }
 
+/// Bytes of one record that fills.
+const FILLING_BYTES: usize = 900_000;
+
 /// Writes to a topic of its own until it is stopped.
 fn fill(kafka: &str, stop: &CancellationToken) {
     let producer: BaseProducer = ClientConfig::new()
@@ -311,7 +314,7 @@ fn fill(kafka: &str, stop: &CancellationToken) {
         .set("log_level", "0")
         .create()
         .expect("a producer");
-    let bytes = vec![b'x'; 900_000];
+    let bytes = vec![b'x'; FILLING_BYTES];
     while !stop.is_cancelled() {
         // A full queue is waited for below; a refusal is what this is about.
         let _ = producer.send(BaseRecord::<(), [u8]>::to("filler").payload(&bytes));
@@ -350,21 +353,34 @@ async fn a_kafka_consumer_that_asks_and_does_not_read_costs_a_bounded_amount_of_
     const CONSUMERS: usize = 12;
     /// What one asks for, all of it at once, and none of it read: many times what may be kept.
     const ASKED: usize = 64;
+    /// What one answer brings at least: all of them together, one for each, are about twice what may be kept.
+    const ANSWER_BYTES_MIN: usize = 40 << 20;
     const GROWTH_BYTES_MAX: u64 = 256 << 20;
     let mut stage = Stage::new().await;
     let mut up = stage.site.up(&How::default()).await;
     let (kafka, full) = (up.kafka.clone(), stage.stop.child_token());
+    // Also where the test fails: the runtime waits for what fills.
+    let _full = full.clone().drop_guard();
     let filling = tokio::task::spawn_blocking({
         let full = full.clone();
         move || fill(&kafka, &full)
     });
     let filled = tokio::time::timeout(PATIENCE, async {
-        // The answers show how much is there: more than is kept in memory of what came last.
-        while fetched_bytes(&up.kafka).await < 50 << 20 {
+        let mut from = 0;
+        loop {
+            // The answers show how much is there: more than is kept in memory of what came last. One answer ends where the
+            // pieces that the log looks at for it end, so a large one is looked for further on where they are small.
+            let (bytes, end) = fetched(&up.kafka, from).await;
+            if bytes >= ANSWER_BYTES_MIN {
+                return from;
+            }
+            if end > from + 2 * (ANSWER_BYTES_MIN / FILLING_BYTES) as i64 {
+                from += 1 + (bytes / FILLING_BYTES) as i64;
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    filled.await.expect("a topic with something in it");
+    let from = filled.await.expect("a topic with something in it");
     full.cancel();
     filling.await.expect("filling does not panic");
     let before = up.resident_bytes();
@@ -372,7 +388,7 @@ async fn a_kafka_consumer_that_asks_and_does_not_read_costs_a_bounded_amount_of_
     for _ in 0..CONSUMERS {
         let mut consumer = TcpStream::connect(&up.kafka).await.expect("connected");
         // The broker may stop taking requests before all are written: that is what a bound looks like from here.
-        let asking = consumer.write_all(&fetch_request().repeat(ASKED)).await;
+        let asking = consumer.write_all(&fetch_request(from).repeat(ASKED)).await;
         asking.expect("requests are small and go into the socket's buffer");
         consumers.push(consumer);
     }
@@ -394,8 +410,8 @@ async fn a_kafka_consumer_that_asks_and_does_not_read_costs_a_bounded_amount_of_
     up.kill().await;
 }
 
-/// A Fetch of version 4 for all of `filler`'s first partition (Kafka protocol guide, Fetch API).
-fn fetch_request() -> Vec<u8> {
+/// A Fetch of version 4 for all of `filler`'s first partition from an offset on (Kafka protocol guide, Fetch API).
+fn fetch_request(from: i64) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend(1_i16.to_be_bytes()); // Fetch
     body.extend(4_i16.to_be_bytes());
@@ -411,18 +427,22 @@ fn fetch_request() -> Vec<u8> {
     body.extend(b"filler");
     body.extend(1_i32.to_be_bytes());
     body.extend(0_i32.to_be_bytes()); // the partition
-    body.extend(0_i64.to_be_bytes()); // from its beginning
+    body.extend(from.to_be_bytes());
     body.extend((64_i32 << 20).to_be_bytes());
     let mut frame = u32::try_from(body.len()).expect("short").to_be_bytes().to_vec();
     frame.extend(body);
     frame
 }
 
-/// How long the answer to that is.
-async fn fetched_bytes(kafka: &str) -> usize {
+/// How long the answer to that is, and where the partition ends by it.
+async fn fetched(kafka: &str, from: i64) -> (usize, i64) {
+    // Correlation, throttling, one topic, its name, one partition, its index, its error.
+    const BEFORE_END: usize = 4 + 4 + 4 + 2 + 6 + 4 + 4 + 2;
     let mut consumer = TcpStream::connect(kafka).await.expect("connected");
-    consumer.write_all(&fetch_request()).await.expect("asked");
-    consumer.read_u32().await.expect("an answer") as usize
+    consumer.write_all(&fetch_request(from)).await.expect("asked");
+    let bytes = consumer.read_u32().await.expect("an answer") as usize;
+    consumer.read_exact(&mut [0; BEFORE_END]).await.expect("its beginning");
+    (bytes, consumer.read_i64().await.expect("the end of the partition"))
 }
 
 /// The body of the answer to a POST; `None` where the connection was closed before all was sent.
