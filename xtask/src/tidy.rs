@@ -56,6 +56,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "credentials",
         ],
     ),
+    ("ingest", &["clock", "contract", "keys", "identity", "screen", "vault", "backbone"]),
     ("operators", &["clock", "contract", "limits", "tls", "backbone", "vault", "approvals", "credentials", "gateway"]),
     ("replay", &["contract", "mcp", "policy", "vault", "backbone"]),
     ("sample", &[]),

@@ -29,6 +29,7 @@ use crate::{
     encryption::EncryptionSection,
     evidence::EvidenceSection,
     faults,
+    ingest::IngestSection,
     limits::{self, LimitSection},
     listen::TlsSection,
     registry::RegistrySection,
@@ -57,6 +58,7 @@ pub(crate) struct Config {
     pub(crate) backbone: BackboneSection,
     pub(crate) store: StoreSection,
     pub(crate) registry: RegistrySection,
+    pub(crate) ingest: Option<IngestSection>,
     pub(crate) encryption: EncryptionSection,
     pub(crate) freshness: FreshnessSection,
     pub(crate) catalogue: CatalogueSection,
@@ -310,6 +312,9 @@ pub(crate) struct ServerSection {
     #[serde(default)]
     method_scopes: BTreeMap<String, Vec<String>>,
     auth: Option<AuthSection>,
+    /// Whether it reports what it did downstream.
+    #[serde(default)]
+    actions: bool,
 }
 
 /// What a tool does with resources.
@@ -417,6 +422,9 @@ impl Config {
         sections.into_iter().flatten().for_each(|tls| tls.lie_in(beside));
         config.commands.lie_in(beside);
         config.registry.lie_in(beside);
+        if let Some(tls) = config.ingest.as_mut().and_then(|ingest| ingest.tls.as_mut()) {
+            tls.lie_in(beside);
+        }
         config.registry.fill().with_context(|| format!("{}", path.display()))?;
         if let Some(identity) = &mut config.identity {
             identity.lie_in(beside);
@@ -438,6 +446,7 @@ impl Config {
             .and_then(|_| config.admin.check())
             .and_then(|()| config.commands.check())
             .and_then(|()| config.registry.check())
+            .and_then(|()| config.reporting())
             .and_then(|()| config.encryption.check())
             .and_then(|()| config.approvals.webhook())
             .and_then(|_| config.decision_point())
@@ -448,6 +457,19 @@ impl Config {
     /// Who is asked besides the policies.
     pub(crate) fn decision_point(&self) -> anyhow::Result<Option<DecisionPoint>> {
         self.decision_point.as_ref().map(DecisionPointSection::open).transpose()
+    }
+
+    /// Refuses servers that report where nothing takes it.
+    fn reporting(&self) -> anyhow::Result<()> {
+        if let Some(ingest) = &self.ingest {
+            ingest.check()?;
+        }
+        match self.servers.iter().find(|(_, server)| server.actions) {
+            Some((name, _)) if self.ingest.is_none() => {
+                bail!("servers.{name}.actions needs [ingest]: where would it report what it did?")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Only the backbone of a file: what the servers of it need from the environment is not asked for.
@@ -491,8 +513,21 @@ impl Config {
             let ClientServer { command, args, env, cwd, kind, url, headers } = server;
             let (cwd, tools) = (cwd.map(PathBuf::from), BTreeMap::new());
             let (scopes, method_scopes, auth) = (Vec::new(), BTreeMap::new(), None);
-            let section =
-                ServerSection { command, args, env, cwd, kind, url, headers, tools, scopes, method_scopes, auth };
+            let actions = false;
+            let section = ServerSection {
+                command,
+                args,
+                env,
+                cwd,
+                kind,
+                url,
+                headers,
+                tools,
+                scopes,
+                method_scopes,
+                auth,
+                actions,
+            };
             (name, section)
         });
         Ok(Self { servers: sections.collect(), ..Self::default() })
@@ -683,7 +718,8 @@ impl ServerSection {
             let declared = section.declared().with_context(|| format!("server {name:?}, tools.{tool}"))?;
             Ok((tool.clone(), declared))
         });
-        Ok(ServerSpec { name: name.to_owned(), reach, declared: declared.collect::<anyhow::Result<_>>()? })
+        let declared = declared.collect::<anyhow::Result<_>>()?;
+        Ok(ServerSpec { name: name.to_owned(), reach, declared, reports: self.actions })
     }
 }
 

@@ -55,6 +55,9 @@ pub(crate) struct Endpoints {
     /// The schema registry's address as a URL; absent where none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) registry_url: Option<String>,
+    /// Where agents and servers report, as a URL; absent where nothing takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ingest_url: Option<String>,
     /// The admin address as a URL that this machine reaches.
     #[serde(default)]
     pub(crate) admin_url: String,
@@ -147,6 +150,12 @@ impl Folder {
             version: self.key("version", entropy)?,
             secret: self.key("secret", entropy)?,
         })
+    }
+
+    /// What the handles of calls are sealed under.
+    pub(crate) fn call_key(&self, entropy: &Entropy) -> anyhow::Result<cairn_keys::Secret> {
+        let secret = self.secret("calls", entropy)?;
+        cairn_keys::Secret::read(&secret).context("the key of calls has not 32 bytes")
     }
 
     fn key(&self, name: &str, entropy: &Entropy) -> anyhow::Result<DigestKey> {

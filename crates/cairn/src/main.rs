@@ -31,6 +31,7 @@ mod examples;
 mod faults;
 mod folder;
 mod follow;
+mod ingest;
 mod jsonc;
 mod key;
 mod lag;
@@ -424,6 +425,9 @@ pub(crate) struct UpArguments {
     /// Where a schema registry is served; none without it.
     #[arg(long, value_name = "ADDR")]
     pub(crate) registry: Option<String>,
+    /// Where model calls and actions are reported: OTLP over HTTP and gRPC; nowhere without it.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) ingest: Option<String>,
     /// Policy files; `policies/` beside the configuration file where absent.
     #[arg(long)]
     pub(crate) policies: Option<PathBuf>,

@@ -1,13 +1,15 @@
 //! One workflow's decision path, from its events: as a tree for people, as JSON for machines.
 //!
 //! A call is one JSON-RPC request with all that became of it. Rounds of one operation stand together under the first;
-//! what a server asks of the client within a call stands under that call. Called by `cairn trail` with events that a Kafka
+//! what a server asks of the client within a call stands under that call; the model call that chose it is named, and what its server did
+//! downstream stands among its events. Called by `cairn trail` with events that a Kafka
 //! consumer read; knows no broker.
 
+mod models;
 mod page;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Write,
 };
 
@@ -15,7 +17,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{read::Placed, say};
 
+pub(crate) use models::traces;
 pub(crate) use page::page;
+
+use models::{Model, joined};
 
 /// Longest text of an id that the tree shows; the JSON has it whole.
 const SHOWN_MAX: usize = 19;
@@ -47,10 +52,11 @@ struct Call<'e> {
     is_below: bool,
 }
 
-/// A workflow's calls, and the events that belong to none.
+/// A workflow's calls, the model calls beside them, and the events that belong to none.
 #[derive(Debug)]
 struct Path<'e> {
     calls: Vec<Call<'e>>,
+    models: Vec<Model<'e>>,
     beside: Vec<&'e Placed>,
 }
 
@@ -68,11 +74,19 @@ impl<'e> Path<'e> {
     fn of(events: &'e [Placed]) -> Self {
         let mut ordered: Vec<&Placed> = events.iter().collect();
         ordered.sort_by(|a, b| a.event.hlc.cmp(&b.event.hlc));
-        let mut path = Self { calls: Vec::new(), beside: Vec::new() };
+        // What was sent twice may lie twice, and counts once.
+        let mut seen = HashSet::new();
+        ordered.retain(|placed| seen.insert(placed.event.id));
+        let mut path = Self { calls: Vec::new(), models: Vec::new(), beside: Vec::new() };
+        let mut reports = Vec::new();
         let mut at: HashMap<&str, usize> = HashMap::new();
         for placed in ordered {
             let Some(id) = text(placed, "call_id") else {
-                path.beside.push(placed);
+                if kind(placed) == "model.called" {
+                    reports.push(placed)
+                } else {
+                    path.beside.push(placed)
+                }
                 continue;
             };
             let index = *at.entry(id).or_insert_with(|| {
@@ -82,6 +96,7 @@ impl<'e> Path<'e> {
             path.calls[index].events.push(placed);
         }
         path.nest();
+        path.models = joined(&reports, &path.calls);
         path
     }
 
@@ -104,6 +119,13 @@ impl<'e> Path<'e> {
                 self.calls[index].is_below = true;
             }
         }
+    }
+
+    /// The model call that chose a call.
+    fn chooser(&self, call: &Call<'_>) -> Option<(usize, &Model<'e>)> {
+        let index = self.calls.iter().position(|other| other.id == call.id)?;
+        let chose = |model: &&Model<'_>| model.chosen.iter().any(|choice| choice.call == Some(index));
+        self.models.iter().find(chose).map(|model| (index, model))
     }
 
     fn roots(&self) -> impl Iterator<Item = &Call<'e>> {
@@ -151,6 +173,9 @@ pub(crate) fn tree(workflow: &str, events: &[Placed], signed: &Signed) -> String
     let calls = if calls == 1 { "1 call".to_owned() } else { format!("{calls} calls") };
     let mut out = say::plain(&format!("workflow {workflow}  {calls} of {principal}"));
     out.push('\n');
+    for model in &path.models {
+        let _ = writeln!(out, "├─ {:<10} {}  [{}]", "model", say::plain(&model.words(principal)), model.place());
+    }
     let roots: Vec<_> = path.roots().collect();
     for (index, call) in roots.iter().enumerate() {
         let is_last = index + 1 == roots.len() && path.beside.is_empty();
@@ -165,6 +190,9 @@ pub(crate) fn tree(workflow: &str, events: &[Placed], signed: &Signed) -> String
 fn branch((path, signed): (&Path<'_>, &Signed), call: &Call<'_>, indent: &str, is_last: bool, out: &mut String) {
     let _ = writeln!(out, "{indent}{} {}", if is_last { "└─" } else { "├─" }, call.title());
     let below = format!("{indent}{}", if is_last { "   " } else { "│  " });
+    if let Some((_, model)) = path.chooser(call) {
+        let _ = writeln!(out, "{below}├─ {:<10} by {}  [{}]", "chosen", say::plain(&model.chose()), model.place());
+    }
     let mut before = None;
     for (index, placed) in call.events.iter().enumerate() {
         leaf((placed, before, signed), &below, index + 1 == call.events.len() && call.below.is_empty(), out);
@@ -277,6 +305,15 @@ pub(crate) fn words(placed: &Placed, before: Option<&Placed>) -> String {
             format!("{}: {count}", of("list_kind"))
         }
         "context.read" | "context.changed" => of("mcp_resource_uri").to_owned(),
+        "model.called" => joined(&[placed], &[]).first().map(|model| model.words(of("principal"))).unwrap_or_default(),
+        "action.reported" => format!(
+            "{} {} {} {}{}",
+            of("system"),
+            of("kind"),
+            of("id"),
+            of("state"),
+            with(", as ", of("reported_by").to_owned() + if of("reported_by").is_empty() { "" } else { " reports" })
+        ),
         _ => String::new(),
     }
 }
@@ -343,7 +380,8 @@ pub(crate) fn json(workflow: &str, events: &[Placed], signed: &Signed) -> Value 
         }
     }
     let beside = path.beside.iter().map(|placed| json_with(placed, signed)).collect::<Vec<_>>();
-    json!({ "workflow_id": workflow, "calls": calls, "operations": operations, "events": beside })
+    let models = path.models.iter().map(|model| model.json(&path.calls, signed)).collect::<Vec<_>>();
+    json!({ "workflow_id": workflow, "calls": calls, "models": models, "operations": operations, "events": beside })
 }
 
 fn call_json(path: &Path<'_>, call: &Call<'_>, signed: &Signed) -> Value {
@@ -364,6 +402,9 @@ fn call_json(path: &Path<'_>, call: &Call<'_>, signed: &Signed) -> Value {
     out.insert("outcome".to_owned(), one(call.outcome()));
     out.insert("late".to_owned(), call.all("call.late").map(brief).collect());
     out.insert("settled".to_owned(), one(call.last("call.settled")));
+    out.insert("actions".to_owned(), call.all("action.reported").map(brief).collect());
+    let chosen_by = path.chooser(call).map_or(Value::Null, |(index, model)| model.chose_json(index));
+    out.insert("chosen_by".to_owned(), chosen_by);
     let us = |placed: Option<&Placed>, key: &str| placed.and_then(|placed| placed.event.value.get(key)).cloned();
     let durations = json!({
         "decision_us": us(call.last("call.decision"), "elapsed_us"),

@@ -394,8 +394,9 @@ pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String
 
 /// One workflow's decision path.
 pub(crate) fn workflow(source: &Source, id: &str, shape: Shape) -> anyhow::Result<String> {
-    let events: Vec<_> =
+    let mut events: Vec<_> =
         all(source, Some(id))?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
+    events.extend(models_of(source, id, &events)?);
     if events.is_empty() {
         let words = format!(
             "no event of workflow {id} is in the trail at {}: `cairn trail` lists recent workflows",
@@ -409,6 +410,23 @@ pub(crate) fn workflow(source: &Source, id: &str, shape: Shape) -> anyhow::Resul
         Shape::Json => path::json(id, &events, &signed).to_string(),
         Shape::Page => path::page(id, &events, &signed),
     })
+}
+
+/// The model calls of a workflow's traces that were reported under the trace's own id, because nobody told the workflow's.
+fn models_of(source: &Source, id: &str, events: &[Placed]) -> anyhow::Result<Vec<Placed>> {
+    let traces = path::traces(events);
+    if traces.iter().all(|(_, trace)| *trace == id) {
+        return Ok(Vec::new());
+    }
+    let reports = all_in(source, None, |topic| class(topic) == "mcp.models")?;
+    let is_of = |placed: &Placed| {
+        let trace = path::text(placed, "trace_id").map(|trace| (path::text(placed, "tenant"), trace));
+        placed.event.common.workflow_id != id
+            && trace.is_some_and(|(tenant, trace)| {
+                placed.event.common.workflow_id == trace && traces.contains(&(tenant, trace))
+            })
+    };
+    Ok(reports.into_iter().filter(is_of).collect())
 }
 
 /// How far the partitions are covered, as the newest published checkpoints say.

@@ -21,7 +21,8 @@ use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
 use cairn_credentials::{Credentials, Environment, SealKey};
 use cairn_freshness::Views;
-use cairn_gateway::{Access, Gateway, GatewayOptions, Keeping, Metrics, NoWitness, Parts, Step, Witness};
+use cairn_gateway::{Access, Gateway, GatewayOptions, HandsCalls, Keeping, Metrics, NoWitness, Parts, Step, Witness};
+use cairn_ingest::CallHandles;
 use cairn_limits::Limits as Allowances;
 use cairn_log::Log;
 use cairn_operators::{Admin, Credential, Custody, People, Probe};
@@ -38,7 +39,7 @@ use crate::{
     evidence::Evidence,
     folder::{self, Endpoints, Folder},
     follow::Follow,
-    listen,
+    ingest, listen,
     measures::{Measures, Policies},
     own::OwnServers,
     play, policies,
@@ -77,6 +78,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
 
     let (admin, listener) = listeners(&arguments, &config, role).await?;
     let schemas = Bound::bind(&arguments, &config).await?;
+    let reports = ingest::Bound::bind(&arguments, &config, role).await?;
     let AdminSection { tls, allow_plaintext, .. } = &config.admin;
     let admin_tls = listen::secured("admin", tls.as_ref(), listen::HTTP, admin.local_addr()?, *allow_plaintext)?;
     let user = std::env::var("USER").unwrap_or_else(|_| "local".to_owned());
@@ -98,6 +100,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         kafka_protocol: engine.protocol(),
         gateway_url: None,
         registry_url: None,
+        ingest_url: reports.as_ref().map(|reports| reports.url.clone()),
         admin_url: here(admin_tls.is_some(), admin.local_addr()?),
         commands: config.commands.clone(),
         socket: wrap::socket_path(folder.path()),
@@ -114,7 +117,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let (mut measures, evidence) = match listener.zip(access) {
         None => (engine.measures(), None),
         Some((listener, access)) => {
-            let begins = (listener, access, beside, user);
+            let begins = (listener, access, beside, user, reports);
             begin_gateway(&ground, &engine, begins, &mut endpoints, &mut registry).await?
         }
     };
@@ -163,14 +166,14 @@ struct Ground<'g> {
     stop: &'g CancellationToken,
 }
 
-/// The gateway's listener, who may come in, the folder that the configuration lies in, and the local user.
-type Let = (TcpListener, Access, Option<PathBuf>, String);
+/// The gateway's listener, who may come in, the folder that the configuration lies in, the local user, and where reports are taken.
+type Let = (TcpListener, Access, Option<PathBuf>, String, Option<ingest::Bound>);
 
 /// Opens the gateway and begins everything that goes beside it; gives what is measured, and what makes evidence.
 async fn begin_gateway(
     ground: &Ground<'_>,
     engine: &Engine,
-    (listener, access, beside, user): Let,
+    (listener, access, beside, user, reports): Let,
     endpoints: &mut Endpoints,
     registry: &mut Registry,
 ) -> anyhow::Result<(Measures, Option<Evidence>)> {
@@ -183,10 +186,19 @@ async fn begin_gateway(
     if let Some(tls) = &access.tls {
         tasks.spawn(listen::follow_certificates("gateway", tls.clone(), stop.clone()));
     }
+    let verifier = access.verifier.clone();
+    let handles = CallHandles::new(folder.call_key(entropy)?, clock.clone(), entropy.clone());
+    let told = match &reports {
+        Some(reports) => {
+            reports.may_listen(&verifier)?;
+            Some((Arc::new(ingest::Hands(handles.clone())) as Arc<dyn HandsCalls>, reports.url.clone()))
+        }
+        None => None,
+    };
     let credentials = open_credentials(config, folder, &here, clock, entropy)?;
     let keeping = config.vault.open(&config.screen, folder.path(), clock, entropy).await?;
     let vault = keeping.vault.clone();
-    let parts = (engine, &policy, (user, access, credentials), keeping);
+    let parts = (engine, &policy, (user, access, credentials), keeping.clone(), told);
     let Opened { gateway, recorder, follow, evidence: prepared } =
         open_gateway(config, folder, parts, clock, entropy, registry).await?;
     if let Some(follow) = follow {
@@ -194,6 +206,11 @@ async fn begin_gateway(
     }
     if let Some(vault) = &vault {
         recorder.keep_rejected(Arc::new(contracts::InVault(vault.clone())));
+    }
+    if let Some(reports) = reports {
+        let (gateway, recorder, keeping, keys) = (&gateway, &recorder, &keeping, folder.keys(entropy)?);
+        let on = ingest::Ground { gateway, recorder, verifier, keeping, keys, handles, clock, entropy };
+        reports.serve(on, registry, tasks, stop);
     }
     let custody = vault.clone().map(|vault| Custody::new(vault, recorder.clone(), gateway.clone()));
     if let Some(custody) = &custody {
@@ -292,7 +309,12 @@ fn say_ready(engine: &Engine, endpoints: &Endpoints) {
         Some(url) => format!(" gateway {}://{gateway}/mcp/<server>", scheme(url)),
     };
     let registry = endpoints.registry_url.as_ref().map_or(String::new(), |url| format!(" registry {url}"));
-    say::line(format_args!("ready {}{gateway} admin {}://{admin}{registry}", engine.words(), scheme(admin_url)));
+    let ingest = endpoints.ingest_url.as_ref().map_or(String::new(), |url| format!(" ingest {url}"));
+    say::line(format_args!(
+        "ready {}{gateway} admin {}://{admin}{registry}{ingest}",
+        engine.words(),
+        scheme(admin_url)
+    ));
 }
 
 /// An address that is listened on as a URL that this machine reaches.
@@ -397,12 +419,19 @@ async fn expire(vault: Vault, stop: CancellationToken) {
 }
 
 /// What the gateway is made of, beside what the configuration says.
-type OpenParts<'a> = (&'a Engine, &'a Policies, (String, Access, Credentials), Keeping);
+type OpenParts<'a> = (
+    &'a Engine,
+    &'a Policies,
+    (String, Access, Credentials),
+    Keeping,
+    // What makes handles of calls, and where servers report.
+    Option<(Arc<dyn HandsCalls>, String)>,
+);
 
 async fn open_gateway(
     config: &Config,
     folder: &Folder,
-    (engine, policy, (local_principal, access, credentials), keeping): OpenParts<'_>,
+    (engine, policy, (local_principal, access, credentials), keeping, told): OpenParts<'_>,
     clock: &Clock,
     entropy: &Entropy,
     registry: &mut Registry,
@@ -428,8 +457,12 @@ async fn open_gateway(
     }
     let allowances = Allowances::open(config.rules()?, &home, clock.clone())?;
     let own = OwnServers::of(config, folder)?;
+    let mut servers: Vec<_> = config.server_specs()?.into_iter().chain(own.specs()).collect();
+    if let Some((_, url)) = &told {
+        ingest::tell_children(&mut servers, url);
+    }
     let options = GatewayOptions {
-        servers: config.server_specs()?.into_iter().chain(own.specs()).collect(),
+        servers,
         limits: config.limits()?,
         origins: config.gateway.origins.clone(),
         hosts: config.gateway.hosts.clone(),
@@ -465,6 +498,7 @@ async fn open_gateway(
         entropy: entropy.clone(),
         credentials,
         metrics,
+        hands: told.map(|(hands, _)| hands),
         witness: witness()?,
     };
     let gateway = Gateway::new(options, parts)?;

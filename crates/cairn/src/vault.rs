@@ -17,7 +17,7 @@ use cairn_vault::{FileKey, GivenKey, KeyEncryption, KmsKey, KmsOptions, Vault, V
 use serde::Deserialize;
 
 /// Events in which something stands for a payload.
-const HOLD_PAYLOADS: [EventType; 8] = [
+const HOLD_PAYLOADS: [EventType; 9] = [
     EventType::CallDecision,
     EventType::CallIntent,
     EventType::CallOutcome,
@@ -26,6 +26,7 @@ const HOLD_PAYLOADS: [EventType; 8] = [
     EventType::ContextRead,
     EventType::ContextListed,
     EventType::ContextPrompt,
+    EventType::ModelCalled,
 ];
 /// Longest payload that stands in an event itself, in bytes, where nothing else is said.
 const INLINE_BYTES: usize = 4_096;

@@ -6,12 +6,12 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
-    AccessRefused, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome,
-    CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ConsumerMoved, ContextChanged, ContextListed,
-    ContextPrompt, ContextRead, EventRejected, EventType, EvidenceCheckpoint, EvidenceProducer, EvidenceRotated,
-    LimitExceeded, NoticePassed, OperatorActed, PolicyActivated, PolicyLoaded, PolicyRejected, PolicyShadowed,
-    ReplayEnded, ReplayStarted, SessionClosed, SessionOpened, SubjectErased, SubjectHeld, SubjectReleased, Target,
-    VaultRead,
+    AccessRefused, ActionReported, AlertRaised, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate,
+    CallOutcome, CallSettled, CatalogApproved, CatalogChanged, CatalogDefined, ConsumerMoved, ContextChanged,
+    ContextListed, ContextPrompt, ContextRead, EventRejected, EventType, EvidenceCheckpoint, EvidenceProducer,
+    EvidenceRotated, LimitExceeded, ModelCalled, NoticePassed, OperatorActed, PolicyActivated, PolicyLoaded,
+    PolicyRejected, PolicyShadowed, ReplayEnded, ReplayStarted, SessionClosed, SessionOpened, SubjectErased,
+    SubjectHeld, SubjectReleased, Target, VaultRead,
 };
 
 /// Why an event's keys could not be read as its type.
@@ -112,6 +112,8 @@ bodies!(
     ConsumerMoved,
     ReplayStarted,
     ReplayEnded,
+    ModelCalled,
+    ActionReported,
 );
 
 impl Body {

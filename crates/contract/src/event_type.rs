@@ -81,6 +81,10 @@ pub enum EventType {
     ReplayStarted,
     /// `replay.ended`
     ReplayEnded,
+    /// `model.called`
+    ModelCalled,
+    /// `action.reported`
+    ActionReported,
 }
 
 /// What stands before the name in `ce_type`.
@@ -88,7 +92,7 @@ pub(crate) const CE_TYPE_PREFIX: &str = "io.cairn.";
 
 impl EventType {
     /// Every type.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::CallDecision,
         Self::CallApproval,
         Self::CallIntent,
@@ -125,6 +129,8 @@ impl EventType {
         Self::ConsumerMoved,
         Self::ReplayStarted,
         Self::ReplayEnded,
+        Self::ModelCalled,
+        Self::ActionReported,
     ];
 
     /// The name, such as `call.intent`.
@@ -167,6 +173,8 @@ impl EventType {
             Self::ConsumerMoved => "consumer.moved",
             Self::ReplayStarted => "replay.started",
             Self::ReplayEnded => "replay.ended",
+            Self::ModelCalled => "model.called",
+            Self::ActionReported => "action.reported",
         }
     }
 
@@ -205,6 +213,8 @@ impl EventType {
             | Self::ReplayEnded => Topic::Operators,
             Self::EvidenceCheckpoint | Self::EvidenceRotated | Self::EvidenceProducer => Topic::Checkpoints,
             Self::EventRejected => Topic::Rejected,
+            Self::ModelCalled => Topic::Models,
+            Self::ActionReported => Topic::Actions,
         }
     }
 

@@ -6,6 +6,7 @@
 //! MCP looks on the wire, or how policy decides.
 
 mod access;
+mod action;
 mod body;
 mod call;
 mod canonical;
@@ -21,6 +22,7 @@ mod event_type;
 mod evidence;
 mod hlc;
 pub mod invariants;
+mod model;
 mod operator;
 mod partition;
 mod policy;
@@ -34,6 +36,7 @@ mod vault;
 mod workflow;
 
 pub use access::{AccessRefused, AlertRaised, CredentialKind, LimitExceeded, LimitSource};
+pub use action::ActionReported;
 pub use body::{Body, BodyError};
 pub use call::{
     ApprovalState, CallAnswered, CallApproval, CallDecision, CallIntent, CallLate, CallOutcome, CallSettled, Claimed,
@@ -55,6 +58,7 @@ pub use draft::{Draft, EVENT_BYTES_MAX, EventRecord, Producer, Refused, SealErro
 pub use event_type::EventType;
 pub use evidence::{EvidenceCheckpoint, EvidenceProducer, EvidenceRotated};
 pub use hlc::{Hlc, HlcError};
+pub use model::{ModelCalled, ReportedAs, ToolChosen, ToolOffered};
 pub use operator::{ActOutcome, ActVia, OperatorActed};
 pub use partition::{murmur2, partition_for};
 pub use policy::{PolicyActivated, PolicyCause, PolicyFile, PolicyLoaded, PolicyRejected, PolicyShadowed, ShadowState};

@@ -189,6 +189,8 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         EventType::ConsumerMoved => files!("consumer.moved", 1),
         EventType::ReplayStarted => files!("replay.started", 1),
         EventType::ReplayEnded => files!("replay.ended", 1),
+        EventType::ModelCalled => files!("model.called", 1),
+        EventType::ActionReported => files!("action.reported", 1),
     }
 }
 

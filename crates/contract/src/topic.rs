@@ -14,6 +14,10 @@ pub enum Topic {
     Context,
     /// `mcp.sessions`: sessions and notifications.
     Sessions,
+    /// `mcp.models`: model calls, as agents report them.
+    Models,
+    /// `mcp.actions`: what servers report that they did downstream.
+    Actions,
     /// `mcp.catalog`: each definition seen.
     Catalog,
     /// `mcp.policies`: each policy set.
@@ -28,10 +32,12 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic, in the order in which they are created.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Calls,
         Self::Context,
         Self::Sessions,
+        Self::Models,
+        Self::Actions,
         Self::Catalog,
         Self::Policies,
         Self::Operators,
@@ -46,6 +52,8 @@ impl Topic {
             Self::Calls => "mcp.calls",
             Self::Context => "mcp.context",
             Self::Sessions => "mcp.sessions",
+            Self::Models => "mcp.models",
+            Self::Actions => "mcp.actions",
             Self::Catalog => "mcp.catalog",
             Self::Policies => "mcp.policies",
             Self::Operators => "mcp.operators",
@@ -74,6 +82,8 @@ impl Topic {
             Self::Calls => (WORKFLOW_PARTITIONS, true, Some(400), "workflow id"),
             Self::Context => (WORKFLOW_PARTITIONS, false, Some(30), "workflow id"),
             Self::Sessions => (WORKFLOW_PARTITIONS, false, Some(90), "workflow id"),
+            Self::Models => (WORKFLOW_PARTITIONS, false, Some(30), "workflow id"),
+            Self::Actions => (WORKFLOW_PARTITIONS, true, Some(400), "workflow id"),
             Self::Catalog => (1, false, None, "<server>/<kind>/<name>"),
             Self::Policies => (1, true, None, "policy version"),
             Self::Operators => (1, true, Some(400), "subject, group or operator"),
@@ -153,11 +163,13 @@ pub struct TopicSpec {
 
 /// Every topic's worth, in the order in which they are created.
 #[must_use]
-pub const fn topics() -> [TopicSpec; 8] {
+pub const fn topics() -> [TopicSpec; 10] {
     [
         Topic::Calls.spec(),
         Topic::Context.spec(),
         Topic::Sessions.spec(),
+        Topic::Models.spec(),
+        Topic::Actions.spec(),
         Topic::Catalog.spec(),
         Topic::Policies.spec(),
         Topic::Operators.spec(),

@@ -204,6 +204,7 @@ fn enumerations_have_the_same_values_on_both_sides() {
     same(T::PolicyActivated, "cause", &causes);
     same(T::ConsumerMoved, "change", &[ConsumerChange::Paused, ConsumerChange::Resumed, ConsumerChange::Moved]);
     same(T::ReplayEnded, "outcome", &[ReplayOutcome::Completed, ReplayOutcome::Stopped, ReplayOutcome::Failed]);
+    same(T::ModelCalled, "reported_as", &[ReportedAs::Span, ReportedAs::Logs]);
     same(T::PolicyShadowed, "state", &[ShadowState::Tried, ShadowState::Ended]);
 }
 

@@ -142,6 +142,9 @@ impl Call {
             Ok(cause) => cause,
             Err(refusal) => return Err((message, refusal)),
         };
+        if direction == Direction::ToServer && arrival.within.is_none() && trace.is_continued() {
+            gateway.join_trace(session, &common);
+        }
         let shown = gateway.screen_target(&target);
         let tracestate = trace.tracestate().and_then(|state| gateway.screen_header(state));
         let subject = match shown.name() {
@@ -225,8 +228,8 @@ impl Call {
         self.durability == Durability::Strict
     }
 
-    /// The message as the server gets it: the same bytes, but for the span in a trace context that the client sent, and
-    /// for what a server of the other era needs.
+    /// The message as the server gets it: the same bytes, but for the span in a trace context that the client sent, for
+    /// what a server of the other era needs, and for the handle of a server that reports.
     ///
     /// # Errors
     /// Where the change would break a bound.
@@ -237,7 +240,8 @@ impl Call {
         } else {
             self.message.edit().set_meta_str(meta::TRACEPARENT, &self.trace.traceparent()).finish(limits)?
         };
-        self.session.bridge.outbound(message, limits)
+        let message = self.session.bridge.outbound(message, limits)?;
+        gateway.with_handle(self, message)
     }
 
     /// What policy looks at as arguments: what the method has as such, else all parameters.

@@ -24,6 +24,7 @@ mod forward;
 mod guard;
 mod inline;
 mod inputs;
+mod joining;
 mod life;
 mod limiting;
 mod masking;
@@ -78,6 +79,7 @@ pub use catalogue::{Approval, ApproveError, DefinitionView};
 pub use door::{pipe::PipeClient, unserved::refuse_pipe};
 pub use guard::IngestError;
 pub use inline::INLINE_BYTES_MAX;
+pub use joining::HandsCalls;
 pub use metrics::Metrics;
 pub use options::{Asker, GatewayOptions, Inside, Limits, Reach, ServerSpec};
 pub use outside::{DecisionPoint, DecisionPointError, DecisionPointOptions};
@@ -93,6 +95,7 @@ use bridge::Waiting;
 use call::Call;
 use eras::EraBook;
 use inputs::Inputs;
+use joining::Traces;
 use limiting::Overs;
 use operations::Operations;
 use session::{Caller, Session};
@@ -144,6 +147,8 @@ pub struct Parts {
     pub credentials: Credentials,
     /// Counters.
     pub metrics: Metrics,
+    /// Makes handles of calls for servers that report what they did; nobody where nothing takes reports.
+    pub hands: Option<Arc<dyn HandsCalls>>,
     /// Is told of each step.
     pub witness: Arc<dyn Witness>,
 }
@@ -170,6 +175,7 @@ struct Inner {
     unfinished: Unfinished,
     operations: Operations,
     inputs: Inputs,
+    traces: Traces,
     waiting: Waiting,
     refusals: Refusals,
     overs: Overs,
@@ -226,6 +232,7 @@ impl Gateway {
             unfinished: Unfinished::default(),
             operations: Operations::default(),
             inputs: Inputs::default(),
+            traces: Traces::default(),
             waiting,
             refusals: Refusals::default(),
             overs: Overs::default(),
@@ -360,6 +367,14 @@ impl Gateway {
 
     pub(crate) fn inputs(&self) -> &Inputs {
         &self.0.inputs
+    }
+
+    pub(crate) fn traces(&self) -> &Traces {
+        &self.0.traces
+    }
+
+    pub(crate) fn hands_calls(&self) -> Option<&Arc<dyn HandsCalls>> {
+        self.0.parts.hands.as_ref()
     }
 
     pub(crate) fn operations(&self) -> &Operations {

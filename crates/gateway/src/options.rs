@@ -17,6 +17,8 @@ pub struct ServerSpec {
     pub reach: Reach,
     /// What its tools read, write and depend on, by the tool's name.
     pub declared: BTreeMap<String, Declared>,
+    /// Whether it reports what it did downstream: then each call of a tool brings it a handle.
+    pub reports: bool,
 }
 
 /// How an upstream is reached.

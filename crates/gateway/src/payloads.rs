@@ -105,6 +105,18 @@ impl PayloadRules {
         }
     }
 
+    /// The same for a payload that is of no call: rules for a server or a name do not fit it.
+    #[must_use]
+    pub fn mode_of(&self, field: PayloadField, event: EventType) -> PayloadMode {
+        let fits = |rule: &&PayloadRule| {
+            rule.server.is_none()
+                && rule.name.is_none()
+                && rule.field.is_none_or(|wanted| wanted == field)
+                && rule.contract.is_none_or(|wanted| wanted == event)
+        };
+        self.rules.iter().find(fits).map_or(self.mode, |rule| rule.mode)
+    }
+
     fn ruled(&self, server: &str, target: &Target, field: PayloadField, event: EventType) -> PayloadMode {
         let fits = |rule: &&PayloadRule| {
             rule.server.as_deref().is_none_or(|wanted| wanted == server)

@@ -62,6 +62,8 @@ pub(crate) struct Server {
     pub(crate) catalogue: Catalogue,
     /// What its tools read, write and depend on.
     pub(crate) declared: BTreeMap<String, Declared>,
+    /// Whether it gets handles of calls.
+    pub(crate) reports: bool,
     pub(crate) eras: Arc<Eras>,
     pub(crate) bridges: Bridges,
     /// What Cairn proves itself with. A wrapped server has none: whoever wraps one chooses its name and its address.
@@ -206,6 +208,7 @@ impl Server {
             starter: Arc::default(),
             catalogue: Catalogue::default(),
             declared: spec.declared.clone(),
+            reports: spec.reports,
             eras,
             bridges: Bridges::default(),
             credential,

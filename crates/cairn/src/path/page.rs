@@ -55,6 +55,10 @@ pub(crate) fn page(workflow: &str, events: &[Placed], signed: &Signed) -> String
          class=w>&ensp;</span> held for approval, <span class=o>&ensp;</span> at the server. Each line ends with topic, partition and \
          offset, and whether a published checkpoint covers it. This page repeats what the events say; <code>cairn verify</code> tells whether they are what was written.</p>\n",
     );
+    for model in &path.models {
+        let words = escaped(&model.words(principal));
+        add(&mut out, format_args!("<p>Model: {words} <code class=dim>{}</code></p>\n", escaped(&model.place())));
+    }
     for call in path.roots() {
         section((&path, signed), call, span, &mut out);
     }
@@ -105,6 +109,9 @@ fn section((path, signed): (&Path<'_>, &Signed), call: &Call<'_>, span: Span, ou
     let stood = call.last("call.decision").map(stood_on).unwrap_or_default();
     if !stood.is_empty() {
         add(out, format_args!("<p>It stood on {}.</p>", escaped(&stood.join(", "))));
+    }
+    if let Some((_, model)) = path.chooser(call) {
+        add(out, format_args!("<p>Chosen by {}.</p>", escaped(&model.chose())));
     }
     table(&call.events, signed, out);
     for below in &call.below {

@@ -144,7 +144,7 @@ async fn one(gateway: Gateway, workflows: Workflows, stream: UnixStream) -> anyh
     let client = PipeClient { workflow: Some(workflow), principal: None };
     gateway
         .serve_pipe(
-            ServerSpec { name: hello.name, reach, declared: std::collections::BTreeMap::new() },
+            ServerSpec { name: hello.name, reach, declared: std::collections::BTreeMap::new(), reports: false },
             client,
             read,
             write,

@@ -216,7 +216,9 @@ fn copy_of(folder: &Path, name: &str, records: &[OwnedMessage]) -> Cluster {
     let mut config = cluster.config();
     let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
     let topics: BTreeSet<_> = records.iter().map(|record| record.topic().to_owned()).collect();
-    let count = |topic: &str| if ["mcp.calls", "mcp.context", "mcp.sessions"].contains(&topic) { 8 } else { 1 };
+    let count = |topic: &str| {
+        if ["mcp.calls", "mcp.context", "mcp.sessions", "mcp.models", "mcp.actions"].contains(&topic) { 8 } else { 1 }
+    };
     let topics: Vec<_> =
         topics.iter().map(|topic| NewTopic::new(topic, count(topic), TopicReplication::Fixed(1))).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -99,6 +99,7 @@ pub(crate) fn full_bodies() -> Vec<Body> {
     bodies.extend(full_session_and_catalog());
     bodies.extend(full_policy());
     bodies.extend([checkpoint(Some(1), vec![ROOT.to_owned()]), rotated(), vouched()]);
+    bodies.extend(full_models_and_actions());
     bodies
 }
 
@@ -411,6 +412,90 @@ fn full_policy() -> Vec<Body> {
     ]
 }
 
+fn full_models_and_actions() -> Vec<Body> {
+    vec![
+        ModelCalled {
+            reported_as: ReportedAs::Span,
+            parent_span_id: some("00f067aa0ba902b6"),
+            gen_ai_operation_name: some("chat"),
+            gen_ai_provider_name: some("openai"),
+            gen_ai_request_model: some("gpt-5-mini"),
+            gen_ai_response_model: some("gpt-5-mini-2025-08-07"),
+            gen_ai_response_id: some("chatcmpl-123"),
+            gen_ai_response_finish_reasons: vec!["tool_calls".into()],
+            gen_ai_usage_input_tokens: Some(412),
+            gen_ai_usage_output_tokens: Some(31),
+            gen_ai_conversation_id: some("conv-7"),
+            prompt: full_reference(),
+            output: full_reference(),
+            tools: full_reference(),
+            tools_offered: vec![ToolOffered { name: "refund".into(), digest: Some(sha("1d")) }],
+            tools_offered_more: Some(3),
+            tools_chosen: vec![ToolChosen {
+                name: "refund".into(),
+                gen_ai_tool_call_id: some("call_1"),
+                call_id: Some(Uuid::from_u128(2)),
+            }],
+            error_type: some("timeout"),
+            started_at: some("2026-11-24T09:00:00.000000Z"),
+            elapsed_us: Some(840_000),
+            instrumentation: some("opentelemetry.instrumentation.openai 0.49.0"),
+        }
+        .into(),
+        ActionReported {
+            gen_ai_tool_name: some("refund"),
+            system: "zendesk".into(),
+            kind: "ticket".into(),
+            id: "T-4711".into(),
+            state: "created".into(),
+            reported_by: some("key/orders-server"),
+            reported_by_tenant: some("acme"),
+            occurred_at: some("2026-11-24T09:00:01.000000Z"),
+        }
+        .into(),
+    ]
+}
+
+fn minimal_models_and_actions() -> Vec<Body> {
+    vec![
+        ModelCalled {
+            reported_as: ReportedAs::Logs,
+            parent_span_id: None,
+            gen_ai_operation_name: None,
+            gen_ai_provider_name: None,
+            gen_ai_request_model: None,
+            gen_ai_response_model: None,
+            gen_ai_response_id: None,
+            gen_ai_response_finish_reasons: vec![],
+            gen_ai_usage_input_tokens: None,
+            gen_ai_usage_output_tokens: None,
+            gen_ai_conversation_id: None,
+            prompt: None,
+            output: None,
+            tools: None,
+            tools_offered: vec![],
+            tools_offered_more: None,
+            tools_chosen: vec![],
+            error_type: None,
+            started_at: None,
+            elapsed_us: None,
+            instrumentation: None,
+        }
+        .into(),
+        ActionReported {
+            gen_ai_tool_name: None,
+            system: "zendesk".into(),
+            kind: "ticket".into(),
+            id: "T-4711".into(),
+            state: "created".into(),
+            reported_by: None,
+            reported_by_tenant: None,
+            occurred_at: None,
+        }
+        .into(),
+    ]
+}
+
 /// In the order of [`EventType::ALL`].
 pub(crate) fn minimal_bodies() -> Vec<Body> {
     let mut bodies = minimal_call();
@@ -580,6 +665,7 @@ pub(crate) fn minimal_bodies() -> Vec<Body> {
         }
         .into(),
     ]);
+    bodies.extend(minimal_models_and_actions());
     bodies
 }
 

@@ -90,6 +90,7 @@ impl Bench {
             entropy,
             credentials: cairn_credentials::Credentials::default(),
             metrics: Metrics::default(),
+            hands: None,
             witness: Arc::new(NoWitness),
         };
         Self { gateway: Gateway::new(options, parts).expect("a gateway"), backbone, key, folder }
@@ -107,7 +108,7 @@ impl Bench {
             cwd: None,
             env_clear: false,
         };
-        let spec = ServerSpec { name: role.to_owned(), reach, declared: BTreeMap::new() };
+        let spec = ServerSpec { name: role.to_owned(), reach, declared: BTreeMap::new(), reports: false };
         let (near, far) = tokio::io::duplex(1 << 16);
         let (read, write) = tokio::io::split(far);
         let gateway = self.gateway.clone();
