@@ -875,6 +875,8 @@ mod tests {
             "[approvals]",
             "[registry]",
             "[registry.tls]\ncertificate = \"y\"\nkey = \"y\"",
+            "[ingest]",
+            "[ingest.tls]\ncertificate = \"y\"\nkey = \"y\"",
             "[backbone]",
             "[store]",
             "[encryption]",

@@ -35,6 +35,7 @@ impl OwnServers {
             name,
             reach: Reach::Inside(answers.clone()),
             declared: std::collections::BTreeMap::new(),
+            reports: false,
         });
         Ok(Self { specs: specs.collect(), gateway })
     }

@@ -25,6 +25,7 @@ mod identity;
 mod inline;
 mod inside;
 mod limits;
+mod models;
 mod obligations;
 mod operators;
 mod outside;
