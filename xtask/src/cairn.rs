@@ -46,6 +46,8 @@ pub(crate) struct Cairn {
     configuration: Option<PathBuf>,
     /// Where its schema registry listens, if it has one.
     registry: Option<String>,
+    /// Where it takes reports, if it does.
+    ingest: Option<String>,
     running: Option<Running>,
     /// Where its log ended when it was last started.
     log_start: usize,
@@ -84,6 +86,7 @@ impl Cairn {
             admin,
             configuration,
             registry: None,
+            ingest: None,
             running: None,
             log_start: 0,
         })
@@ -96,10 +99,22 @@ impl Cairn {
 
     /// Tells Kafka clients to connect to `address`, in a configuration of its own.
     pub(crate) fn advertise(&mut self, address: &str) -> anyhow::Result<()> {
+        self.configure(&format!("[kafka]\nadvertised = \"{address}\"\n"))
+    }
+
+    /// Gives it a configuration of its own.
+    pub(crate) fn configure(&mut self, toml: &str) -> anyhow::Result<()> {
         let path = self.folder.join("cairn.toml");
-        std::fs::write(&path, format!("[kafka]\nadvertised = \"{address}\"\n"))?;
+        std::fs::write(&path, toml)?;
         self.configuration = Some(path);
         Ok(())
+    }
+
+    /// Has it take reports from the next start on; tells where.
+    pub(crate) fn with_ingest(&mut self) -> anyhow::Result<String> {
+        let [address, ..] = free_addresses()?;
+        self.ingest = Some(address.clone());
+        Ok(address)
     }
 
     /// Gives it a schema registry from the next start on; tells where.
@@ -128,6 +143,9 @@ impl Cairn {
         command.args(["--kafka", &self.kafka, "--gateway", &self.gateway, "--admin", &self.admin]);
         if let Some(registry) = &self.registry {
             command.args(["--registry", registry]);
+        }
+        if let Some(ingest) = &self.ingest {
+            command.args(["--ingest", ingest]);
         }
         if let Some(configuration) = &self.configuration {
             command.arg("--config").arg(configuration);

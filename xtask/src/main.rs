@@ -13,6 +13,7 @@ mod conformance;
 mod fuzz;
 mod identity;
 mod kafka;
+mod models;
 mod mutants;
 mod places;
 mod process;
@@ -40,7 +41,7 @@ struct Arguments {
 enum Recipe {
     /// Sets up what the tests need and runs all of them, long suites as a named slice.
     Test {
-        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry.
+        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry, models.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Step>,
     },
@@ -52,6 +53,8 @@ enum Recipe {
     Kafka(kafka::Options),
     /// Runs the serializers of other people against Cairn's schema registry.
     Registry(registry::Options),
+    /// Runs an instrumented agent and servers that report, on other people's SDKs, and looks at the trail that both leave.
+    Models,
     /// Tries arbitrary bytes on everything that reads what others wrote.
     #[command(after_help = "Example: cargo xtask fuzz envelope masking --seconds 300")]
     Fuzz(fuzz::Options),
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Recipe::Conformance => conformance::run(conformance::Scale::Full),
         Recipe::Kafka(options) => kafka::run(&options),
         Recipe::Registry(options) => registry::run(&options),
+        Recipe::Models => models::run(),
         Recipe::Fuzz(options) => fuzz::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),

@@ -62,7 +62,7 @@ pub(crate) fn run(only: &str, part: Option<&str>) -> anyhow::Result<Tally> {
         std::fs::create_dir_all(&tree)?;
         std::fs::copy(places::root().join(part), tree.join(part)).with_context(|| format!("copy {part}"))?;
     }
-    for part in ["crates", "xtask", "contracts", "clients", "docs", "examples", ".cargo"] {
+    for part in ["crates", "xtask", "contracts", "clients", "packages", "docs", "examples", ".cargo"] {
         let folder = places::root().join(part);
         if folder.is_dir() {
             places::copy_tree(&folder, &tree.join(part))?;

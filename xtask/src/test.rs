@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{bridging, conformance, identity, kafka, places, registry, secrets, tidy};
+use crate::{bridging, conformance, identity, kafka, models, places, registry, secrets, tidy};
 
 /// How long the compiler may take for one step from an empty cache.
 const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
@@ -40,10 +40,12 @@ pub(crate) enum Step {
     Kafka,
     /// Other people's serializers against the schema registry.
     Registry,
+    /// An instrumented agent, and servers that report.
+    Models,
 }
 
 /// The order: what is quick to fail goes first.
-const ALL: [Step; 10] = [
+const ALL: [Step; 11] = [
     Step::Tidy,
     Step::Fmt,
     Step::Rust,
@@ -54,6 +56,7 @@ const ALL: [Step; 10] = [
     Step::Secrets,
     Step::Kafka,
     Step::Registry,
+    Step::Models,
 ];
 
 /// Runs the steps that are named, all of them where none is.
@@ -85,6 +88,7 @@ fn run_step(step: Step) -> anyhow::Result<Tally> {
         Step::Secrets => secrets::run(),
         Step::Kafka => kafka::run(&kafka::Options::slice()),
         Step::Registry => registry::run(&registry::Options::quick()),
+        Step::Models => models::run(),
     }
 }
 

@@ -25,6 +25,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// The program by its whole path, for whoever starts it in other surroundings.
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.program.clone()
+    }
+
     /// A script in `clients/`, ready to run.
     pub(crate) fn script(&self, path: &str) -> Command {
         let mut command = Command::new(&self.program);
@@ -40,7 +45,7 @@ impl Node {
 pub(crate) fn node() -> anyhow::Result<Node> {
     version("npm", "--version").context("npm is not installed")?;
     let folder = places::cache("clients-node")?;
-    for part in ["package.json", "mcp", "kafka", "registry"] {
+    for part in ["package.json", "mcp", "kafka", "registry", "models"] {
         let source = places::root().join("clients").join(part);
         if source.is_dir() {
             places::copy_tree(&source, &folder.join(part))?;
@@ -66,9 +71,14 @@ pub(crate) fn node() -> anyhow::Result<Node> {
 
 /// Sets up a virtual environment with `clients/requirements.txt`; gives its folder of programs.
 pub(crate) fn python() -> anyhow::Result<PathBuf> {
+    python_with("clients-python", "requirements.txt")
+}
+
+/// The same with another list of `clients/`, in a folder of that name.
+pub(crate) fn python_with(name: &str, list: &str) -> anyhow::Result<PathBuf> {
     version("python3", "--version").context("python3 is not installed")?;
-    let folder = places::cache("clients-python")?;
-    let list = places::root().join("clients/requirements.txt");
+    let folder = places::cache(name)?;
+    let list = places::root().join("clients").join(list);
     once(&folder, &[&list], || {
         quiet(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder), SET_UP_LIMIT)?;
         let mut install = Command::new(folder.join("bin/pip"));

@@ -459,17 +459,13 @@ impl Config {
         self.decision_point.as_ref().map(DecisionPointSection::open).transpose()
     }
 
-    /// Refuses servers that report where nothing takes it.
     fn reporting(&self) -> anyhow::Result<()> {
-        if let Some(ingest) = &self.ingest {
-            ingest.check()?;
-        }
-        match self.servers.iter().find(|(_, server)| server.actions) {
-            Some((name, _)) if self.ingest.is_none() => {
-                bail!("servers.{name}.actions needs [ingest]: where would it report what it did?")
-            }
-            _ => Ok(()),
-        }
+        self.ingest.as_ref().map_or(Ok(()), IngestSection::check)
+    }
+
+    /// A server that reports what it did downstream.
+    pub(crate) fn reports(&self) -> Option<&str> {
+        self.servers.iter().find(|(_, server)| server.actions).map(|(name, _)| name.as_str())
     }
 
     /// Only the backbone of a file: what the servers of it need from the environment is not asked for.

@@ -33,8 +33,8 @@ use crate::{
 const DEFAULT_ADDRESS: &str = "127.0.0.1:4318";
 /// What the listener speaks within TLS.
 const PROTOCOLS: &[&[u8]] = if cfg!(feature = "grpc") { &[b"h2", b"http/1.1"] } else { listen::HTTP };
-/// Where a child that reports finds the address.
-const URL_VARIABLE: &str = "CAIRN_INGEST_URL";
+/// Where a child that reports finds the address. No child gets variables with Cairn's own prefix.
+const URL_VARIABLE: &str = "MCP_ACTIONS_URL";
 /// Longest body that may be configured, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
@@ -107,7 +107,13 @@ impl Bound {
     /// Takes the address where one is wanted.
     pub(crate) async fn bind(arguments: &UpArguments, config: &Config, role: Role) -> anyhow::Result<Option<Self>> {
         let argument = arguments.ingest.as_deref();
-        if role == Role::Broker || (argument.is_none() && config.ingest.is_none()) {
+        if role == Role::Broker {
+            return Ok(None);
+        }
+        if argument.is_none() && config.ingest.is_none() {
+            if let Some(name) = config.reports() {
+                bail!("servers.{name}.actions needs [ingest], or --ingest: where would it report what it did?");
+            }
             return Ok(None);
         }
         let section = config.ingest.clone().unwrap_or_default();

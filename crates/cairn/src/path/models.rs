@@ -203,7 +203,7 @@ fn newest(models: &[Model<'_>], call: &Call<'_>, before: bool) -> Option<(usize,
     };
     let mut found =
         models.iter().enumerate().filter(|(_, model)| fits(model)).filter_map(|(at, model)| Some((at, open(model)?)));
-    if before { found.last() } else { found.next() }
+    if before { found.next_back() } else { found.next() }
 }
 
 /// The tool that a call is of.

@@ -313,12 +313,13 @@ fn read_value(raw: &RawValue, depth: usize, budget: &mut Budget) -> Result<Value
         AnyText { int_value: Some(value), .. } | AnyText { double_value: Some(value), .. } => number(value),
         AnyText { array_value: Some(list), .. } => {
             let (mut items, mut excess) = (Vec::new(), None);
-            values(list, &mut |item| match excess {
-                None => match read_value(item, depth + 1, budget) {
-                    Ok(value) => items.push(value),
-                    Err(found) => excess = Some(found),
-                },
-                Some(_) => {}
+            values(list, &mut |item| {
+                if excess.is_none() {
+                    match read_value(item, depth + 1, budget) {
+                        Ok(value) => items.push(value),
+                        Err(found) => excess = Some(found),
+                    }
+                }
             });
             excess.map_or(Ok(Value::Array(items)), Err)?
         }
