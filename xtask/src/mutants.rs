@@ -12,6 +12,7 @@ mod governance;
 mod operating;
 mod registry;
 mod replaying;
+mod reporting;
 mod table;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(consumers::MUTANTS)
         .chain(context::MUTANTS)
         .chain(registry::MUTANTS)
+        .chain(reporting::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.
