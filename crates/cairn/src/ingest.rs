@@ -3,7 +3,11 @@
 //! Read with the configuration; bound by `up` before anything is served, opened with the gateway, whose identities, screening and record it
 //! shares. Off unless it is asked for: an address for telemetry may belong to a collector already.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use cairn_backbone::Recorder;
@@ -127,14 +131,7 @@ impl Bound {
 
     /// Refuses an address that other machines reach while whoever comes would be the local user.
     pub(crate) fn may_listen(&self, verifier: &Verifier) -> anyhow::Result<()> {
-        let address = self.listener.local_addr()?;
-        if !address.ip().is_loopback() && verifier.is_local_only() {
-            bail!(
-                "ingest listens on {address}, which other machines reach, and whoever comes could write into the trail: \
-                 configure [identity] (docs/identity.md), or listen on 127.0.0.1"
-            );
-        }
-        Ok(())
+        may_listen(self.listener.local_addr()?, verifier.is_local_only())
     }
 
     /// Serves until `stop`.
@@ -181,6 +178,16 @@ impl Bound {
     }
 }
 
+fn may_listen(address: SocketAddr, is_nobody_known: bool) -> anyhow::Result<()> {
+    if !address.ip().is_loopback() && is_nobody_known {
+        bail!(
+            "ingest listens on {address}, which other machines reach, and whoever comes could write into the trail: \
+             configure [identity] (docs/identity.md), or listen on 127.0.0.1"
+        );
+    }
+    Ok(())
+}
+
 /// The gateway, as ingest asks it.
 #[derive(Debug)]
 struct Around {
@@ -221,6 +228,33 @@ pub(crate) fn tell_children(servers: &mut [ServerSpec], url: &str) {
     for server in servers.iter_mut().filter(|server| server.reports) {
         if let Reach::Stdio { env, .. } = &mut server.reach {
             env.entry(URL_VARIABLE.to_owned()).or_insert_with(|| url.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_reach_needs_somebody_who_is_known() {
+        let address = |text: &str| text.parse().expect("an address");
+        for here in ["127.0.0.1:1", "[::1]:1"] {
+            assert!(may_listen(address(here), true).is_ok());
+        }
+        let words = may_listen(address("0.0.0.0:1"), true).expect_err("anybody could").to_string();
+        assert!(words.contains("[identity]"), "{words}");
+        assert!(may_listen(address("0.0.0.0:1"), false).is_ok());
+    }
+
+    #[test]
+    fn bounds_follow_what_is_configured() {
+        let section = |text: &str| toml::from_str::<IngestSection>(text).expect("a section");
+        let bounds = section("body_bytes_max = 67108864\nactions_days_max = 2").bounds();
+        assert!(bounds.bodies_bytes_max > bounds.body_bytes_max && bounds.unpacked_bytes_max >= bounds.body_bytes_max);
+        assert_eq!(bounds.handle_age_max, Duration::from_secs(2 * 86_400));
+        for bad in ["body_bytes_max = 0", "body_bytes_max = 67108865", "actions_days_max = 0", "scopes = [\"a b\"]"] {
+            assert!(section(bad).check().is_err(), "{bad}");
         }
     }
 }

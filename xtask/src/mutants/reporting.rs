@@ -148,8 +148,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "strangers may write where nobody is known",
         file: "crates/cairn/src/ingest.rs",
-        before: "if !address.ip().is_loopback() && verifier.is_local_only() {",
-        after: "if !address.ip().is_loopback() && verifier.is_local_only() && address.port() == 1 {",
-        test: "-p cairn --test commands -- models::what_would_let",
+        before: "if !address.ip().is_loopback() && is_nobody_known {",
+        after: "if !address.ip().is_loopback() && is_nobody_known && address.port() == 2 {",
+        test: "-p cairn --bin cairn ingest",
     },
 ];
