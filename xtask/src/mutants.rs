@@ -9,6 +9,7 @@ mod context;
 mod contracts;
 mod evidence;
 mod governance;
+mod lake;
 mod operating;
 mod registry;
 mod replaying;
@@ -44,6 +45,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(context::MUTANTS)
         .chain(registry::MUTANTS)
         .chain(reporting::MUTANTS)
+        .chain(lake::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

@@ -27,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["clock", "tls", "log"]),
     ("backbone", &["clock", "contract", "tls", "keys", "log", "broker"]),
     ("consumers", &["clock", "contract", "backbone"]),
+    ("evaluate", &["clock", "contract", "backbone", "consumers"]),
     ("registry", &["clock", "contract", "tls", "backbone"]),
     ("limits", &["clock"]),
     ("policy", &["clock", "contract", "limits"]),

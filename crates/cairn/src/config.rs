@@ -25,6 +25,7 @@ use crate::{
     client_file::{self, ClientServer},
     consumers::ConsumersSection,
     contracts::ContractsSection,
+    dataset::EvaluateSection,
     decision_point::DecisionPointSection,
     encryption::EncryptionSection,
     evidence::EvidenceSection,
@@ -66,6 +67,7 @@ pub(crate) struct Config {
     pub(crate) decision_point: Option<DecisionPointSection>,
     pub(crate) evidence: EvidenceSection,
     pub(crate) consumers: ConsumersSection,
+    pub(crate) evaluate: EvaluateSection,
     pub(crate) screen: ScreenSection,
     pub(crate) vault: VaultSection,
     pub(crate) limits: Vec<LimitSection>,
@@ -483,6 +485,11 @@ impl Config {
         Ok(Self::parse(path)?.consumers)
     }
 
+    /// Only what a file says of data sets.
+    pub(crate) fn read_evaluate(path: &Path) -> anyhow::Result<EvaluateSection> {
+        Ok(Self::parse(path)?.evaluate)
+    }
+
     /// Only what a file says of evidence.
     pub(crate) fn read_evidence(path: &Path) -> anyhow::Result<EvidenceSection> {
         Ok(Self::parse(path)?.evidence)
@@ -501,6 +508,7 @@ impl Config {
         config.backbone.check().with_context(|| format!("{}", path.display()))?;
         config.evidence.check().with_context(|| format!("{}", path.display()))?;
         config.consumers.check().with_context(|| format!("{}", path.display()))?;
+        config.evaluate.check().with_context(|| format!("{}", path.display()))?;
         Ok(config)
     }
 
@@ -879,6 +887,8 @@ mod tests {
             "[consumers]",
             "[consumers.audit]",
             "[consumers.context]",
+            "[evaluate]",
+            "[evaluate.prices.x]\ninput = \"1\"\noutput = \"1\"",
             "[catalogue]",
             "[freshness]",
             "[credentials]",

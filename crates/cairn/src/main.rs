@@ -19,6 +19,7 @@ mod context;
 mod contract_page;
 mod contracts;
 mod custody;
+mod dataset;
 mod decision_point;
 mod demo;
 mod door;
@@ -182,6 +183,11 @@ enum Command {
         after_help = "Example: cairn replay --from 2h --to 1h --topic mcp.calls --group audit --dry-run\nExample: CAIRN_OPERATOR_TOKEN=… cairn replay --from 2h --rate 5000 --reason \"a fault was mended\""
     )]
     Replay(replay::ReplayArguments),
+    /// Data sets for evaluating models: a row for each call of a tool, to be made again exactly.
+    Dataset {
+        #[command(subcommand)]
+        what: dataset::DatasetCommand,
+    },
     /// Asks the audit database in SQL: read-only, within limits.
     #[command(
         after_help = "Example: cairn query \"SELECT * FROM calls WHERE workflow_id = 'refund-4711'\"\nExample: cairn query \"SELECT type, count(*) AS n FROM events GROUP BY type\" --json"
@@ -644,6 +650,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let source = reading.source()?;
             tokio::task::spawn_blocking(move || lag::run(&source, reading.json)).await?
         }
+        Command::Dataset { what } => tokio::task::spawn_blocking(move || dataset::run(what)).await?,
         Command::Query(arguments) => query::run(arguments).await,
         Command::Replay(arguments) => replay::run(arguments).await,
         Command::Approve(arguments) => settle(arguments, true).await,

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use cairn_evaluate::is_named;
 use serde_json::{Value, json};
 
 use super::{Call, Signed, json_with, place, text};
@@ -212,18 +213,6 @@ fn tool_of<'e>(call: &Call<'e>) -> Option<&'e str> {
         return None;
     }
     call.events.iter().find_map(|placed| text(placed, "gen_ai_tool_name"))
-}
-
-/// Whether a model that says `said` means that tool of that server: by its name, or with the server's before it, as frameworks write it
-/// (`orders_get`, `orders.get`, `mcp__orders__get`).
-fn is_named(said: &str, server: &str, tool: &str) -> bool {
-    let Some(before) = said.strip_suffix(tool) else { return false };
-    if before.is_empty() {
-        return true;
-    }
-    let bare = before.trim_end_matches(['_', '-', '.', '/', ':']);
-    let plain = |name: &str| name.replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_ascii_lowercase();
-    bare.len() < before.len() && plain(bare).ends_with(&plain(server))
 }
 
 /// The trace ids of calls.

@@ -14,6 +14,7 @@ mod consumers;
 mod context;
 mod contracts;
 mod crafted;
+mod dataset;
 mod demo;
 mod evidence;
 mod evidence_live;
