@@ -52,6 +52,9 @@ pub struct CallDecision {
     /// Where a decision point elsewhere was asked: what it said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outside: Option<Box<Outside>>,
+    /// The span within which the client called, where it brought a trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<String>,
 }
 
 /// What a decision point elsewhere said.

@@ -153,7 +153,7 @@ const fn texts(event_type: EventType) -> &'static [&'static str] {
         };
     }
     match event_type {
-        EventType::CallDecision => files!("call.decision", 1, 2, 3),
+        EventType::CallDecision => files!("call.decision", 1, 2, 3, 4),
         EventType::CallApproval => files!("call.approval", 1, 2),
         EventType::CallIntent => files!("call.intent", 1, 2),
         EventType::CallOutcome => files!("call.outcome", 1, 2),

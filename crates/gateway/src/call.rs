@@ -135,6 +135,7 @@ impl Call {
             Ok(id) => id,
             Err(reason) => return Err((message, Refusal::BadWorkflow { reason })),
         };
+        let trace = trace.of_workflow(|| trace_digest(gateway, session, &workflow_id));
         let call_id = gateway.entropy().uuid_v7(gateway.clock().now());
         let target = target_of(&message);
         let mut common = common_of(gateway, session, &message, direction, &trace, workflow_id, call_id);
@@ -301,6 +302,12 @@ fn trace_of(gateway: &Gateway, message: &Message, arrival: &Arrival) -> Trace {
         Trace::continued(parent, arrival.tracestate.as_deref(), entropy)
     };
     in_meta.or_else(in_header).unwrap_or_else(|| Trace::new(entropy))
+}
+
+/// What names the trace of somebody's workflow: keyed, so that nobody who sees the one can guess the other.
+fn trace_digest(gateway: &Gateway, session: &Session, workflow_id: &str) -> String {
+    let whose = session.caller.text();
+    gateway.keys().secret.digest(["trace", whose.as_str(), workflow_id].join("\n").as_bytes())
 }
 
 fn workflow_of(

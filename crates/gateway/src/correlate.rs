@@ -70,6 +70,24 @@ impl Trace {
         &self.trace_id
     }
 
+    /// The same span within the trace of a workflow, where the client brought none: a workflow is one trace.
+    #[must_use]
+    pub(crate) fn of_workflow(self, digest: impl FnOnce() -> String) -> Self {
+        if self.is_continued() {
+            return self;
+        }
+        match digest().rsplit(':').next().and_then(|digits| digits.get(..32)) {
+            Some(digits) => Self { trace_id: digits.to_owned(), ..self },
+            None => self,
+        }
+    }
+
+    /// The client's span, where it brought a trace.
+    #[must_use]
+    pub(crate) fn parent_span(&self) -> Option<&str> {
+        self.parent_span.as_deref()
+    }
+
     /// This call's span id: 16 lower-case hexadecimal digits.
     #[must_use]
     pub(crate) fn span_id(&self) -> &str {
@@ -118,6 +136,20 @@ mod tests {
         assert_ne!(trace.span_id(), "00f067aa0ba902b7");
         assert!(trace.traceparent().starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
         assert_eq!(trace.tracestate(), Some("a=b"));
+    }
+
+    #[test]
+    fn a_workflow_is_one_trace_unless_the_client_brings_one() {
+        let entropy = Entropy::seeded(1);
+        let digest = format!("hmac-sha256:k1:{}", "5b".repeat(32));
+        let [one, two] = [Trace::new(&entropy), Trace::new(&entropy)].map(|trace| trace.of_workflow(|| digest.clone()));
+        assert_eq!((one.trace_id(), one.trace_id().len()), (two.trace_id(), 32));
+        assert_ne!(one.span_id(), two.span_id());
+        let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let brought =
+            Trace::continued(given, None, &entropy).expect("a valid traceparent").of_workflow(|| digest.clone());
+        let its = ("4bf92f3577b34da6a3ce929d0e0e4736", Some("00f067aa0ba902b7"));
+        assert_eq!((brought.trace_id(), brought.parent_span()), its);
     }
 
     #[test]

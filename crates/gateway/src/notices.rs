@@ -124,6 +124,9 @@ impl Gateway {
         let belongs_to = call.map(|call| call.call_id.to_string());
         if let Some(call) = call {
             about.common.workflow_id.clone_from(&call.common.workflow_id);
+            about.common.trace_id.clone_from(&call.common.trace_id);
+            about.common.span_id.clone_from(&call.common.span_id);
+            about.trace = call.trace.clone();
         }
         about.common.call_id = call.map(|call| call.call_id);
         self.keep_arguments(&mut about);

@@ -118,6 +118,7 @@ impl Gateway {
             freshness: outlook.record(self),
             rewritten: call.rewritten.as_ref().map(|changed| changed.record.clone()),
             outside: outside.map(Box::new),
+            parent_span_id: call.trace.parent_span().map(ToOwned::to_owned),
         });
         let draft = call.draft(self, body);
         call.backlog.push(draft);

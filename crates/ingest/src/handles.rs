@@ -36,6 +36,8 @@ pub(crate) struct Handed {
     pub(crate) workflow_id: String,
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     pub(crate) tenant: Option<String>,
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,7 @@ impl Handed {
             workflow_id: self.workflow_id.clone(),
             call_id: Some(self.call_id),
             trace_id: self.trace_id.clone(),
+            span_id: self.span_id.clone(),
             tenant: self.tenant.clone(),
             principal: self.principal.clone(),
             agent: self.agent.clone(),
@@ -104,6 +107,7 @@ impl CallHandles {
             call_id,
             workflow_id: common.workflow_id.clone(),
             trace_id: common.trace_id.clone(),
+            span_id: common.span_id.clone(),
             tenant: common.tenant.clone(),
             principal: common.principal.clone(),
             agent: common.agent.clone(),

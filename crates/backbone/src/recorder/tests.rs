@@ -89,6 +89,7 @@ fn decision() -> Body {
         shadow: None,
         rewritten: None,
         outside: None,
+        parent_span_id: None,
     })
 }
 

@@ -91,6 +91,7 @@ fn decision(decision: Decision) -> CallDecision {
         shadow: None,
         rewritten: None,
         outside: None,
+        parent_span_id: None,
     }
 }
 

@@ -134,6 +134,7 @@ fn full_decision(target: Target) -> CallDecision {
             reason: some("r"),
             error_type: some("timed_out"),
         })),
+        parent_span_id: some("00f067aa0ba902b6"),
     }
 }
 
@@ -687,6 +688,7 @@ fn minimal_call() -> Vec<Body> {
             shadow: None,
             rewritten: None,
             outside: None,
+            parent_span_id: None,
         }
         .into(),
         CallApproval {
