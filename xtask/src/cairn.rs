@@ -110,6 +110,13 @@ impl Cairn {
         Ok(())
     }
 
+    /// Gives it policies, beside its configuration.
+    pub(crate) fn policies(&self, text: &str) -> anyhow::Result<()> {
+        let folder = self.folder.join("policies");
+        std::fs::create_dir_all(&folder)?;
+        Ok(std::fs::write(folder.join("p.cedar"), text)?)
+    }
+
     /// Has it take reports from the next start on; tells where.
     pub(crate) fn with_ingest(&mut self) -> anyhow::Result<String> {
         let [address, ..] = free_addresses()?;

@@ -15,6 +15,7 @@ mod identity;
 mod kafka;
 mod models;
 mod mutants;
+mod observe;
 mod places;
 mod process;
 mod proof;
@@ -41,7 +42,7 @@ struct Arguments {
 enum Recipe {
     /// Sets up what the tests need and runs all of them, long suites as a named slice.
     Test {
-        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry, models.
+        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry, models, observe.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Step>,
     },
@@ -55,6 +56,8 @@ enum Recipe {
     Registry(registry::Options),
     /// Runs an instrumented agent and servers that report, on other people's SDKs, and looks at the trail that both leave.
     Models,
+    /// Has spans and metrics read by other people's code, and each query of the dashboard run on a Prometheus.
+    Observe,
     /// Tries arbitrary bytes on everything that reads what others wrote.
     #[command(after_help = "Example: cargo xtask fuzz envelope masking --seconds 300")]
     Fuzz(fuzz::Options),
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Recipe::Kafka(options) => kafka::run(&options),
         Recipe::Registry(options) => registry::run(&options),
         Recipe::Models => models::run(),
+        Recipe::Observe => observe::run(),
         Recipe::Fuzz(options) => fuzz::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),

@@ -10,6 +10,7 @@ mod contracts;
 mod evidence;
 mod governance;
 mod lake;
+mod observing;
 mod operating;
 mod registry;
 mod replaying;
@@ -46,6 +47,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(registry::MUTANTS)
         .chain(reporting::MUTANTS)
         .chain(lake::MUTANTS)
+        .chain(observing::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{bridging, conformance, identity, kafka, models, places, registry, secrets, tidy};
+use crate::{bridging, conformance, identity, kafka, models, observe, places, registry, secrets, tidy};
 
 /// How long the compiler may take for one step from an empty cache.
 const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
@@ -42,10 +42,12 @@ pub(crate) enum Step {
     Registry,
     /// An instrumented agent, and servers that report.
     Models,
+    /// Spans, metrics and the dashboard, read by other people's code.
+    Observe,
 }
 
 /// The order: what is quick to fail goes first.
-const ALL: [Step; 11] = [
+const ALL: [Step; 12] = [
     Step::Tidy,
     Step::Fmt,
     Step::Rust,
@@ -57,6 +59,7 @@ const ALL: [Step; 11] = [
     Step::Kafka,
     Step::Registry,
     Step::Models,
+    Step::Observe,
 ];
 
 /// Runs the steps that are named, all of them where none is.
@@ -89,6 +92,7 @@ fn run_step(step: Step) -> anyhow::Result<Tally> {
         Step::Kafka => kafka::run(&kafka::Options::slice()),
         Step::Registry => registry::run(&registry::Options::quick()),
         Step::Models => models::run(),
+        Step::Observe => observe::run(),
     }
 }
 

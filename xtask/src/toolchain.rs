@@ -128,6 +128,34 @@ pub(crate) fn kcat() -> anyhow::Result<()> {
     if there() { Ok(()) } else { bail!("kcat is not installed") }
 }
 
+/// Finds Prometheus; where there is none and Debian's packages are to be had, it is taken out of one into the cache folder.
+pub(crate) fn prometheus() -> anyhow::Result<PathBuf> {
+    if version("prometheus", "--version").is_some() {
+        return Ok(PathBuf::from("prometheus"));
+    }
+    let folder = places::cache("prometheus")?;
+    let program = folder.join("root/usr/bin/prometheus");
+    if !program.is_file() {
+        version("apt-get", "--version").context("prometheus is not installed, and there is no apt-get")?;
+        let fetch = || {
+            let mut fetch = Command::new("apt-get");
+            quiet(fetch.args(["download", "prometheus"]).current_dir(&folder), SET_UP_LIMIT).map(drop)
+        };
+        if fetch().is_err() {
+            quiet(Command::new("apt-get").arg("update"), SET_UP_LIMIT)?;
+            fetch()?;
+        }
+        let package = std::fs::read_dir(&folder)?.filter_map(Result::ok).map(|entry| entry.path());
+        let package = package.filter(|path| path.extension().is_some_and(|end| end == "deb")).max();
+        let package = package.context("apt-get gave no package")?;
+        // Nothing is installed, so no service of it is started.
+        quiet(Command::new("dpkg-deb").arg("-x").arg(&package).arg(folder.join("root")), SET_UP_LIMIT)?;
+        std::fs::remove_file(&package)?;
+    }
+    version(&program.to_string_lossy(), "--version").context("the Prometheus of Debian's package does not run here")?;
+    Ok(program)
+}
+
 /// Does `work` unless it was done for the same contents of these files.
 fn once(folder: &Path, lists: &[&Path], work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let stamp = folder.join(".cairn-set-up");

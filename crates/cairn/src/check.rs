@@ -46,7 +46,7 @@ mod runs {
     use tokio_util::sync::CancellationToken;
 
     use crate::{
-        consumers::{self, CONTEXT, ConsumersSection, NAMES},
+        consumers::{self, CONTEXT, ConsumersSection, NAMES, OBSERVE},
         ending::Ending,
         folder, say,
         writers::Writers,
@@ -77,6 +77,9 @@ mod runs {
         let Some(name) = NAMES.into_iter().find(|known| *known == name) else {
             bail!("there is no consumer {name:?}: {}", NAMES.join(", "));
         };
+        if name == OBSERVE {
+            bail!("what {name} makes lies with the collector, so nothing here can be compared: see docs/observe.md");
+        }
         if name == CONTEXT && events > CONTEXT_EVENTS_MAX {
             bail!("{name} keeps a bounded number of events: give --events {CONTEXT_EVENTS_MAX} or fewer");
         }

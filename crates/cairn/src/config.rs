@@ -858,6 +858,7 @@ mod tests {
             include_str!("../../../docs/upstreams.md"),
             include_str!("../../../docs/vault.md"),
             include_str!("../../../docs/limits.md"),
+            include_str!("../../../docs/observe.md"),
         ]
         .concat();
         let limits = format!("{:?}", config.limits().expect("limits"));
@@ -889,6 +890,8 @@ mod tests {
             "[consumers.context]",
             "[evaluate]",
             "[evaluate.prices.x]\ninput = \"1\"\noutput = \"1\"",
+            "[consumers.observe]",
+            "[consumers.observe.alerts]",
             "[catalogue]",
             "[freshness]",
             "[credentials]",

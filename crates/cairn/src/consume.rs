@@ -36,7 +36,7 @@ const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 /// What `cairn consume` is told.
 #[derive(Args)]
 pub(crate) struct ConsumeArguments {
-    /// The consumer: audit, context.
+    /// The consumer: audit, context, observe.
     name: String,
     /// Where its results lie.
     #[arg(long, env = "CAIRN_DATA")]
@@ -105,7 +105,7 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> anyhow::Result<()> {
         () = ended => true,
     };
     ready.store(false, Ordering::Release);
-    running.consumer.close().await;
+    running.close().await;
     stop.cancel();
     tasks.close();
     tasks.wait().await;

@@ -10,7 +10,7 @@ use crate::{ask::Asking, check, say, since};
 /// Which consumer, and why.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Which {
-    /// The consumer: audit, context.
+    /// The consumer: audit, context, observe.
     name: String,
     /// Why, for the record.
     #[arg(long)]

@@ -12,12 +12,13 @@ use cairn_consumers::{Consumer, Status};
 use cairn_gateway::Gateway;
 use serde::Deserialize;
 
-use crate::{config::Config, engine::Role};
+use crate::{config::Config, engine::Role, observe::ObserveSection};
 
 /// The consumers that there are.
-pub(crate) const NAMES: [&str; 2] = [AUDIT, CONTEXT];
+pub(crate) const NAMES: [&str; 3] = [AUDIT, CONTEXT, OBSERVE];
 pub(crate) const AUDIT: &str = "audit";
 pub(crate) const CONTEXT: &str = "context";
+pub(crate) const OBSERVE: &str = "observe";
 const GROUP_BYTES_MAX: usize = 200;
 /// Fewer events than this hold nothing of use.
 const EVENTS_MIN: u64 = 1_000;
@@ -28,6 +29,7 @@ const EVENTS_MIN: u64 = 1_000;
 pub(crate) struct ConsumersSection {
     audit: AuditSection,
     context: ContextSection,
+    observe: ObserveSection,
 }
 
 /// `[consumers.audit]`
@@ -53,17 +55,20 @@ struct ContextSection {
 impl ConsumersSection {
     /// Refuses what makes no sense, and what this build cannot do.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        for name in NAMES {
-            if self.enabled(name) == Some(true) && !cfg!(feature = "audit") {
+        self.observe.check()?;
+        for (at, name) in NAMES.into_iter().enumerate() {
+            if name != OBSERVE && self.enabled(name) == Some(true) && !cfg!(feature = "audit") {
                 bail!("consumers.{name}.enabled is true, and {NO_DATABASE}");
             }
             let group = self.group(name);
             if group.is_empty() || group.len() > GROUP_BYTES_MAX || group.chars().any(char::is_control) {
                 bail!("consumers.{name}.group: name a consumer group of 1 to {GROUP_BYTES_MAX} bytes");
             }
-        }
-        if self.group(AUDIT) == self.group(CONTEXT) {
-            bail!("consumers.audit.group and consumers.context.group are the same: each would get a part of the trail");
+            if let Some(other) = NAMES[..at].iter().find(|other| self.group(other) == group) {
+                bail!(
+                    "consumers.{other}.group and consumers.{name}.group are the same: each would get a part of the trail"
+                );
+            }
         }
         if let Some(most) = self.context.events_max.filter(|most| *most < EVENTS_MIN) {
             bail!("consumers.context.events_max is {most}: set it to at least {EVENTS_MIN}");
@@ -72,13 +77,19 @@ impl ConsumersSection {
     }
 
     fn enabled(&self, name: &str) -> Option<bool> {
-        if name == CONTEXT { self.context.enabled } else { self.audit.enabled }
+        match name {
+            CONTEXT => self.context.enabled,
+            // Without a collector it has little to do.
+            OBSERVE => self.observe.enabled.or(Some(self.observe.endpoint.is_some())),
+            _ => self.audit.enabled,
+        }
     }
 
     /// The consumer group of one.
     pub(crate) fn group(&self, name: &str) -> &str {
         match name {
             CONTEXT => self.context.group.as_deref().unwrap_or("cairn-context"),
+            OBSERVE => self.observe.group.as_deref().unwrap_or("cairn-observe"),
             _ => self.audit.group.as_deref().unwrap_or("cairn-audit"),
         }
     }
@@ -93,6 +104,7 @@ impl ConsumersSection {
     /// a copy in the clear: there somebody must want it.
     fn runs(&self, name: &str, config: &Config, role: Role, is_embedded: bool) -> bool {
         cfg!(feature = "audit")
+            && (name != OBSERVE || cfg!(feature = "observe"))
             && role == Role::Everything
             && self.enabled(name).unwrap_or(is_embedded && !config.encryption.is_on())
     }
@@ -107,6 +119,19 @@ pub(crate) struct Running {
     pub(crate) consumer: Consumer,
     #[cfg(feature = "audit")]
     _holder: cairn_consumers::database::Holder,
+    #[cfg(feature = "observe")]
+    observed: Option<crate::observe::Observed>,
+}
+
+impl Running {
+    /// Applies what was read, and ends; what waits for a collector waits no longer.
+    pub(crate) async fn close(self) {
+        #[cfg(feature = "observe")]
+        if let Some(observed) = &self.observed {
+            observed.stop();
+        }
+        self.consumer.close().await;
+    }
 }
 
 /// How a consumer of this process does, for `/metrics` and `GET /consumers`.
@@ -115,6 +140,9 @@ pub(crate) struct Shown {
     pub(crate) name: &'static str,
     pub(crate) group: String,
     pub(crate) status: Status,
+    /// What `observe` has beside it.
+    #[cfg(feature = "observe")]
+    pub(crate) observed: Option<crate::observe::Observed>,
 }
 
 /// Starts the consumers of this `up`; what is wrong with one is said, and the rest goes on.
@@ -147,6 +175,20 @@ pub(crate) fn start(
 pub(crate) struct Opened {
     pub(crate) sink: Box<dyn cairn_consumers::Sink>,
     instance: String,
+    #[cfg(feature = "observe")]
+    observed: Option<crate::observe::Observed>,
+}
+
+#[cfg(feature = "audit")]
+impl Opened {
+    fn new(sink: impl cairn_consumers::Sink + 'static, instance: String) -> Self {
+        Self {
+            sink: Box::new(sink),
+            instance,
+            #[cfg(feature = "observe")]
+            observed: None,
+        }
+    }
 }
 
 #[cfg(feature = "audit")]
@@ -166,10 +208,31 @@ pub(crate) fn open(
     if name == CONTEXT {
         let context = Context { events_max: section.context.events_max.unwrap_or(EVENTS_MAX) };
         let sink = ContextSink::open_for(&path, entropy, context)?;
-        return Ok(Opened { instance: sink.instance().to_owned(), sink: Box::new(sink) });
+        let instance = sink.instance().to_owned();
+        return Ok(Opened::new(sink, instance));
+    }
+    if name == OBSERVE {
+        return open_observe(&section.observe, &path, entropy);
     }
     let sink = AuditSink::open(&path, entropy)?;
-    Ok(Opened { instance: sink.instance().to_owned(), sink: Box::new(sink) })
+    let instance = sink.instance().to_owned();
+    Ok(Opened::new(sink, instance))
+}
+
+#[cfg(feature = "observe")]
+fn open_observe(
+    section: &ObserveSection,
+    path: &Path,
+    entropy: &Entropy,
+) -> Result<Opened, cairn_consumers::SinkError> {
+    let (sink, observed) = crate::observe::open(section, path, entropy)?;
+    let instance = sink.instance().to_owned();
+    Ok(Opened { observed: Some(observed), ..Opened::new(sink, instance) })
+}
+
+#[cfg(all(feature = "audit", not(feature = "observe")))]
+fn open_observe(_: &ObserveSection, _: &Path, _: &Entropy) -> Result<Opened, cairn_consumers::SinkError> {
+    Err(cairn_consumers::SinkError::Broken { reason: crate::observe::NO_OBSERVE.to_owned() })
 }
 
 #[cfg(feature = "audit")]
@@ -195,7 +258,10 @@ pub(crate) fn start_one(
         }
         taken => taken.with_context(|| format!("cannot hold {}", path.display()))?,
     };
-    let Opened { sink, instance } = open((name, section), data, entropy)?;
+    let opened = open((name, section), data, entropy)?;
+    #[cfg(feature = "observe")]
+    let observed = opened.observed;
+    let Opened { sink, instance, .. } = opened;
     let options = ConsumerOptions {
         name: name.to_owned(),
         group: GroupOptions {
@@ -207,7 +273,24 @@ pub(crate) fn start_one(
     };
     let status = Status::default();
     let consumer = Consumer::start(options, sink, clock.clone(), status.clone());
-    Ok((Running { consumer, _holder: holder }, Shown { name, group, status }))
+    #[cfg(feature = "observe")]
+    if let Some(observed) = &observed {
+        observed.begin();
+    }
+    let running = Running {
+        consumer,
+        _holder: holder,
+        #[cfg(feature = "observe")]
+        observed: observed.clone(),
+    };
+    let shown = Shown {
+        name,
+        group,
+        status,
+        #[cfg(feature = "observe")]
+        observed,
+    };
+    Ok((running, shown))
 }
 
 #[cfg(not(feature = "audit"))]

@@ -4,6 +4,8 @@
 mod access;
 mod acts;
 mod adopt;
+#[cfg(feature = "observe")]
+mod alerts;
 mod ask;
 mod auth;
 mod check;
@@ -41,6 +43,7 @@ mod listen;
 mod login;
 mod mcp;
 mod measures;
+mod observe;
 mod own;
 mod path;
 mod piped;

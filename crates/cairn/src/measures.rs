@@ -68,6 +68,10 @@ impl Collector for Measures {
             page.vault(vault)?;
         }
         page.consumers(&self.consumers)?;
+        #[cfg(feature = "observe")]
+        for observed in self.consumers.iter().filter_map(|one| one.observed.as_ref()) {
+            observed.figures.show(&mut page.0)?;
+        }
         if let Some(broker) = &self.broker {
             page.broker(broker)?;
         }

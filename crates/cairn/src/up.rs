@@ -126,6 +126,8 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
             .into_iter()
             .unzip();
     measures.consumers.clone_from(&shown);
+    #[cfg(feature = "observe")]
+    watch(&ground, &measures)?;
     registry.register_collector(Box::new(measures.clone()));
     let api = admin_api(&ground, &engine, (&measures, shown), registry, ready.clone())?;
     if let Some(tls) = &admin_tls {
@@ -241,6 +243,30 @@ async fn begin_gateway(
         ..engine.measures()
     };
     Ok((measures, prepared))
+}
+
+/// Raises alerts from what `observe` sees, where it runs here.
+#[cfg(feature = "observe")]
+fn watch(ground: &Ground<'_>, measures: &Measures) -> anyhow::Result<()> {
+    let observed = measures.consumers.iter().find_map(|one| one.observed.clone());
+    let (Some(observed), Some(recorder), Some(gateway)) = (observed, &measures.recorder, &measures.gateway) else {
+        return Ok(());
+    };
+    let webhook = ground.config.approvals.webhook()?.filter(|_| observed.tells_webhook);
+    if observed.tells_webhook && webhook.is_none() {
+        anyhow::bail!("consumers.observe.alerts.webhook is true, and approvals.webhook names no tool: name one");
+    }
+    let watch = crate::alerts::Watch {
+        observed,
+        shown: measures.consumers.clone(),
+        recorder: recorder.clone(),
+        gateway: gateway.clone(),
+        webhook,
+        clock: ground.clock.clone(),
+        data: ground.folder.path().to_owned(),
+    };
+    ground.tasks.spawn(watch.run());
+    Ok(())
 }
 
 /// What operators reach: everything that there is in this process.
@@ -613,7 +639,7 @@ async fn shut_down(
         }
     }
     // What they have not applied they apply at the next start.
-    let closing = consumers.into_iter().map(|running| running.consumer.close());
+    let closing = consumers.into_iter().map(consumers::Running::close);
     let _ = tokio::time::timeout(CONSUMERS_END_MAX, futures::future::join_all(closing)).await;
     if let Some(vault) = parts.vault {
         vault.close().await;

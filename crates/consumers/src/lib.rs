@@ -22,6 +22,8 @@ pub mod audit;
 pub mod context;
 #[cfg(feature = "audit")]
 pub mod database;
+#[cfg(feature = "observe")]
+pub mod observe;
 
 pub use batch::{Advance, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, DeadLetter};
 pub use consumer::{Consumer, ConsumerOptions};

@@ -12,7 +12,7 @@ pub(crate) fn plain(open_metrics: &str) -> String {
             continue;
         }
         let Some(rest) = line.strip_prefix("# HELP ") else {
-            push(&mut out, line);
+            push(&mut out, without_exemplar(line));
             continue;
         };
         let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -27,6 +27,21 @@ pub(crate) fn plain(open_metrics: &str) -> String {
         push(&mut out, &format!("# TYPE {name}{suffix} {kind}"));
     }
     out
+}
+
+/// A sample without the exemplar behind it, which the older format does not know. What looks like one within a label is none.
+fn without_exemplar(line: &str) -> &str {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, byte) in line.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' => is_quoted = !is_quoted,
+            b'#' if !is_quoted && at > 0 => return line[..at].trim_end(),
+            _ => {}
+        }
+    }
+    line
 }
 
 fn push(out: &mut String, line: &str) {
@@ -45,5 +60,12 @@ mod tests {
         let expected = "# HELP a_total Things.\n# TYPE a_total counter\na_total 1\n# HELP b_seconds Time.\n\
                         # TYPE b_seconds gauge\nb_seconds 2\n# HELP c_info The build.\n# TYPE c_info gauge\nc_info{v=\"1\"} 1\n";
         assert_eq!(plain(text), expected);
+    }
+
+    #[test]
+    fn an_exemplar_is_left_out_and_a_label_that_looks_like_one_stays() {
+        let labels = "a_bucket{tool=\"x\\\" # {\",le=\"0.01\"} 3";
+        let text = format!("# HELP a Time.\n# TYPE a histogram\n{labels} # {{trace_id=\"4b\"}} 0.007 1.5\n# EOF\n");
+        assert_eq!(plain(&text), format!("# HELP a Time.\n# TYPE a histogram\n{labels}\n"));
     }
 }

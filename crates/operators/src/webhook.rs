@@ -11,7 +11,7 @@ use cairn_approvals::{Approval, Standing};
 use cairn_clock::Clock;
 use cairn_gateway::Gateway;
 use hmac::{Hmac, Mac};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
@@ -127,20 +127,23 @@ impl Webhook {
     }
 
     async fn tell(&self, approval: &Approval, clock: &Clock) -> Result<(), String> {
+        self.post(&approval.request.id, "approval.requested", &shown(approval), clock).await
+    }
+
+    /// Tells of something under its id, once.
+    ///
+    /// # Errors
+    /// What the tool said, or that it did not.
+    pub async fn post(&self, id: &str, kind: &str, data: &Value, clock: &Clock) -> Result<(), String> {
         let at = clock.now();
-        let body = json!({
-            "type": "approval.requested",
-            "timestamp": at.to_string(),
-            "data": shown(approval),
-        });
-        let body = body.to_string();
+        let body = json!({ "type": kind, "timestamp": at.to_string(), "data": data }).to_string();
         let seconds = at.as_micros() / 1_000_000;
-        let signature = self.signature(&approval.request.id, seconds, &body);
+        let signature = self.signature(id, seconds, &body);
         let request = self
             .client
             .post(self.url.clone())
             .header("content-type", "application/json")
-            .header("webhook-id", &approval.request.id)
+            .header("webhook-id", id)
             .header("webhook-timestamp", seconds)
             .header("webhook-signature", signature)
             .body(body);

@@ -104,6 +104,27 @@ impl<R: Results> Database<R> {
         &self.instance
     }
 
+    /// Looks something up.
+    #[cfg(feature = "observe")]
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, SinkError> {
+        look(&self.connection).map_err(|error| plain(&error))
+    }
+
+    /// Does something in a transaction of its own.
+    #[cfg(feature = "observe")]
+    pub(crate) fn within<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, SinkError> {
+        let worked = || {
+            let begun = begin(&mut self.connection)?;
+            let done = work(&begun)?;
+            begun.commit()?;
+            Ok(done)
+        };
+        worked().map_err(|error| plain(&error))
+    }
+
     /// Writes a batch over whatever came of its offsets before. Where `moves`, the positions must be as it says and move on.
     fn write(&mut self, batch: &Batch, moves: bool) -> Result<Replayed, SinkError> {
         let Self { connection, results, insert, .. } = self;

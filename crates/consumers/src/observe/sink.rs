@@ -1,0 +1,510 @@
+//! The sink: spans to the collector first, then events of open calls and positions into the database, in one transaction.
+//!
+//! A kill in between sends spans again, and they have the same ids. A collector that is away is waited for, with growing pauses; what it will
+//! never take becomes a dead letter, alone: a request that is refused is halved until it is known which span it is. Calls without an outcome are
+//! kept within bounds, and go out as open past them. Called by the consumer's own thread; no call waits for it.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Range,
+    path::Path,
+    time::Duration,
+};
+
+use cairn_clock::{Entropy, Timestamp};
+use tokio::{runtime::Handle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    attributes::Include,
+    calls::{Call, Told},
+    chains::Chains,
+    exporter::{Exporter, Untaken},
+    figures::{Figures, Observed},
+    kept::{self, Kept, OpenCall, Sent},
+    moments,
+    otlp::{self, Resource},
+    span::{Link, Span},
+    wire::Message,
+};
+use crate::{Advance, Batch, Control, DeadLetter, Event, Position, Replayed, Sink, SinkError, database::Database};
+
+/// Spans of one request.
+const SPANS_MAX: usize = 512;
+/// Their bytes.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Spans of one delivery that are tried alone; where so many are refused, the rest of their request is too.
+const ALONE_MAX: usize = 16;
+/// The first pause after the collector was away; it doubles.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause of its own.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How `observe` is set up.
+#[derive(Clone, Debug)]
+pub struct ObserveOptions {
+    /// Where spans go; without one there are figures and alerts alone.
+    pub exporter: Option<Exporter>,
+    /// Who sends.
+    pub resource: Resource,
+    /// Which keys go out besides.
+    pub include: Include,
+    /// Whether model calls have spans: their agents may have sent these already.
+    pub with_models: bool,
+    /// Open calls that are kept; the oldest go out as open.
+    pub open_calls_max: usize,
+    /// How long a call is kept open.
+    pub open_max: Duration,
+}
+
+impl Default for ObserveOptions {
+    fn default() -> Self {
+        Self {
+            exporter: None,
+            resource: Resource::default(),
+            include: Include::default(),
+            with_models: false,
+            open_calls_max: 10_000,
+            open_max: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+/// Where `observe` keeps what it needs, and what it sends by.
+#[derive(Debug)]
+pub struct ObserveSink {
+    database: Database<Kept>,
+    kept: Kept,
+    options: ObserveOptions,
+    figures: Figures,
+    handle: Handle,
+    stop: CancellationToken,
+    open: BTreeMap<String, OpenCall>,
+    chains: Chains,
+    /// A delivery that was cut off, and goes on where it was.
+    cut_off: Option<Delivery>,
+    rest: Rest,
+}
+
+/// When the collector is asked again.
+#[derive(Debug, Default)]
+struct Rest {
+    until: Option<Instant>,
+    pause: Duration,
+    reason: String,
+}
+
+/// How far the spans of a batch are delivered.
+#[derive(Debug)]
+struct Delivery {
+    of: Vec<Advance>,
+    spans: usize,
+    todo: VecDeque<Range<usize>>,
+    alone: usize,
+    /// Spans that the collector will never take, and what it says.
+    lost: Vec<(usize, String)>,
+}
+
+/// What a batch comes to.
+#[derive(Debug, Default)]
+struct Planned {
+    /// Each with the event of the batch that it came of.
+    spans: Vec<(usize, Span)>,
+    sent: Vec<Sent>,
+    observed: Vec<Observed>,
+    open: BTreeMap<String, OpenCall>,
+}
+
+impl ObserveSink {
+    /// Opens the database, and makes it where there is none; must be called within a runtime. `stop` cuts off what waits for the collector.
+    ///
+    /// # Errors
+    /// It cannot be opened, or was made by a newer Cairn.
+    pub fn open(
+        path: &Path,
+        entropy: &Entropy,
+        options: ObserveOptions,
+        figures: Figures,
+        stop: CancellationToken,
+    ) -> Result<Self, SinkError> {
+        let kept = Kept::default();
+        let database = Database::open_for(path, entropy, kept.clone())?;
+        let open = database.read(kept::open_calls)?.into_iter().collect();
+        figures.stand(&open);
+        Ok(Self {
+            database,
+            kept,
+            options,
+            figures,
+            handle: Handle::current(),
+            stop,
+            open,
+            chains: Chains::default(),
+            cut_off: None,
+            rest: Rest::default(),
+        })
+    }
+
+    /// Who this database is in its group.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        self.database.instance()
+    }
+
+    /// What a batch comes to. Where it is given `again`, only what it holds whole.
+    fn plan(&self, batch: &Batch, again: bool) -> Result<Planned, SinkError> {
+        let mut planned = Planned::default();
+        let mut calls: HashMap<String, Vec<Told>> = HashMap::new();
+        for (index, event) in batch.events.iter().enumerate() {
+            if kept::is_of_call(event) {
+                self.plan_call(&mut planned, &mut calls, (index, event), again)?;
+            } else if moments::is_told(&event.type_name) {
+                self.plan_moment(&mut planned, (index, event))?;
+            } else {
+                planned.observed.extend(Observed::of_other(event));
+            }
+        }
+        if !again {
+            self.plan_surplus(&mut planned, &calls)?;
+        }
+        Ok(planned)
+    }
+
+    fn plan_call(
+        &self,
+        planned: &mut Planned,
+        calls: &mut HashMap<String, Vec<Told>>,
+        (index, event): (usize, &Event),
+        again: bool,
+    ) -> Result<(), SinkError> {
+        let call_id = event.fields.call_id.clone().unwrap_or_default();
+        if !calls.contains_key(&call_id) {
+            let held = if again { Vec::new() } else { self.database.read(|db| kept::events_of(db, &call_id))? };
+            calls.insert(call_id.clone(), held);
+        }
+        let events = calls.entry(call_id.clone()).or_default();
+        let told = told(event);
+        // It came twice, or lies in the database already, because somebody moved the consumer back.
+        let is_new = !events.iter().any(|known| known.id == told.id);
+        if is_new {
+            events.push(told.clone());
+        }
+        if event.type_name != "call.outcome" {
+            planned.observed.extend(is_new.then(|| Observed::of_call_event(&told)).flatten());
+            let since_us = events.first().map_or(told.at_us, |first| first.at_us);
+            let mut open = planned.open.remove(&call_id).or_else(|| self.open.get(&call_id).cloned());
+            let open = open.get_or_insert(OpenCall { since_us, waits: None });
+            if event.type_name == "call.approval" {
+                let id = told.text("approval_id").unwrap_or_default().to_owned();
+                open.waits = (told.text("state") == Some("requested")).then_some((id, told.at_us));
+            }
+            planned.open.insert(call_id, open.clone());
+            return Ok(());
+        }
+        let call = Call(events);
+        let before = self.database.read(|db| kept::sent(db, &call_id))?;
+        let has_ended =
+            before.is_some_and(|sent| sent.has_ended) || planned.sent.iter().any(|sent| sent.call_id == call_id);
+        // Of two outcomes the first counts; and what is not there whole must not stand in the place of what was.
+        if call.decision().is_none() && (again || has_ended) {
+            calls.remove(&call_id);
+            return Ok(());
+        }
+        let links = self.links(call, &call_id, planned)?;
+        planned.spans.extend(call.spans(&self.options.include, links).into_iter().map(|span| (index, span)));
+        planned.observed.extend(Observed::of_outcome(call));
+        planned.sent.extend(sent(call, &call_id, true));
+        planned.open.remove(&call_id);
+        calls.remove(&call_id);
+        Ok(())
+    }
+
+    /// The other rounds of its operation, and the call that it repeats.
+    fn links(&self, call: Call<'_>, call_id: &str, planned: &Planned) -> Result<Vec<Link>, SinkError> {
+        let mut links = Vec::new();
+        if let Some(operation) = call.text("operation_id") {
+            let by = call.text("linked_by").unwrap_or("operation").to_owned();
+            let is_of = |sent: &&Sent| sent.operation_id.as_deref() == Some(operation) || sent.call_id == operation;
+            let here: Vec<&Sent> = planned.sent.iter().filter(is_of).filter(|sent| sent.call_id != call_id).collect();
+            let before = self.database.read(|db| kept::rounds(db, operation, call_id))?;
+            let others = before.iter().filter(|sent| here.iter().all(|one| one.call_id != sent.call_id));
+            let all = here.iter().copied().chain(others);
+            links.extend(all.map(|sent| Link { trace_id: sent.trace_id, span_id: sent.span_id, by: by.clone() }));
+        }
+        if let Some(repeated) = call.repeats() {
+            let here = planned.sent.iter().find(|sent| sent.call_id == repeated).cloned();
+            let found =
+                here.map_or_else(|| self.database.read(|db| kept::sent(db, repeated)), |sent| Ok(Some(sent)))?;
+            links.extend(found.map(|sent| Link {
+                trace_id: sent.trace_id,
+                span_id: sent.span_id,
+                by: "repeats".to_owned(),
+            }));
+        }
+        Ok(links)
+    }
+
+    fn plan_moment(&self, planned: &mut Planned, (index, event): (usize, &Event)) -> Result<(), SinkError> {
+        let told = told(event);
+        planned.observed.extend(Observed::of_other(event));
+        if event.type_name == "model.called" && !self.options.with_models {
+            return Ok(());
+        }
+        let mut call = None;
+        if let Some(call_id) = told.text("call_id") {
+            let here = planned.sent.iter().find(|sent| sent.call_id == call_id).cloned();
+            let found = match here {
+                Some(sent) => Some(sent),
+                None => self.database.read(|db| kept::sent(db, call_id))?,
+            };
+            call = found.map(|sent| (sent.trace_id, sent.span_id));
+            if call.is_none() {
+                call = Call(&self.database.read(|db| kept::events_of(db, call_id))?).ids();
+            }
+        }
+        planned.spans.extend(moments::of(&told, call, &self.options.include).map(|span| (index, span)));
+        Ok(())
+    }
+
+    /// More calls are open than are kept: the oldest go out as they are.
+    fn plan_surplus(&self, planned: &mut Planned, calls: &HashMap<String, Vec<Told>>) -> Result<(), SinkError> {
+        let ended = |id: &String| planned.sent.iter().any(|sent| sent.call_id == *id);
+        let more = planned.open.keys().filter(|id| !self.open.contains_key(*id)).count();
+        let held = self.open.len() + more;
+        if held <= self.options.open_calls_max {
+            return Ok(());
+        }
+        let mut oldest: Vec<(u64, String)> = self
+            .open
+            .iter()
+            .filter(|(id, _)| !ended(id) && !planned.open.contains_key(*id))
+            .chain(&planned.open)
+            .map(|(id, open)| (open.since_us, id.clone()))
+            .collect();
+        oldest.sort_unstable();
+        let surplus = oldest.len().saturating_sub(self.options.open_calls_max);
+        for (_, call_id) in oldest.into_iter().take(surplus) {
+            self.plan_open(planned, &call_id, calls.get(&call_id).cloned())?;
+        }
+        Ok(())
+    }
+
+    /// A call that is kept no longer goes out as open, unless it had ended before.
+    fn plan_open(&self, planned: &mut Planned, call_id: &str, events: Option<Vec<Told>>) -> Result<(), SinkError> {
+        let events = match events {
+            Some(events) => events,
+            None => self.database.read(|db| kept::events_of(db, call_id))?,
+        };
+        let before = self.database.read(|db| kept::sent(db, call_id))?;
+        planned.open.remove(call_id);
+        if let Some(before) = before.filter(|sent| sent.has_ended) {
+            planned.sent.push(before);
+            return Ok(());
+        }
+        let call = Call(&events);
+        let spans = call.spans(&self.options.include, Vec::new());
+        planned.spans.extend(spans.into_iter().map(|span| (0, span)));
+        planned.sent.extend(sent(call, call_id, false));
+        planned.observed.push(Observed::GivenUp);
+        Ok(())
+    }
+
+    /// Sends all of them, and says which of them the collector will never take.
+    fn deliver(&mut self, spans: &[(usize, Span)], of: &[Advance]) -> Result<Vec<(usize, String)>, SinkError> {
+        let Some(exporter) = self.options.exporter.clone().filter(|_| !spans.is_empty()) else { return Ok(Vec::new()) };
+        if self.rest.until.is_some_and(|until| Instant::now() < until) {
+            return Err(SinkError::Away { reason: self.rest.reason.clone() });
+        }
+        let messages: Vec<Message> = spans.iter().map(|(_, span)| otlp::span(span)).collect();
+        let cut_off = self.cut_off.take().filter(|delivery| delivery.of == of && delivery.spans == spans.len());
+        let mut delivery = cut_off.unwrap_or_else(|| Delivery {
+            of: of.to_vec(),
+            spans: spans.len(),
+            todo: pieces(&messages),
+            alone: 0,
+            lost: Vec::new(),
+        });
+        while let Some(piece) = delivery.todo.pop_front() {
+            let body = otlp::traces(&self.options.resource, &messages[piece.clone()]);
+            let stop = self.stop.clone();
+            let sending = async {
+                tokio::select! { told = exporter.send_traces(body) => Some(told), () = stop.cancelled() => None }
+            };
+            let count = piece.len() as u64;
+            match self.handle.block_on(sending) {
+                Some(Ok(None)) => self.figures.sent(count),
+                Some(Ok(Some(left))) => {
+                    let lost = left.items.min(count);
+                    self.figures.sent(count - lost);
+                    self.figures.refused(lost);
+                    delivery
+                        .lost
+                        .push((piece.start, format!("the collector left out {lost} of {count} spans: {}", left.says)));
+                }
+                Some(Err(Untaken::Never { reason })) if piece.len() == 1 || delivery.alone >= ALONE_MAX => {
+                    delivery.alone += 1;
+                    self.figures.refused(count);
+                    delivery.lost.extend(piece.map(|at| (at, reason.clone())));
+                }
+                Some(Err(Untaken::Never { .. })) => {
+                    let middle = piece.start + piece.len() / 2;
+                    delivery.todo.push_front(middle..piece.end);
+                    delivery.todo.push_front(piece.start..middle);
+                }
+                told => {
+                    delivery.todo.push_front(piece);
+                    self.cut_off = Some(delivery);
+                    return Err(self.away(told.and_then(Result::err)));
+                }
+            }
+            self.rest = Rest::default();
+            self.figures.collector(None);
+        }
+        Ok(delivery.lost)
+    }
+
+    /// Rests for a while, each time for longer.
+    fn away(&mut self, why: Option<Untaken>) -> SinkError {
+        let Some(Untaken::Later { reason, after }) = why else {
+            return SinkError::Away { reason: "it is about to end".to_owned() };
+        };
+        self.figures.failed();
+        let pause = (self.rest.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        self.rest = Rest { until: Some(Instant::now() + after.unwrap_or(pause)), pause, reason: reason.clone() };
+        self.figures.collector(Some(reason.clone()));
+        SinkError::Away { reason }
+    }
+
+    /// What the next commit remembers, and lets go of.
+    fn due(&self, sent: Vec<Sent>) {
+        *self.kept.due.lock() = sent;
+    }
+
+    fn changed(&mut self, planned: Planned) {
+        for sent in &planned.sent {
+            self.open.remove(&sent.call_id);
+        }
+        self.open.extend(planned.open);
+        self.figures.stand(&self.open);
+        self.figures.observe(planned.observed);
+    }
+}
+
+impl Sink for ObserveSink {
+    fn positions(&mut self) -> Result<Vec<Position>, SinkError> {
+        self.database.positions()
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let planned = self.plan(batch, false)?;
+        let lost = self.deliver(&planned.spans, &batch.advances)?;
+        self.due(planned.sent.clone());
+        if lost.is_empty() {
+            self.database.apply(batch)?;
+        } else {
+            self.database.apply(&with_lost(batch, &planned.spans, lost))?;
+        }
+        self.due(Vec::new());
+        self.figures.missing(&self.chains.follow(batch));
+        self.changed(planned);
+        Ok(())
+    }
+
+    fn replace(&mut self, batch: &Batch) -> Result<Replayed, SinkError> {
+        let mut planned = self.plan(batch, true)?;
+        let lost = self.deliver(&planned.spans, &batch.advances)?;
+        // Calls that ended in another batch have let go of their events, and do so again.
+        for call_id in planned.open.keys() {
+            planned.sent.extend(self.database.read(|db| kept::sent(db, call_id))?.filter(|sent| sent.has_ended));
+        }
+        self.due(planned.sent);
+        let replayed = self.database.replace(&with_lost(batch, &planned.spans, lost));
+        self.due(Vec::new());
+        replayed
+    }
+
+    fn move_to(&mut self, positions: &[Position]) -> Result<(), SinkError> {
+        self.database.move_to(positions)
+    }
+
+    fn control(&mut self) -> Result<Control, SinkError> {
+        self.database.control()
+    }
+
+    fn pause(&mut self, is_paused: bool) -> Result<(), SinkError> {
+        self.database.pause(is_paused)
+    }
+
+    fn tend(&mut self, now: Timestamp) -> Result<bool, SinkError> {
+        let mut planned = Planned::default();
+        let is_old = |open: &OpenCall| now.since(Timestamp::from_micros(open.since_us)) > self.options.open_max;
+        let old = self.open.iter().filter(|(_, open)| is_old(open)).map(|(id, _)| id.clone()).take(SPANS_MAX);
+        let old: Vec<String> = old.collect();
+        for call_id in &old {
+            self.plan_open(&mut planned, call_id, None)?;
+        }
+        match self.deliver(&planned.spans, &[]) {
+            Ok(_) => {
+                self.due(planned.sent.clone());
+                let is_more = self.database.tend(now)?;
+                self.due(Vec::new());
+                self.changed(planned);
+                Ok(self.database.within(kept::forget)? | is_more | (old.len() == SPANS_MAX))
+            }
+            // They are kept until the collector is back.
+            Err(_) => {
+                self.cut_off = None;
+                self.database.tend(now)
+            }
+        }
+    }
+}
+
+fn told(event: &Event) -> Told {
+    Told {
+        id: event.id,
+        type_name: event.type_name.clone(),
+        at_us: event.at.as_micros(),
+        data: serde_json::from_str(&event.value).unwrap_or_default(),
+    }
+}
+
+fn sent(call: Call<'_>, call_id: &str, has_ended: bool) -> Option<Sent> {
+    let (trace_id, span_id) = call.ids()?;
+    let at_us = call.0.last().map_or(0, |told| told.at_us);
+    let operation_id = call.text("operation_id").map(ToOwned::to_owned);
+    Some(Sent { call_id: call_id.to_owned(), trace_id, span_id, operation_id, has_ended, at_us })
+}
+
+/// Requests that are not too large.
+fn pieces(messages: &[Message]) -> VecDeque<Range<usize>> {
+    let (mut pieces, mut start, mut bytes) = (VecDeque::new(), 0, 0);
+    for (at, message) in messages.iter().enumerate() {
+        if at > start && (at - start >= SPANS_MAX || bytes + message.len() > REQUEST_BYTES_MAX) {
+            pieces.push_back(start..at);
+            (start, bytes) = (at, 0);
+        }
+        bytes += message.len();
+    }
+    pieces.push_back(start..messages.len());
+    pieces
+}
+
+/// The batch with a dead letter for each span that the collector will never take.
+fn with_lost(batch: &Batch, spans: &[(usize, Span)], lost: Vec<(usize, String)>) -> Batch {
+    let mut batch = batch.clone();
+    for (at, reason) in lost {
+        let Some(event) = spans.get(at).and_then(|(index, _)| batch.events.get(*index)) else { continue };
+        let Event { topic, partition, offset, value, .. } = event;
+        let dead = DeadLetter {
+            topic: topic.clone(),
+            partition: *partition,
+            offset: *offset,
+            timestamp_ms: event.at.as_millis(),
+            bytes: value.len() as u64,
+            reason,
+        };
+        batch.dead.push(dead);
+    }
+    batch
+}
