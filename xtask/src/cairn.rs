@@ -25,12 +25,17 @@ pub(crate) fn build(profile: &str) -> anyhow::Result<PathBuf> {
     if let Some(program) = std::env::var_os("CAIRN_BIN") {
         return Ok(PathBuf::from(program));
     }
+    build_other("cairn", profile)
+}
+
+/// Builds the binary of the package of that name.
+pub(crate) fn build_other(name: &str, profile: &str) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
-    command.current_dir(places::root()).args(["build", "-q", "-p", "cairn", "--bin", "cairn", "--profile", profile]);
+    command.current_dir(places::root()).args(["build", "-q", "-p", name, "--bin", name, "--profile", profile]);
     quiet(&mut command, BUILD_LIMIT)?;
     let folder = if profile == "dev" { "debug" } else { profile };
-    Ok(places::target().join(folder).join("cairn"))
+    Ok(places::target().join(folder).join(name))
 }
 
 /// One Cairn: its folder, its addresses, its process while it runs.

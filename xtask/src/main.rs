@@ -13,6 +13,7 @@ mod conformance;
 mod fuzz;
 mod identity;
 mod kafka;
+mod lake;
 mod models;
 mod mutants;
 mod observe;
@@ -42,7 +43,7 @@ struct Arguments {
 enum Recipe {
     /// Sets up what the tests need and runs all of them, long suites as a named slice.
     Test {
-        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry, models, observe.
+        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry, models, observe, lake.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Step>,
     },
@@ -58,6 +59,8 @@ enum Recipe {
     Models,
     /// Has spans and metrics read by other people's code, and each query of the dashboard run on a Prometheus.
     Observe,
+    /// Kills, stalls and mends what keeps the trail as an Iceberg table, and asks PyIceberg and DuckDB each time.
+    Lake,
     /// Tries arbitrary bytes on everything that reads what others wrote.
     #[command(after_help = "Example: cargo xtask fuzz envelope masking --seconds 300")]
     Fuzz(fuzz::Options),
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Recipe::Registry(options) => registry::run(&options),
         Recipe::Models => models::run(),
         Recipe::Observe => observe::run(),
+        Recipe::Lake => lake::run(),
         Recipe::Fuzz(options) => fuzz::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{bridging, conformance, identity, kafka, models, observe, places, registry, secrets, tidy};
+use crate::{bridging, conformance, identity, kafka, lake, models, observe, places, registry, secrets, tidy};
 
 /// How long the compiler may take for one step from an empty cache.
 const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
@@ -44,10 +44,12 @@ pub(crate) enum Step {
     Models,
     /// Spans, metrics and the dashboard, read by other people's code.
     Observe,
+    /// Other people's engines at the trail as an Iceberg table.
+    Lake,
 }
 
 /// The order: what is quick to fail goes first.
-const ALL: [Step; 12] = [
+const ALL: [Step; 13] = [
     Step::Tidy,
     Step::Fmt,
     Step::Rust,
@@ -60,6 +62,7 @@ const ALL: [Step; 12] = [
     Step::Registry,
     Step::Models,
     Step::Observe,
+    Step::Lake,
 ];
 
 /// Runs the steps that are named, all of them where none is.
@@ -93,6 +96,7 @@ fn run_step(step: Step) -> anyhow::Result<Tally> {
         Step::Registry => registry::run(&registry::Options::quick()),
         Step::Models => models::run(),
         Step::Observe => observe::run(),
+        Step::Lake => lake::run(),
     }
 }
 

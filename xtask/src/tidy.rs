@@ -28,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backbone", &["clock", "contract", "tls", "keys", "log", "broker"]),
     ("consumers", &["clock", "contract", "backbone"]),
     ("evaluate", &["clock", "contract", "backbone", "consumers"]),
+    ("lake", &["clock", "contract", "keys", "backbone", "consumers", "evaluate", "log"]),
     ("registry", &["clock", "contract", "tls", "backbone"]),
     ("limits", &["clock"]),
     ("policy", &["clock", "contract", "limits"]),

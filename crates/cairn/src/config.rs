@@ -68,6 +68,8 @@ pub(crate) struct Config {
     pub(crate) evidence: EvidenceSection,
     pub(crate) consumers: ConsumersSection,
     pub(crate) evaluate: EvaluateSection,
+    /// `[lake]`: for `cairn-lake` to read and to check.
+    pub(crate) lake: serde::de::IgnoredAny,
     pub(crate) screen: ScreenSection,
     pub(crate) vault: VaultSection,
     pub(crate) limits: Vec<LimitSection>,
@@ -727,48 +729,9 @@ impl ServerSection {
     }
 }
 
-/// Replaces `${NAME}` by the environment variable of that name, `${NAME:-else}` with another value where it is not set,
-/// `${file:PATH}` by what is in that file, its last line end cut. `$${` stands for `${`.
+/// A value with what it names from the environment and from files.
 pub(crate) fn filled(text: &str) -> anyhow::Result<String> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        if let Some(before) = rest[..start].strip_suffix('$') {
-            out.push_str(before);
-            out.push_str("${");
-            rest = &rest[start + 2..];
-            continue;
-        }
-        let end =
-            rest[start..].find('}').context("a value holds \"${\" without \"}\": write \"$${\" where none is meant")?
-                + start;
-        let name = &rest[start + 2..end];
-        if let Some(path) = name.strip_prefix("file:") {
-            let held =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read the file {path} of a value"))?;
-            out.push_str(&rest[..start]);
-            out.push_str(held.strip_suffix('\n').map_or(held.as_str(), |line| line.strip_suffix('\r').unwrap_or(line)));
-            rest = &rest[end + 1..];
-            continue;
-        }
-        let name = name.strip_prefix("env:").unwrap_or(name);
-        let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
-        if name.starts_with("input:") || name.ends_with("Folder") {
-            bail!("${{{name}}} is filled in by the client: put a value there, or the name of an environment variable");
-        }
-        let value = match (std::env::var(name), default) {
-            (Ok(value), _) => value,
-            (Err(_), Some(default)) => default.to_owned(),
-            (Err(_), None) => {
-                bail!("the environment variable {name} is not set: set it, or write ${{{name}:-a value}}")
-            }
-        };
-        out.push_str(&rest[..start]);
-        out.push_str(&value);
-        rest = &rest[end + 1..];
-    }
-    out.push_str(rest);
-    Ok(out)
+    Ok(cairn_keys::filled(text)?)
 }
 
 #[cfg(test)]

@@ -185,6 +185,7 @@ impl Worker {
         if !at.batch.is_empty() && !at.control.is_paused {
             self.apply(&mut at)?;
         }
+        self.sink.end()?;
         at.commit(true);
         Ok(())
     }
@@ -384,7 +385,10 @@ impl Membership {
     }
 }
 
-/// Whether another member of the same instance has taken over.
+/// Whether another member of the same instance has taken over, or another process the sink.
 fn is_fenced(error: &ConsumeError) -> bool {
-    matches!(error, ConsumeError::Read(error) if group::is_fenced(error))
+    match error {
+        ConsumeError::Read(error) => group::is_fenced(error),
+        ConsumeError::Sink(error) => matches!(error, SinkError::Taken { .. }),
+    }
 }

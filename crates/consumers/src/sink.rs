@@ -45,6 +45,12 @@ pub enum SinkError {
     /// It does not stand where the batch begins: an operator moved it, or another process writes to it.
     #[error("the sink stands elsewhere than the batch begins")]
     Moved,
+    /// Another process has its place: this consumer ends.
+    #[error("{reason}")]
+    Taken {
+        /// Who, as far as is known.
+        reason: String,
+    },
     /// It is broken until somebody acts.
     #[error("{reason}")]
     Broken {
@@ -55,8 +61,8 @@ pub enum SinkError {
 
 /// Results and positions, kept together.
 ///
-/// A sink MUST apply a batch as a whole or not at all, positions with it, and MUST be as after the last batch that it said yes
-/// to, whenever the process is killed. What it holds is what comes of `from..next` of each partition: a batch replaces whatever
+/// A sink MUST apply a batch as a whole or not at all, positions with it, and MUST be as after some batch that it said yes
+/// to, whenever the process is killed: the rest is read again from its positions. What it holds is what comes of `from..next` of each partition: a batch replaces whatever
 /// came of those offsets before, so that going back, or a replay, puts right what was wrong. An event that comes twice, at two
 /// offsets, counts once, by its id. It is called by one thread.
 pub trait Sink: Send {
@@ -102,4 +108,12 @@ pub trait Sink: Send {
     /// # Errors
     /// As [`SinkError`] says.
     fn tend(&mut self, now: Timestamp) -> Result<bool, SinkError>;
+
+    /// Keeps what waits, where anything does: nothing is applied after it.
+    ///
+    /// # Errors
+    /// As [`SinkError`] says; what is not kept is read again.
+    fn end(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
 }

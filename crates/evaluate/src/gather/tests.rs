@@ -139,13 +139,13 @@ fn a_call_is_one_row_with_what_led_to_it_and_what_became_of_it() {
 #[test]
 fn a_call_belongs_to_the_newest_choice_before_it_and_to_the_one_that_names_it() {
     let mut told = Told::default();
-    told.call("c1", "get", 10).call("c2", "get", 11).call("c3", "get", 12);
+    told.call("c1", "get", 10).call("c2", "get", 11).call("c3", "get", 12).call("c4", "get", 13);
     told.model("a1", 1, &[choice("get"), choice("get")]);
     // The sender knows that c3 came of this one, however late it says so.
     told.model("a2", 50, &[json!({ "name": "anything", "call_id": "c3" })]);
     told.model("a3", 2, &[choice("forget"), choice("mcp__other__get")]);
     let rows = rows(&told);
-    assert_eq!(spans(&rows), [Some("a1"), Some("a1"), Some("a2")]);
+    assert_eq!(spans(&rows), [Some("a1"), Some("a1"), Some("a2"), None]);
     assert_eq!(rows[2].model.as_ref().expect("joined").joined_by, "call id");
 }
 
@@ -153,6 +153,10 @@ fn a_call_belongs_to_the_newest_choice_before_it_and_to_the_one_that_names_it() 
 fn nothing_is_joined_across_tenants_and_a_model_call_of_elsewhere_is_not_kept() {
     let mut told = Told::default();
     told.call("c1", "get", 10);
+    let mut others = common("c2");
+    others["tenant"] = json!("globex");
+    others["decision"] = json!("permit");
+    told.tell("mcp.calls", "call.decision", 9, &others);
     let mut elsewhere =
         json!({ "trace_id": TRACE, "span_id": "a1", "tenant": "globex", "tools_chosen": [choice("get")] });
     told.tell("mcp.models", "model.called", 1, &elsewhere);
