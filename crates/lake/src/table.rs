@@ -286,7 +286,7 @@ impl Table {
     pub async fn commit(&mut self, change: &Change) -> Result<(), TableError> {
         for round in 0..TRIES_MAX {
             if round > 0 {
-                self.reload().await?;
+                self.at = read_all(&*self.store).await?;
             }
             if self.at.metadata.snapshots.iter().any(|snapshot| snapshot.summary.get(COMMIT) == Some(&change.id)) {
                 return Ok(());
@@ -312,16 +312,6 @@ impl Table {
             }
         }
         Err(TableError::Away { reason: "others commit to the table all the time".to_owned() })
-    }
-
-    /// The table as it is now; refused where another writer has it.
-    async fn reload(&mut self) -> Result<(), TableError> {
-        let at = read_all(&*self.store).await?;
-        if at.head.epoch != self.epoch {
-            return Err(TableError::Fenced { ours: self.epoch, theirs: at.head.epoch });
-        }
-        self.at = at;
-        Ok(())
     }
 
     fn name_of<'p>(&self, path: &'p str) -> Result<&'p str, TableError> {

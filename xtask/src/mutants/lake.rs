@@ -78,8 +78,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a writer that was shut out commits",
         file: "crates/lake/src/table.rs",
-        before: "if at.head.epoch != self.epoch {",
-        after: "if at.head.epoch != self.epoch && at.head.epoch == 0 {",
+        before: "if self.at.head.epoch != self.epoch {",
+        after: "if self.at.head.epoch < self.epoch {",
         test: "-p cairn-lake --lib stalled",
     },
     Mutant {
