@@ -6,11 +6,12 @@ collected. `prove.py panels FILE --prometheus URL` runs each query of a dashboar
 """
 
 import argparse
-import collections
+import base64
 import gzip
 import json
 import os
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -95,11 +96,10 @@ class Mcp:
 
 def model(ingest, number):
     """Reports a model call, as an agent's exporter does."""
-    text = lambda key, value: {"key": key, "value": {"stringValue": value}}
-    count = lambda key, value: {"key": key, "value": {"intValue": str(value)}}
-    attributes = [text("gen_ai.operation.name", "chat"), text("gen_ai.provider.name", "openai")]
-    attributes += [text("gen_ai.request.model", "gpt-5-mini"), count("gen_ai.usage.input_tokens", 12)]
-    span = {"traceId": TRACE, "spanId": f"{number + 1:016x}", "name": "chat", "attributes": attributes}
+    texts = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-5-mini"}
+    said = [{"key": key, "value": {"stringValue": value}} for key, value in texts.items()]
+    said.append({"key": "gen_ai.usage.input_tokens", "value": {"intValue": "12"}})
+    span = {"traceId": TRACE, "spanId": f"{number + 1:016x}", "name": "chat", "attributes": said}
     body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
     headers = {"content-type": "application/json"}
     urllib.request.urlopen(urllib.request.Request(f"{ingest}/v1/traces", body, headers), timeout=60).read()
@@ -120,34 +120,27 @@ def drive(arguments):
     print(f"ok {rounds} rounds")
 
 
-def spans(arguments):
-    documents = [json.loads(line) for line in open(arguments.file, encoding="utf-8")]
-    assert documents and not any(document["unknown"] for document in documents), "fields that the protocol does not have"
-    found, metrics = [], collections.Counter()
+def hexed(text):
+    return base64.b64decode(text).hex()
+
+
+def attributes(item):
+    return {one["key"]: next(iter(one["value"].values())) for one in item["attributes"]}
+
+
+def scopes(documents, path, resources, within):
+    """What each scope of the requests to a path holds."""
     for document in documents:
-        if document["path"] == "/v1/metrics":
-            for resource in document["message"]["resourceMetrics"]:
-                for scope in resource["scopeMetrics"]:
-                    metrics.update(metric["name"] for metric in scope["metrics"])
-                    exemplars = [
-                        exemplar
-                        for metric in scope["metrics"]
-                        for point in metric.get("histogram", {}).get("dataPoints", [])
-                        for exemplar in point.get("exemplars", [])
-                    ]
-                    for metric in scope["metrics"]:
-                        for point in metric.get("histogram", {}).get("dataPoints", []):
-                            assert sum(map(int, point["bucketCounts"])) == int(point["count"]), point
-                            assert len(point["bucketCounts"]) == len(point["explicitBounds"]) + 1, point
-            continue
-        for resource in document["message"]["resourceSpans"]:
-            names = {one["key"]: one["value"].get("stringValue") for one in resource["resource"]["attributes"]}
-            assert names["service.name"] == "cairn", names
-            for scope in resource["scopeSpans"]:
-                found += scope["spans"]
-    hexed = lambda text: __import__("base64").b64decode(text).hex()
+        if document["path"] == path:
+            for resource in document["message"][resources]:
+                assert attributes(resource["resource"])["service.name"] == "cairn", resource["resource"]
+                for scope in resource[within]:
+                    assert scope["scope"]["name"] == "cairn.observe", scope["scope"]
+                    yield scope
+
+
+def check_calls(found):
     calls = [span for span in found if span["name"].startswith("tools/call")]
-    attributes = lambda span: {one["key"]: next(iter(one["value"].values())) for one in span["attributes"]}
     traced = [span for span in calls if hexed(span["traceId"]) == TRACE]
     assert traced and all(hexed(span["parentSpanId"]) == PARENT for span in traced), traced
     own = {hexed(span["traceId"]) for span in calls if attributes(span)["cairn.workflow"] == "wf-own"}
@@ -159,11 +152,30 @@ def spans(arguments):
         assert "cairn.refused" in [event["name"] for event in span["events"]], span
     assert refused and all(span["kind"] == "SPAN_KIND_SERVER" for span in calls)
     assert all(int(span["startTimeUnixNano"]) <= int(span["endTimeUnixNano"]) for span in found)
+    return calls
+
+
+def check_metrics(metrics):
+    names = {metric["name"] for metric in metrics}
+    for name in ["mcp.server.operation.duration", "cairn.decisions", "cairn.refusals", "cairn.calls.open", "cairn.model.tokens"]:
+        assert name in names, f"{name} did not come: {sorted(names)}"
+    points = [point for metric in metrics for point in metric.get("histogram", {}).get("dataPoints", [])]
+    for point in points:
+        assert sum(map(int, point["bucketCounts"])) == int(point["count"]), point
+        assert len(point["bucketCounts"]) == len(point["explicitBounds"]) + 1, point
+    traces = {hexed(one["traceId"]) for point in points for one in point.get("exemplars", [])}
+    assert TRACE in traces, traces
+    return names
+
+
+def spans(arguments):
+    documents = [json.loads(line) for line in open(arguments.file, encoding="utf-8")]
+    assert documents and not any(document["unknown"] for document in documents), "fields that the protocol does not have"
     assert "s3cret" not in json.dumps(documents), "no argument goes out"
-    for name in ["mcp.server.operation.duration", "cairn.decisions", "cairn.refusals", "cairn.calls.open"]:
-        assert metrics[name], f"{name} did not come: {sorted(metrics)}"
-    assert exemplars, "no exemplar came"
-    print(f"ok {len(calls)} calls in {len(found)} spans, {len(metrics)} metrics")
+    found = [span for scope in scopes(documents, "/v1/traces", "resourceSpans", "scopeSpans") for span in scope["spans"]]
+    metrics = [one for scope in scopes(documents, "/v1/metrics", "resourceMetrics", "scopeMetrics") for one in scope["metrics"]]
+    calls, names = check_calls(found), check_metrics(metrics)
+    print(f"ok {len(calls)} calls in {len(found)} spans, {len(names)} metrics")
 
 
 def panels(arguments):
@@ -173,11 +185,15 @@ def panels(arguments):
         for panel in dashboard["panels"]
         for target in panel.get("targets", [])
     ]
-    variables = [(f"variable {one['name']}", one["query"]["query"]) for one in dashboard["templating"]["list"] if one["type"] == "query"]
+    listed = [one for one in dashboard["templating"]["list"] if one["type"] == "query"]
+    variables = [(f"variable {one['name']}", one["query"]["query"]) for one in listed]
     assert len(queries) >= 10, queries
-    ask = lambda path, **query: json.load(
-        urllib.request.urlopen(f"{arguments.prometheus}{path}?{urllib.parse.urlencode(query)}", timeout=30)
-    )
+
+
+    def ask(path, **query):
+        url = f"{arguments.prometheus}{path}?{urllib.parse.urlencode(query)}"
+        return json.load(urllib.request.urlopen(url, timeout=30))
+
     missing, until = queries, time.monotonic() + 90
     while missing and time.monotonic() < until:
         left = []
@@ -195,7 +211,8 @@ def panels(arguments):
         label = query.removesuffix(")").split(",")[1].strip()
         answer = ask("/api/v1/series", **{"match[]": metric})
         assert any(label in series for series in answer["data"]), (title, answer)
-    exemplars = ask("/api/v1/query_exemplars", query="cairn_call_duration_seconds_bucket", start=time.time() - 600, end=time.time())
+    around = {"start": time.time() - 600, "end": time.time()}
+    exemplars = ask("/api/v1/query_exemplars", query="cairn_call_duration_seconds_bucket", **around)
     traces = {one["labels"]["trace_id"] for series in exemplars["data"] for one in series["exemplars"]}
     assert traces, exemplars
     print(f"ok {len(queries)} queries, exemplars of {len(traces)} traces")

@@ -93,6 +93,12 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> anyhow::Result<()> {
         let api = Admin::new(Always(ready.clone()), registry, (Credential::of(&data), People::of(&data)), None);
         tasks.spawn(door::ADMIN.serve(api.router(), listener, None, stop.clone()));
     }
+    #[cfg(feature = "observe")]
+    if shown.observed.as_ref().is_some_and(|observed| !observed.has_collector()) {
+        eprintln!(
+            "cairn: no collector is named, so there are metrics alone: set consumers.observe.endpoint, or OTEL_EXPORTER_OTLP_ENDPOINT"
+        );
+    }
     let signals = Signals::taken()?;
     say::line(format_args!("ready consumer {name} group {group} kafka {}{words}", source.bootstrap));
     let ended = async {

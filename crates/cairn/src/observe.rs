@@ -36,6 +36,8 @@ pub(crate) struct ObserveSection {
     models: bool,
     open_calls_max: Option<usize>,
     open_hours_max: Option<u64>,
+    /// How much of the trail before its first start it looks at.
+    history_hours: Option<u64>,
     alerts: AlertsSection,
 }
 
@@ -106,7 +108,7 @@ mod wiring {
     use std::{path::Path, time::Duration};
 
     use anyhow::{Context, bail};
-    use cairn_clock::{Clock, Entropy};
+    use cairn_clock::{Clock, Entropy, Timestamp};
     use cairn_consumers::{
         SinkError,
         observe::{
@@ -125,6 +127,13 @@ mod wiring {
     /// How often metrics are sent where nothing is said.
     const METRICS_EVERY_MS: u64 = 60_000;
 
+    /// How much of the trail before its first start it looks at where nothing is said.
+    const HISTORY_HOURS: u64 = 24;
+
+    fn before(now: Timestamp, by: Duration) -> Timestamp {
+        Timestamp::from_micros(now.as_micros().saturating_sub(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// A collector as it is configured.
     struct Collector {
         options: ExporterOptions,
@@ -138,6 +147,7 @@ mod wiring {
         pub(crate) figures: Figures,
         pub(crate) rules: Rules,
         pub(crate) tells_webhook: bool,
+        has_collector: bool,
         pushing: Option<(Exporter, Resource, Duration)>,
         stop: CancellationToken,
     }
@@ -148,6 +158,11 @@ mod wiring {
             if let Some((exporter, resource, every)) = self.pushing.clone() {
                 tokio::spawn(push(exporter, self.figures.clone(), resource, every, self.stop.clone()));
             }
+        }
+
+        /// Whether anybody gets spans.
+        pub(crate) const fn has_collector(&self) -> bool {
+            self.has_collector
         }
 
         /// Nothing waits for the collector any more.
@@ -181,12 +196,14 @@ mod wiring {
             with_models: section.models,
             open_calls_max: section.open_calls_max.unwrap_or(default.open_calls_max),
             open_max: section.open_hours_max.map_or(default.open_max, hours),
+            begin_at: before(Clock::system().now(), hours(section.history_hours.unwrap_or(HISTORY_HOURS))),
         };
         let every = collector.and_then(|collector| collector.metrics_every);
         let observed = Observed {
             figures: Figures::new(Clock::system()),
             rules: section.rules(),
             tells_webhook: section.alerts.webhook,
+            has_collector: exporter.is_some(),
             pushing: exporter.zip(every).map(|(exporter, every)| (exporter, resource, every)),
             stop: CancellationToken::new(),
         };

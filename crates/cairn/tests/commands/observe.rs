@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     collector::{Collector, Span},
-    support::{Agent, Orders, Process, TOKEN, answer, cairn, events, http, run, text, wait_for},
+    support::{Agent, Orders, Process, TOKEN, Up, answer, cairn, events, http, run, text, wait_for},
 };
 
 const PERMIT_ALL: &str = "@id(\"all\") permit(principal, action, resource);\n";
@@ -177,6 +177,51 @@ fn killed_anywhere_before_a_collector_that_fails_it_misses_no_call_and_repeats_i
     up.end();
 }
 
+#[test]
+#[allow(clippy::disallowed_methods)] // a collector that hangs does so in the machine's own time
+fn a_collector_that_hangs_holds_up_neither_calls_nor_the_end() {
+    let collector = Collector::start(|_| {
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        200
+    });
+    let orders = Orders::new(PERMIT_ALL, &observing(&collector, "timeout_ms = 60000\n"));
+    let up = orders.up();
+    let agent = Agent::connect_in("wf-1", &up.gateway, "orders");
+    for _ in 0..5 {
+        assert!(agent.call("get_order", &json!({ "order_id": "order-1" }))["result"].is_object());
+    }
+    assert!(collector.spans().is_empty());
+    up.end();
+}
+
+#[test]
+fn a_call_that_a_crash_leaves_in_doubt_is_a_span_that_says_so_and_an_alert() {
+    let collector = Collector::start(|_| 200);
+    let orders = Orders::new(PERMIT_ALL, &observing(&collector, ""));
+    let config = orders.folder.path().join("cairn.toml").display().to_string();
+    let mut command = cairn();
+    command.args(["up", "--kafka", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.arg("--data").arg(orders.data()).args(["--config", &config]);
+    command.env("CAIRN_OPERATOR_TOKEN", TOKEN).env("CAIRN_CRASH_AT", "forwarded");
+    let mut up = Up::spawn(&mut command, &orders.data());
+    let agent = Agent::connect_in("wf-1", &up.gateway, "orders");
+    drop(agent.ask("refund_order", &json!({ "order_id": "order-1" })));
+    assert!(!up.process.wait().success(), "it is killed");
+    let up = orders.up();
+    let doubt = wait_for("its span", || tool_calls(&collector).first().cloned());
+    assert!(doubt.is_error, "{doubt:?}");
+    assert_eq!(
+        (doubt.of("cairn.outcome"), doubt.of("cairn.effect"), doubt.of("cairn.decision")),
+        ("in_doubt", "unknown", "permit")
+    );
+    let alert = wait_for("the alert", || {
+        let all = events(&orders.data()).into_iter().filter(|event| event["type"] == "alert.raised");
+        all.map(|event| event["data"].clone()).find(|data| data["alert"] == "in_doubt")
+    });
+    assert!(alert["found"].as_str().is_some_and(|found| found.starts_with("1 calls ended in doubt")), "{alert}");
+    up.end();
+}
+
 /// A tool of the approvers' that keeps what it is told.
 fn tool() -> (String, Arc<Mutex<Vec<Value>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -222,7 +267,7 @@ fn an_alert_is_recorded_once_for_as_long_as_it_holds_and_others_hear_of_it_after
     let agent = Agent::connect_in("wf-1", &up.gateway, "orders");
     let refused = |agent: &Agent| drop(agent.call("refund_order", &json!({ "order_id": "order-1" })));
     (0..2).for_each(|_| refused(&agent));
-    let counted = |up: &crate::support::Up, what: &str| {
+    let counted = |up: &Up, what: &str| {
         let page = http(&up.admin, "GET /metrics", &[], "").body;
         page.lines().find_map(|line| line.strip_prefix(what)?.trim().parse::<f64>().ok())
     };

@@ -71,7 +71,15 @@ pub(super) const APPROVAL: Table =
 /// Keys of other events, by type.
 pub(super) const OTHERS: &[(&str, Table)] = &[
     ("call.answered", &[("written", "cairn.answer.written"), ("error_type", "error.type")]),
-    ("call.late", OUTCOME),
+    (
+        "call.late",
+        &[
+            ("rpc_response_status_code", "rpc.response.status_code"),
+            ("http_response_status_code", "http.response.status_code"),
+            ("is_error", "cairn.tool.is_error"),
+            ("upstream_elapsed_us", "cairn.upstream.elapsed_us"),
+        ],
+    ),
     (
         "call.settled",
         &[

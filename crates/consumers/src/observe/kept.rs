@@ -8,7 +8,10 @@
 //! The database's sink adds and removes rows in the transaction that moves the positions. Spans went out before that: a kill in between
 //! sends them again, and they are the same.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row, Statement, Transaction, params};
@@ -40,6 +43,8 @@ const EVENTS_OF_CALL_MAX: i64 = 256;
 pub(super) struct Kept {
     /// Calls whose spans are with the collector: what the next commit remembers, and lets go of.
     pub(super) due: Arc<Mutex<Vec<Sent>>>,
+    /// From when on the trail is looked at, in microseconds since 1970.
+    pub(super) begin_us: Arc<AtomicU64>,
 }
 
 impl Results for Kept {
@@ -74,7 +79,9 @@ CREATE INDEX calls_age ON calls (at_us);
 ";
 
     fn keeps(&self, event: &Event) -> bool {
-        is_of_call(event) && event.type_name != "call.outcome"
+        is_of_call(event)
+            && event.type_name != "call.outcome"
+            && event.at.as_micros() >= self.begin_us.load(Ordering::Relaxed)
     }
 
     fn put(&self, insert: &mut Statement<'_>, at: i64, event: &Event) -> rusqlite::Result<()> {
@@ -203,6 +210,18 @@ fn settle(begun: &Transaction<'_>, all: &[Sent]) -> rusqlite::Result<()> {
         remove.execute([call_id])?;
     }
     Ok(())
+}
+
+/// From when on the trail is looked at: what was said when the database was made.
+pub(super) fn begins(begun: &Transaction<'_>, begin_us: u64) -> rusqlite::Result<u64> {
+    begun.execute("INSERT OR IGNORE INTO state (key, value) VALUES ('begins', ?1)", [begin_us.to_string()])?;
+    let text: String = begun.query_row("SELECT value FROM state WHERE key = 'begins'", [], |row| row.get(0))?;
+    Ok(text.parse().unwrap_or_default())
+}
+
+/// All of the trail is looked at, from where an operator moves the consumer to.
+pub(super) fn begin_anew(begun: &Transaction<'_>) -> rusqlite::Result<()> {
+    begun.execute("UPDATE state SET value = '0' WHERE key = 'begins'", []).map(drop)
 }
 
 /// Forgets where the spans of the oldest calls are, a bounded piece of them; whether there are more.

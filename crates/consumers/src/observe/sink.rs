@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Range,
     path::Path,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -55,6 +56,8 @@ pub struct ObserveOptions {
     pub open_calls_max: usize,
     /// How long a call is kept open.
     pub open_max: Duration,
+    /// What is older than this is passed over by a database that is made: a collector has no use for years of traces.
+    pub begin_at: Timestamp,
 }
 
 impl Default for ObserveOptions {
@@ -66,6 +69,7 @@ impl Default for ObserveOptions {
             with_models: false,
             open_calls_max: 10_000,
             open_max: Duration::from_secs(24 * 60 * 60),
+            begin_at: Timestamp::from_micros(0),
         }
     }
 }
@@ -111,8 +115,22 @@ struct Planned {
     /// Each with the event of the batch that it came of.
     spans: Vec<(usize, Span)>,
     sent: Vec<Sent>,
+    /// Where in `sent` a call is.
+    at: HashMap<String, usize>,
     observed: Vec<Observed>,
     open: BTreeMap<String, OpenCall>,
+}
+
+impl Planned {
+    fn send(&mut self, sent: Option<Sent>) {
+        let Some(sent) = sent else { return };
+        self.at.insert(sent.call_id.clone(), self.sent.len());
+        self.sent.push(sent);
+    }
+
+    fn sent(&self, call_id: &str) -> Option<&Sent> {
+        self.sent.get(*self.at.get(call_id)?)
+    }
 }
 
 impl ObserveSink {
@@ -128,7 +146,9 @@ impl ObserveSink {
         stop: CancellationToken,
     ) -> Result<Self, SinkError> {
         let kept = Kept::default();
-        let database = Database::open_for(path, entropy, kept.clone())?;
+        let mut database = Database::open_for(path, entropy, kept.clone())?;
+        let begin_us = database.within(|begun| kept::begins(begun, options.begin_at.as_micros()))?;
+        kept.begin_us.store(begin_us, Ordering::Relaxed);
         let open = database.read(kept::open_calls)?.into_iter().collect();
         figures.stand(&open);
         Ok(Self {
@@ -155,7 +175,10 @@ impl ObserveSink {
     fn plan(&self, batch: &Batch, again: bool) -> Result<Planned, SinkError> {
         let mut planned = Planned::default();
         let mut calls: HashMap<String, Vec<Told>> = HashMap::new();
-        for (index, event) in batch.events.iter().enumerate() {
+        // Whoever replays a part of the trail wants that part.
+        let begin_us = self.kept.begin_us.load(Ordering::Relaxed);
+        let is_wanted = |event: &Event| again || event.at.as_micros() >= begin_us;
+        for (index, event) in batch.events.iter().enumerate().filter(|(_, event)| is_wanted(event)) {
             if kept::is_of_call(event) {
                 self.plan_call(&mut planned, &mut calls, (index, event), again)?;
             } else if moments::is_told(&event.type_name) {
@@ -203,8 +226,7 @@ impl ObserveSink {
         }
         let call = Call(events);
         let before = self.database.read(|db| kept::sent(db, &call_id))?;
-        let has_ended =
-            before.is_some_and(|sent| sent.has_ended) || planned.sent.iter().any(|sent| sent.call_id == call_id);
+        let has_ended = before.is_some_and(|sent| sent.has_ended) || planned.sent(&call_id).is_some();
         // Of two outcomes the first counts; and what is not there whole must not stand in the place of what was.
         if call.decision().is_none() && (again || has_ended) {
             calls.remove(&call_id);
@@ -213,7 +235,7 @@ impl ObserveSink {
         let links = self.links(call, &call_id, planned)?;
         planned.spans.extend(call.spans(&self.options.include, links).into_iter().map(|span| (index, span)));
         planned.observed.extend(Observed::of_outcome(call));
-        planned.sent.extend(sent(call, &call_id, true));
+        planned.send(sent(call, &call_id, true));
         planned.open.remove(&call_id);
         calls.remove(&call_id);
         Ok(())
@@ -232,7 +254,7 @@ impl ObserveSink {
             links.extend(all.map(|sent| Link { trace_id: sent.trace_id, span_id: sent.span_id, by: by.clone() }));
         }
         if let Some(repeated) = call.repeats() {
-            let here = planned.sent.iter().find(|sent| sent.call_id == repeated).cloned();
+            let here = planned.sent(repeated).cloned();
             let found =
                 here.map_or_else(|| self.database.read(|db| kept::sent(db, repeated)), |sent| Ok(Some(sent)))?;
             links.extend(found.map(|sent| Link {
@@ -252,7 +274,7 @@ impl ObserveSink {
         }
         let mut call = None;
         if let Some(call_id) = told.text("call_id") {
-            let here = planned.sent.iter().find(|sent| sent.call_id == call_id).cloned();
+            let here = planned.sent(call_id).cloned();
             let found = match here {
                 Some(sent) => Some(sent),
                 None => self.database.read(|db| kept::sent(db, call_id))?,
@@ -268,7 +290,7 @@ impl ObserveSink {
 
     /// More calls are open than are kept: the oldest go out as they are.
     fn plan_surplus(&self, planned: &mut Planned, calls: &HashMap<String, Vec<Told>>) -> Result<(), SinkError> {
-        let ended = |id: &String| planned.sent.iter().any(|sent| sent.call_id == *id);
+        let ended = |id: &String| planned.sent(id).is_some();
         let more = planned.open.keys().filter(|id| !self.open.contains_key(*id)).count();
         let held = self.open.len() + more;
         if held <= self.options.open_calls_max {
@@ -298,13 +320,13 @@ impl ObserveSink {
         let before = self.database.read(|db| kept::sent(db, call_id))?;
         planned.open.remove(call_id);
         if let Some(before) = before.filter(|sent| sent.has_ended) {
-            planned.sent.push(before);
+            planned.send(Some(before));
             return Ok(());
         }
         let call = Call(&events);
         let spans = call.spans(&self.options.include, Vec::new());
         planned.spans.extend(spans.into_iter().map(|span| (0, span)));
-        planned.sent.extend(sent(call, call_id, false));
+        planned.send(sent(call, call_id, false));
         planned.observed.push(Observed::GivenUp);
         Ok(())
     }
@@ -424,6 +446,9 @@ impl Sink for ObserveSink {
     }
 
     fn move_to(&mut self, positions: &[Position]) -> Result<(), SinkError> {
+        // Whoever moves it back wants what lies there.
+        self.database.within(|begun| kept::begin_anew(begun))?;
+        self.kept.begin_us.store(0, Ordering::Relaxed);
         self.database.move_to(positions)
     }
 

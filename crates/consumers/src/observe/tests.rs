@@ -465,6 +465,66 @@ fn rounds_and_repetitions_are_linked_and_what_comes_later_lies_below() {
 }
 
 #[test]
+fn a_database_that_is_made_passes_over_what_is_older_until_somebody_moves_it_back() {
+    let (stage, collector) = (Stage::new(), Collector::takes_all());
+    let begin_at = cairn_clock::Timestamp::from_micros(NOW_US + 60_000_000);
+    let options = || ObserveOptions { begin_at, ..Stage::options(&collector) };
+    let mut sink = stage.open(options());
+    sink.apply(&whole(None, 0, CALL)).expect("applied");
+    assert_eq!((stands(&mut sink), collector.taken.lock().len(), stage.figures.gauges()[0]), (Some(3), 0, 0.0));
+    drop(sink);
+    // It was said once and for all: a later start with another bound changes nothing.
+    let mut sink = stage.open(Stage::options(&collector));
+    assert_eq!(stage.figures.gauges()[0], 0.0, "nothing of it is kept");
+    sink.apply(&whole(Some(3), 3, CALL)).expect("applied");
+    assert_eq!(collector.taken.lock().len(), 0);
+    let mut back = sink.positions().expect("positions");
+    back[0].next = 0;
+    sink.move_to(&back).expect("moved");
+    sink.apply(&whole(Some(0), 0, CALL)).expect("applied");
+    assert_eq!(collector.taken.lock().len(), 1);
+}
+
+#[test]
+fn model_calls_and_limits_have_spans_where_these_are_wanted() {
+    let (stage, collector) = (Stage::new(), Collector::takes_all());
+    let model = json!({
+        "workflow_id": "w", "trace_id": TRACE, "span_id": "00f067aa0ba902c1", "parent_span_id": "00f067aa0ba902c0",
+        "gen_ai_operation_name": "chat", "gen_ai_request_model": "gpt-5-mini", "gen_ai_provider_name": "openai",
+        "gen_ai_usage_input_tokens": 12, "gen_ai_usage_output_tokens": 5, "started_at": "2026-11-24T09:00:00.000000Z",
+        "elapsed_us": 7, "prompt": { "digest": "hmac-sha256:k1:s3cret" },
+    });
+    let limit = json!({ "workflow_id": "w", "limit": "refunds", "dimension": "rate", "allowed": "30/1m", "used": "30", "count": 4 });
+    let all = |from| {
+        batch(
+            from,
+            [
+                record("mcp.models", (1, 0), "model.called", &model, NOW_US),
+                record("mcp.models", (2, 1), "limit.exceeded", &limit, NOW_US),
+            ],
+        )
+    };
+    let mut sink = stage.open(Stage::options(&collector));
+    sink.apply(&all(None)).expect("applied");
+    let names = |collector: &Collector| collector.taken.lock().iter().map(|span| span.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&collector), ["cairn.limit"]);
+    drop(sink);
+    let stage = Stage::new();
+    let mut sink = stage.open(ObserveOptions { with_models: true, ..Stage::options(&collector) });
+    sink.apply(&all(None)).expect("applied");
+    assert_eq!(names(&collector)[1..], ["chat gpt-5-mini", "cairn.limit"]);
+    let seen = collector.taken.lock()[1].clone();
+    assert_eq!((seen.span_id.as_str(), seen.parent.as_str()), ("00f067aa0ba902c1", "00f067aa0ba902c0"));
+    assert_eq!((seen.end_ns - seen.start_ns, seen.attributes["gen_ai.usage.input_tokens"].as_str()), (7_000, "12"));
+    assert!(!format!("{seen:?}").contains("s3cret"));
+    let tokens = |kind: &str| {
+        let labels = [("provider", "openai"), ("model", "gpt-5-mini"), ("type", kind)].map(|(k, v)| (k, v.to_owned()));
+        stage.figures.read(|state| state.counters[&(super::figures::Counter::Tokens, labels.to_vec())])
+    };
+    assert_eq!((tokens("input"), tokens("output")), (12, 5));
+}
+
+#[test]
 fn without_a_collector_there_are_figures_alone() {
     let stage = Stage::new();
     let mut sink = stage.open(ObserveOptions { resource: Resource::default(), ..ObserveOptions::default() });
