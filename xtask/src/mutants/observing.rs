@@ -8,15 +8,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a position is kept before the collector has taken what lies before it",
         file: "crates/consumers/src/observe/sink.rs",
-        before: "        let lost = self.deliver(&planned.spans, &batch.advances)?;\n        self.due(planned.sent.clone());",
-        after: "        let lost = self.deliver(&planned.spans, &batch.advances).unwrap_or_default();\n        self.due(planned.sent.clone());",
+        before: "        let lost = self.delivery.deliver(&planned.spans, &batch.advances)?;\n        self.due(planned.sent.clone());",
+        after: "        let lost = self.delivery.deliver(&planned.spans, &batch.advances).unwrap_or_default();\n        self.due(planned.sent.clone());",
         test: "-p cairn-consumers --lib a_position_is_kept_only_when",
     },
     Mutant {
         name: "a collector that has too much to do is taken for one that refuses",
         file: "crates/consumers/src/observe/exporter.rs",
-        before: "| 429 | 502 | 503 | 504 | 511)",
-        after: "| 429 | 502 | 504 | 511)",
+        before: "| 429 | 502 | 503 | 504 | 511\n",
+        after: "| 429 | 502 | 504 | 511\n",
         test: "-p cairn --test commands killed_anywhere_before_a_collector",
     },
     Mutant {
@@ -49,10 +49,24 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "one span that is refused takes its whole request with it",
-        file: "crates/consumers/src/observe/sink.rs",
-        before: "if piece.len() == 1 || delivery.alone >= ALONE_MAX =>",
-        after: "if !piece.is_empty() || delivery.alone >= ALONE_MAX =>",
+        file: "crates/consumers/src/observe/delivery.rs",
+        before: "if piece.len() == 1 || under.alone >= ALONE_MAX =>",
+        after: "if !piece.is_empty() || under.alone >= ALONE_MAX =>",
         test: "-p cairn-consumers --lib only_the_span_that_is_refused",
+    },
+    Mutant {
+        name: "a delivery that was cut off begins anew",
+        file: "crates/consumers/src/observe/delivery.rs",
+        before: ".filter(|under| under.of == of && under.spans == spans.len());",
+        after: ".filter(|under| under.of != of && under.spans == spans.len());",
+        test: "-p cairn-consumers --lib a_delivery_that_is_cut_off",
+    },
+    Mutant {
+        name: "a collector gets all of the history",
+        file: "crates/consumers/src/observe/sink.rs",
+        before: "again || event.at.as_micros() >= begin_us;",
+        after: "again || event.at.as_micros() >= begin_us / 2;",
+        test: "-p cairn-consumers --lib a_database_that_is_made_passes_over",
     },
     Mutant {
         name: "open calls are kept without end",

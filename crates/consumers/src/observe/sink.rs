@@ -1,45 +1,32 @@
 //! The sink: spans to the collector first, then events of open calls and positions into the database, in one transaction.
 //!
-//! A kill in between sends spans again, and they have the same ids. A collector that is away is waited for, with growing pauses; what it will
-//! never take becomes a dead letter, alone: a request that is refused is halved until it is known which span it is. Calls without an outcome are
-//! kept within bounds, and go out as open past them. Called by the consumer's own thread; no call waits for it.
+//! A kill in between sends spans again, and they have the same ids. Calls without an outcome are kept within bounds, and go out as open past
+//! them. Called by the consumer's own thread; no call waits for it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    ops::Range,
+    collections::{BTreeMap, HashMap},
     path::Path,
     sync::atomic::Ordering,
     time::Duration,
 };
 
 use cairn_clock::{Entropy, Timestamp};
-use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     attributes::Include,
     calls::{Call, Told},
     chains::Chains,
-    exporter::{Exporter, Untaken},
-    figures::{Figures, Observed},
+    delivery::{Delivery, SPANS_MAX},
+    exporter::Exporter,
+    figures::Figures,
     kept::{self, Kept, OpenCall, Sent},
     moments,
-    otlp::{self, Resource},
+    observed::Observed,
+    otlp::Resource,
     span::{Link, Span},
-    wire::Message,
 };
-use crate::{Advance, Batch, Control, DeadLetter, Event, Position, Replayed, Sink, SinkError, database::Database};
-
-/// Spans of one request.
-const SPANS_MAX: usize = 512;
-/// Their bytes.
-const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// Spans of one delivery that are tried alone; where so many are refused, the rest of their request is too.
-const ALONE_MAX: usize = 16;
-/// The first pause after the collector was away; it doubles.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest pause of its own.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+use crate::{Batch, Control, DeadLetter, Event, Position, Replayed, Sink, SinkError, database::Database};
 
 /// How `observe` is set up.
 #[derive(Clone, Debug)]
@@ -81,32 +68,9 @@ pub struct ObserveSink {
     kept: Kept,
     options: ObserveOptions,
     figures: Figures,
-    handle: Handle,
-    stop: CancellationToken,
     open: BTreeMap<String, OpenCall>,
     chains: Chains,
-    /// A delivery that was cut off, and goes on where it was.
-    cut_off: Option<Delivery>,
-    rest: Rest,
-}
-
-/// When the collector is asked again.
-#[derive(Debug, Default)]
-struct Rest {
-    until: Option<Instant>,
-    pause: Duration,
-    reason: String,
-}
-
-/// How far the spans of a batch are delivered.
-#[derive(Debug)]
-struct Delivery {
-    of: Vec<Advance>,
-    spans: usize,
-    todo: VecDeque<Range<usize>>,
-    alone: usize,
-    /// Spans that the collector will never take, and what it says.
-    lost: Vec<(usize, String)>,
+    delivery: Delivery,
 }
 
 /// What a batch comes to.
@@ -151,18 +115,8 @@ impl ObserveSink {
         kept.begin_us.store(begin_us, Ordering::Relaxed);
         let open = database.read(kept::open_calls)?.into_iter().collect();
         figures.stand(&open);
-        Ok(Self {
-            database,
-            kept,
-            options,
-            figures,
-            handle: Handle::current(),
-            stop,
-            open,
-            chains: Chains::default(),
-            cut_off: None,
-            rest: Rest::default(),
-        })
+        let delivery = Delivery::new(options.exporter.clone(), options.resource.clone(), figures.clone(), stop);
+        Ok(Self { database, kept, options, figures, open, chains: Chains::default(), delivery })
     }
 
     /// Who this database is in its group.
@@ -331,72 +285,6 @@ impl ObserveSink {
         Ok(())
     }
 
-    /// Sends all of them, and says which of them the collector will never take.
-    fn deliver(&mut self, spans: &[(usize, Span)], of: &[Advance]) -> Result<Vec<(usize, String)>, SinkError> {
-        let Some(exporter) = self.options.exporter.clone().filter(|_| !spans.is_empty()) else { return Ok(Vec::new()) };
-        if self.rest.until.is_some_and(|until| Instant::now() < until) {
-            return Err(SinkError::Away { reason: self.rest.reason.clone() });
-        }
-        let messages: Vec<Message> = spans.iter().map(|(_, span)| otlp::span(span)).collect();
-        let cut_off = self.cut_off.take().filter(|delivery| delivery.of == of && delivery.spans == spans.len());
-        let mut delivery = cut_off.unwrap_or_else(|| Delivery {
-            of: of.to_vec(),
-            spans: spans.len(),
-            todo: pieces(&messages),
-            alone: 0,
-            lost: Vec::new(),
-        });
-        while let Some(piece) = delivery.todo.pop_front() {
-            let body = otlp::traces(&self.options.resource, &messages[piece.clone()]);
-            let stop = self.stop.clone();
-            let sending = async {
-                tokio::select! { told = exporter.send_traces(body) => Some(told), () = stop.cancelled() => None }
-            };
-            let count = piece.len() as u64;
-            match self.handle.block_on(sending) {
-                Some(Ok(None)) => self.figures.sent(count),
-                Some(Ok(Some(left))) => {
-                    let lost = left.items.min(count);
-                    self.figures.sent(count - lost);
-                    self.figures.refused(lost);
-                    delivery
-                        .lost
-                        .push((piece.start, format!("the collector left out {lost} of {count} spans: {}", left.says)));
-                }
-                Some(Err(Untaken::Never { reason })) if piece.len() == 1 || delivery.alone >= ALONE_MAX => {
-                    delivery.alone += 1;
-                    self.figures.refused(count);
-                    delivery.lost.extend(piece.map(|at| (at, reason.clone())));
-                }
-                Some(Err(Untaken::Never { .. })) => {
-                    let middle = piece.start + piece.len() / 2;
-                    delivery.todo.push_front(middle..piece.end);
-                    delivery.todo.push_front(piece.start..middle);
-                }
-                told => {
-                    delivery.todo.push_front(piece);
-                    self.cut_off = Some(delivery);
-                    return Err(self.away(told.and_then(Result::err)));
-                }
-            }
-            self.rest = Rest::default();
-            self.figures.collector(None);
-        }
-        Ok(delivery.lost)
-    }
-
-    /// Rests for a while, each time for longer.
-    fn away(&mut self, why: Option<Untaken>) -> SinkError {
-        let Some(Untaken::Later { reason, after }) = why else {
-            return SinkError::Away { reason: "it is about to end".to_owned() };
-        };
-        self.figures.failed();
-        let pause = (self.rest.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-        self.rest = Rest { until: Some(Instant::now() + after.unwrap_or(pause)), pause, reason: reason.clone() };
-        self.figures.collector(Some(reason.clone()));
-        SinkError::Away { reason }
-    }
-
     /// What the next commit remembers, and lets go of.
     fn due(&self, sent: Vec<Sent>) {
         *self.kept.due.lock() = sent;
@@ -419,7 +307,7 @@ impl Sink for ObserveSink {
 
     fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let planned = self.plan(batch, false)?;
-        let lost = self.deliver(&planned.spans, &batch.advances)?;
+        let lost = self.delivery.deliver(&planned.spans, &batch.advances)?;
         self.due(planned.sent.clone());
         if lost.is_empty() {
             self.database.apply(batch)?;
@@ -434,7 +322,7 @@ impl Sink for ObserveSink {
 
     fn replace(&mut self, batch: &Batch) -> Result<Replayed, SinkError> {
         let mut planned = self.plan(batch, true)?;
-        let lost = self.deliver(&planned.spans, &batch.advances)?;
+        let lost = self.delivery.deliver(&planned.spans, &batch.advances)?;
         // Calls that ended in another batch have let go of their events, and do so again.
         for call_id in planned.open.keys() {
             planned.sent.extend(self.database.read(|db| kept::sent(db, call_id))?.filter(|sent| sent.has_ended));
@@ -447,7 +335,7 @@ impl Sink for ObserveSink {
 
     fn move_to(&mut self, positions: &[Position]) -> Result<(), SinkError> {
         // Whoever moves it back wants what lies there.
-        self.database.within(|begun| kept::begin_anew(begun))?;
+        self.database.within(kept::begin_anew)?;
         self.kept.begin_us.store(0, Ordering::Relaxed);
         self.database.move_to(positions)
     }
@@ -468,7 +356,7 @@ impl Sink for ObserveSink {
         for call_id in &old {
             self.plan_open(&mut planned, call_id, None)?;
         }
-        match self.deliver(&planned.spans, &[]) {
+        match self.delivery.deliver(&planned.spans, &[]) {
             Ok(_) => {
                 self.due(planned.sent.clone());
                 let is_more = self.database.tend(now)?;
@@ -477,10 +365,7 @@ impl Sink for ObserveSink {
                 Ok(self.database.within(kept::forget)? | is_more | (old.len() == SPANS_MAX))
             }
             // They are kept until the collector is back.
-            Err(_) => {
-                self.cut_off = None;
-                self.database.tend(now)
-            }
+            Err(_) => self.database.tend(now),
         }
     }
 }
@@ -499,20 +384,6 @@ fn sent(call: Call<'_>, call_id: &str, has_ended: bool) -> Option<Sent> {
     let at_us = call.0.last().map_or(0, |told| told.at_us);
     let operation_id = call.text("operation_id").map(ToOwned::to_owned);
     Some(Sent { call_id: call_id.to_owned(), trace_id, span_id, operation_id, has_ended, at_us })
-}
-
-/// Requests that are not too large.
-fn pieces(messages: &[Message]) -> VecDeque<Range<usize>> {
-    let (mut pieces, mut start, mut bytes) = (VecDeque::new(), 0, 0);
-    for (at, message) in messages.iter().enumerate() {
-        if at > start && (at - start >= SPANS_MAX || bytes + message.len() > REQUEST_BYTES_MAX) {
-            pieces.push_back(start..at);
-            (start, bytes) = (at, 0);
-        }
-        bytes += message.len();
-    }
-    pieces.push_back(start..messages.len());
-    pieces
 }
 
 /// The batch with a dead letter for each span that the collector will never take.

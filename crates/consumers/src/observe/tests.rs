@@ -340,6 +340,31 @@ fn a_position_is_kept_only_when_the_collector_has_taken_what_lies_before_it() {
 }
 
 #[test]
+fn a_delivery_that_is_cut_off_goes_on_where_it_was() {
+    const CALLS: u64 = 600;
+    let stage = Stage::new();
+    let asked = Mutex::new(0);
+    let collector = Collector::start(move |_| {
+        let mut asked = asked.lock();
+        *asked += 1;
+        (if *asked == 2 { 503 } else { 200 }, Vec::new())
+    });
+    let mut sink = stage.open(Stage::options(&collector));
+    let mut all = whole(None, 0, CALL);
+    all.events.clear();
+    for call in 0..CALLS {
+        all.events.extend(whole(None, call * 3, &format!("01996b5e-7c00-7000-8000-000000001{call:03}")).events);
+    }
+    all.advances[0].next = CALLS * 3;
+    assert!(matches!(sink.apply(&all), Err(SinkError::Away { .. })), "its second request is not taken");
+    while sink.apply(&all).is_err() {
+        stage.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(50)).await });
+    }
+    assert_eq!((collector.requests.lock().len(), collector.taken.lock().len()), (3, CALLS as usize));
+    assert_eq!(stands(&mut sink), Some(CALLS * 3));
+}
+
+#[test]
 fn only_the_span_that_is_refused_is_put_aside() {
     let stage = Stage::new();
     let collector = Collector::start(|spans| {
