@@ -40,6 +40,7 @@ pub(crate) fn run() -> anyhow::Result<Tally> {
     tally.check("a writer that is killed while it writes misses nothing and has nothing twice", scene.killed());
     tally.check("a writer that was stalled commits nothing when it wakes up, and ends", scene.stalled());
     tally.check("a replay puts right what a fault made wrong, in one step", scene.mended());
+    tally.check("small files are put together beside what is written", scene.joined());
     tally.check("a data set is the same again as Parquet", scene.rebuilt());
     tally.check("cairn up ends cleanly beside it", scene.end());
     Ok(tally)
@@ -73,7 +74,7 @@ impl Scene {
         let folder = places::cache("run")?.join(format!("lake-table-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("lake.toml"), "[lake]\ncommit_interval_ms = 200\n")?;
+        std::fs::write(folder.join("lake.toml"), "[lake]\ncommit_interval_ms = 200\ntidy_interval_ms = 500\n")?;
         let (python, program, lake) = (python.to_owned(), program.to_owned(), lake.to_owned());
         Ok(Self { python, program, lake, cairn, folder })
     }
@@ -202,6 +203,24 @@ impl Scene {
         println!("          {}", said.trim_end());
         // The writer goes on beside it.
         self.call()?;
+        self.seen(&writer.catalog)?;
+        ended(&mut writer)
+    }
+
+    fn joined(&mut self) -> anyhow::Result<()> {
+        let mut writer = self.writer("joining", None)?;
+        let has_joined = || -> anyhow::Result<bool> {
+            let metadata = std::fs::read_dir(self.folder.join("table/metadata"))?.filter_map(Result::ok);
+            let mut texts = metadata.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+            Ok(texts.any(|text| text.contains("small files")))
+        };
+        let deadline = Instant::now() + SEEN_LIMIT;
+        while !has_joined()? {
+            if Instant::now() > deadline {
+                bail!("no files were put together; it said:\n{}", std::fs::read_to_string(&writer.log)?);
+            }
+            self.call()?;
+        }
         self.seen(&writer.catalog)?;
         ended(&mut writer)
     }

@@ -47,6 +47,7 @@ struct Lake {
     group: Option<String>,
     commit_interval_ms: Option<u64>,
     file_bytes: Option<usize>,
+    tidy_interval_ms: Option<u64>,
     store: StoreSection,
     catalog: CatalogSection,
 }
@@ -176,6 +177,7 @@ impl Config {
         Pace {
             every: self.lake.commit_interval_ms.map_or(default.every, Duration::from_millis),
             bytes: self.lake.file_bytes.unwrap_or(default.bytes),
+            tidies: self.lake.tidy_interval_ms.map_or(default.tidies, Duration::from_millis),
         }
     }
 

@@ -26,6 +26,8 @@ use crate::{
     table::{Change, Table, TableError},
 };
 
+/// How often it is begun anew because what it would replace has changed.
+const TRIES_MAX: u32 = 5;
 const POLL: Duration = Duration::from_millis(100);
 /// After so long without a record the backbone counts as away.
 const SILENT_MAX: Duration = Duration::from_secs(60);
@@ -161,6 +163,22 @@ pub async fn planned(table: &mut Table, records: &Records, wanted: &Wanted) -> R
 /// # Errors
 /// As [`ReplayError`] says; then the table is as it was.
 pub async fn run(
+    table: &mut Table,
+    records: &Records,
+    wanted: &Wanted,
+    bounds: (usize, &CancellationToken),
+) -> Result<Replayed, ReplayError> {
+    for _ in 1..TRIES_MAX {
+        match replaced(table, records, wanted, bounds).await {
+            // The writer put some of these files together, or retention took one.
+            Err(ReplayError::Table(TableError::Elsewhere { .. })) => {}
+            done => return done,
+        }
+    }
+    replaced(table, records, wanted, bounds).await
+}
+
+async fn replaced(
     table: &mut Table,
     records: &Records,
     wanted: &Wanted,

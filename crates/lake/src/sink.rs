@@ -23,6 +23,7 @@ use crate::{
         manifest::{Bound, DataFile},
         metadata::{Operation, Stand},
     },
+    joining,
     near::{self, Near},
     retention,
     table::{Change, Moved, Table, TableError},
@@ -34,8 +35,8 @@ pub const RANGES: &str = "cairn.ranges";
 const WAITING_BYTES_MAX: usize = 256 << 20;
 /// Dead letters of one commit that are written down; more are counted.
 const DEAD_MAX: usize = 10_000;
-/// How often it is looked for what is due by retention.
-const RETENTION_EVERY: Duration = Duration::from_secs(600);
+/// Commits of one round of work on the table itself, at most.
+const TIDIES_MAX: usize = 16;
 
 /// When a commit is due.
 #[derive(Clone, Copy, Debug)]
@@ -44,11 +45,13 @@ pub struct Pace {
     pub every: Duration,
     /// Or when so many bytes of rows wait.
     pub bytes: usize,
+    /// How often it is looked what is due by retention, and which files are small.
+    pub tidies: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { every: Duration::from_secs(60), bytes: 128 << 20 }
+        Self { every: Duration::from_secs(60), bytes: 128 << 20, tidies: Duration::from_secs(600) }
     }
 }
 
@@ -339,6 +342,20 @@ impl LakeSink {
         Ok(Open { change, files, dead: (!dead.is_empty()).then(|| lines(&dead)), is_put: false })
     }
 
+    /// Looks after the table itself. What waits is not touched, because none of it moves.
+    fn tidy(&mut self, now: Timestamp) -> Result<(), TableError> {
+        let table = &mut self.table;
+        self.handle.block_on(async {
+            retention::expire(table, now).await?;
+            for _ in 0..TIDIES_MAX {
+                if !joining::join(table).await? {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Takes the batch among what waits.
     fn wait(&mut self, batch: &Batch) {
         let mut ids: HashMap<(&str, u32), &str> = HashMap::new();
@@ -432,9 +449,9 @@ impl Sink for LakeSink {
         if self.open.is_some() || self.is_due() {
             self.flush()?;
         }
-        if self.looked.is_none_or(|looked| looked.elapsed() >= RETENTION_EVERY) && self.reach.is_empty() {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= self.pace.tidies) && self.open.is_none() {
             self.looked = Some(Instant::now());
-            self.handle.block_on(retention::expire(&mut self.table, now)).map_err(sunk)?;
+            self.tidy(now).map_err(sunk)?;
         }
         // Something waits: it is asked again soon.
         Ok(!self.reach.is_empty())

@@ -145,4 +145,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "if !more.is_empty() {",
         test: "-p cairn-lake --lib replaced_together",
     },
+    Mutant {
+        name: "joined files say the bounds of the first alone",
+        file: "crates/lake/src/joining.rs",
+        before: "if number(&other.upper) > number(&bound.upper) {",
+        after: "if number(&other.upper) < number(&bound.upper) {",
+        test: "-p cairn-lake --lib small_files",
+    },
 ];

@@ -136,7 +136,7 @@ fn location(folder: &Path) -> String {
 }
 
 /// Commits with each batch.
-const AT_ONCE: Pace = Pace { every: Duration::ZERO, bytes: 1 };
+const AT_ONCE: Pace = Pace { every: Duration::ZERO, bytes: 1, tidies: Duration::MAX };
 
 fn opened(runtime: &Runtime, folder: &Path) -> LakeSink {
     let table = taken(runtime, Arc::new(FolderStore::new(folder.to_owned())), &location(folder)).expect("taken");
@@ -274,6 +274,43 @@ fn many_commits_stay_readable_and_their_lists_short() {
     let manifests = std::fs::read_dir(folder.path().join("metadata")).expect("a folder").count();
     // Fifty snapshots, each with a list, a manifest and its metadata.
     assert!(manifests < 250, "{manifests} objects");
+}
+
+#[test]
+fn small_files_become_one_without_changing_a_row_and_say_what_they_hold() {
+    let runtime = Runtime::new().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut sink = opened(&runtime, folder.path());
+    for offset in 0..20_u64 {
+        let mut batch = Batch::default();
+        let from = (offset > 0).then_some(offset);
+        let one = record(
+            "mcp.calls",
+            (offset.into(), offset),
+            "call.intent",
+            &json!({ "workflow_id": "w" }),
+            NOW_US + offset,
+        );
+        batch.push(one, || ("one".to_owned(), from));
+        sink.apply(&batch).expect("applied");
+        sink.end().expect("committed");
+    }
+    // What waits is not touched.
+    let mut more = Batch::default();
+    let one = record("mcp.calls", (20, 20), "call.intent", &json!({ "workflow_id": "w" }), NOW_US + DAY_US);
+    more.push(one, || ("one".to_owned(), Some(20)));
+    sink.apply(&more).expect("it waits");
+    sink.tidy(NOW).expect("tidied");
+    assert_eq!(offsets(&mut sink), (0..20).collect::<Vec<_>>());
+    let files = runtime.block_on(sink.table.files()).expect("files");
+    let file = &files[0].file;
+    assert_eq!((files.len(), file.rows, file.newest_us()), (1, 20, Some(NOW_US as i64 + 19)));
+    let bytes = runtime.block_on(sink.table.rows_of(&file.path)).expect("rows");
+    let covers = rows::covered(bytes).expect("it says");
+    assert_eq!((covers.len(), covers[0].from, covers[0].to), (1, 0, 20));
+    sink.end().expect("committed");
+    assert_eq!(offsets(&mut sink), (0..21).collect::<Vec<_>>());
+    assert!(!runtime.block_on(joining::join(&mut sink.table)).expect("looked"), "there is nothing left to do");
 }
 
 #[test]
