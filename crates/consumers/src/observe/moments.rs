@@ -21,6 +21,10 @@ pub(super) fn of(told: &Told, call: Option<(TraceId, SpanId)>, include: &Include
     if *name == "call.answered" && told.data["written"] != false {
         return None;
     }
+    // What stands for many callers belongs to nobody's trace.
+    if told.text("trace_id").or_else(|| told.text("workflow_id")).is_none() {
+        return None;
+    }
     let attributes = include.of(&told.data, &[COMMON, own]);
     let (trace_id, named) = (trace_of(&told.data), span_of(&told.data));
     if *name == "model.called" {
@@ -29,6 +33,8 @@ pub(super) fn of(told: &Told, call: Option<(TraceId, SpanId)>, include: &Include
     let id = derived("event", &[&told.id.hyphenated().to_string()]);
     let (trace_id, span_id, parent) = match (call, told.text("call_id")) {
         (Some((trace_id, call)), _) => (trace_id, id, Some(call)),
+        // Refused when it came, the call has left nothing else.
+        (None, _) if *name == "limit.exceeded" => (trace_id, id, None),
         (None, Some(_)) => (trace_id, id, named),
         // A notification that belongs to no call has a span of its own.
         (None, None) => (trace_id, named.unwrap_or(id), None),

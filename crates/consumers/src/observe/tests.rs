@@ -519,13 +519,14 @@ fn model_calls_and_limits_have_spans_where_these_are_wanted() {
         "gen_ai_usage_input_tokens": 12, "gen_ai_usage_output_tokens": 5, "started_at": "2026-11-24T09:00:00.000000Z",
         "elapsed_us": 7, "prompt": { "digest": "hmac-sha256:k1:s3cret" },
     });
-    let limit = json!({ "workflow_id": "w", "limit": "refunds", "dimension": "rate", "allowed": "30/1m", "used": "30", "count": 4 });
+    let limit = json!({ "workflow_id": "w", "call_id": CALL, "span_id": "00f067aa0ba902d1", "limit": "refunds", "dimension": "rate", "allowed": "30/1m", "used": "30", "count": 4 });
     let all = |from| {
         batch(
             from,
             [
                 record("mcp.models", (1, 0), "model.called", &model, NOW_US),
                 record("mcp.models", (2, 1), "limit.exceeded", &limit, NOW_US),
+                record("mcp.models", (3, 2), "limit.exceeded", &json!({ "limit": "all" }), NOW_US),
             ],
         )
     };
@@ -533,6 +534,8 @@ fn model_calls_and_limits_have_spans_where_these_are_wanted() {
     sink.apply(&all(None)).expect("applied");
     let names = |collector: &Collector| collector.taken.lock().iter().map(|span| span.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&collector), ["cairn.limit"]);
+    let seen = collector.taken.lock()[0].clone();
+    assert!(seen.parent.is_empty() && seen.span_id != "00f067aa0ba902d1", "its call has no span: {seen:?}");
     drop(sink);
     let stage = Stage::new();
     let mut sink = stage.open(ObserveOptions { with_models: true, ..Stage::options(&collector) });
