@@ -17,7 +17,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "crates/consumers/src/observe/exporter.rs",
         before: "| 429 | 502 | 503 | 504 | 511\n",
         after: "| 429 | 502 | 504 | 511\n",
-        test: "-p cairn --test commands killed_anywhere_before_a_collector",
+        test: "-p cairn-consumers --lib a_position_is_kept_only_when",
     },
     Mutant {
         name: "a span that goes out again has another id",
