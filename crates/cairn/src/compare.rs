@@ -9,7 +9,7 @@ use cairn_replay::{Aspect, Comparison, Gathering, Pair, Place, Recording, compar
 use clap::Args;
 use serde_json::json;
 
-use crate::{ask, ending::Ending, play, read, say, trust::TrustArguments};
+use crate::{ask, ending::Ending, play, read, say, trail, trust::TrustArguments};
 
 /// Pairs that are shown to people.
 const SHOWN_MAX: usize = 20;
@@ -84,7 +84,10 @@ async fn one(arguments: &CompareArguments, name: &str) -> anyhow::Result<Recordi
     let (workflow, tenant) = (name.to_owned(), tenant.clone());
     tokio::task::spawn_blocking(move || {
         let mut gathering = Gathering::new(&workflow, tenant);
-        for placed in read::all(&source, Some(&workflow))? {
+        let mut events = trail::events_of(&source, &[&workflow], trail::is_by_workflow, false)?;
+        // What was defined in the catalogue is of no workflow.
+        events.extend(read::all_in(&source, |topic| !trail::is_by_workflow(topic))?);
+        for placed in events {
             let partition = u32::try_from(placed.partition).unwrap_or_default();
             let offset = u64::try_from(placed.offset).unwrap_or_default();
             gathering.take(Place { topic: placed.topic, partition, offset }, placed.event);

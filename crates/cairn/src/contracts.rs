@@ -331,7 +331,7 @@ fn diff(event: &str, old: Option<u32>, new: Option<u32>, folder: Option<&Path>, 
 async fn all_rejected(source: read::Source) -> anyhow::Result<Vec<Value>> {
     let found = tokio::task::spawn_blocking(move || {
         let wanted = |topic: &str| Topic::of_anybody(topic) == Some(Topic::Rejected);
-        let all = read::all_in(&source, None, wanted)?;
+        let all = read::all_in(&source, wanted)?;
         Ok::<_, anyhow::Error>(all.iter().map(with_time).collect::<Vec<_>>())
     });
     found.await?

@@ -23,7 +23,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{folder, read, say};
+use crate::{folder, read, say, trail};
 
 const POLICIES: &str = r#"@id("agents-may-look-and-work")
 permit(principal, action, resource);
@@ -93,7 +93,8 @@ impl Story {
         say::line(format_args!("6/6  reading the trail back from the Kafka port"));
         let endpoints = folder::endpoints(&self.data).context("cairn up announces where it listens")?;
         let (source, workflow) = (read::Source::plain(endpoints.kafka), self.workflow.clone());
-        let tree = tokio::task::spawn_blocking(move || read::workflow(&source, &workflow, read::Shape::Tree)).await??;
+        let tree = tokio::task::spawn_blocking(move || trail::workflow(&source, &workflow, trail::Shape::Tree, false))
+            .await??;
         say::line(format_args!("\n{tree}"));
         terminate(&mut up).await?;
         let (me, data) = (quoted(&self.me), quoted(&self.data));

@@ -59,6 +59,7 @@ mod since;
 mod store;
 mod tenants;
 mod token;
+mod trail;
 mod trust;
 mod up;
 mod vault;
@@ -151,6 +152,9 @@ enum Command {
     Trail {
         /// The workflow.
         id: Option<String>,
+        /// Reads partitions whole, whatever the audit database says of where events lie.
+        #[arg(long, requires = "id")]
+        whole: bool,
         /// Writes it as a page of its own, which needs nothing else to be looked at.
         #[arg(long, value_name = "FILE", requires = "id", conflicts_with = "json")]
         html: Option<PathBuf>,
@@ -624,20 +628,21 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let wanted = read::Wanted { from_start, since_ms, follow, count, server, kind, workflow, json };
             tokio::task::spawn_blocking(move || read::tail(&source, &wanted)).await?
         }
-        Command::Trail { id, html, reading } => {
+        Command::Trail { id, whole, html, reading } => {
             let source = reading.source()?;
-            let shape = if reading.json { read::Shape::Json } else { read::Shape::Tree };
+            let shape = if reading.json { trail::Shape::Json } else { trail::Shape::Tree };
             if let (Some(id), Some(path)) = (&id, html) {
                 let id = id.clone();
-                let page = tokio::task::spawn_blocking(move || read::workflow(&source, &id, read::Shape::Page));
+                let page =
+                    tokio::task::spawn_blocking(move || trail::workflow(&source, &id, trail::Shape::Page, whole));
                 let written = std::fs::write(&path, page.await??);
                 written.map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
                 say::line(format_args!("wrote {}", path.display()));
                 return Ok(());
             }
             let text = tokio::task::spawn_blocking(move || match id {
-                Some(id) => read::workflow(&source, &id, shape),
-                None => read::workflows(&source, reading.json),
+                Some(id) => trail::workflow(&source, &id, shape, whole),
+                None => trail::workflows(&source, reading.json),
             });
             let text = text.await??;
             if !text.is_empty() {

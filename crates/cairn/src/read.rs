@@ -1,24 +1,25 @@
-//! Reading the trail by the Kafka protocol: `cairn tail` and `cairn trail`, on any backbone.
+//! Reading the trail by the Kafka protocol, on any backbone: what `cairn tail`, `cairn trail` and others stand on.
 //!
 //! Partitions are assigned by hand, without a group, so that reading leaves nothing behind on the cluster.
 
 use std::{
     collections::{BTreeMap, HashMap},
     io::Write,
+    iter::once,
+    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use cairn_contract::{StoredEvent, Topic, partition_for};
+use cairn_contract::{StoredEvent, Topic};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::Headers,
 };
-use serde_json::{Value, json};
 
 use crate::{
     config::{BackboneKind, Config},
@@ -29,13 +30,13 @@ use crate::{
 };
 
 /// Where the embedded log listens by default.
-/// Checkpoints that are looked at, from the newest back.
-const CHECKPOINTS_MAX: i64 = 2_000;
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9092";
 /// How long a cluster may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Workflows that `cairn trail` lists.
-const WORKFLOWS_MAX: usize = 20;
+/// How long it is waited for a record before it is looked whether there is one.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
+/// Stretches of more records than this are read ahead.
+const AHEAD_FROM: i64 = 5_000;
 
 /// One event with its place on the backbone.
 #[derive(Debug)]
@@ -51,12 +52,15 @@ pub(crate) struct Placed {
 pub(crate) struct Source {
     pub(crate) bootstrap: String,
     properties: BTreeMap<String, String>,
+    /// The data folder whose audit database may know where events lie.
+    #[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "without a database nothing knows"))]
+    pub(crate) data: Option<PathBuf>,
 }
 
 impl Source {
     /// An address that wants no properties, such as the embedded log's.
     pub(crate) fn plain(bootstrap: impl Into<String>) -> Self {
-        Self { bootstrap: bootstrap.into(), properties: BTreeMap::new() }
+        Self { bootstrap: bootstrap.into(), properties: BTreeMap::new(), data: None }
     }
 
     /// The bootstrap address: given, else the configuration's, else that of the running `up`, else the default. Properties
@@ -67,23 +71,23 @@ impl Source {
         data: Option<PathBuf>,
         trust: &TrustArguments,
     ) -> anyhow::Result<Self> {
-        let running = || data.map_or_else(folder::default_path, Ok).map(|data| folder::endpoints(&data));
+        let folder = data.map_or_else(|| folder::default_path().ok(), Some);
         if let Some(path) = config {
             let section = Config::read_backbone(path)?;
             if section.kind == BackboneKind::Kafka {
                 let bootstrap = bootstrap.or_else(|| section.bootstrap.clone()).with_context(|| {
                     format!("{}: backbone.kind = \"kafka\" wants backbone.bootstrap", path.display())
                 })?;
-                return Ok(Self { bootstrap, properties: section.properties() });
+                return Ok(Self { bootstrap, properties: section.properties(), data: folder });
             }
         }
         // Whoever names an authority means TLS.
         let given = if trust.ca.is_some() { kafka_properties(&trust.with(None)) } else { BTreeMap::new() };
         if let Some(bootstrap) = bootstrap {
-            return Ok(Self { bootstrap, properties: given });
+            return Ok(Self { bootstrap, properties: given, data: folder });
         }
-        let Some(running) = running()? else {
-            return Ok(Self { bootstrap: DEFAULT_ADDRESS.to_owned(), properties: given });
+        let Some(running) = folder.as_deref().and_then(folder::endpoints) else {
+            return Ok(Self { bootstrap: DEFAULT_ADDRESS.to_owned(), properties: given, data: folder });
         };
         let properties = match &running.cluster_config {
             Some(path) => Config::read_backbone(path)?.properties(),
@@ -92,7 +96,7 @@ impl Source {
             }
             None => BTreeMap::new(),
         };
-        Ok(Self { bootstrap: running.kafka, properties })
+        Ok(Self { bootstrap: running.kafka, properties, data: folder })
     }
 
     /// librdkafka's properties.
@@ -106,7 +110,8 @@ impl Source {
     }
 }
 
-fn consumer(source: &Source) -> anyhow::Result<BaseConsumer> {
+/// A consumer without a group; where much is read it fetches ahead.
+fn consumer(source: &Source, is_much: bool) -> anyhow::Result<BaseConsumer> {
     let mut config = cairn_backbone::kafka::client_config(&source.bootstrap, &source.properties)?;
     config
         .set("group.id", "cairn-read")
@@ -114,6 +119,9 @@ fn consumer(source: &Source) -> anyhow::Result<BaseConsumer> {
         .set("enable.partition.eof", "false")
         .set("fetch.wait.max.ms", "100")
         .set("log_level", "3");
+    if !is_much {
+        config.set("queued.min.messages", "1").set("fetch.message.max.bytes", "131072");
+    }
     config.create().context("cannot make a Kafka consumer")
 }
 
@@ -126,18 +134,34 @@ fn partitions(consumer: &BaseConsumer, source: &Source) -> anyhow::Result<Vec<(S
         ))
     };
     let metadata = consumer.fetch_metadata(None, ANSWER_MAX).map_err(nobody)?;
-    let mut found = Vec::new();
+    let mut all = TopicPartitionList::new();
     for topic in metadata.topics().iter().filter(|topic| Topic::of_anybody(topic.name()).is_some()) {
         for partition in topic.partitions() {
-            let (low, high) = consumer
-                .fetch_watermarks(topic.name(), partition.id(), ANSWER_MAX)
-                .with_context(|| format!("cannot ask for the offsets of {}", topic.name()))?;
-            found.push((topic.name().to_owned(), partition.id(), low, high));
+            all.add_partition(topic.name(), partition.id());
         }
     }
-    if found.is_empty() {
+    if all.count() == 0 {
         bail!("the broker at {bootstrap} has none of Cairn's topics: has a gateway written to it yet?");
     }
+    // One question for all of them: a trail has dozens.
+    let at = |offset| -> anyhow::Result<HashMap<(String, i32), i64>> {
+        let mut list = all.clone();
+        list.set_all_offsets(offset)?;
+        let found = consumer.offsets_for_times(list, ANSWER_MAX).context("cannot ask for the offsets of the trail")?;
+        let mut offsets = HashMap::new();
+        for element in found.elements() {
+            element.error().with_context(|| format!("cannot ask for the offsets of {}", element.topic()))?;
+            let offset = element.offset().to_raw().unwrap_or_default();
+            offsets.insert((element.topic().to_owned(), element.partition()), offset);
+        }
+        Ok(offsets)
+    };
+    let (lows, highs) = (at(Offset::Beginning)?, at(Offset::End)?);
+    let mut found: Vec<_> = lows
+        .into_iter()
+        .filter_map(|(place, low)| highs.get(&place).map(|high| (place.0.clone(), place.1, low, *high)))
+        .collect();
+    found.sort();
     Ok(found)
 }
 
@@ -176,85 +200,101 @@ fn placed(message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Placed> {
 }
 
 /// The name of a topic without the tenant's.
-fn class(topic: &str) -> &str {
+pub(crate) fn class(topic: &str) -> &str {
     match Topic::of_anybody(topic) {
         Some(class) => class.name(),
         None => topic,
     }
 }
 
-/// Topics whose key is the workflow: all events of one workflow lie in one partition of each.
-const BY_WORKFLOW: [&str; 5] = ["mcp.calls", "mcp.context", "mcp.sessions", "mcp.models", "mcp.actions"];
-
-/// Reads what is in the trail now, in the order of each partition: all of it, or the partitions that may hold `workflow`.
-pub(crate) fn all(source: &Source, workflow: Option<&str>) -> anyhow::Result<Vec<Placed>> {
-    all_in(source, workflow, |_| true)
-}
-
-/// The same of the topics that are wanted.
-pub(crate) fn all_in(
-    source: &Source,
-    workflow: Option<&str>,
-    wanted: impl Fn(&str) -> bool,
-) -> anyhow::Result<Vec<Placed>> {
-    read_in(source, workflow, wanted, None)
+/// Reads what is in the topics that are wanted now, in the order of each partition.
+pub(crate) fn all_in(source: &Source, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Placed>> {
+    let bounds = bounds(source)?;
+    let whole = |(topic, partition, low, high): Bounds| ((topic, partition), once(low..high).collect());
+    stretches(source, bounds.into_iter().filter(|(topic, ..)| wanted(topic)).map(whole).collect())
 }
 
 /// The newest events of the topics that are wanted, at most so many of each partition.
-fn newest_in(source: &Source, wanted: impl Fn(&str) -> bool, newest: i64) -> anyhow::Result<Vec<Placed>> {
-    read_in(source, None, wanted, Some(newest))
+pub(crate) fn newest_in(source: &Source, wanted: impl Fn(&str) -> bool, newest: i64) -> anyhow::Result<Vec<Placed>> {
+    let bounds = bounds(source)?;
+    let last = |(topic, partition, low, high): Bounds| {
+        let from = (high - newest).max(low);
+        ((topic, partition), once(from..high).collect())
+    };
+    stretches(source, bounds.into_iter().filter(|(topic, ..)| wanted(topic)).map(last).collect())
 }
 
-fn read_in(
-    source: &Source,
-    workflow: Option<&str>,
-    wanted: impl Fn(&str) -> bool,
-    newest: Option<i64>,
-) -> anyhow::Result<Vec<Placed>> {
-    let consumer = consumer(source)?;
-    let mut found = partitions(&consumer, source)?;
-    found.retain(|(topic, ..)| wanted(topic));
-    if let Some(newest) = newest {
-        found.iter_mut().for_each(|(_, _, low, high)| *low = (*high - newest).max(*low));
-    }
-    if let Some(workflow) = workflow {
-        let mut counts: HashMap<String, u32> = HashMap::new();
-        found.iter().for_each(|(topic, ..)| *counts.entry(topic.clone()).or_default() += 1);
-        found.retain(|(topic, partition, ..)| {
-            let holds = || partition_for(workflow.as_bytes(), counts[topic]);
-            !BY_WORKFLOW.contains(&class(topic)) || u32::try_from(*partition) == Ok(holds())
-        });
-    }
-    let mut assignment = TopicPartitionList::new();
-    let mut left: HashMap<(String, i32), i64> = HashMap::new();
-    for (topic, partition, low, high) in found {
-        if high > low {
-            assignment.add_partition_offset(&topic, partition, Offset::Offset(low))?;
-            left.insert((topic, partition), high);
-        }
-    }
+/// A partition with its first and next offset.
+pub(crate) type Bounds = (String, i32, i64, i64);
+
+/// Every partition of the trail's topics.
+pub(crate) fn bounds(source: &Source) -> anyhow::Result<Vec<Bounds>> {
+    partitions(&consumer(source, false)?, source)
+}
+
+/// What is read of each partition: stretches of offsets, in order.
+pub(crate) type Stretches = BTreeMap<(String, i32), Vec<Range<i64>>>;
+
+/// Reads these stretches, those of one partition one after another, those of several at once.
+pub(crate) fn stretches(source: &Source, mut wanted: Stretches) -> anyhow::Result<Vec<Placed>> {
+    let length = |stretch: &Range<i64>| stretch.end - stretch.start;
+    wanted.values_mut().for_each(|stretches| stretches.retain(|stretch| length(stretch) > 0));
+    let most = wanted.values().flatten().map(length).max().unwrap_or_default();
+    let consumer = consumer(source, most > AHEAD_FROM)?;
+    let rounds = wanted.values().map(Vec::len).max().unwrap_or_default();
     let mut events = Vec::new();
-    if left.is_empty() {
-        return Ok(events);
-    }
-    consumer.assign(&assignment)?;
-    while !left.is_empty() {
-        let polled = consumer.poll(ANSWER_MAX).context("the broker stopped answering in the middle of the trail")?;
-        let message = polled.map_err(|error| unanswered(source, error))?;
-        let key = (message.topic().to_owned(), message.partition());
-        let done = left.get(&key).is_some_and(|end| message.offset() + 1 >= *end);
-        events.extend(placed(&message));
-        if done {
-            left.remove(&key);
+    for round in 0..rounds {
+        let mut left: HashMap<(String, i32), i64> = HashMap::new();
+        let mut assignment = TopicPartitionList::new();
+        for (place, stretches) in &wanted {
+            let Some(stretch) = stretches.get(round) else { continue };
+            assignment.add_partition_offset(&place.0, place.1, Offset::Offset(stretch.start))?;
+            left.insert(place.clone(), stretch.end);
         }
+        consumer.assign(&assignment)?;
+        read_to_ends(&consumer, source, left, &mut events)?;
     }
     consumer.unassign()?;
     Ok(events)
 }
 
+/// Reads what is assigned until each partition has come to its end.
+fn read_to_ends(
+    consumer: &BaseConsumer,
+    source: &Source,
+    mut left: HashMap<(String, i32), i64>,
+    events: &mut Vec<Placed>,
+) -> anyhow::Result<()> {
+    let mut waited = Duration::ZERO;
+    while !left.is_empty() {
+        let Some(message) = consumer.poll(LOOK_AFTER) else {
+            // What lies last may be no record: the end of a transaction, or compacted.
+            let stands = consumer.position()?;
+            let at = |place: &(String, i32)| stands.find_partition(&place.0, place.1)?.offset().to_raw();
+            left.retain(|place, end| at(place).is_none_or(|at| at < *end));
+            waited += LOOK_AFTER;
+            if waited >= ANSWER_MAX && !left.is_empty() {
+                bail!("the broker at {} stopped answering in the middle of the trail", source.bootstrap);
+            }
+            continue;
+        };
+        waited = Duration::ZERO;
+        let message = message.map_err(|error| unanswered(source, error))?;
+        let key = (message.topic().to_owned(), message.partition());
+        let Some(end) = left.get(&key).copied() else { continue };
+        if message.offset() < end {
+            events.extend(placed(&message));
+        }
+        if message.offset() + 1 >= end {
+            left.remove(&key);
+        }
+    }
+    Ok(())
+}
+
 /// Prints events, until interrupted, or the end where that is wanted, or `count` are printed.
 pub(crate) fn tail(source: &Source, wanted: &Wanted) -> anyhow::Result<()> {
-    let consumer = consumer(source)?;
+    let consumer = consumer(source, true)?;
     let found = partitions(&consumer, source)?;
     let mut left: HashMap<(String, i32), i64> = HashMap::new();
     let mut assignment = TopicPartitionList::new();
@@ -356,103 +396,4 @@ fn line_of(placed: &Placed) -> String {
         say::plain(&path::words(placed, None)),
         path::place(placed)
     )
-}
-
-/// The newest workflows, one a line.
-pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String> {
-    let mut found: BTreeMap<String, (String, usize, usize)> = BTreeMap::new();
-    for placed in all(source, None)? {
-        if class(&placed.topic) != "mcp.calls" {
-            continue;
-        }
-        let entry = found.entry(placed.event.common.workflow_id.clone()).or_default();
-        let time = placed.event.time.clone();
-        if time > entry.0 {
-            entry.0 = time;
-        }
-        entry.1 += usize::from(placed.event.type_name == "call.outcome");
-        entry.2 += 1;
-    }
-    let mut newest: Vec<_> = found.into_iter().collect();
-    newest.sort_by(|a, b| b.1.0.cmp(&a.1.0));
-    newest.truncate(WORKFLOWS_MAX);
-    if as_json {
-        let list = newest.iter().map(
-            |(id, (time, calls, events))| json!({ "workflow_id": id, "last": time, "calls": calls, "events": events }),
-        );
-        return Ok(Value::from(list.collect::<Vec<_>>()).to_string());
-    }
-    if newest.is_empty() {
-        eprintln!("cairn: no workflows yet: nothing has been called through Cairn");
-    }
-    let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let lines = newest.iter().map(|(id, (time, calls, events))| {
-        format!("{time}  {id}  {}, {}", many(*calls, "call"), many(*events, "event"))
-    });
-    Ok(lines.collect::<Vec<_>>().join("\n"))
-}
-
-/// One workflow's decision path.
-pub(crate) fn workflow(source: &Source, id: &str, shape: Shape) -> anyhow::Result<String> {
-    let mut events: Vec<_> =
-        all(source, Some(id))?.into_iter().filter(|placed| placed.event.common.workflow_id == id).collect();
-    events.extend(models_of(source, id, &events)?);
-    if events.is_empty() {
-        let words = format!(
-            "no event of workflow {id} is in the trail at {}: `cairn trail` lists recent workflows",
-            source.bootstrap
-        );
-        return Err(Ending::NoSuch(words).into());
-    }
-    let signed = signed(source)?;
-    Ok(match shape {
-        Shape::Tree => path::tree(id, &events, &signed),
-        Shape::Json => path::json(id, &events, &signed).to_string(),
-        Shape::Page => path::page(id, &events, &signed),
-    })
-}
-
-/// The model calls of a workflow's traces that were reported under the trace's own id, because nobody told the workflow's.
-fn models_of(source: &Source, id: &str, events: &[Placed]) -> anyhow::Result<Vec<Placed>> {
-    let traces = path::traces(events);
-    if traces.iter().all(|(_, trace)| *trace == id) {
-        return Ok(Vec::new());
-    }
-    let reports = all_in(source, None, |topic| class(topic) == "mcp.models")?;
-    let is_of = |placed: &Placed| {
-        let trace = path::text(placed, "trace_id").map(|trace| (path::text(placed, "tenant"), trace));
-        placed.event.common.workflow_id != id
-            && trace.is_some_and(|(tenant, trace)| {
-                placed.event.common.workflow_id == trace && traces.contains(&(tenant, trace))
-            })
-    };
-    Ok(reports.into_iter().filter(is_of).collect())
-}
-
-/// How far the partitions are covered, as the newest published checkpoints say.
-fn signed(source: &Source) -> anyhow::Result<path::Signed> {
-    let mut signed = path::Signed::default();
-    for placed in newest_in(source, |topic| class(topic) == "mcp.checkpoints", CHECKPOINTS_MAX)? {
-        let value = &placed.event.value;
-        let of = |key: &str| value.get(key).and_then(Value::as_i64);
-        if let (Some(topic), Some(partition), Some(next)) =
-            (path::text(&placed, "topic"), of("partition"), of("offset_next"))
-        {
-            let place = (topic.to_owned(), i32::try_from(partition).unwrap_or(-1));
-            let known = signed.0.entry(place).or_default();
-            *known = next.max(*known);
-        }
-    }
-    Ok(signed)
-}
-
-/// How a decision path is shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Shape {
-    /// For people at a terminal.
-    Tree,
-    /// For machines.
-    Json,
-    /// As a page of its own.
-    Page,
 }

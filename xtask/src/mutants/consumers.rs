@@ -60,4 +60,32 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "at.held.iter().map(|(place, held)| (place, held.next.map(|next| next + 1)))",
         test: "-p cairn --test commands killed_anywhere",
     },
+    Mutant {
+        name: "an index of another log counts for this one",
+        file: "crates/cairn/src/trail/places.rs",
+        before: "is_some_and(|id| id.to_string() == covered.topic_id)",
+        after: "is_some_and(|id| !id.is_nil() || id.to_string() == covered.topic_id)",
+        test: "-p cairn --test commands a_trail_reads",
+    },
+    Mutant {
+        name: "what came since an index was written is not read",
+        file: "crates/cairn/src/trail/places.rs",
+        before: "                    reads.push(covered.end..*high);",
+        after: "                    reads.push(covered.end..covered.end);",
+        test: "-p cairn --test commands a_trail_reads",
+    },
+    Mutant {
+        name: "a consumer that was moved forward left nothing out",
+        file: "crates/consumers/src/database/sink.rs",
+        before: "CASE WHEN excluded.next > next THEN excluded.next ELSE",
+        after: "CASE WHEN excluded.next > next THEN whole ELSE",
+        test: "-p cairn-consumers --lib the_index_tells",
+    },
+    Mutant {
+        name: "the index covers what retention removed",
+        file: "crates/consumers/src/database/retention.rs",
+        before: "            lacks.execute([last + 1 - seq(place, 0), place])?;",
+        after: "            lacks.execute([0 * last - 0 * seq(place, 0), place])?;",
+        test: "-p cairn-consumers --lib the_index_does_not",
+    },
 ];

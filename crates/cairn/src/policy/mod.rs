@@ -192,7 +192,7 @@ fn decisions_of(source: &read::Source, call_id: &str) -> anyhow::Result<Vec<serd
         anyhow::anyhow!("{call_id:?} is no call id: `cairn trail <workflow> --json` shows call_id of each event")
     })?;
     let mut found = Vec::new();
-    for placed in read::all(source, None)? {
+    for placed in read::all_in(source, |topic| read::class(topic) == "mcp.calls")? {
         let event = &placed.event;
         let is_decision = matches!(event.body(), Ok(Some(Body::CallDecision(_))));
         if is_decision && event.value["call_id"] == wanted.to_string() {

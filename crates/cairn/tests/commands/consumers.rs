@@ -389,3 +389,52 @@ fn a_check_tells_a_consumer_that_is_ready_from_one_that_is_not() {
     assert_eq!((code, &said["ready"], &said["checks"][0]["ok"]), (Some(5), &json!(false), &json!(false)), "{said}");
     assert!(said["checks"][0]["words"].as_str().is_some_and(|words| words.contains("missing")), "{said}");
 }
+
+/// What `cairn trail w --json` of that log says, and how many records it read.
+fn path_of(kafka: &str, data: &Path, more: &[&str]) -> (Vec<Value>, u64) {
+    let mut command = cairn();
+    command.args(["trail", "w", "--json", "--bootstrap", kafka, "--data"]).arg(data).args(more);
+    let output = run(command.env("CAIRN_LOG", "cairn::trail=debug"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let path: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let said = text(&output.stderr);
+    let read = said.split("records=").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    let events = path["calls"].as_array().expect("calls").iter().flat_map(|call| call["events"].as_array());
+    (events.flatten().cloned().collect(), read.unwrap_or_else(|| panic!("{said}")))
+}
+
+#[test]
+fn a_trail_reads_where_the_audit_database_says_and_shows_what_the_log_holds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let stream = Stream::start(folder.path());
+    let partition = cairn_contract::partition_for(b"w", CALLS.unsigned_abs());
+    let partition = i32::try_from(partition).expect("small");
+    let event = |id: u128| {
+        let workflow = if id.is_multiple_of(500) { "w" } else { "another" };
+        let call = uuid::Uuid::from_u128(id).to_string();
+        Told { id, name: "call.intent", version: 1, data: json!({ "workflow_id": workflow, "call_id": call }) }
+    };
+    (1..=2_000).for_each(|id| stream.tell(partition, &event(id)));
+    stream.flush();
+    let data = folder.path().join("reader");
+    let kafka = stream.cluster.kafka.clone();
+    let consumer = consume(&kafka, &data, &[]);
+    wait_for("the index", || number(&data, "SELECT count(*) FROM events").filter(|count| *count == 2_000));
+    drop(consumer);
+    let (whole, all) = path_of(&kafka, &data, &["--whole"]);
+    assert_eq!((whole.len(), all), (4, 2_000));
+    let (indexed, few) = path_of(&kafka, &data, &[]);
+    assert_eq!((&indexed, few), (&whole, 4));
+    // What came since is read as well.
+    (2_001..=2_500).for_each(|id| stream.tell(partition, &event(id)));
+    stream.flush();
+    let (later, few) = path_of(&kafka, &data, &[]);
+    assert_eq!((later.len(), few), (5, 504));
+    // The database of one log says nothing of another.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let other = Stream::start(elsewhere.path());
+    (1..=3_000).for_each(|id| other.tell(partition, &event(id + 250)));
+    other.flush();
+    let (others, all) = path_of(&other.cluster.kafka, &data, &[]);
+    assert_eq!((others.len(), all), (6, 3_000));
+}

@@ -1,8 +1,10 @@
 //! The audit consumer: the whole trail in one SQLite file that people can query.
 //!
-//! [`AuditSink`] is the sink of the consumer `audit`, [`query`] answers questions read-only and within limits. It holds what
+//! [`AuditSink`] is the sink of the consumer `audit`, [`query`] answers questions read-only and within limits, and [`index`]
+//! tells where a workflow's events lie. It holds what
 //! events hold: references to payloads and masked texts, never a payload.
 
+pub mod index;
 pub mod query;
 mod rows;
 mod schema;

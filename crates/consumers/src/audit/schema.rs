@@ -8,7 +8,7 @@
 //! `calls`, `decisions` and `approvals` are views. `PRAGMA user_version` is [`VERSION`].
 
 /// The layout's version.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Columns of `events` behind `seq`, in the order in which the sink binds them.
 pub(super) const COLUMNS: [&str; 42] = [

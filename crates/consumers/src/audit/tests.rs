@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     AuditSink,
+    index::{self, Covered},
     query::{self, Limits, QueryError},
 };
 use crate::{
@@ -307,4 +308,53 @@ fn one_process_applies_at_a_time_and_nobody_else_reads_its_files() {
     connection.pragma_update(None, "user_version", 99).expect("set");
     let newer = AuditSink::open(&bench.path, &Entropy::seeded(1)).expect_err("it is newer");
     assert!(matches!(newer, SinkError::Broken { reason } if reason.contains("layout 99")));
+}
+
+fn index_of(bench: &Bench) -> Covered {
+    let mut found = index::find(&bench.path, &["w"]).expect("an index");
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+#[test]
+fn the_index_tells_where_events_lie_and_what_it_does_not_cover() {
+    let mut bench = Bench::new();
+    let workflow = |offset: u64| json!({ "workflow_id": if offset.is_multiple_of(3) { "w" } else { "v" } });
+    let records: Vec<_> = (0..10).map(|offset| bench.record(offset, "call.intent", &workflow(offset))).collect();
+    bench.sink.apply(&batch(None, records[..7].to_vec())).expect("applied");
+    let place = Place { topic: "mcp.calls".to_owned(), partition: 0 };
+    let found = index_of(&bench);
+    assert_eq!((found.topic.as_str(), found.topic_id.as_str(), found.partition), ("mcp.calls", "topic-1", 0));
+    assert_eq!((found.whole, found.offsets), (0..7, vec![0, 3, 6]));
+
+    let to = |next| [Position { place: place.clone(), topic_id: "topic-1".to_owned(), next }];
+    // Back: what is behind it comes anew, and may be other than it was.
+    bench.sink.move_to(&to(2)).expect("moved");
+    assert_eq!(index_of(&bench).whole, 0..2);
+    bench.sink.apply(&batch(Some(2), records[2..5].to_vec())).expect("applied");
+    assert_eq!(index_of(&bench).whole, 0..5);
+    // Forward leaves out what lies between, for good.
+    bench.sink.move_to(&to(8)).expect("moved");
+    bench.sink.apply(&batch(Some(8), records[8..].to_vec())).expect("applied");
+    assert_eq!(index_of(&bench).whole, 8..10);
+    // Until it is taken after all.
+    bench.sink.move_to(&to(0)).expect("moved");
+    bench.sink.apply(&batch(Some(0), records)).expect("applied");
+    let found = index_of(&bench);
+    assert_eq!((found.whole, found.offsets), (0..10, vec![0, 3, 6, 9]));
+}
+
+#[test]
+fn the_index_does_not_cover_what_retention_removed() {
+    let mut bench = Bench::new();
+    let old = NOW_US - 500 * DAY_US;
+    let data = json!({ "workflow_id": "w" });
+    let records = (0..6).map(|offset| {
+        let time = if offset < 4 { old } else { NOW_US };
+        record(u128::from(offset) + 1, offset, "call.intent", &data, time)
+    });
+    bench.sink.apply(&batch(None, records)).expect("applied");
+    bench.sink.tend(Timestamp::from_micros(NOW_US)).expect("tended");
+    let found = index_of(&bench);
+    assert_eq!((found.whole, found.offsets), (4..6, vec![4, 5]));
 }

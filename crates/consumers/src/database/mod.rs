@@ -18,7 +18,7 @@ use std::{
 use rusqlite::{Statement, Transaction};
 
 pub use sink::Database;
-pub(crate) use sink::integer;
+pub(crate) use sink::{REFUSED, integer, place_of};
 
 use crate::Event;
 
@@ -67,7 +67,7 @@ pub trait Results: Default + fmt::Debug + Send + 'static {
 /// | table | content |
 /// | --- | --- |
 /// | `dead_letters` | records that are no events, or were refused; `seq` as in `events` |
-/// | `places` | each partition of each topic that was seen: its number, its topic's id, and the offset that is read next |
+/// | `places` | each partition of each topic that was seen: its number, its topic's id, the offset that is read next, and the one since which nothing was left out or removed |
 /// | `state` | `instance` (who this database is in its group), `paused`, `moves` |
 const CREATE: &str = r"
 CREATE TABLE places (
@@ -76,6 +76,7 @@ CREATE TABLE places (
     partition INTEGER NOT NULL,
     topic_id  TEXT NOT NULL,
     next      INTEGER NOT NULL,
+    whole     INTEGER NOT NULL,
     UNIQUE (topic, partition, topic_id)
 ) STRICT;
 

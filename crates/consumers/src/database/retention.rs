@@ -83,8 +83,12 @@ impl Retention {
         }
         drop(rows);
         let mut remove = begun.prepare_cached("DELETE FROM events WHERE seq = ?1")?;
-        for at in due {
+        for at in &due {
             remove.execute([at])?;
+        }
+        if let Some(last) = due.last() {
+            let mut lacks = begun.prepare_cached("UPDATE places SET whole = max(whole, ?1) WHERE place = ?2")?;
+            lacks.execute([last + 1 - seq(place, 0), place])?;
         }
         Ok(seen)
     }

@@ -23,6 +23,8 @@ const WAL_PAGES: i64 = 8_192;
 const DEAD_LETTERS_MAX: i64 = 100_000;
 /// Events past the bound that are removed at once.
 const SURPLUS_MAX: u64 = 2_000;
+/// Why an event that the database did not take is a dead letter.
+pub(crate) const REFUSED: &str = "the database refuses what it holds";
 /// Bits of the offset in `seq`.
 const OFFSET_BITS: u32 = 48;
 
@@ -252,7 +254,8 @@ fn place(begun: &Transaction<'_>, advance: &Advance, moves: bool) -> Result<i64,
         }
         Some((number, _)) => Ok(number),
         None if moves => {
-            let put = "INSERT INTO places (topic, partition, topic_id, next) VALUES (?1, ?2, ?3, ?4)";
+            // It begins with the first record that is kept, so nothing is left out.
+            let put = "INSERT INTO places (topic, partition, topic_id, next, whole) VALUES (?1, ?2, ?3, ?4, 0)";
             let row = params![place.topic, place.partition, topic_id, integer(*next)];
             begun.execute(put, row).map_err(|error| plain(&error))?;
             Ok(begun.last_insert_rowid())
@@ -285,8 +288,10 @@ impl<R: Results> Sink for Database<R> {
         let mut moved = || {
             let begun = begin(&mut self.connection)?;
             for Position { place, topic_id, next } in positions {
-                let put = "INSERT INTO places (topic, partition, topic_id, next) VALUES (?1, ?2, ?3, ?4)
-                           ON CONFLICT (topic, partition, topic_id) DO UPDATE SET next = excluded.next";
+                // Forward leaves out what lies between; back, and all from there on comes anew.
+                let put = "INSERT INTO places (topic, partition, topic_id, next, whole) VALUES (?1, ?2, ?3, ?4, ?4)
+                           ON CONFLICT (topic, partition, topic_id) DO UPDATE SET next = excluded.next,
+                           whole = CASE WHEN excluded.next > next THEN excluded.next ELSE min(whole, excluded.next) END";
                 begun.execute(put, params![place.topic, place.partition, topic_id, integer(*next)])?;
             }
             begun.execute("UPDATE state SET value = CAST(value AS INTEGER) + 1 WHERE key = 'moves'", [])?;
@@ -339,12 +344,18 @@ fn cut(begun: &Transaction<'_>, events_max: Option<u64>) -> rusqlite::Result<boo
         let oldest = "DELETE FROM events WHERE seq IN (SELECT seq FROM events
                       WHERE type NOT IN ('subject.held', 'subject.released') ORDER BY id LIMIT ?1)";
         begun.execute(oldest, [integer(surplus.min(SURPLUS_MAX))])?;
+        begun.execute("UPDATE places SET whole = next", [])?;
     }
     Ok(surplus > SURPLUS_MAX)
 }
 
 pub(super) const fn seq(place: i64, offset: u64) -> i64 {
     (place << OFFSET_BITS) | integer(offset)
+}
+
+/// The place's number and the offset that a `seq` stands for.
+pub(crate) const fn place_of(seq: i64) -> (i64, u64) {
+    (seq >> OFFSET_BITS, (seq & ((1 << OFFSET_BITS) - 1)).unsigned_abs())
 }
 
 /// SQLite's integers have a sign; no offset comes near to it.
@@ -386,8 +397,7 @@ fn refused(error: &rusqlite::Error, index: usize) -> SinkError {
     match error.sqlite_error_code() {
         Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
             // Its words may hold what the row holds.
-            let reason = "the database refuses what it holds".to_owned();
-            SinkError::Refused { index, reason }
+            SinkError::Refused { index, reason: REFUSED.to_owned() }
         }
         _ => plain(error),
     }

@@ -1,0 +1,130 @@
+//! `cairn trail`: the newest workflows, and the decision path of one.
+//!
+//! The events are read from the trail itself. Where they lie tells the audit database of the data folder, as far as it covers the
+//! same topics ([`places`]); without one, or past what it covers, the partitions in which the workflow can lie are read whole. It
+//! must never show what it did not read from the trail.
+
+mod places;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::{
+    ending::Ending,
+    path,
+    read::{self, Placed, Source, class},
+};
+
+pub(crate) use places::{events_of, is_by_workflow};
+
+/// Workflows that are listed.
+const WORKFLOWS_MAX: usize = 20;
+/// Checkpoints that are looked at, from the newest back: a few, and where these do not cover all, many.
+const CHECKPOINTS: [i64; 2] = [100, 2_000];
+
+/// The newest workflows, one a line.
+pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String> {
+    let mut found: BTreeMap<String, (String, usize, usize)> = BTreeMap::new();
+    for placed in read::all_in(source, |topic| class(topic) == "mcp.calls")? {
+        let entry = found.entry(placed.event.common.workflow_id.clone()).or_default();
+        let time = placed.event.time.clone();
+        if time > entry.0 {
+            entry.0 = time;
+        }
+        entry.1 += usize::from(placed.event.type_name == "call.outcome");
+        entry.2 += 1;
+    }
+    let mut newest: Vec<_> = found.into_iter().collect();
+    newest.sort_by(|a, b| b.1.0.cmp(&a.1.0));
+    newest.truncate(WORKFLOWS_MAX);
+    if as_json {
+        let list = newest.iter().map(
+            |(id, (time, calls, events))| json!({ "workflow_id": id, "last": time, "calls": calls, "events": events }),
+        );
+        return Ok(Value::from(list.collect::<Vec<_>>()).to_string());
+    }
+    if newest.is_empty() {
+        eprintln!("cairn: no workflows yet: nothing has been called through Cairn");
+    }
+    let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let lines = newest.iter().map(|(id, (time, calls, events))| {
+        format!("{time}  {id}  {}, {}", many(*calls, "call"), many(*events, "event"))
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// One workflow's decision path; `whole` reads partitions whole, whatever an index says.
+pub(crate) fn workflow(source: &Source, id: &str, shape: Shape, whole: bool) -> anyhow::Result<String> {
+    let mut events = events_of(source, &[id], |_| true, whole)?;
+    events.extend(models_of(source, id, &events, whole)?);
+    if events.is_empty() {
+        let words = format!(
+            "no event of workflow {id} is in the trail at {}: `cairn trail` lists recent workflows",
+            source.bootstrap
+        );
+        return Err(Ending::NoSuch(words).into());
+    }
+    let signed = signed(source, &events)?;
+    Ok(match shape {
+        Shape::Tree => path::tree(id, &events, &signed),
+        Shape::Json => path::json(id, &events, &signed).to_string(),
+        Shape::Page => path::page(id, &events, &signed),
+    })
+}
+
+/// The model calls of a workflow's traces that were reported under the trace's own id, because nobody told the workflow's.
+fn models_of(source: &Source, id: &str, events: &[Placed], whole: bool) -> anyhow::Result<Vec<Placed>> {
+    let traces = path::traces(events);
+    let mut ids: Vec<&str> = traces.iter().map(|(_, trace)| *trace).filter(|trace| *trace != id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let reports = events_of(source, &ids, |topic| class(topic) == "mcp.models", whole)?;
+    let is_of = |placed: &Placed| {
+        let trace = path::text(placed, "trace_id").map(|trace| (path::text(placed, "tenant"), trace));
+        trace.is_some_and(|(tenant, trace)| {
+            placed.event.common.workflow_id == trace && traces.contains(&(tenant, trace))
+        })
+    };
+    Ok(reports.into_iter().filter(is_of).collect())
+}
+
+/// How far the partitions are covered, as the newest published checkpoints say.
+fn signed(source: &Source, events: &[Placed]) -> anyhow::Result<path::Signed> {
+    let mut signed = path::Signed::default();
+    for newest in CHECKPOINTS {
+        for placed in read::newest_in(source, |topic| class(topic) == "mcp.checkpoints", newest)? {
+            let value = &placed.event.value;
+            let of = |key: &str| value.get(key).and_then(Value::as_i64);
+            if let (Some(topic), Some(partition), Some(next)) =
+                (path::text(&placed, "topic"), of("partition"), of("offset_next"))
+            {
+                let place = (topic.to_owned(), i32::try_from(partition).unwrap_or(-1));
+                let known = signed.0.entry(place).or_default();
+                *known = next.max(*known);
+            }
+        }
+        // A partition in which nothing happens has its last checkpoint far back.
+        let is_covered = |placed: &Placed| {
+            signed.0.get(&(placed.topic.clone(), placed.partition)).is_some_and(|until| placed.offset < *until)
+        };
+        if events.iter().all(is_covered) {
+            break;
+        }
+    }
+    Ok(signed)
+}
+
+/// How a decision path is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    /// For people at a terminal.
+    Tree,
+    /// For machines.
+    Json,
+    /// As a page of its own.
+    Page,
+}
