@@ -204,9 +204,16 @@ impl Call {
 
     /// An event about this call, caused by the one before.
     pub(crate) fn draft(&mut self, gateway: &Gateway, body: Body) -> Planned {
+        let planned = self.draft_for_later(gateway, body);
+        self.cause = Some(planned.id);
+        planned
+    }
+
+    /// An event that comes later or never: what follows is not caused by it.
+    pub(crate) fn draft_for_later(&self, gateway: &Gateway, body: Body) -> Planned {
         let id = gateway.entropy().uuid_v7(gateway.clock().now());
         let mut common = self.common.clone();
-        common.causation_id = self.cause.replace(id);
+        common.causation_id = self.cause;
         let draft = Draft {
             key: common.workflow_id.clone(),
             subject: Some(self.subject.clone()),
@@ -272,6 +279,7 @@ impl Call {
         context.extend(gateway.budget_context(self).map(|budget| ("budget".to_owned(), budget)));
         let unfinished = gateway.unfinished(&self.session.caller).saturating_sub(own);
         context.insert("unfinished".to_owned(), unfinished.into());
+        context.insert("repeats".to_owned(), gateway.repeated_by(self).is_some().into());
         context.insert("identity".to_owned(), self.identity());
         context
     }
@@ -403,6 +411,7 @@ fn joined_to(
         if let Some(back) = back.filter(|_| common.operation_id.is_none()) {
             back.join(common);
         }
+        gateway.join_task(session, message, common);
     }
     Ok(None)
 }

@@ -40,10 +40,12 @@ mod proving;
 mod pump;
 mod recovery;
 mod refusal;
+mod repeats;
 mod reply;
 mod resume;
 mod rewriting;
 mod screening;
+mod server_tasks;
 mod session;
 mod sessions;
 mod shared_workflow;
@@ -98,6 +100,8 @@ use inputs::Inputs;
 use joining::Traces;
 use limiting::Overs;
 use operations::Operations;
+use repeats::Repeats;
+use server_tasks::ServerTasks;
 use session::{Caller, Session};
 use sessions::Sessions;
 use unfinished::{Places, Unfinished};
@@ -175,6 +179,8 @@ struct Inner {
     unfinished: Unfinished,
     operations: Operations,
     inputs: Inputs,
+    server_tasks: ServerTasks,
+    repeats: Repeats,
     traces: Traces,
     waiting: Waiting,
     refusals: Refusals,
@@ -232,6 +238,8 @@ impl Gateway {
             unfinished: Unfinished::default(),
             operations: Operations::default(),
             inputs: Inputs::default(),
+            server_tasks: ServerTasks::default(),
+            repeats: Repeats::default(),
             traces: Traces::default(),
             waiting,
             refusals: Refusals::default(),
@@ -367,6 +375,14 @@ impl Gateway {
 
     pub(crate) fn inputs(&self) -> &Inputs {
         &self.0.inputs
+    }
+
+    pub(crate) fn server_tasks(&self) -> &ServerTasks {
+        &self.0.server_tasks
+    }
+
+    pub(crate) fn repeats(&self) -> &Repeats {
+        &self.0.repeats
     }
 
     pub(crate) fn traces(&self) -> &Traces {

@@ -204,6 +204,9 @@ impl Gateway {
         // What the server did it did, whatever of its answer the client gets.
         self.end_call(call, &outcome, message);
         self.settle_charge(call, &outcome, message);
+        self.note_effect(call, outcome.effect);
+        self.see_tasks(call, &outcome, message);
+        let became = self.task_began(call, outcome.outcome, message);
         self.screen_answer(call, &mut outcome, &mut answer);
         self.ask_inside(call, &mut outcome, &mut answer).await;
         self.count(call, outcome.outcome);
@@ -213,6 +216,9 @@ impl Gateway {
         }
         let body = Body::CallOutcome(outcome);
         let draft = call.draft(self, body);
+        if let Some(task) = became {
+            self.remember_task(call, task);
+        }
         call.accepted_by_recorder = Accepted::Outcome;
         let recorded = match (call.durability, room) {
             (Durability::Strict, Some(room)) => {

@@ -99,6 +99,7 @@ impl Gateway {
         match message.kind() {
             Kind::Notification => {
                 self.notice(session, message, Direction::ToClient, call);
+                self.task_noticed(session, message);
                 Some(frame)
             }
             Kind::Request => {

@@ -291,6 +291,7 @@ impl Gateway {
                 server.bridges.end_idle(self.clock().now(), self.limits().session_idle_max).await;
             }
             self.credentials().tend();
+            self.tend_tasks();
         }
     }
 }

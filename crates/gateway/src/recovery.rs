@@ -19,6 +19,9 @@ impl Gateway {
         let count = open.len();
         for call in open {
             let (outcome, effect) = end_of(&call);
+            if effect == Effect::Unknown && call.has_intent {
+                self.note_left_open(&call);
+            }
             let body = CallOutcome { recovered: Some(true), ..outcome_of(outcome, effect) };
             let draft = call.draft(self.entropy().uuid_v7(self.clock().now()), Body::CallOutcome(body));
             self.recorder().strict(draft).await?;
@@ -71,6 +74,7 @@ mod tests {
             has_intent: false,
             durability: None,
             target: Target::None,
+            arguments_digest: None,
             last_event_id: id,
             key: "w".to_owned(),
             subject: None,

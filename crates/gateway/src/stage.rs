@@ -195,7 +195,7 @@ impl Gateway {
             upstream,
             upstream_protocol_version,
             upstream_network_transport: Some(call.session.server.transport()),
-            repeats: None,
+            repeats: self.repeated_by(call),
             writes: self.told_writes(writing.as_ref()),
             invocation: invocation(self, &call.message),
             rewritten: call.rewritten.as_ref().map(|changed| changed.record.clone()),

@@ -36,6 +36,8 @@ pub struct OpenCall {
     pub durability: Option<Durability>,
     /// What the call is about.
     pub target: Target,
+    /// The digest of its arguments, where its events have it.
+    pub arguments_digest: Option<String>,
     /// The last event about it.
     pub last_event_id: Uuid,
     /// The key of its records.
@@ -63,6 +65,7 @@ impl OpenCall {
             has_intent: false,
             durability: None,
             target: Target::None,
+            arguments_digest: None,
             last_event_id: event.id,
             key: String::from_utf8_lossy(&event.key).into_owned(),
             subject: event.subject.clone(),
@@ -89,7 +92,8 @@ impl OpenCall {
                 self.approval_expired = approval.state == ApprovalState::Expired;
                 self.denied = approval.state == ApprovalState::Denied;
             }
-            Body::CallIntent(CallIntent { durability, target, .. }) => {
+            Body::CallIntent(CallIntent { durability, target, arguments, .. }) => {
+                self.arguments_digest = arguments.map(|arguments| arguments.digest);
                 self.has_intent = true;
                 self.durability = Some(durability);
                 self.target = target;
