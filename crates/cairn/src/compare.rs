@@ -84,9 +84,10 @@ async fn one(arguments: &CompareArguments, name: &str) -> anyhow::Result<Recordi
     let (workflow, tenant) = (name.to_owned(), tenant.clone());
     tokio::task::spawn_blocking(move || {
         let mut gathering = Gathering::new(&workflow, tenant);
-        let mut events = trail::events_of(&source, &[&workflow], trail::is_by_workflow, false)?;
+        let reading = read::Reading::open(&source)?;
+        let mut events = trail::events_of(&reading, &[&workflow], trail::is_by_workflow, false)?;
         // What was defined in the catalogue is of no workflow.
-        events.extend(read::all_in(&source, |topic| !trail::is_by_workflow(topic))?);
+        events.extend(reading.all_in(|topic| !trail::is_by_workflow(topic))?);
         for placed in events {
             let partition = u32::try_from(placed.partition).unwrap_or_default();
             let offset = u64::try_from(placed.offset).unwrap_or_default();

@@ -111,7 +111,7 @@ impl<'e> Path<'e> {
         for index in 0..self.calls.len() {
             let first = self.calls[index].events[0];
             let asked_within = text(first, "causation_id").and_then(|cause| of_event.get(cause)).copied();
-            let operation = text(first, "operation_id").map(ToOwned::to_owned);
+            let operation = self.calls[index].said("operation_id").and_then(Value::as_str).map(ToOwned::to_owned);
             let begun_by = operation.map(|operation| *operations.entry(operation).or_insert(index));
             // Causes come earlier, so there is no way round in a circle.
             if let Some(above) = asked_within.or(begun_by).filter(|above| *above < index) {
@@ -134,6 +134,11 @@ impl<'e> Path<'e> {
 }
 
 impl<'e> Call<'e> {
+    /// What the first event says that says it: that a call begins an operation is known when it ends.
+    fn said(&self, key: &str) -> Option<&'e Value> {
+        self.events.iter().find_map(|placed| placed.event.value.get(key))
+    }
+
     fn last(&self, name: &str) -> Option<&'e Placed> {
         self.events.iter().rfind(|placed| kind(placed) == name).copied()
     }
@@ -152,7 +157,7 @@ impl<'e> Call<'e> {
         let method = text(first, "mcp_method_name").unwrap_or("-");
         let subject = first.event.subject.as_deref().unwrap_or_default();
         let asks = if text(first, "direction") == Some("to_client") { " (the server asks the client)" } else { "" };
-        let round = first.event.value.get("round").and_then(Value::as_u64);
+        let round = self.said("round").and_then(Value::as_u64);
         let round = round.map(|round| format!(" (round {round})")).unwrap_or_default();
         let end = match self.outcome() {
             None => "open: it has no outcome yet".to_owned(),
@@ -375,7 +380,7 @@ pub(crate) fn json(workflow: &str, events: &[Placed], signed: &Signed) -> Value 
     let calls = path.calls.iter().map(|call| call_json(&path, call, signed)).collect::<Vec<_>>();
     let mut operations: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for call in &path.calls {
-        if let Some(operation) = text(call.events[0], "operation_id") {
+        if let Some(operation) = call.said("operation_id").and_then(Value::as_str) {
             operations.entry(operation).or_default().push(&call.id);
         }
     }
@@ -389,7 +394,7 @@ fn call_json(path: &Path<'_>, call: &Call<'_>, signed: &Signed) -> Value {
     let mut out = Map::new();
     out.insert("call_id".to_owned(), json!(call.id));
     for key in ["mcp_method_name", "server", "direction", "principal", "operation_id", "round", "linked_by"] {
-        if let Some(value) = first.event.value.get(key) {
+        if let Some(value) = call.said(key) {
             out.insert(key.to_owned(), value.clone());
         }
     }
@@ -503,16 +508,9 @@ pub(crate) mod tests {
                 1,
                 "call.decision",
                 500,
-                &call(
-                    json!({ "decision": "permit", "policy_version": "observe", "operation_id": "o", "round": 1, "elapsed_us": 1500 }),
-                ),
+                &call(json!({ "decision": "permit", "policy_version": "observe", "elapsed_us": 1500 })),
             ),
-            placed(
-                2,
-                "call.intent",
-                500,
-                &call(json!({ "durability": "strict", "operation_id": "o", "round": 1, "causation_id": 1 })),
-            ),
+            placed(2, "call.intent", 500, &call(json!({ "durability": "strict", "causation_id": 1 }))),
             placed(
                 3,
                 "call.decision",

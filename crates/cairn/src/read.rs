@@ -3,6 +3,7 @@
 //! Partitions are assigned by hand, without a group, so that reading leaves nothing behind on the cluster.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, HashMap},
     io::Write,
     iter::once,
@@ -117,10 +118,14 @@ fn consumer(source: &Source, is_much: bool) -> anyhow::Result<BaseConsumer> {
         .set("group.id", "cairn-read")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "false")
-        .set("fetch.wait.max.ms", "100")
+        .set("fetch.wait.max.ms", if is_much { "100" } else { "5" })
+        .set("topic.metadata.refresh.fast.interval.ms", "5")
         .set("log_level", "3");
     if !is_much {
-        config.set("queued.min.messages", "1").set("fetch.message.max.bytes", "131072");
+        config
+            .set("queued.min.messages", "1")
+            .set("fetch.queue.backoff.ms", "1")
+            .set("fetch.message.max.bytes", "131072");
     }
     config.create().context("cannot make a Kafka consumer")
 }
@@ -209,53 +214,79 @@ pub(crate) fn class(topic: &str) -> &str {
 
 /// Reads what is in the topics that are wanted now, in the order of each partition.
 pub(crate) fn all_in(source: &Source, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Placed>> {
-    let bounds = bounds(source)?;
-    let whole = |(topic, partition, low, high): Bounds| ((topic, partition), once(low..high).collect());
-    stretches(source, bounds.into_iter().filter(|(topic, ..)| wanted(topic)).map(whole).collect())
-}
-
-/// The newest events of the topics that are wanted, at most so many of each partition.
-pub(crate) fn newest_in(source: &Source, wanted: impl Fn(&str) -> bool, newest: i64) -> anyhow::Result<Vec<Placed>> {
-    let bounds = bounds(source)?;
-    let last = |(topic, partition, low, high): Bounds| {
-        let from = (high - newest).max(low);
-        ((topic, partition), once(from..high).collect())
-    };
-    stretches(source, bounds.into_iter().filter(|(topic, ..)| wanted(topic)).map(last).collect())
+    Reading::open(source)?.all_in(wanted)
 }
 
 /// A partition with its first and next offset.
 pub(crate) type Bounds = (String, i32, i64, i64);
 
-/// Every partition of the trail's topics.
-pub(crate) fn bounds(source: &Source) -> anyhow::Result<Vec<Bounds>> {
-    partitions(&consumer(source, false)?, source)
-}
-
 /// What is read of each partition: stretches of offsets, in order.
 pub(crate) type Stretches = BTreeMap<(String, i32), Vec<Range<i64>>>;
 
-/// Reads these stretches, those of one partition one after another, those of several at once.
-pub(crate) fn stretches(source: &Source, mut wanted: Stretches) -> anyhow::Result<Vec<Placed>> {
-    let length = |stretch: &Range<i64>| stretch.end - stretch.start;
-    wanted.values_mut().for_each(|stretches| stretches.retain(|stretch| length(stretch) > 0));
-    let most = wanted.values().flatten().map(length).max().unwrap_or_default();
-    let consumer = consumer(source, most > AHEAD_FROM)?;
-    let rounds = wanted.values().map(Vec::len).max().unwrap_or_default();
-    let mut events = Vec::new();
-    for round in 0..rounds {
-        let mut left: HashMap<(String, i32), i64> = HashMap::new();
-        let mut assignment = TopicPartitionList::new();
-        for (place, stretches) in &wanted {
-            let Some(stretch) = stretches.get(round) else { continue };
-            assignment.add_partition_offset(&place.0, place.1, Offset::Offset(stretch.start))?;
-            left.insert(place.clone(), stretch.end);
-        }
-        consumer.assign(&assignment)?;
-        read_to_ends(&consumer, source, left, &mut events)?;
+/// The trail as it was when it was opened, for reading one part of it after another.
+pub(crate) struct Reading<'s> {
+    pub(crate) source: &'s Source,
+    /// Every partition of the trail's topics.
+    pub(crate) bounds: Vec<Bounds>,
+    /// Fetches little at a time.
+    few: BaseConsumer,
+    /// Fetches ahead; made where it is needed.
+    many: OnceCell<BaseConsumer>,
+}
+
+impl<'s> Reading<'s> {
+    pub(crate) fn open(source: &'s Source) -> anyhow::Result<Self> {
+        let few = consumer(source, false)?;
+        let bounds = partitions(&few, source)?;
+        Ok(Self { source, bounds, few, many: OnceCell::new() })
     }
-    consumer.unassign()?;
-    Ok(events)
+
+    /// All of the topics that are wanted.
+    pub(crate) fn all_in(&self, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Placed>> {
+        self.newest_in(wanted, i64::MAX)
+    }
+
+    /// The newest events of the topics that are wanted, at most so many of each partition.
+    pub(crate) fn newest_in(&self, wanted: impl Fn(&str) -> bool, newest: i64) -> anyhow::Result<Vec<Placed>> {
+        let last = |(topic, partition, low, high): &Bounds| {
+            let from = high.saturating_sub(newest).max(*low);
+            ((topic.clone(), *partition), once(from..*high).collect())
+        };
+        self.stretches(self.bounds.iter().filter(|(topic, ..)| wanted(topic)).map(last).collect())
+    }
+
+    /// Reads these stretches, those of one partition one after another, those of several at once.
+    pub(crate) fn stretches(&self, mut wanted: Stretches) -> anyhow::Result<Vec<Placed>> {
+        let length = |stretch: &Range<i64>| stretch.end - stretch.start;
+        wanted.values_mut().for_each(|stretches| stretches.retain(|stretch| length(stretch) > 0));
+        let most = wanted.values().flatten().map(length).max().unwrap_or_default();
+        let consumer = if most > AHEAD_FROM {
+            match self.many.get() {
+                Some(consumer) => consumer,
+                None => {
+                    let made = consumer(self.source, true)?;
+                    self.many.get_or_init(|| made)
+                }
+            }
+        } else {
+            &self.few
+        };
+        let rounds = wanted.values().map(Vec::len).max().unwrap_or_default();
+        let mut events = Vec::new();
+        for round in 0..rounds {
+            let mut left: HashMap<(String, i32), i64> = HashMap::new();
+            let mut assignment = TopicPartitionList::new();
+            for (place, stretches) in &wanted {
+                let Some(stretch) = stretches.get(round) else { continue };
+                assignment.add_partition_offset(&place.0, place.1, Offset::Offset(stretch.start))?;
+                left.insert(place.clone(), stretch.end);
+            }
+            consumer.assign(&assignment)?;
+            read_to_ends(consumer, self.source, left, &mut events)?;
+        }
+        consumer.unassign()?;
+        Ok(events)
+    }
 }
 
 /// Reads what is assigned until each partition has come to its end.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     ending::Ending,
     path,
-    read::{self, Placed, Source, class},
+    read::{self, Placed, Reading, Source, class},
 };
 
 pub(crate) use places::{events_of, is_by_workflow};
@@ -56,8 +56,9 @@ pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String
 
 /// One workflow's decision path; `whole` reads partitions whole, whatever an index says.
 pub(crate) fn workflow(source: &Source, id: &str, shape: Shape, whole: bool) -> anyhow::Result<String> {
-    let mut events = events_of(source, &[id], |_| true, whole)?;
-    events.extend(models_of(source, id, &events, whole)?);
+    let reading = Reading::open(source)?;
+    let mut events = events_of(&reading, &[id], |_| true, whole)?;
+    events.extend(models_of(&reading, id, &events, whole)?);
     if events.is_empty() {
         let words = format!(
             "no event of workflow {id} is in the trail at {}: `cairn trail` lists recent workflows",
@@ -65,7 +66,7 @@ pub(crate) fn workflow(source: &Source, id: &str, shape: Shape, whole: bool) -> 
         );
         return Err(Ending::NoSuch(words).into());
     }
-    let signed = signed(source, &events)?;
+    let signed = signed(&reading, &events)?;
     Ok(match shape {
         Shape::Tree => path::tree(id, &events, &signed),
         Shape::Json => path::json(id, &events, &signed).to_string(),
@@ -74,7 +75,7 @@ pub(crate) fn workflow(source: &Source, id: &str, shape: Shape, whole: bool) -> 
 }
 
 /// The model calls of a workflow's traces that were reported under the trace's own id, because nobody told the workflow's.
-fn models_of(source: &Source, id: &str, events: &[Placed], whole: bool) -> anyhow::Result<Vec<Placed>> {
+fn models_of(reading: &Reading<'_>, id: &str, events: &[Placed], whole: bool) -> anyhow::Result<Vec<Placed>> {
     let traces = path::traces(events);
     let mut ids: Vec<&str> = traces.iter().map(|(_, trace)| *trace).filter(|trace| *trace != id).collect();
     ids.sort_unstable();
@@ -82,7 +83,7 @@ fn models_of(source: &Source, id: &str, events: &[Placed], whole: bool) -> anyho
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let reports = events_of(source, &ids, |topic| class(topic) == "mcp.models", whole)?;
+    let reports = events_of(reading, &ids, |topic| class(topic) == "mcp.models", whole)?;
     let is_of = |placed: &Placed| {
         let trace = path::text(placed, "trace_id").map(|trace| (path::text(placed, "tenant"), trace));
         trace.is_some_and(|(tenant, trace)| {
@@ -93,10 +94,10 @@ fn models_of(source: &Source, id: &str, events: &[Placed], whole: bool) -> anyho
 }
 
 /// How far the partitions are covered, as the newest published checkpoints say.
-fn signed(source: &Source, events: &[Placed]) -> anyhow::Result<path::Signed> {
+fn signed(reading: &Reading<'_>, events: &[Placed]) -> anyhow::Result<path::Signed> {
     let mut signed = path::Signed::default();
     for newest in CHECKPOINTS {
-        for placed in read::newest_in(source, |topic| class(topic) == "mcp.checkpoints", newest)? {
+        for placed in reading.newest_in(|topic| class(topic) == "mcp.checkpoints", newest)? {
             let value = &placed.event.value;
             let of = |key: &str| value.get(key).and_then(Value::as_i64);
             if let (Some(topic), Some(partition), Some(next)) =

@@ -137,4 +137,32 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "call.target.clone().or_else(whole)",
         test: "-p cairn-replay --lib play",
     },
+    Mutant {
+        name: "a call that begins an operation is told to be of none",
+        file: "crates/cairn/src/path.rs",
+        before: "        self.events.iter().find_map(|placed| placed.event.value.get(key))",
+        after: "        self.events[0].event.value.get(key)",
+        test: "-p cairn --test crash a_trail_tells",
+    },
+    Mutant {
+        name: "what a crash left open is forgotten by who repeats it",
+        file: "crates/gateway/src/recovery.rs",
+        before: "                self.note_left_open(&call);",
+        after: "                let _ = &call;",
+        test: "-p cairn --test crash a_trail_tells",
+    },
+    Mutant {
+        name: "a task ends as often as somebody sees its end",
+        file: "crates/gateway/src/server_tasks.rs",
+        before: "filter(|begun| !begun.is_settled)?;",
+        after: "filter(|begun| begun.is_settled || !begun.is_settled)?;",
+        test: "-p cairn --test crash a_trail_tells",
+    },
+    Mutant {
+        name: "whoever looks at a task is told to be of no operation",
+        file: "crates/gateway/src/call.rs",
+        before: "        gateway.join_task(session, message, common);",
+        after: "        let _ = message;",
+        test: "-p cairn --test crash a_trail_tells",
+    },
 ];

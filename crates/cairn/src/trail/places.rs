@@ -7,7 +7,7 @@ use std::{collections::HashMap, ops::Range};
 
 use cairn_contract::partition_for;
 
-use crate::read::{self, Bounds, Placed, Source, Stretches, class};
+use crate::read::{Bounds, Placed, Reading, Source, Stretches, class};
 
 /// Topics whose key is the workflow: all events of one workflow lie in one partition of each.
 const BY_WORKFLOW: [&str; 5] = ["mcp.calls", "mcp.context", "mcp.sessions", "mcp.models", "mcp.actions"];
@@ -32,20 +32,19 @@ type Index = HashMap<(String, i32), Indexed>;
 
 /// All events of these workflows in the topics that are wanted, in the order of each partition.
 pub(crate) fn events_of(
-    source: &Source,
+    reading: &Reading<'_>,
     workflows: &[&str],
     wanted: impl Fn(&str) -> bool,
     whole: bool,
 ) -> anyhow::Result<Vec<Placed>> {
-    let bounds: Vec<Bounds> = read::bounds(source)?;
-    let index = if whole { Index::new() } else { index(source, workflows) };
-    let (stretches, gone) = plan(&bounds, workflows, &index, wanted);
+    let index = if whole { Index::new() } else { index(reading.source, workflows) };
+    let (stretches, gone) = plan(&reading.bounds, workflows, &index, wanted);
     if gone > 0 {
         eprintln!(
             "cairn: the log keeps {gone} of these events no longer; the audit database has what they said: cairn query"
         );
     }
-    let mut events = read::stretches(source, stretches)?;
+    let mut events = reading.stretches(stretches)?;
     tracing::debug!(records = events.len(), indexed = index.len(), "the trail was read");
     events.retain(|placed| workflows.contains(&placed.event.common.workflow_id.as_str()));
     Ok(events)

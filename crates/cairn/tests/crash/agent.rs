@@ -79,12 +79,7 @@ impl Agent {
     /// Comes in, and is answered once: a wrap that finds nobody would start an `up` of its own.
     pub(crate) async fn open(&self) -> Option<Wire> {
         let mut wire = match &self.door {
-            Door::Http(url) => {
-                let mut builder = Client::builder(TokioExecutor::new());
-                builder.retry_canceled_requests(false);
-                let http = Http { client: builder.build_http(), url: url.clone(), era: self.era, session: None };
-                Wire::Http(Box::new(http))
-            }
+            Door::Http(url) => Wire::Http(Box::new(Http::new(url.clone(), self.era))),
             Door::Pipe(data, behind) => Wire::Pipe(Box::new(Pipe::start(data, behind))),
         };
         if self.era == Era::Modern {
@@ -177,14 +172,22 @@ pub(crate) struct Http {
 }
 
 impl Http {
+    /// A way in over HTTP, without a session yet.
+    pub(crate) fn new(url: String, era: Era) -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.retry_canceled_requests(false);
+        Self { client: builder.build_http(), url, era, session: None }
+    }
+
     /// The answer, whole; `None` where none came. A session that it opens is kept.
-    async fn send(&mut self, message: &Value, tool: &str) -> Option<Value> {
+    pub(crate) async fn send(&mut self, message: &Value, tool: &str) -> Option<Value> {
         let (value, session) = self.exchange(message, tool).await?;
         self.session = session.or(self.session.take());
         Some(value)
     }
 
-    async fn exchange(&self, message: &Value, tool: &str) -> Option<(Value, Option<String>)> {
+    /// The answer, and the session that it opens.
+    pub(crate) async fn exchange(&self, message: &Value, tool: &str) -> Option<(Value, Option<String>)> {
         let mut request = http::Request::post(&self.url)
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream");

@@ -74,6 +74,11 @@ impl Site {
         site
     }
 
+    /// Has the consumers' databases, for what is not about a disk that forgets.
+    pub(crate) fn with_consumers(&self, url: &str) {
+        std::fs::write(self.path("cairn.toml"), format!("[servers.up]\nurl = \"{url}\"\n")).expect("written");
+    }
+
     /// Writes the configuration. Without the consumers' databases: SQLite maps a file for writing, which the layer below that forgets
     /// what was not synced cannot see. Its own tests kill it.
     fn configured(&self, url: &str, more: &str) {

@@ -14,6 +14,7 @@ mod pipe;
 mod rounds;
 mod scenes;
 mod trail;
+mod truth;
 mod upstream;
 mod verdict;
 
