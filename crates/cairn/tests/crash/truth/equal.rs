@@ -104,7 +104,7 @@ impl Told<'_> {
         let is = |what: bool, words: &str| if what { Ok(()) } else { Err(words.to_owned()) };
         is(!outcome.is_null(), "it has no outcome")?;
         is(word(call, "mcp_method_name") == asked.act.method(), "another method")?;
-        is(!(reached && is_strict) || !intent.is_null(), "it reached the server without an intent")?;
+        is(!(reached && is_strict && intent.is_null()), "it reached the server without an intent")?;
         is(!reached || effect != "none", "it reached the server, and its effect is none")?;
         is(reached || effect != "answered", "it did not reach the server, and was answered")?;
         let recovered = outcome["recovered"] == true;
