@@ -1,6 +1,8 @@
 //! `cairn consumer …`: how consumers stand, pausing, resuming and moving them, through the admin address of the `up` of their data
 //! folder, which records it before it takes effect.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -31,7 +33,7 @@ pub(crate) enum ConsumerCommand {
     /// Lets it go on, where it stood.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn consumer resume audit")]
     Resume(Which),
-    /// Shows that a consumer is ready, over a throw-away log: contracts, kills, replay, burst. Nothing of yours is touched.
+    /// Shows that a consumer is ready, over a throw-away log: contracts, kills, replay, burst, freshness. Nothing of yours is touched.
     #[command(
         after_help = "Example: cairn consumer check audit\n\nExit code: 0 ready, 5 something was found, 1 it could not be checked."
     )]
@@ -44,6 +46,9 @@ pub(crate) enum ConsumerCommand {
         /// Events a second of the normal traffic; the burst has ten times as many.
         #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=10_000))]
         rate: u64,
+        /// Minutes of the pause from which it recovers.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
+        pause_minutes: u64,
         /// JSON for machines.
         #[arg(long)]
         json: bool,
@@ -66,7 +71,10 @@ pub(crate) async fn run(what: ConsumerCommand) -> anyhow::Result<()> {
         ConsumerCommand::Pause(which) => change(which, "pause", None).await,
         ConsumerCommand::Resume(which) => change(which, "resume", None).await,
         ConsumerCommand::Seek { which, to } => change(which, "seek", Some(to)).await,
-        ConsumerCommand::Check { name, events, rate, json } => check::run(name, events, rate, json).await,
+        ConsumerCommand::Check { name, events, rate, pause_minutes, json } => {
+            let size = check::Size { events, rate, pause: Duration::from_secs(60 * pause_minutes) };
+            check::run(name, size, json).await
+        }
     }
 }
 

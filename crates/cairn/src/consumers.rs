@@ -174,7 +174,7 @@ pub(crate) fn start(
 /// A consumer's database, for writing, and who it is in its group.
 pub(crate) struct Opened {
     pub(crate) sink: Box<dyn cairn_consumers::Sink>,
-    instance: String,
+    pub(crate) instance: String,
     #[cfg(feature = "observe")]
     observed: Option<crate::observe::Observed>,
 }
