@@ -17,6 +17,7 @@ mod lake;
 mod models;
 mod mutants;
 mod observe;
+mod pilot;
 mod places;
 mod process;
 mod proof;
@@ -43,7 +44,7 @@ struct Arguments {
 enum Recipe {
     /// Sets up what the tests need and runs all of them, long suites as a named slice.
     Test {
-        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry, models, observe, lake.
+        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry, models, observe, lake, pilot.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Step>,
     },
@@ -61,6 +62,8 @@ enum Recipe {
     Observe,
     /// Kills, stalls and mends what keeps the trail as an Iceberg table, and asks PyIceberg and DuckDB each time.
     Lake,
+    /// Runs the pilot of examples/pilot, breaks it, and compares what its consumers say.
+    Pilot,
     /// Tries arbitrary bytes on everything that reads what others wrote.
     #[command(after_help = "Example: cargo xtask fuzz envelope masking --seconds 300")]
     Fuzz(fuzz::Options),
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Recipe::Models => models::run(),
         Recipe::Observe => observe::run(),
         Recipe::Lake => lake::run(),
+        Recipe::Pilot => pilot::run(),
         Recipe::Fuzz(options) => fuzz::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{bridging, conformance, identity, kafka, lake, models, observe, places, registry, secrets, tidy};
+use crate::{bridging, conformance, identity, kafka, lake, models, observe, pilot, places, registry, secrets, tidy};
 
 /// How long the compiler may take for one step from an empty cache.
 const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
@@ -46,10 +46,12 @@ pub(crate) enum Step {
     Observe,
     /// Other people's engines at the trail as an Iceberg table.
     Lake,
+    /// The pilot of the examples.
+    Pilot,
 }
 
 /// The order: what is quick to fail goes first.
-const ALL: [Step; 13] = [
+const ALL: [Step; 14] = [
     Step::Tidy,
     Step::Fmt,
     Step::Rust,
@@ -63,6 +65,7 @@ const ALL: [Step; 13] = [
     Step::Models,
     Step::Observe,
     Step::Lake,
+    Step::Pilot,
 ];
 
 /// Runs the steps that are named, all of them where none is.
@@ -97,6 +100,7 @@ fn run_step(step: Step) -> anyhow::Result<Tally> {
         Step::Models => models::run(),
         Step::Observe => observe::run(),
         Step::Lake => lake::run(),
+        Step::Pilot => pilot::run(),
     }
 }
 

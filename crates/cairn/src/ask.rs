@@ -163,6 +163,18 @@ impl Admin {
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
             .context("the operator token or the address cannot stand in a request")?;
+        self.exchange(request).await
+    }
+
+    /// The metrics, which need no token.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
+        let request = http::Request::get(format!("{}/metrics", self.base)).body(Full::default())?;
+        let answer = whole(self.exchange(request).await?, &self.base).await?;
+        String::from_utf8(answer).context("metrics are text")
+    }
+
+    async fn exchange(&self, request: http::Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
+        let base = &self.base;
         self.client.request(request).await.map_err(|error| match tls_fault(&error) {
             Some(why) => anyhow::anyhow!(
                 "no TLS with {base}: {why}; --ca names whose certificates are good, --cert and --cert-key show one's own"

@@ -528,6 +528,11 @@ struct Reading {
 
 impl Reading {
     /// What is read.
+    /// The admin address of the running `up` of that data folder.
+    fn admin(&self) -> ask::AdminArguments {
+        ask::AdminArguments::of(None, self.data.clone(), self.tls.clone())
+    }
+
     fn source(&self) -> anyhow::Result<read::Source> {
         read::Source::find(self.bootstrap.clone(), self.config.as_deref(), self.data.clone(), &self.tls)
     }
@@ -656,7 +661,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Consumer { what } => consumer::run(what).await,
         Command::Lag(reading) => {
             let source = reading.source()?;
-            tokio::task::spawn_blocking(move || lag::run(&source, reading.json)).await?
+            let fresh = lag::fresh(&reading.admin()).await;
+            tokio::task::spawn_blocking(move || lag::run(&source, &fresh, reading.json)).await?
         }
         Command::Dataset { what } => tokio::task::spawn_blocking(move || dataset::run(what)).await?,
         Command::Query(arguments) => query::run(arguments).await,

@@ -193,6 +193,16 @@ impl Page<'_> {
                 ConstCounter::new(value).encode(family.encode_family(&[("consumer", one.name)])?)?;
             }
         }
+        let help = "Time from an event until it was applied, of the newest events: the middle, and what one in a hundred exceeds.";
+        let mut family =
+            self.0.encode_descriptor("cairn_consumer_freshness_recent_seconds", help, None, MetricType::Gauge)?;
+        for one in all {
+            let fresh = one.status.freshness();
+            for (quantile, time) in [("0.5", fresh.p50), ("0.99", fresh.p99)].into_iter().filter(|_| fresh.events > 0) {
+                let labels = [("consumer", one.name), ("consumergroup", &*one.group), ("quantile", quantile)];
+                ConstGauge::new(time.as_secs_f64()).encode(family.encode_family(&labels)?)?;
+            }
+        }
         let help = "Time from an event until it was applied.";
         let mut family =
             self.0.encode_descriptor("cairn_consumer_freshness_seconds", help, None, MetricType::Histogram)?;

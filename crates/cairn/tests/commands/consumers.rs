@@ -153,7 +153,8 @@ fn what_agents_do_can_be_asked_in_sql_a_moment_later_and_asking_is_recorded() {
         let said = run(cairn().args(["lag", "--json", "--data"]).arg(&data));
         let said: Value = serde_json::from_slice(&said.stdout).ok()?;
         let audit = said["groups"].as_array()?.iter().find(|group| group["group"] == "cairn-audit")?.clone();
-        (audit["lag_records"] == 0 && audit["members"] == 1).then_some(())
+        let fresh = audit["freshness_p99_seconds"].as_f64().is_some_and(|p99| p99 > 0.0);
+        (audit["lag_records"] == 0 && audit["members"] == 1 && fresh).then_some(())
     });
     let metrics = http(&up.admin, "GET /metrics", &[], "").body;
     for name in [
@@ -383,7 +384,9 @@ fn a_check_tells_a_consumer_that_is_ready_from_one_that_is_not() {
     };
     let (code, said) = check(None);
     assert_eq!((code, &said["ready"]), (Some(0), &json!(true)), "{said}");
-    assert_eq!(said["checks"].as_array().map(Vec::len), Some(4), "{said}");
+    assert_eq!(said["checks"].as_array().map(Vec::len), Some(5), "{said}");
+    let fresh = said["checks"][4]["words"].as_str().unwrap_or_default();
+    assert!(fresh.contains("burst, 1000 a second: p50 ") && fresh.contains(" times real time"), "{said}");
     // One that leaves outcomes out.
     let (code, said) = check(Some("missing"));
     assert_eq!((code, &said["ready"], &said["checks"][0]["ok"]), (Some(5), &json!(false), &json!(false)), "{said}");
