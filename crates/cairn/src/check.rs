@@ -8,6 +8,7 @@
 
 /// How much would be done.
 #[cfg(not(feature = "audit"))]
+#[allow(dead_code, reason = "there is nothing to check in this build")]
 pub(crate) struct Size {
     pub(crate) events: u64,
     pub(crate) rate: u64,

@@ -634,26 +634,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
             tokio::task::spawn_blocking(move || read::tail(&source, &wanted)).await?
         }
         Command::Trail { id, whole, html, reading } => {
-            let source = reading.source()?;
-            let shape = if reading.json { trail::Shape::Json } else { trail::Shape::Tree };
-            if let (Some(id), Some(path)) = (&id, html) {
-                let id = id.clone();
-                let page =
-                    tokio::task::spawn_blocking(move || trail::workflow(&source, &id, trail::Shape::Page, whole));
-                let written = std::fs::write(&path, page.await??);
-                written.map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
-                say::line(format_args!("wrote {}", path.display()));
-                return Ok(());
-            }
-            let text = tokio::task::spawn_blocking(move || match id {
-                Some(id) => trail::workflow(&source, &id, shape, whole),
-                None => trail::workflows(&source, reading.json),
-            });
-            let text = text.await??;
-            if !text.is_empty() {
-                say::line(format_args!("{text}"));
-            }
-            Ok(())
+            let asked = trail::Asked { id, whole, html, as_json: reading.json };
+            trail::run(reading.source()?, asked).await
         }
         Command::Verify(arguments) => tokio::task::spawn_blocking(move || verify::run(&arguments)).await?,
         Command::Evidence { what } => tokio::task::spawn_blocking(move || evidence::run(what)).await?,

@@ -6,17 +6,52 @@
 
 mod places;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::{
     ending::Ending,
     path,
     read::{self, Placed, Reading, Source, class},
+    say,
 };
 
 pub(crate) use places::{events_of, is_by_workflow};
+
+/// What `cairn trail` is asked.
+pub(crate) struct Asked {
+    /// The workflow; the newest ones are listed where absent.
+    pub(crate) id: Option<String>,
+    /// Reads partitions whole, whatever an index says.
+    pub(crate) whole: bool,
+    /// Where its page is written.
+    pub(crate) html: Option<PathBuf>,
+    pub(crate) as_json: bool,
+}
+
+/// Prints the newest workflows or the path of one, or writes its page.
+pub(crate) async fn run(source: Source, asked: Asked) -> anyhow::Result<()> {
+    let Asked { id, whole, html, as_json } = asked;
+    let shape = match (&html, as_json) {
+        (Some(_), _) => Shape::Page,
+        (None, true) => Shape::Json,
+        (None, false) => Shape::Tree,
+    };
+    let text = tokio::task::spawn_blocking(move || match id {
+        Some(id) => workflow(&source, &id, shape, whole),
+        None => workflows(&source, as_json),
+    });
+    let text = text.await??;
+    if let Some(path) = html {
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        say::line(format_args!("wrote {}", path.display()));
+    } else if !text.is_empty() {
+        say::line(format_args!("{text}"));
+    }
+    Ok(())
+}
 
 /// Workflows that are listed.
 const WORKFLOWS_MAX: usize = 20;

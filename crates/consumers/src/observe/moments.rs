@@ -22,9 +22,7 @@ pub(super) fn of(told: &Told, call: Option<(TraceId, SpanId)>, include: &Include
         return None;
     }
     // What stands for many callers belongs to nobody's trace.
-    if told.text("trace_id").or_else(|| told.text("workflow_id")).is_none() {
-        return None;
-    }
+    told.text("trace_id").or_else(|| told.text("workflow_id"))?;
     let attributes = include.of(&told.data, &[COMMON, own]);
     let (trace_id, named) = (trace_of(&told.data), span_of(&told.data));
     if *name == "model.called" {
