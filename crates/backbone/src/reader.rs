@@ -235,10 +235,7 @@ fn assign(consumer: &BaseConsumer, options: &ReaderOptions) -> Result<Assigned, 
 
 /// Whether all events of one workflow lie in one partition of the topic.
 fn is_keyed_by_workflow(topic: &str) -> bool {
-    matches!(
-        Topic::of_anybody(topic),
-        Some(Topic::Calls | Topic::Context | Topic::Sessions | Topic::Models | Topic::Actions)
-    )
+    Topic::of_anybody(topic).is_some_and(Topic::is_by_workflow)
 }
 
 /// The partitions of the wanted topics, each with what a broker is asked about it.

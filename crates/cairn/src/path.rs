@@ -134,6 +134,11 @@ impl<'e> Path<'e> {
 }
 
 impl<'e> Call<'e> {
+    /// Whether anything of the call itself is there. What is relaxed may be lost with its gateway, and what came with it in another topic not.
+    fn is_recorded(&self) -> bool {
+        self.events.iter().any(|placed| kind(placed).starts_with("call."))
+    }
+
     /// What the first event says that says it: that a call begins an operation is known when it ends.
     fn said(&self, key: &str) -> Option<&'e Value> {
         self.events.iter().find_map(|placed| placed.event.value.get(key))
@@ -160,6 +165,9 @@ impl<'e> Call<'e> {
         let round = self.said("round").and_then(Value::as_u64);
         let round = round.map(|round| format!(" (round {round})")).unwrap_or_default();
         let end = match self.outcome() {
+            None if !self.is_recorded() => {
+                "none of its own events is in the trail: they were lost with their gateway".to_owned()
+            }
             None => "open: it has no outcome yet".to_owned(),
             Some(outcome) if text(outcome, "outcome") == Some("in_doubt") => {
                 "IN DOUBT: nobody can know whether the server acted".to_owned()
@@ -399,6 +407,7 @@ fn call_json(path: &Path<'_>, call: &Call<'_>, signed: &Signed) -> Value {
         }
     }
     out.insert("subject".to_owned(), json!(first.event.subject));
+    out.insert("is_recorded".to_owned(), json!(call.is_recorded()));
     let one = |placed: Option<&Placed>| placed.map_or(Value::Null, brief);
     out.insert("decision".to_owned(), one(call.last("call.decision")));
     out.insert("decisions".to_owned(), call.all("call.decision").map(brief).collect());
@@ -606,5 +615,20 @@ pub(crate) mod tests {
             (&json!("signed"), &json!("unsigned"))
         );
         assert_eq!(value["operations"]["o"].as_array().expect("a list").len(), 2);
+    }
+
+    #[test]
+    fn what_came_with_a_call_that_was_lost_is_no_open_call() {
+        let mut events = workflow();
+        events.push(placed(11, "session.opened", 505, &json!({ "mcp_method_name": "initialize" })));
+        let shown = tree("w", &events, &signed());
+        let line = shown.lines().find(|line| line.contains("initialize")).expect("it is shown");
+        assert!(line.contains("lost with their gateway") && !line.contains("open"), "{shown}");
+        let value = json("w", &events, &signed());
+        assert_eq!(
+            (&value["calls"][5]["is_recorded"], &value["calls"][4]["is_recorded"]),
+            (&json!(false), &json!(true))
+        );
+        assert!(page("w", &events, &signed()).contains("1 open, "), "the one that is");
     }
 }

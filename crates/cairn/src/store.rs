@@ -82,15 +82,6 @@ impl StoreSection {
         if self.path.is_some() {
             bail!("store.path is for kind = \"folder\": an S3 store has bucket and prefix");
         }
-        if access_key_id.is_some() != secret_access_key.is_some() {
-            bail!("store.access_key_id and store.secret_access_key go together: give both, or neither");
-        }
-        if let Some(endpoint) = endpoint
-            && !endpoint.starts_with("http://")
-            && !endpoint.starts_with("https://")
-        {
-            bail!("store.endpoint is no URL: begin it with https:// or http://");
-        }
         let bucket = bucket.clone().filter(|bucket| !bucket.is_empty());
         let options = S3Options {
             bucket: bucket.context("store.kind is \"s3\" and there is no store.bucket: name the bucket")?,
@@ -101,7 +92,7 @@ impl StoreSection {
             secret_access_key: secret_access_key.clone(),
             session_token: session_token.clone(),
         };
-        let bucket: Arc<dyn Store> = Arc::new(S3Store::new(&options)?);
+        let bucket: Arc<dyn Store> = Arc::new(S3Store::new(&options).context("[store]")?);
         // A folder that was encrypted may have been copied there; what is new is the provider's to encrypt.
         Ok(match at_rest.reading() {
             None => bucket,

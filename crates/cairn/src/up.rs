@@ -91,20 +91,10 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     let ready = Arc::new(AtomicBool::new(false));
     let mut registry = Registry::default();
     let tasks = TaskTracker::new();
-    let mut endpoints = Endpoints {
-        pid: std::process::id(),
-        kafka: engine.address().to_owned(),
-        cluster_config: engine.cluster_config(),
-        gateway: String::new(),
-        admin: admin.local_addr()?.to_string(),
-        kafka_protocol: engine.protocol(),
-        gateway_url: None,
-        registry_url: None,
-        ingest_url: reports.as_ref().map(|reports| reports.url.clone()),
-        admin_url: here(admin_tls.is_some(), admin.local_addr()?),
-        commands: config.commands.clone(),
-        socket: wrap::socket_path(folder.path()),
-    };
+    let mut endpoints = begun_at(&engine, &config, &folder);
+    endpoints.ingest_url = reports.as_ref().map(|reports| reports.url.clone());
+    endpoints.admin = admin.local_addr()?.to_string();
+    endpoints.admin_url = here(admin_tls.is_some(), admin.local_addr()?);
     let ground = Ground {
         arguments: &arguments,
         config: &config,
@@ -155,6 +145,24 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
     }
     Ok(())
+}
+
+/// Where the engine is; what else listens is told as it begins.
+fn begun_at(engine: &Engine, config: &Config, folder: &Folder) -> Endpoints {
+    Endpoints {
+        pid: std::process::id(),
+        kafka: engine.address().to_owned(),
+        cluster_config: engine.cluster_config(),
+        gateway: String::new(),
+        admin: String::new(),
+        kafka_protocol: engine.protocol(),
+        gateway_url: None,
+        registry_url: None,
+        ingest_url: None,
+        admin_url: String::new(),
+        commands: config.commands.clone(),
+        socket: wrap::socket_path(folder.path()),
+    }
 }
 
 /// What everything that begins stands on.

@@ -75,6 +75,12 @@ impl Topic {
         Self::named(name).or_else(|| name.split_once('.').and_then(own))
     }
 
+    /// Whether its records are keyed by the workflow: all events of one lie in one partition of it.
+    #[must_use]
+    pub const fn is_by_workflow(self) -> bool {
+        matches!(self, Self::Calls | Self::Context | Self::Sessions | Self::Models | Self::Actions)
+    }
+
     /// What the topic is worth.
     #[must_use]
     pub const fn spec(self) -> TopicSpec {
@@ -187,6 +193,7 @@ mod tests {
         assert_eq!(topics().map(|spec| spec.topic), Topic::ALL);
         for spec in topics() {
             assert_eq!(Topic::named(spec.name), Some(spec.topic));
+            assert_eq!(spec.topic.is_by_workflow(), spec.key == "workflow id");
         }
         assert_eq!(Topic::named("mcp.call"), None);
     }

@@ -25,66 +25,79 @@ pub(crate) struct Repeats(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    by_key: HashMap<String, Uuid>,
-    oldest_first: VecDeque<String>,
+    /// Of each kind of call, the digests of arguments: nothing is digested for calls of other kinds.
+    by_kind: HashMap<String, HashMap<String, Uuid>>,
+    oldest_first: VecDeque<(String, String)>,
 }
 
 impl Repeats {
-    /// Remembers a call, of which everything identical from now on is a repeat.
-    fn remember(&self, key: String, call_id: Uuid) {
+    /// Remembers a call, of which everything identical from now on is a repeat. The digest of the arguments is the caller's own, so no two
+    /// callers have one in common.
+    fn remember(&self, kind: String, arguments: String, call_id: Uuid) {
         let mut known = self.0.lock();
-        if known.by_key.insert(key.clone(), call_id).is_none() {
-            known.oldest_first.push_back(key);
+        let of_kind = known.by_kind.entry(kind.clone()).or_default();
+        if of_kind.insert(arguments.clone(), call_id).is_none() {
+            known.oldest_first.push_back((kind, arguments));
         }
         if known.oldest_first.len() > CALLS_MAX
-            && let Some(oldest) = known.oldest_first.pop_front()
+            && let Some((kind, arguments)) = known.oldest_first.pop_front()
+            && let Some(of_kind) = known.by_kind.get_mut(&kind)
         {
-            known.by_key.remove(&oldest);
+            of_kind.remove(&arguments);
+            if of_kind.is_empty() {
+                known.by_kind.remove(&kind);
+            }
         }
     }
 
-    fn is_empty(&self) -> bool {
-        self.0.lock().by_key.is_empty()
-    }
-
-    fn of(&self, key: &str) -> Option<Uuid> {
-        self.0.lock().by_key.get(key).copied()
+    /// The call that one of that kind repeats.
+    fn of(&self, kind: &str, arguments: impl FnOnce() -> String) -> Option<Uuid> {
+        if !self.0.lock().by_kind.contains_key(kind) {
+            return None;
+        }
+        let arguments = arguments();
+        self.0.lock().by_kind.get(kind)?.get(&arguments).copied()
     }
 }
 
-/// What is identical of identical calls. The digest of the arguments is the caller's own, so no two callers have a key in common.
-fn key(server: &str, method: &str, target: &str, arguments: &str) -> String {
-    [server, method, target, arguments].join("\n")
+/// What is the same of identical calls besides caller and arguments.
+fn kind_of(server: &str, method: &str, target: &str) -> String {
+    [server, method, target].join("\n")
 }
 
 impl Gateway {
     /// The call that this one repeats, where the effect of an identical one is unknown.
     pub(crate) fn repeated_by(&self, call: &Call) -> Option<Uuid> {
-        if self.repeats().is_empty() || call.direction != Direction::ToServer {
+        if call.direction != Direction::ToServer {
             return None;
         }
-        self.repeats().of(&self.repeat_key(call)).filter(|before| *before != call.call_id)
+        let before = self.repeats().of(&kind_of_call(call), || self.arguments_digest(call));
+        before.filter(|before| *before != call.call_id)
     }
 
     /// A call has ended, and perhaps nobody knows what it did.
     pub(crate) fn note_effect(&self, call: &Call, effect: Effect) {
         if effect == Effect::Unknown && call.direction == Direction::ToServer && call.is_strict() {
-            self.repeats().remember(self.repeat_key(call), call.call_id);
+            self.repeats().remember(kind_of_call(call), self.arguments_digest(call), call.call_id);
         }
     }
 
     /// The same of a call that a predecessor left open, as far as the trail has its arguments' digest.
     pub(crate) fn note_left_open(&self, open: &cairn_backbone::OpenCall) {
         let (Some(server), Some(method)) = (&open.common.server, &open.common.mcp_method_name) else { return };
-        let arguments = open.arguments_digest.as_deref().unwrap_or_default();
-        self.repeats().remember(key(server, method, open.target.name().unwrap_or_default(), arguments), open.call_id);
+        let kind = kind_of(server, method, open.target.name().unwrap_or_default());
+        self.repeats().remember(kind, open.arguments_digest.clone().unwrap_or_default(), open.call_id);
     }
 
-    fn repeat_key(&self, call: &Call) -> String {
+    /// As the call's events have it.
+    fn arguments_digest(&self, call: &Call) -> String {
         let arguments = payload_of(&call.message);
-        let digest = arguments.map(|payload| self.payload_digest(&call.session.caller, &payload)).unwrap_or_default();
-        key(&call.session.server.name, &call.method, call.shown.name().unwrap_or_default(), &digest)
+        arguments.map(|payload| self.payload_digest(&call.session.caller, &payload)).unwrap_or_default()
     }
+}
+
+fn kind_of_call(call: &Call) -> String {
+    kind_of(&call.session.server.name, &call.method, call.shown.name().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -94,14 +107,15 @@ mod tests {
     #[test]
     fn the_newest_of_identical_calls_is_known_and_the_oldest_are_forgotten() {
         let repeats = Repeats::default();
-        assert!(repeats.is_empty());
+        let kind = || kind_of("s", "tools/call", "t");
+        let of = |number: u128| repeats.of(&kind(), || number.to_string());
         for number in 0..=CALLS_MAX as u128 {
-            repeats.remember(key("s", "tools/call", "t", &number.to_string()), Uuid::from_u128(number));
+            repeats.remember(kind(), number.to_string(), Uuid::from_u128(number));
         }
-        assert_eq!(repeats.of(&key("s", "tools/call", "t", "0")), None);
-        assert_eq!(repeats.of(&key("s", "tools/call", "t", "1")), Some(Uuid::from_u128(1)));
-        repeats.remember(key("s", "tools/call", "t", "1"), Uuid::from_u128(7));
-        assert_eq!(repeats.of(&key("s", "tools/call", "t", "1")), Some(Uuid::from_u128(7)));
-        assert_eq!(repeats.of(&key("s", "tools/call", "other", "1")), None);
+        assert_eq!((of(0), of(1)), (None, Some(Uuid::from_u128(1))));
+        repeats.remember(kind(), "1".to_owned(), Uuid::from_u128(7));
+        assert_eq!(of(1), Some(Uuid::from_u128(7)));
+        let other = || -> String { panic!("nothing is digested for a tool of which all calls are known") };
+        assert_eq!(repeats.of(&kind_of("s", "tools/call", "other"), other), None);
     }
 }

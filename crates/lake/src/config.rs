@@ -253,7 +253,7 @@ impl Config {
             ("client.region", region),
         ];
         let config = told.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-        Ok(Place { store: Arc::new(S3Store::new(&options)?), location, config })
+        Ok(Place { store: Arc::new(S3Store::new(&options).context("[lake.store]")?), location, config })
     }
 }
 
@@ -295,6 +295,9 @@ mod tests {
             ("", "--folder"),
             ("[lake.store]\nbucket = \"b\"", "kind = \"s3\""),
             ("[lake.store]\nkind = \"s3\"", "name the bucket"),
+            // Half a key would leave the machine's own credentials in force.
+            ("[lake.store]\nkind = \"s3\"\nbucket = \"b\"\naccess_key_id = \"id\"", "go together"),
+            ("[lake.store]\nkind = \"s3\"\nbucket = \"b\"\nendpoint = \"minio:9000\"", "no URL"),
             ("[lake]\ncommit_interval_ms = 1", "at least"),
             ("[lake]\nnamespace = \"a.b\"", "letters"),
         ] {

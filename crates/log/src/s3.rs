@@ -52,6 +52,20 @@ pub struct S3Options {
     pub session_token: Option<String>,
 }
 
+impl S3Options {
+    /// Refuses what would be taken for something else: half a key would leave the machine's own credentials in force.
+    fn check(&self) -> Result<(), StoreError> {
+        let refused = |reason: &str| Err(StoreError::Unsupported { reason: reason.to_owned() });
+        if self.access_key_id.is_some() != self.secret_access_key.is_some() {
+            return refused("access_key_id and secret_access_key go together: give both, or neither");
+        }
+        if self.endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            return refused("endpoint is no URL: begin it with https:// or http://");
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for S3Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bucket, prefix, endpoint, region, .. } = self;
@@ -84,6 +98,7 @@ impl S3Store {
     /// # Errors
     /// Where the options cannot be used.
     pub fn new(options: &S3Options) -> Result<Self, StoreError> {
+        options.check()?;
         // The first caller in the process wins; every one of ours chooses the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let retry = RetryConfig { max_retries: RETRIES_MAX, retry_timeout: CALL_LIMIT, ..RetryConfig::default() };

@@ -152,4 +152,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "if number(&other.upper) < number(&bound.upper) {",
         test: "-p cairn-lake --lib small_files",
     },
+    Mutant {
+        name: "half a key leaves the machine's own credentials in force",
+        file: "crates/log/src/s3.rs",
+        before: "        options.check()?;\n",
+        after: "",
+        test: "-p cairn-lake --lib a_table_lies",
+    },
 ];

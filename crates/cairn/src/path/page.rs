@@ -36,7 +36,7 @@ pub(crate) fn page(workflow: &str, events: &[Placed], signed: &Signed) -> String
     let first = events.iter().map(|placed| placed.event.time.as_str()).min().unwrap_or_default();
     let last = events.iter().map(|placed| placed.event.time.as_str()).max().unwrap_or_default();
     let mut out = String::from(HEAD);
-    let open = path.calls.iter().filter(|call| call.outcome().is_none()).count();
+    let open = path.calls.iter().filter(|call| call.outcome().is_none() && call.is_recorded()).count();
     let doubt = path.calls.iter().filter(|call| ends(call) == Some("in_doubt")).count();
     add(&mut out, format_args!("<title>{0}</title></head><body><h1>Workflow {0}</h1>\n", escaped(workflow)));
     add(

@@ -5,15 +5,13 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use cairn_contract::partition_for;
+use cairn_contract::{Topic, partition_for};
 
-use crate::read::{Bounds, Placed, Reading, Source, Stretches, class};
+use crate::read::{Bounds, Placed, Reading, Source, Stretches};
 
-/// Topics whose key is the workflow: all events of one workflow lie in one partition of each.
-const BY_WORKFLOW: [&str; 5] = ["mcp.calls", "mcp.context", "mcp.sessions", "mcp.models", "mcp.actions"];
 /// Whether a topic's key is the workflow.
 pub(crate) fn is_by_workflow(topic: &str) -> bool {
-    BY_WORKFLOW.contains(&class(topic))
+    Topic::of_anybody(topic).is_some_and(Topic::is_by_workflow)
 }
 
 /// Offsets that lie no further apart are read in one go.

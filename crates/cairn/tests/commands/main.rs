@@ -39,6 +39,7 @@ mod proving;
 mod starting;
 mod store;
 mod support;
+mod tasks;
 mod tenants;
 mod tls;
 mod trail;

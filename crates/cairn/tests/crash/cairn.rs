@@ -74,9 +74,10 @@ impl Site {
         site
     }
 
-    /// Has the consumers' databases, for what is not about a disk that forgets.
-    pub(crate) fn with_consumers(&self, url: &str) {
-        std::fs::write(self.path("cairn.toml"), format!("[servers.up]\nurl = \"{url}\"\n")).expect("written");
+    /// Has the consumers' databases, for what is not about a disk that forgets, and so many places for each client's calls.
+    pub(crate) fn with_consumers(&self, url: &str, calls_max: usize) {
+        let limits = format!("[gateway.limits]\ncalls_per_client_max = {calls_max}\n");
+        std::fs::write(self.path("cairn.toml"), format!("{limits}[servers.up]\nurl = \"{url}\"\n")).expect("written");
     }
 
     /// Writes the configuration. Without the consumers' databases: SQLite maps a file for writing, which the layer below that forgets

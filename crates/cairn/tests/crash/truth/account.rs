@@ -88,6 +88,11 @@ impl Asked {
         answer.get("result").is_some() || (self.act == Act::Errs && self.error() == Some(ERROR_CODE))
     }
 
+    /// The client was told that the call was not taken: there is no place for it, or no room in the record.
+    pub(super) fn is_turned_away(&self) -> bool {
+        matches!(self.error(), Some(-31_004 | -31_005))
+    }
+
     pub(super) fn error(&self) -> Option<i64> {
         self.answer.as_ref()?["error"]["code"].as_i64()
     }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cairn_contract::Durability;
 use serde_json::Value;
 
 use super::account::{Act, Asked};
@@ -57,8 +58,10 @@ impl Told<'_> {
             let id = word(&call["events"][0]["data"], "jsonrpc_request_id").trim_matches('"');
             let is_ours = word(call, "direction") == "to_server" && !OPENING.contains(&word(call, "mcp_method_name"));
             if !is_ours {
-                // What the server asked within a round is answered or not, but never left without an end.
-                if call["outcome"].is_null() && !self.is_others(call) {
+                // What the server asked within a round is answered or not, but never left without an end. Of how a client came in, which is relaxed,
+                // a kill may leave what stands in another topic alone.
+                let is_lost = call["is_recorded"] == false && OPENING.contains(&word(call, "mcp_method_name"));
+                if call["outcome"].is_null() && !is_lost && !self.is_others(call) {
                     found.push(format!("open at the end: {call:#}"));
                 }
                 continue;
@@ -90,9 +93,12 @@ impl Told<'_> {
 
     fn one(&self, asked: &Asked, call: Option<&Value>) -> Result<(), String> {
         let reached = self.reached.contains(&asked.id);
-        let is_strict = asked.act != Act::Read;
+        let is_strict = Durability::of_method(asked.act.method()) == Durability::Strict;
+        if reached && asked.is_turned_away() {
+            return Err("the client was told that it was not taken, and it reached the server".to_owned());
+        }
         let Some(call) = call else {
-            let may_lack = asked.answer.is_none() || (!is_strict && self.was_killed(asked));
+            let may_lack = asked.answer.is_none() || asked.is_turned_away() || (!is_strict && self.was_killed(asked));
             return match (may_lack, reached && is_strict) {
                 (true, false) => Ok(()),
                 (_, true) => Err("it reached the server, and the trail does not know it".to_owned()),
@@ -126,7 +132,7 @@ impl Told<'_> {
                 is(word(&call["decision"], "decision") == "deny" && intent.is_null(), "forbidden, and not denied")?;
                 is(matches!((ended, effect), ("denied", "none")), "forbidden, and ended otherwise")
             }
-            Act::Held => self.held(asked, call),
+            Act::Held if !asked.is_turned_away() => self.held(asked, call),
             _ => Ok(()),
         }
     }

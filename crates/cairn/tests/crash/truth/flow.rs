@@ -1,7 +1,7 @@
 //! One workflow: steps drawn at the beginning, walked one after another, over as many starts of Cairn as that takes. What is cut off by a
 //! crash is left as it is; a call whose answer did not come is sometimes sent again, the same to the byte.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cairn_clock::Entropy;
 use serde_json::{Value, json};
@@ -83,7 +83,10 @@ impl Flow {
         let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "_meta": self.meta(),
             "clientInfo": { "name": "truth", "version": "1" } });
         let hello = json!({ "jsonrpc": "2.0", "id": id, "method": "initialize", "params": params });
-        http.send(&hello, "").await?.get("result")?;
+        // It may be turned away as all calls are.
+        while http.send(&hello, "").await?.get("result").is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         http.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }), "").await?;
         Some(http)
     }
@@ -167,6 +170,9 @@ impl Flow {
             }
             let Some(answer) = self.send(http, way, asked, params).await else { return false };
             state = answer["result"]["requestState"].clone();
+            if state.is_null() {
+                break; // the last, or turned away
+            }
         }
         true
     }
@@ -179,6 +185,9 @@ impl Flow {
         params["task"] = json!({ "ttl": 600_000 });
         let Some(answer) = self.send(http, way, begins, params).await else { return false };
         let task = answer["result"]["task"]["taskId"].clone();
+        if task.is_null() {
+            return true; // turned away
+        }
         let looks = if self.entropy.next_u64().is_multiple_of(4) { 1 } else { 2 };
         let mut rest = vec![Act::Looks; looks];
         if looks == 2 && self.entropy.next_u64().is_multiple_of(2) {

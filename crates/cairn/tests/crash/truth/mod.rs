@@ -43,7 +43,6 @@ struct Size {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "one run of several still finds something: see docs/trail.md"]
 async fn a_trail_tells_of_random_workflows_what_their_generator_knows() {
     let (seeds, size) = match proof_sites() {
         None => (1, Size { lives: 5, workflows: 16 }),
@@ -66,7 +65,8 @@ async fn one(seed: u64, size: &Size) -> (usize, usize) {
     let outside = tempfile::tempdir().expect("a folder");
     let upstream = Upstream::start(outside.path()).await;
     let mut site = Site::new(&upstream.url);
-    site.with_consumers(&upstream.url);
+    // Few enough that calls are turned away now and then.
+    site.with_consumers(&upstream.url, 24);
     let secret = cairn(&site, &["writer", "new", "newer"]).await.0;
     let account = Arc::new(Account::default());
     let mut flows: Vec<Flow> = Vec::new();
@@ -246,7 +246,7 @@ fn is_whole(path: &Value, asked: &[&Asked]) -> bool {
             call["events"][0]["data"]["jsonrpc_request_id"].as_str().is_some_and(|told| told.trim_matches('"') == id)
         })
     };
-    asked.iter().filter(|asked| asked.answer.is_some()).all(|asked| {
+    asked.iter().filter(|asked| asked.answer.is_some() && !asked.is_turned_away()).all(|asked| {
         let is_settled = || {
             let began = asked.operation.as_deref().and_then(of);
             !asked.shows_end() || began.is_none_or(|call| !call["settled"].is_null())
