@@ -6,7 +6,7 @@
 //! one is accepted. Between the eras the bridge plays such requests one by one and this module has nothing to do. Bounded in
 //! what is remembered; states are kept as digests.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 
 use cairn_backbone::Planned;
 use cairn_contract::{Body, CallOutcome, CallSettled, Direction, Effect, Outcome, SettledState};
@@ -19,6 +19,7 @@ use crate::{
     bridge::{Bridge, Within},
     call::Call,
     life::Answer,
+    recent::Recent,
 };
 
 /// Places where requests inside results are remembered until the client comes back; past it the oldest are forgotten.
@@ -26,13 +27,13 @@ const PLACES_MAX: usize = 1_024;
 
 /// Requests inside results that clients have seen and not answered: of each only what is recorded once it is answered, so that
 /// nothing that waits keeps a session or room for an outcome.
-#[derive(Debug, Default)]
-pub(crate) struct Inputs(Mutex<Remembered>);
+#[derive(Debug)]
+pub(crate) struct Inputs(Mutex<Recent<Vec<Waits>>>);
 
-#[derive(Debug, Default)]
-struct Remembered {
-    at: HashMap<String, Vec<Waits>>,
-    oldest_first: VecDeque<String>,
+impl Default for Inputs {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(PLACES_MAX)))
+    }
 }
 
 #[derive(Debug)]
@@ -46,22 +47,11 @@ struct Waits {
 impl Inputs {
     /// What was asked there before is not waited for any more: a task that is looked at again asks again.
     fn wait(&self, place: String, new: Vec<Waits>) {
-        let mut remembered = self.0.lock();
-        if remembered.at.insert(place.clone(), new).is_none() {
-            remembered.oldest_first.push_back(place);
-        }
-        if remembered.oldest_first.len() > PLACES_MAX
-            && let Some(oldest) = remembered.oldest_first.pop_front()
-        {
-            remembered.at.remove(&oldest);
-        }
+        self.0.lock().put(place, new);
     }
 
     fn take(&self, place: &str) -> Vec<Waits> {
-        let mut remembered = self.0.lock();
-        let Some(found) = remembered.at.remove(place) else { return Vec::new() };
-        remembered.oldest_first.retain(|known| known != place);
-        found
+        self.0.lock().take(place).unwrap_or_default()
     }
 }
 
@@ -209,13 +199,10 @@ mod tests {
         for at in 0..PLACES_MAX + 10 {
             inputs.wait(at.to_string(), waits("a"));
         }
-        assert_eq!(inputs.0.lock().at.len(), PLACES_MAX);
         assert!(inputs.take("9").is_empty(), "the oldest are forgotten");
         assert_eq!(keys(&inputs.take("10")), ["a"]);
         assert!(inputs.take("10").is_empty());
         inputs.wait("11".to_owned(), waits("b"));
         assert_eq!(keys(&inputs.take("11")), ["b"], "who is asked again was not asked before");
-        let remembered = inputs.0.lock();
-        assert_eq!((remembered.at.len(), remembered.oldest_first.len()), (PLACES_MAX - 2, PLACES_MAX - 2));
     }
 }

@@ -4,10 +4,7 @@
 //! whose call it was: that is the sender's identity for the one, and sealed in the handle for the other. Handles go only to servers whose
 //! configuration wants them, because a message is otherwise sent on byte for byte.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    fmt,
-};
+use std::fmt;
 
 use cairn_contract::{Common, Direction, Target};
 use cairn_identity::{Identity, Rejection};
@@ -17,6 +14,7 @@ use parking_lot::Mutex;
 use crate::{
     Gateway,
     call::Call,
+    recent::Recent,
     session::{Caller, Session},
 };
 
@@ -32,30 +30,22 @@ pub trait HandsCalls: Send + Sync + fmt::Debug {
 }
 
 /// Which workflow a trace is of, where the client gave it another id than the trace's.
-#[derive(Debug, Default)]
-pub(crate) struct Traces(Mutex<Known>);
+#[derive(Debug)]
+pub(crate) struct Traces(Mutex<Recent<String>>);
 
-#[derive(Debug, Default)]
-struct Known {
-    by_trace: HashMap<String, String>,
-    oldest_first: VecDeque<String>,
+impl Default for Traces {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(TRACES_MAX)))
+    }
 }
 
 impl Traces {
     fn remember(&self, key: String, workflow_id: &str) {
-        let mut known = self.0.lock();
-        if known.by_trace.insert(key.clone(), workflow_id.to_owned()).is_none() {
-            known.oldest_first.push_back(key);
-        }
-        if known.oldest_first.len() > TRACES_MAX
-            && let Some(oldest) = known.oldest_first.pop_front()
-        {
-            known.by_trace.remove(&oldest);
-        }
+        self.0.lock().put(key, workflow_id.to_owned());
     }
 
     fn of(&self, key: &str) -> Option<String> {
-        self.0.lock().by_trace.get(key).cloned()
+        self.0.lock().get(key).cloned()
     }
 }
 
@@ -110,16 +100,5 @@ mod tests {
         assert_eq!(of(&ann).as_deref(), Some("refund-4711"));
         assert_eq!(of(&Identity::local("ben")), None);
         assert_eq!(of(&Identity { tenant: Some("acme".into()), ..ann }), None);
-    }
-
-    #[test]
-    fn the_oldest_traces_are_forgotten() {
-        let traces = Traces::default();
-        for number in 0..=TRACES_MAX {
-            traces.remember(number.to_string(), "w");
-            traces.remember(number.to_string(), "x");
-        }
-        assert_eq!((traces.of("0"), traces.of("1").as_deref()), (None, Some("x")));
-        assert_eq!(traces.0.lock().by_trace.len(), TRACES_MAX);
     }
 }

@@ -38,6 +38,7 @@ mod outside;
 mod payloads;
 mod proving;
 mod pump;
+mod recent;
 mod recovery;
 mod refusal;
 mod repeats;

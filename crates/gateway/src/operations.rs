@@ -2,13 +2,13 @@
 //! `input_required` result, whoever made the state. Bounded: past the bound the oldest are forgotten, and a retry of
 //! theirs begins an operation of its own. States are secrets and are kept as keyed digests.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use cairn_contract::{Common, LinkedBy};
 use cairn_mcp::Message;
 use parking_lot::Mutex;
 
-use crate::{Gateway, call::Call, session::Session};
+use crate::{Gateway, call::Call, recent::Recent, session::Session};
 
 /// States that are remembered.
 const STATES_MAX: usize = 4_096;
@@ -18,16 +18,30 @@ const STATES_MAX: usize = 4_096;
 pub(crate) struct NotGiven;
 
 /// The operations that may go on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Operations(Mutex<Known>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
-    by_state: HashMap<String, (String, u32)>,
+    /// By each caller's state.
+    by_state: Recent<Given>,
     /// How many callers were given a state, whoever they are.
     given: HashMap<String, usize>,
-    /// Each caller's state, and the state whosever it is.
-    oldest_first: VecDeque<(String, String)>,
+}
+
+/// A round that ended with a state.
+#[derive(Debug)]
+struct Given {
+    operation_id: String,
+    round: u32,
+    /// The state, whosever it is.
+    anybodys: String,
+}
+
+impl Default for Operations {
+    fn default() -> Self {
+        Self(Mutex::new(Known { by_state: Recent::new(STATES_MAX), given: HashMap::new() }))
+    }
 }
 
 impl Operations {
@@ -44,8 +58,8 @@ impl Operations {
     ) -> Result<(), NotGiven> {
         let Some(state) = message.request_state_raw() else { return Ok(()) };
         let known = self.0.lock();
-        if let Some((operation_id, round)) = known.by_state.get(&digest(gateway, session, &state)).cloned() {
-            common.operation_id = Some(operation_id);
+        if let Some(Given { operation_id, round, .. }) = known.by_state.get(&digest(gateway, session, &state)) {
+            common.operation_id = Some(operation_id.clone());
             common.round = Some(round.saturating_add(1));
             common.linked_by = Some(LinkedBy::RequestState);
             return Ok(());
@@ -55,26 +69,21 @@ impl Operations {
 
     /// A call ended with `input_required`: it is a round of an operation, the first one of its own where it is of none.
     pub(crate) fn goes_on(&self, gateway: &Gateway, call: &mut Call, answer: &Message) {
-        let operation = call.common.operation_id.get_or_insert_with(|| call.call_id.to_string()).clone();
+        let operation_id = call.common.operation_id.get_or_insert_with(|| call.call_id.to_string()).clone();
         let round = *call.common.round.get_or_insert(1);
         let Some(state) = answer.request_state_raw() else { return };
         let digest = digest(gateway, &call.session, &state);
         let anybodys = anybodys(gateway, &call.session, &state);
         let mut known = self.0.lock();
-        if known.by_state.insert(digest.clone(), (operation, round)).is_some() {
-            return;
+        if known.by_state.get(&digest).is_none() {
+            *known.given.entry(anybodys.clone()).or_default() += 1;
         }
-        *known.given.entry(anybodys.clone()).or_default() += 1;
-        known.oldest_first.push_back((digest, anybodys));
-        if known.oldest_first.len() > STATES_MAX
-            && let Some((oldest, anybodys)) = known.oldest_first.pop_front()
+        if let Some((_, Given { anybodys, .. })) = known.by_state.put(digest, Given { operation_id, round, anybodys })
+            && let Some(left) = known.given.get_mut(&anybodys)
         {
-            known.by_state.remove(&oldest);
-            if let Some(left) = known.given.get_mut(&anybodys) {
-                *left -= 1;
-                if *left == 0 {
-                    known.given.remove(&anybodys);
-                }
+            *left -= 1;
+            if *left == 0 {
+                known.given.remove(&anybodys);
             }
         }
     }

@@ -6,10 +6,7 @@
 //! caller and server apart. Bounded: past the bound the oldest are forgotten, and so are all of them by a restart; then the call stays
 //! `accepted`. Called where a call is accepted and concluded, and from time to time.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::time::Duration;
 
 use cairn_backbone::Planned;
 use cairn_clock::Timestamp;
@@ -19,7 +16,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::{Gateway, call::Call, session::Session};
+use crate::{Gateway, call::Call, recent::Recent, session::Session};
 
 /// Tasks that are remembered.
 const TASKS_MAX: usize = 4_096;
@@ -27,13 +24,13 @@ const TASKS_MAX: usize = 4_096;
 const INVALID_PARAMS: i64 = -32_602;
 
 /// The tasks whose end nobody has seen yet.
-#[derive(Debug, Default)]
-pub(crate) struct ServerTasks(Mutex<Known>);
+#[derive(Debug)]
+pub(crate) struct ServerTasks(Mutex<Recent<Begun>>);
 
-#[derive(Debug, Default)]
-struct Known {
-    by_task: HashMap<String, Begun>,
-    oldest_first: VecDeque<String>,
+impl Default for ServerTasks {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(TASKS_MAX)))
+    }
 }
 
 #[derive(Debug)]
@@ -90,42 +87,25 @@ pub(crate) struct Became(Task);
 
 impl ServerTasks {
     fn begin(&self, key: String, begun: Begun) {
-        let mut known = self.0.lock();
-        if known.by_task.insert(key.clone(), begun).is_none() {
-            known.oldest_first.push_back(key);
-        }
-        if known.oldest_first.len() > TASKS_MAX
-            && let Some(oldest) = known.oldest_first.pop_front()
-        {
-            known.by_task.remove(&oldest);
-        }
+        self.0.lock().put(key, begun);
     }
 
     fn operation_of(&self, key: &str) -> Option<String> {
-        self.0.lock().by_task.get(key).map(|begun| begun.operation_id.clone())
+        self.0.lock().get(key).map(|begun| begun.operation_id.clone())
     }
 
     /// The event of its end, the first time that anybody sees it. The task stays known: it may be looked at again.
     fn settle(&self, key: &str) -> Option<Planned> {
         let mut known = self.0.lock();
-        let begun = known.by_task.get_mut(key).filter(|begun| !begun.is_settled)?;
+        let begun = known.get_mut(key).filter(|begun| !begun.is_settled)?;
         begun.is_settled = true;
         Some(begun.settled.clone())
     }
 
     /// Forgets what nobody will see any more; the ends that nobody saw.
     fn overdue(&self, now: Timestamp) -> Vec<Planned> {
-        let mut known = self.0.lock();
-        let is_over = |begun: &Begun| begun.forgotten_at.is_some_and(|at| at < now);
-        let over: Vec<String> =
-            known.by_task.iter().filter(|(_, begun)| is_over(begun)).map(|(key, _)| key.clone()).collect();
-        if over.is_empty() {
-            return Vec::new();
-        }
-        let ends = over.iter().filter_map(|key| known.by_task.remove(key)).collect::<Vec<_>>();
-        let Known { by_task, oldest_first } = &mut *known;
-        oldest_first.retain(|key| by_task.contains_key(key));
-        ends.into_iter().filter(|begun| !begun.is_settled).map(|begun| begun.settled).collect()
+        let over = self.0.lock().take_where(|begun| begun.forgotten_at.is_some_and(|at| at < now));
+        over.into_iter().filter(|begun| !begun.is_settled).map(|begun| begun.settled).collect()
     }
 }
 

@@ -63,8 +63,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "an approved operation is covered for ever",
         file: "crates/gateway/src/approval/covered.rs",
-        before: "known.by_operation.remove(operation);\n            known.oldest_first.retain(|other| other != operation);",
-        after: "known.oldest_first.retain(|_| true);",
+        before: "            known.take(operation);",
+        after: "            let _ = &mut known;",
         test: "-p cairn --test commands one_approval_covers",
     },
     Mutant {
@@ -572,11 +572,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-policy --lib template",
     },
     Mutant {
-        name: "requests inside results wait without end",
-        file: "crates/gateway/src/inputs.rs",
-        before: "if remembered.oldest_first.len() > PLACES_MAX\n",
-        after: "if remembered.oldest_first.len() > usize::MAX / 2\n",
-        test: "-p cairn-gateway --lib what_waits_is_bounded",
+        name: "what is remembered between calls is remembered without end",
+        file: "crates/gateway/src/recent.rs",
+        before: "if self.oldest_first.len() <= self.most {",
+        after: "if self.oldest_first.len() <= usize::MAX / 2 {",
+        test: "-p cairn-gateway --lib what_was_remembered_longest",
     },
     Mutant {
         name: "what a denied request takes back is said to have been shown",

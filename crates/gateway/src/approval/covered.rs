@@ -2,23 +2,21 @@
 //! the same. One round at a time, and none when the operation has ended: whoever repeats a round asks anew. Bounded: past
 //! the bound the oldest are forgotten. A restart forgets all.
 
-use std::collections::{HashMap, VecDeque};
-
 use parking_lot::Mutex;
 
-use crate::call::Call;
+use crate::{call::Call, recent::Recent};
 
 /// Operations that are remembered.
 const COVERED_MAX: usize = 1_024;
 
 /// What has been approved, by operation.
-#[derive(Debug, Default)]
-pub(crate) struct Covered(Mutex<Known>);
+#[derive(Debug)]
+pub(crate) struct Covered(Mutex<Recent<String>>);
 
-#[derive(Debug, Default)]
-struct Known {
-    by_operation: HashMap<String, String>,
-    oldest_first: VecDeque<String>,
+impl Default for Covered {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(COVERED_MAX)))
+    }
 }
 
 impl Covered {
@@ -27,10 +25,9 @@ impl Covered {
     pub(super) fn take(&self, call: &Call, cover: &str) -> bool {
         let Some(operation) = &call.common.operation_id else { return false };
         let mut known = self.0.lock();
-        let fits = known.by_operation.get(operation).is_some_and(|known| known == cover);
+        let fits = known.get(operation).is_some_and(|known| known == cover);
         if fits {
-            known.by_operation.remove(operation);
-            known.oldest_first.retain(|other| other != operation);
+            known.take(operation);
         }
         fits
     }
@@ -39,14 +36,6 @@ impl Covered {
     pub(crate) fn goes_on(&self, call: &mut Call) {
         let Some(cover) = call.cover.take() else { return };
         let operation = call.common.operation_id.clone().unwrap_or_else(|| call.call_id.to_string());
-        let mut known = self.0.lock();
-        if known.by_operation.insert(operation.clone(), cover).is_none() {
-            known.oldest_first.push_back(operation);
-        }
-        if known.oldest_first.len() > COVERED_MAX
-            && let Some(oldest) = known.oldest_first.pop_front()
-        {
-            known.by_operation.remove(&oldest);
-        }
+        self.0.lock().put(operation, cover);
     }
 }

@@ -6,7 +6,6 @@
 //! client had said to each other before is put back, byte for byte. A state of another Cairn is the server's own.
 
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -27,7 +26,7 @@ use super::{
     asking::{About, Wish, raw},
     ways::QUESTION,
 };
-use crate::{Gateway, Refusal, call::Call, pump::pass, session::Session};
+use crate::{Gateway, Refusal, call::Call, pump::pass, recent::Recent, session::Session};
 
 /// What begins every state.
 const PREFIX: &str = "cairn-approval.";
@@ -54,13 +53,7 @@ pub(crate) struct Back {
 pub(crate) struct Returning {
     seal: Seal,
     prefix: String,
-    sessions: Mutex<Remembered>,
-}
-
-#[derive(Debug, Default)]
-struct Remembered {
-    by_id: HashMap<String, Weak<Session>>,
-    oldest_first: VecDeque<String>,
+    sessions: Mutex<Recent<Weak<Session>>>,
 }
 
 impl Returning {
@@ -69,7 +62,8 @@ impl Returning {
         use sha2::Digest as _;
         let derived = secret.digest(b"the seal of approvals' request states");
         let key: [u8; 32] = sha2::Sha256::digest(derived.as_bytes()).into();
-        Self { seal: Seal::new(&key), prefix: format!("{PREFIX}{}.", secret.id()), sessions: Mutex::default() }
+        let sessions = Mutex::new(Recent::new(REMEMBERED_MAX));
+        Self { seal: Seal::new(&key), prefix: format!("{PREFIX}{}.", secret.id()), sessions }
     }
 
     /// The state for a client that will come back with this call.
@@ -85,19 +79,11 @@ impl Returning {
 
     /// Remembers whom to tell when people have said yes.
     pub(super) fn remember(&self, id: &str, session: &Arc<Session>) {
-        let mut known = self.sessions.lock();
-        if known.by_id.insert(id.to_owned(), Arc::downgrade(session)).is_none() {
-            known.oldest_first.push_back(id.to_owned());
-        }
-        if known.oldest_first.len() > REMEMBERED_MAX
-            && let Some(oldest) = known.oldest_first.pop_front()
-        {
-            known.by_id.remove(&oldest);
-        }
+        self.sessions.lock().put(id.to_owned(), Arc::downgrade(session));
     }
 
     fn session(&self, id: &str) -> Option<Arc<Session>> {
-        self.sessions.lock().by_id.remove(id)?.upgrade()
+        self.sessions.lock().take(id)?.upgrade()
     }
 }
 
