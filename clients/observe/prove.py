@@ -110,7 +110,8 @@ def drive(arguments):
     traced = Mcp(arguments.gateway, "wf-traced")
     own = Mcp(arguments.gateway, "wf-own")
     while rounds == 0 or time.monotonic() < until:
-        traced.call("get_order", {"traceparent": f"00-{TRACE}-{PARENT}-01"})
+        # A tool that nobody else calls: of several calls in one bucket, the last is its exemplar.
+        traced.call("list_orders", {"traceparent": f"00-{TRACE}-{PARENT}-01"})
         own.call("get_order")
         own.call("refund_order")
         own.call("no_such_tool")
