@@ -501,7 +501,7 @@ fn a_bucket_that_cannot_be_used_is_said_at_the_start_with_what_to_do() {
         (s3("closed", &strict.endpoint()), &["refuses these credentials", "InvalidAccessKeyId", "access_key_id"]),
         (s3("any", &format!("http://{nobody}")), &["s3://any/some/where", "endpoint", "reached from here"]),
         (keyless(s3("any", &open.endpoint())), &["there are no credentials", "AWS_ACCESS_KEY_ID"]),
-        (s3("any", "minio:9000"), &["store.endpoint", "https://"]),
+        (s3("any", "minio:9000"), &["[store]", "endpoint is no URL", "https://"]),
         (s3("", &open.endpoint()), &["name the bucket"]),
         ("upload_bytes = 0\n".to_owned(), &["upload_bytes", "at least 1"]),
         ("wal_segment_bytes = 1000\n".to_owned(), &["wal_segment_bytes", "multiple of 8"]),
