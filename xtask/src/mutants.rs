@@ -12,6 +12,7 @@ mod governance;
 mod lake;
 mod observing;
 mod operating;
+mod postgres;
 mod registry;
 mod replaying;
 mod reporting;
@@ -48,6 +49,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(reporting::MUTANTS)
         .chain(lake::MUTANTS)
         .chain(observing::MUTANTS)
+        .chain(postgres::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

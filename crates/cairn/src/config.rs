@@ -501,12 +501,13 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
         // A client's file may begin with a comment; in TOML neither a brace nor a slash can.
-        let config = if text.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '/']) {
+        let mut config: Self = if text.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '/']) {
             Self::from_client(&text)
         } else {
             toml::from_str(&text).map_err(|error| anyhow::anyhow!("{}", faults::toml_words(&error, &text)))
         }
         .with_context(|| format!("{} is not a configuration that can be used", path.display()))?;
+        config.consumers.origin = std::path::absolute(path).ok();
         config.backbone.check().with_context(|| format!("{}", path.display()))?;
         config.evidence.check().with_context(|| format!("{}", path.display()))?;
         config.consumers.check().with_context(|| format!("{}", path.display()))?;

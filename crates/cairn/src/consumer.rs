@@ -49,9 +49,29 @@ pub(crate) enum ConsumerCommand {
         /// Minutes of the pause from which it recovers.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
         pause_minutes: u64,
+        /// The configuration that names the server of `audit`; a schema is made there and removed. A file is used where absent.
+        #[arg(long)]
+        config: Option<std::path::PathBuf>,
         /// JSON for machines.
         #[arg(long)]
         json: bool,
+    },
+    /// Prints the SQL that makes the tables of a consumer on a PostgreSQL server, for whoever makes them beforehand.
+    #[command(
+        after_help = "Example: cairn consumer schema audit --writer cairn --reader cairn_reader | psql postgres://owner@db.example/audit"
+    )]
+    Schema {
+        /// The consumer: audit.
+        name: String,
+        /// The schema that they lie in: consumers.audit.schema.
+        #[arg(long, default_value = "cairn")]
+        schema: String,
+        /// Who applies, and gets the rights for that: the user in consumers.audit.database.
+        #[arg(long)]
+        writer: Option<String>,
+        /// Who asks, and may only read: consumers.audit.query_user.
+        #[arg(long)]
+        reader: Option<String>,
     },
     /// Moves it to a time: what it takes from there on replaces what came of it before.
     #[command(after_help = "Example: CAIRN_OPERATOR_TOKEN=… cairn consumer seek audit --to 1h")]
@@ -71,11 +91,29 @@ pub(crate) async fn run(what: ConsumerCommand) -> anyhow::Result<()> {
         ConsumerCommand::Pause(which) => change(which, "pause", None).await,
         ConsumerCommand::Resume(which) => change(which, "resume", None).await,
         ConsumerCommand::Seek { which, to } => change(which, "seek", Some(to)).await,
-        ConsumerCommand::Check { name, events, rate, pause_minutes, json } => {
+        ConsumerCommand::Check { name, events, rate, pause_minutes, config, json } => {
             let size = check::Size { events, rate, pause: Duration::from_secs(60 * pause_minutes) };
-            check::run(name, size, json).await
+            check::run(name, size, config, json).await
+        }
+        ConsumerCommand::Schema { name, schema, writer, reader } => {
+            if name != "audit" {
+                bail!("{name:?} keeps nothing on a server: only audit does");
+            }
+            script(&schema, writer.as_deref(), reader.as_deref())
         }
     }
+}
+
+#[cfg(feature = "postgres")]
+fn script(schema: &str, writer: Option<&str>, reader: Option<&str>) -> anyhow::Result<()> {
+    let script = cairn_consumers::postgres::script(schema, writer, reader);
+    say::line(format_args!("{}", script.trim_end()));
+    Ok(())
+}
+
+#[cfg(not(feature = "postgres"))]
+fn script(_: &str, _: Option<&str>, _: Option<&str>) -> anyhow::Result<()> {
+    bail!("{}", crate::consumers::NO_POSTGRES)
 }
 
 async fn change(which: Which, verb: &str, to_ms: Option<i64>) -> anyhow::Result<()> {

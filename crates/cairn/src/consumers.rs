@@ -30,15 +30,27 @@ pub(crate) struct ConsumersSection {
     audit: AuditSection,
     context: ContextSection,
     observe: ObserveSection,
+    /// The file that says so.
+    #[serde(skip)]
+    #[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "this build has no database to leave word of"))]
+    pub(crate) origin: Option<PathBuf>,
 }
 
 /// `[consumers.audit]`
 #[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct AuditSection {
-    /// Whether it runs inside `up`; where nothing is said, with an embedded log that is not encrypted.
+    /// Whether it runs inside `up`; where nothing is said, with an embedded log that is not encrypted, or where a server is named.
     enabled: Option<bool>,
     group: Option<String>,
+    /// A PostgreSQL server instead of a file: postgres://USER@HOST:PORT/DATABASE
+    database: Option<String>,
+    password: Option<String>,
+    /// The schema on it.
+    schema: Option<String>,
+    /// Who asks questions, if another than who writes.
+    query_user: Option<String>,
+    query_password: Option<String>,
 }
 
 /// `[consumers.context]`
@@ -56,6 +68,7 @@ impl ConsumersSection {
     /// Refuses what makes no sense, and what this build cannot do.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.observe.check()?;
+        self.audit.check()?;
         for (at, name) in NAMES.into_iter().enumerate() {
             if name != OBSERVE && self.enabled(name) == Some(true) && !cfg!(feature = "audit") {
                 bail!("consumers.{name}.enabled is true, and {NO_DATABASE}");
@@ -81,7 +94,8 @@ impl ConsumersSection {
             CONTEXT => self.context.enabled,
             // Without a collector it has little to do.
             OBSERVE => self.observe.enabled.or(Some(self.observe.endpoint.is_some())),
-            _ => self.audit.enabled,
+            // Whoever names a server wants it there, whichever log it is.
+            _ => self.audit.enabled.or(self.audit.database.is_some().then_some(true)),
         }
     }
 
@@ -110,6 +124,99 @@ impl ConsumersSection {
     }
 }
 
+impl AuditSection {
+    /// Refuses what makes no sense, and what this build cannot do; secrets are filled in where they are needed.
+    fn check(&self) -> anyhow::Result<()> {
+        let Some(database) = &self.database else {
+            let beside = [
+                ("password", &self.password),
+                ("schema", &self.schema),
+                ("query_user", &self.query_user),
+                ("query_password", &self.query_password),
+            ];
+            if let Some((key, _)) = beside.iter().find(|(_, set)| set.is_some()) {
+                bail!(
+                    "consumers.audit.{key} is for a PostgreSQL server: name it in consumers.audit.database, or remove it"
+                );
+            }
+            return Ok(());
+        };
+        if !cfg!(feature = "postgres") {
+            bail!("consumers.audit.database names a server, and {NO_POSTGRES}");
+        }
+        // What is filled in is looked at when it is used.
+        let is_server = ["postgres://", "postgresql://", "${"].iter().any(|head| database.starts_with(head));
+        if !is_server {
+            bail!(
+                "consumers.audit.database is no server: write postgres://USER@HOST:PORT/DATABASE, or leave it out for a file"
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "audit")]
+impl ConsumersSection {
+    /// Whether `audit` is on a server.
+    pub(crate) const fn names_server(&self) -> bool {
+        self.audit.database.is_some()
+    }
+
+    /// The server of `audit`, with secrets filled in.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn server(&self) -> anyhow::Result<Option<cairn_consumers::postgres::Options>> {
+        use anyhow::Context;
+        use cairn_consumers::postgres::{Options, Settings};
+
+        let AuditSection { database, password, schema, query_user, query_password, .. } = &self.audit;
+        let Some(url) = database else { return Ok(None) };
+        let one =
+            |key: &str, value: &str| crate::config::filled(value).with_context(|| format!("consumers.audit.{key}"));
+        let maybe = |key: &str, value: &Option<String>| value.as_deref().map(|value| one(key, value)).transpose();
+        let settings = Settings {
+            url: one("database", url)?,
+            password: maybe("password", password)?,
+            schema: schema.clone(),
+            query_user: maybe("query_user", query_user)?,
+            query_password: maybe("query_password", query_password)?,
+        };
+        Options::read(&settings).map(Some).context("consumers.audit")
+    }
+
+    /// The same with another schema on that server, as a configuration of its own; references stay references.
+    pub(crate) fn in_schema(&self, name: &str) -> (Self, String) {
+        let audit = AuditSection { schema: Some(name.to_owned()), enabled: None, group: None, ..self.audit.clone() };
+        let keys = [
+            ("database", &audit.database),
+            ("password", &audit.password),
+            ("schema", &audit.schema),
+            ("query_user", &audit.query_user),
+            ("query_password", &audit.query_password),
+        ];
+        let mut text = "[consumers.audit]\n".to_owned();
+        for (key, value) in keys {
+            if let Some(value) = value {
+                text += &format!("{key} = {}\n", toml::Value::String(value.clone()));
+            }
+        }
+        (Self { audit, ..Self::default() }, text)
+    }
+}
+
+/// What a consumer's database is opened for.
+#[cfg(feature = "audit")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// To apply to it.
+    Apply,
+    /// To change it beside whoever applies.
+    Operate,
+}
+
+/// What a build without PostgreSQL says.
+pub(crate) const NO_POSTGRES: &str =
+    "this build has no PostgreSQL (it leaves that out): cargo install --locked --path crates/cairn makes one that has";
+
 /// What a build without databases says.
 pub(crate) const NO_DATABASE: &str =
     "this build has no consumers (it leaves SQLite out): cargo install --locked --path crates/cairn makes one that has";
@@ -117,8 +224,9 @@ pub(crate) const NO_DATABASE: &str =
 /// A running consumer, by name.
 pub(crate) struct Running {
     pub(crate) consumer: Consumer,
+    /// Of a file; a server knows by itself who holds it.
     #[cfg(feature = "audit")]
-    _holder: cairn_consumers::database::Holder,
+    _holder: Option<cairn_consumers::database::Holder>,
     #[cfg(feature = "observe")]
     observed: Option<crate::observe::Observed>,
 }
@@ -192,11 +300,12 @@ impl Opened {
 }
 
 #[cfg(feature = "audit")]
-/// Opens the database of that consumer in a data folder; makes it where there is none.
+/// Opens the database of that consumer in a data folder, or on its server; makes it where there is none, but for an operator on a server.
 pub(crate) fn open(
     (name, section): (&str, &ConsumersSection),
     data: &Path,
     entropy: &Entropy,
+    purpose: Purpose,
 ) -> Result<Opened, cairn_consumers::SinkError> {
     use cairn_consumers::{
         audit::AuditSink,
@@ -214,9 +323,51 @@ pub(crate) fn open(
     if name == OBSERVE {
         return open_observe(&section.observe, &path, entropy);
     }
+    #[cfg(feature = "postgres")]
+    if let Some(options) = server(section)? {
+        use cairn_consumers::postgres::{PostgresSink, Role};
+        let role = if purpose == Purpose::Apply { Role::Applies } else { Role::Operates };
+        let instance = options.instance();
+        return Ok(Opened::new(PostgresSink::new(options, entropy, role), instance));
+    }
+    let _ = purpose;
     let sink = AuditSink::open(&path, entropy)?;
     let instance = sink.instance().to_owned();
     Ok(Opened::new(sink, instance))
+}
+
+#[cfg(feature = "postgres")]
+fn server(
+    section: &ConsumersSection,
+) -> Result<Option<cairn_consumers::postgres::Options>, cairn_consumers::SinkError> {
+    section.server().map_err(|error| cairn_consumers::SinkError::Broken { reason: format!("{error:#}") })
+}
+
+/// Whether anything was ever applied to that consumer's database.
+#[cfg(feature = "audit")]
+pub(crate) fn has_applied(
+    (name, section): (&str, &ConsumersSection),
+    data: &Path,
+    entropy: &Entropy,
+) -> Result<bool, cairn_consumers::SinkError> {
+    #[cfg(feature = "postgres")]
+    if let Some(options) = server(section)?.filter(|_| name == AUDIT) {
+        use cairn_consumers::postgres::{PostgresSink, Role};
+        return PostgresSink::new(options, entropy, Role::Operates).has_tables();
+    }
+    let _ = (section, entropy);
+    Ok(cairn_consumers::database::path(data, name).exists())
+}
+
+/// Where that consumer's results are, for people.
+#[cfg(feature = "audit")]
+pub(crate) fn place((name, section): (&str, &ConsumersSection), data: &Path) -> String {
+    #[cfg(feature = "postgres")]
+    if let Ok(Some(options)) = server(section).map(|server| server.filter(|_| name == AUDIT)) {
+        return options.shown().to_owned();
+    }
+    let _ = section;
+    cairn_consumers::database::path(data, name).display().to_string()
 }
 
 #[cfg(feature = "observe")]
@@ -252,13 +403,20 @@ pub(crate) fn start_one(
     };
 
     let path = database::path(data, name);
-    let holder = match Holder::take(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-            bail!("another process applies events to {} already", path.display())
+    let holder = if name == AUDIT && section.names_server() {
+        None
+    } else {
+        match Holder::take(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                bail!("another process applies events to {} already", path.display())
+            }
+            taken => Some(taken.with_context(|| format!("cannot hold {}", path.display()))?),
         }
-        taken => taken.with_context(|| format!("cannot hold {}", path.display()))?,
     };
-    let opened = open((name, section), data, entropy)?;
+    let opened = open((name, section), data, entropy, Purpose::Apply)?;
+    if name == AUDIT {
+        crate::audit::leave_word(section, data)?;
+    }
     #[cfg(feature = "observe")]
     let observed = opened.observed;
     let Opened { sink, instance, .. } = opened;
@@ -336,11 +494,7 @@ mod desk {
     use cairn_backbone::records::{Bounded, Records};
     use cairn_consumers::{
         Position, Sink, SinkError,
-        audit::{
-            self,
-            query::{self, Limits, QueryError},
-        },
-        database,
+        audit::query::{self, Limits, QueryError},
     };
     use cairn_contract::{
         Body, Common, ConsumerChange, ConsumerMoved, Draft, OffsetMove, ReplayEnded, ReplayOutcome, ReplayStarted,
@@ -349,7 +503,7 @@ mod desk {
     use cairn_operators::{Answering, ConsumerChangeAsked, ConsumerFault, Consumers, DoneBy, ReplayBody};
     use serde_json::{Map, Value, json};
 
-    use super::{Desk, NAMES, Shown};
+    use super::{Desk, NAMES, Purpose, Shown};
     use crate::context::{self, Answers};
 
     /// Rows that the admin address answers with at most.
@@ -360,12 +514,12 @@ mod desk {
             if !NAMES.contains(&name) {
                 return Err(ConsumerFault::NoSuch(format!("there is no consumer {name:?}: {}", NAMES.join(", "))));
             }
-            let path = database::path(&self.data, name);
-            if !path.exists() {
-                let words = format!("{name} has applied nothing to {} yet", path.display());
+            let which = (name, &self.section);
+            if !super::has_applied(which, &self.data, &self.entropy).map_err(|error| away(&error))? {
+                let words = format!("{name} has applied nothing to {} yet", super::place(which, &self.data));
                 return Err(ConsumerFault::NoSuch(words));
             }
-            let opened = super::open((name, &self.section), &self.data, &self.entropy);
+            let opened = super::open(which, &self.data, &self.entropy, Purpose::Operate);
             opened.map(|opened| opened.sink).map_err(|error| away(&error))
         }
 
@@ -458,7 +612,8 @@ mod desk {
         }
 
         async fn started(self, name: String, body: ReplayBody, by: DoneBy) -> Result<Value, ConsumerFault> {
-            self.open(&name)?;
+            let (here, named) = (self.clone(), name.clone());
+            blocking(move || here.open(&named).map(drop)).await?;
             let DoneBy { operator, role, reason } = self.screened(by);
             let replay_id = self.gateway.new_id();
             let event = ReplayStarted {
@@ -509,8 +664,9 @@ mod desk {
             };
             let _turn = self.asking.clone().try_acquire_owned().map_err(|_| busy())?;
             let limits = Limits { rows_max: rows_max.unwrap_or(ROWS_MAX).min(ROWS_MAX), ..Limits::default() };
-            let path = audit::path(&self.data);
-            let answer = blocking(move || Ok(query::ask(&path, &sql, &limits)));
+            let store = crate::audit::store(&self.section, &self.data);
+            let store = store.map_err(|error| ConsumerFault::Away(format!("{error:#}")))?;
+            let answer = blocking(move || Ok(store.ask(&sql, &limits)));
             answer.await?.map(|answer| shown(&answer)).map_err(|error| {
                 let words = error.to_string();
                 match error {

@@ -7,6 +7,8 @@ mod adopt;
 #[cfg(feature = "observe")]
 mod alerts;
 mod ask;
+#[cfg(feature = "audit")]
+mod audit;
 mod auth;
 mod check;
 mod checkers;

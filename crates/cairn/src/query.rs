@@ -28,6 +28,9 @@ pub(crate) struct QueryArguments {
     /// Seconds at most, where the database of the data folder is asked.
     #[arg(long, default_value_t = 30)]
     seconds_max: u64,
+    /// The configuration that names the database; that of whoever applies to the data folder where absent.
+    #[arg(long)]
+    config: Option<std::path::PathBuf>,
     #[command(flatten)]
     admin: ask::AdminArguments,
 }
@@ -37,7 +40,7 @@ const ROWS_MAX: usize = 1_000_000;
 
 /// Asks, and prints the answer.
 pub(crate) async fn run(arguments: QueryArguments) -> anyhow::Result<()> {
-    let QueryArguments { sql, json, csv, rows_max, seconds_max, admin } = arguments;
+    let QueryArguments { sql, json, csv, rows_max, seconds_max, config, admin } = arguments;
     if rows_max == 0 || rows_max > ROWS_MAX || seconds_max == 0 {
         bail!("--rows-max is between 1 and {ROWS_MAX}, --seconds-max at least 1");
     }
@@ -47,7 +50,7 @@ pub(crate) async fn run(arguments: QueryArguments) -> anyhow::Result<()> {
     } else {
         let data = admin.data()?;
         let limit = Duration::from_secs(seconds_max);
-        tokio::task::spawn_blocking(move || local(&data, &sql, rows_max, limit)).await??
+        tokio::task::spawn_blocking(move || local((&data, config.as_deref()), &sql, rows_max, limit)).await??
     };
     let texts = |of: &Value| -> Vec<String> {
         of.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
@@ -75,15 +78,16 @@ pub(crate) async fn run(arguments: QueryArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A data folder, and a configuration if one is named.
+type Where<'a> = (&'a std::path::Path, Option<&'a std::path::Path>);
+
 #[cfg(feature = "audit")]
-fn local(data: &std::path::Path, sql: &str, rows_max: usize, time_max: Duration) -> anyhow::Result<Value> {
-    use cairn_consumers::audit::{
-        self,
-        query::{self, Limits, QueryError},
-    };
+fn local((data, config): Where<'_>, sql: &str, rows_max: usize, time_max: Duration) -> anyhow::Result<Value> {
+    use cairn_consumers::audit::query::{Limits, QueryError};
 
     let limits = Limits { rows_max, bytes_max: 256 << 20, time_max };
-    match query::ask(&audit::path(data), sql, &limits) {
+    let store = crate::audit::store(&crate::audit::section(data, config)?, data)?;
+    match store.ask(sql, &limits) {
         Ok(answer) => Ok(crate::consumers::shown(&answer)),
         Err(error @ QueryError::Missing { .. }) => Err(crate::ending::Ending::NoSuch(error.to_string()).into()),
         Err(error) => Err(error.into()),
@@ -91,7 +95,7 @@ fn local(data: &std::path::Path, sql: &str, rows_max: usize, time_max: Duration)
 }
 
 #[cfg(not(feature = "audit"))]
-fn local(_: &std::path::Path, _: &str, _: usize, _: Duration) -> anyhow::Result<Value> {
+fn local(_: Where<'_>, _: &str, _: usize, _: Duration) -> anyhow::Result<Value> {
     bail!("{}", crate::consumers::NO_DATABASE)
 }
 

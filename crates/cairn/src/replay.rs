@@ -63,7 +63,7 @@ mod work {
 
     use anyhow::Context;
     use cairn_clock::{Entropy, Timestamp};
-    use cairn_consumers::{Pace, Planned, Replay, ReplayError, Replayed, Sink, database, plan};
+    use cairn_consumers::{Pace, Planned, Replay, ReplayError, Replayed, Sink, plan};
     use cairn_contract::{OffsetRange, ReplayOutcome};
     use cairn_operators::ReplayBody;
     use serde_json::{Value, json};
@@ -72,8 +72,7 @@ mod work {
 
     use super::{ReplayArguments, bail};
     use crate::{
-        config::Config,
-        consumers::{self, ConsumersSection, NAMES},
+        consumers::{self, ConsumersSection, NAMES, Purpose},
         ending::Ending,
         read::Source,
         say,
@@ -84,10 +83,7 @@ mod work {
     const SAY_EVERY: Duration = Duration::from_secs(2);
 
     pub(crate) async fn run(arguments: ReplayArguments) -> anyhow::Result<()> {
-        let section = match &arguments.config {
-            Some(path) => Config::read_consumers(path)?,
-            None => ConsumersSection::default(),
-        };
+        let section = crate::audit::section(&arguments.admin.data()?, arguments.config.as_deref())?;
         let Some(name) = section.named(&arguments.group) else {
             bail!(
                 "{:?} is no consumer of Cairn's: {}; another team's group is moved with its own tools, such as kafka-consumer-groups --reset-offsets",
@@ -96,10 +92,14 @@ mod work {
             );
         };
         let (group, data) = (section.group(name).to_owned(), arguments.admin.data()?);
-        let path = database::path(&data, name);
-        if !path.exists() {
-            let words = format!("there is no {name} database at {}: nothing was applied yet", path.display());
-            return Err(Ending::NoSuch(words).into());
+        let (asked, at) = (section.clone(), data.clone());
+        let looked =
+            tokio::task::spawn_blocking(move || consumers::has_applied((name, &asked), &at, &Entropy::system()));
+        if !looked.await?? {
+            let place = consumers::place((name, &section), &data);
+            return Err(
+                Ending::NoSuch(format!("there is no {name} database at {place}: nothing was applied yet")).into()
+            );
         }
         let config = arguments.config.as_deref();
         let source = Source::find(arguments.bootstrap.clone(), config, Some(data.clone()), arguments.admin.trust())?;
@@ -160,7 +160,7 @@ mod work {
 
     impl Results {
         fn open(&self) -> anyhow::Result<Box<dyn Sink>> {
-            Ok(consumers::open((self.name, &self.section), &self.data, &Entropy::system())?.sink)
+            Ok(consumers::open((self.name, &self.section), &self.data, &Entropy::system(), Purpose::Operate)?.sink)
         }
     }
 

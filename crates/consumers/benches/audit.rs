@@ -1,10 +1,14 @@
-//! How fast the audit database takes events, beside plain rows into SQLite on the same disk in the same run; and how long it takes
-//! to find one workflow among all of them.
+//! How fast the audit database takes events, as a file and on a PostgreSQL server on loopback, beside plain rows into SQLite on the same
+//! disk in the same run; and how long it takes to find one workflow among all of them.
 //!
 //! `cargo bench -p cairn-consumers --bench audit`, with `CAIRN_BENCH_EVENTS` for other numbers than 50,000 and 500,000 (commas between),
 //! and `CAIRN_BENCH_FOLDER` for another disk. What is measured is what a consumer does with records: parsing, rows, indices, commit.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks to the person who started it")]
 #![allow(missing_docs)]
+
+#[cfg(feature = "postgres")]
+#[path = "../../../clients/postgres/postgres.rs"]
+mod server;
 
 use std::{path::Path, time::Duration};
 
@@ -40,7 +44,7 @@ fn main() -> anyhow::Result<()> {
     for events in wanted.split(',').map(|number| number.trim().parse::<u64>()) {
         let events = events?;
         let path = folder.path().join(format!("{events}.sqlite"));
-        let audit = applied(&path, events, &entropy)?;
+        let audit = applied(&mut AuditSink::open(&path, &entropy)?, events, &entropy)?;
         let plain = plain(&folder.path().join("plain.sqlite"), events.min(500_000), &entropy)?;
         let (found, calls) = lookups(&path, events)?;
         println!(
@@ -50,13 +54,45 @@ fn main() -> anyhow::Result<()> {
             calls.as_secs_f64() * 1e3
         );
         std::fs::remove_file(&path)?;
+        #[cfg(feature = "postgres")]
+        on_server(events, audit, &entropy)?;
     }
     Ok(())
 }
 
+/// The same on a server, beside the file of the same run.
+#[cfg(feature = "postgres")]
+fn on_server(events: u64, file: f64, entropy: &Entropy) -> anyhow::Result<()> {
+    use cairn_consumers::postgres::{Options, PostgresSink, Role, Settings, ask};
+
+    let Some(server) = server::started_or_skip("") else { return Ok(()) };
+    let (url, password) = (server.url("postgres", "postgres"), Some(server::PASSWORD.to_owned()));
+    let options = Options::read(&Settings { url, password, ..Settings::default() })?;
+    let mut sink = PostgresSink::new(options.clone(), entropy, Role::Applies);
+    sink.positions()?;
+    let audit = applied(&mut sink, events, entropy)?;
+    let mut slowest = [Duration::ZERO; 2];
+    for number in 0..20 {
+        let workflow = workflow_of(number * (events / EVENTS_A_WORKFLOW) / 20 * EVENTS_A_WORKFLOW);
+        for (index, table) in ["events", "calls"].into_iter().enumerate() {
+            let begun = Instant::now();
+            let sql = format!("SELECT * FROM {table} WHERE workflow_id = '{workflow}'");
+            let answer = ask(&options, &sql, &Limits::default())?;
+            slowest[index] = slowest[index].max(begun.elapsed());
+            anyhow::ensure!(!answer.rows.is_empty(), "{sql} finds nothing");
+        }
+    }
+    println!(
+        "{events:>9}  {audit:>12.0}  on PostgreSQL: {:.2} of the file  {:>11.2} ms  {:>11.2} ms",
+        audit / file,
+        slowest[0].as_secs_f64() * 1e3,
+        slowest[1].as_secs_f64() * 1e3
+    );
+    Ok(())
+}
+
 /// Events a second into the audit database.
-fn applied(path: &Path, events: u64, entropy: &Entropy) -> anyhow::Result<f64> {
-    let mut sink = AuditSink::open(path, entropy)?;
+fn applied(sink: &mut dyn Sink, events: u64, entropy: &Entropy) -> anyhow::Result<f64> {
     let (mut at, mut spent) = (0, Duration::ZERO);
     while at < events {
         let next = (at + BATCH_RECORDS_MAX as u64).min(events);

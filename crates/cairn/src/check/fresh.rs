@@ -11,7 +11,7 @@ use rdkafka::producer::Producer;
 use tokio::time::Instant;
 
 use super::runs::{BURST, LOOK_EVERY, Size, Stage, TRAFFIC, WAIT_MAX};
-use crate::consumers::{self, ConsumersSection};
+use crate::consumers::{self, Purpose};
 
 /// How far the consumer may be behind where live traffic counts as caught up with, in seconds of it.
 const CAUGHT_UP: Duration = Duration::from_millis(200);
@@ -38,8 +38,8 @@ impl Stage {
 
     /// A consumer in this process; it has its partitions when this returns.
     fn begin(&self) -> anyhow::Result<(Status, Consumer)> {
-        let section = ConsumersSection::default();
-        let opened = consumers::open((self.name, &section), &self.data, &Entropy::system())?;
+        let which = (self.name, &self.section);
+        let opened = consumers::open(which, &self.data, &Entropy::system(), Purpose::Apply)?;
         let group = GroupOptions {
             bootstrap: self.kafka.clone(),
             properties: std::collections::BTreeMap::new(),

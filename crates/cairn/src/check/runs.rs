@@ -29,7 +29,8 @@ use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    consumers::{self, CONTEXT, ConsumersSection, NAMES, OBSERVE},
+    config::Config,
+    consumers::{self, AUDIT, CONTEXT, ConsumersSection, NAMES, OBSERVE, Purpose},
     ending::Ending,
     folder, say,
     writers::Writers,
@@ -69,7 +70,7 @@ struct Found {
 }
 
 /// Checks a consumer.
-pub(crate) async fn run(name: String, size: Size, as_json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(name: String, size: Size, config: Option<PathBuf>, as_json: bool) -> anyhow::Result<()> {
     let Some(name) = NAMES.into_iter().find(|known| *known == name) else {
         bail!("there is no consumer {name:?}: {}", NAMES.join(", "));
     };
@@ -79,8 +80,12 @@ pub(crate) async fn run(name: String, size: Size, as_json: bool) -> anyhow::Resu
     if name == CONTEXT && size.events > CONTEXT_EVENTS_MAX {
         bail!("{name} keeps a bounded number of events: give --events {CONTEXT_EVENTS_MAX} or fewer");
     }
+    let section = match config {
+        Some(path) if name == AUDIT => Config::read_consumers(&path)?,
+        _ => ConsumersSection::default(),
+    };
     let handle = Handle::current();
-    let found = tokio::task::spawn_blocking(move || checked(name, handle, size, as_json)).await??;
+    let found = tokio::task::spawn_blocking(move || checked((name, &section), handle, size, as_json)).await??;
     let failed = found.iter().filter(|one| one.words.is_err()).count() as u64;
     if as_json {
         let list: Vec<Value> = found
@@ -94,8 +99,13 @@ pub(crate) async fn run(name: String, size: Size, as_json: bool) -> anyhow::Resu
     if failed == 0 { Ok(()) } else { Err(Ending::NotReady(failed).into()) }
 }
 
-fn checked(name: &'static str, handle: Handle, size: Size, is_quiet: bool) -> anyhow::Result<Vec<Found>> {
-    let mut stage = Stage::set(name, handle)?;
+fn checked(
+    (name, section): (&'static str, &ConsumersSection),
+    handle: Handle,
+    size: Size,
+    is_quiet: bool,
+) -> anyhow::Result<Vec<Found>> {
+    let mut stage = Stage::set((name, section), handle)?;
     let mut all = Vec::new();
     let parts: [(&'static str, Part); 5] = [
         ("reads the current and every prior contract, and keeps newer ones", Stage::reads_contracts),
@@ -172,21 +182,47 @@ pub(super) struct Stage {
     pub(super) producer: BaseProducer<Acknowledged>,
     pub(super) data: PathBuf,
     pub(super) sent: u128,
+    /// Where the results are, if not in the folder.
+    pub(super) section: ConsumersSection,
+    config: Option<PathBuf>,
     _broker: Process,
+    _scratch: Option<Scratch>,
     _folder: tempfile::TempDir,
 }
 
+/// A schema on a server that is there for this run alone.
+struct Scratch(#[cfg_attr(not(feature = "postgres"), allow(dead_code))] ConsumersSection);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        #[cfg(feature = "postgres")]
+        if let Ok(Some(server)) = self.0.server()
+            && let Err(error) = cairn_consumers::postgres::remove(&server)
+        {
+            eprintln!("cairn: remove it by hand, it could not be: {}: {error}", server.shown());
+        }
+    }
+}
+
 impl Stage {
-    fn set(name: &'static str, handle: Handle) -> anyhow::Result<Self> {
+    fn set((name, section): (&'static str, &ConsumersSection), handle: Handle) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let (mut scratch, mut config) = (None, None);
+        let mut section = section.clone();
+        if section.names_server() {
+            let (other, text) = section.in_schema(&format!("cairn_check_{}", std::process::id()));
+            let path = folder.path().join("cairn.toml");
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            (section, scratch, config) = (other.clone(), Some(Scratch(other)), Some(path));
+        }
         let log = folder::made(&folder.path().join("log"))?;
         let secret = Writers::of(&log).renew("check", &Entropy::system())?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["broker", "--kafka", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(&log);
         let broker = Process::start(&mut command)?;
         let kafka = wait(&handle, "the log", || Ok(folder::endpoints(&log).map(|endpoints| endpoints.kafka)))?;
-        let mut config = ClientConfig::new();
-        config
+        let mut client = ClientConfig::new();
+        client
             .set("bootstrap.servers", &kafka)
             .set("security.protocol", "sasl_plaintext")
             .set("sasl.mechanism", "PLAIN")
@@ -195,7 +231,7 @@ impl Stage {
             .set("acks", "all")
             .set("linger.ms", "2")
             .set("queue.buffering.max.messages", "1000000");
-        let admin: AdminClient<DefaultClientContext> = config.create()?;
+        let admin: AdminClient<DefaultClientContext> = client.create()?;
         let topics: Vec<NewTopic<'_>> = Topic::ALL
             .iter()
             .map(|topic| {
@@ -207,13 +243,17 @@ impl Stage {
             made.map_err(|(topic, code)| anyhow::anyhow!("the topic {topic} could not be made: {code}"))?;
         }
         let data = folder.path().join("consumer");
-        let producer = config.create_with_context(Acknowledged::default())?;
-        Ok(Self { name, handle, kafka, producer, data, sent: 0, _broker: broker, _folder: folder })
+        let producer = client.create_with_context(Acknowledged::default())?;
+        let (_broker, _scratch, _folder) = (broker, scratch, folder);
+        Ok(Self { name, handle, kafka, producer, data, sent: 0, section, config, _broker, _scratch, _folder })
     }
 
     fn consume(&self) -> anyhow::Result<Process> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["consume", self.name, "--bootstrap", &self.kafka, "--data"]).arg(&self.data);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         Process::start(&mut command)
     }
 
@@ -252,6 +292,9 @@ impl Stage {
 
     fn ask(&self, sql: &str) -> anyhow::Result<Vec<Vec<Value>>> {
         let limits = Limits { rows_max: 2_000_000, bytes_max: 1 << 30, time_max: WAIT_MAX };
+        if self.name == AUDIT {
+            return Ok(crate::audit::store(&self.section, &self.data)?.ask(sql, &limits)?.rows);
+        }
         Ok(query::ask(&database::path(&self.data, self.name), sql, &limits)?.rows)
     }
 
@@ -359,8 +402,8 @@ impl Stage {
     fn replays(&mut self, _: Size) -> anyhow::Result<String> {
         let before = self.all()?;
         let records = Records::open(&self.kafka, &BTreeMap::new())?;
-        let section = ConsumersSection::default();
-        let mut sink = consumers::open((self.name, &section), &self.data, &Entropy::system())?.sink;
+        let which = (self.name, &self.section);
+        let mut sink = consumers::open(which, &self.data, &Entropy::system(), Purpose::Operate)?.sink;
         let planned = plan(&records, &sink.positions()?, (None, None), &[])?;
         let replay = Replay::new(&records, planned.spans, Pace::default(), CancellationToken::new());
         let done = replay.run(&mut *sink, &mut |_, _| {})?;

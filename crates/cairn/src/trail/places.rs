@@ -103,11 +103,17 @@ fn joined(reads: Vec<Range<i64>>) -> Vec<Range<i64>> {
 fn index(source: &Source, workflows: &[&str]) -> Index {
     use cairn_consumers::audit;
 
-    let Some(path) = source.data.as_deref().map(audit::path).filter(|path| path.exists()) else { return Index::new() };
-    let found = match audit::index::find(&path, workflows) {
-        Ok(found) => found,
-        Err(error) => {
+    let Some(data) = source.data.as_deref() else { return Index::new() };
+    let store = crate::audit::section(data, None).and_then(|section| crate::audit::store(&section, data));
+    let found = match store.map(|store| store.find(workflows)) {
+        Ok(Ok(found)) => found,
+        Ok(Err(audit::query::QueryError::Missing { .. })) => return Index::new(),
+        Ok(Err(error)) => {
             tracing::warn!(%error, "the trail is read without an index");
+            return Index::new();
+        }
+        Err(error) => {
+            tracing::warn!("the trail is read without an index: {error:#}");
             return Index::new();
         }
     };

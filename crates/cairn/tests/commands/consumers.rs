@@ -21,8 +21,8 @@ use crate::{
     support::{Agent, LONG, Orders, Process, TOKEN, cairn, events, http, run, text, wait_for},
 };
 
-const PERMIT_ALL: &str = "@id(\"all\") permit(principal, action, resource);\n";
-const CALLS: i32 = 8;
+pub(crate) const PERMIT_ALL: &str = "@id(\"all\") permit(principal, action, resource);\n";
+pub(crate) const CALLS: i32 = 8;
 
 /// What `cairn query` says of that data folder; nothing while there is no database.
 fn query(data: &Path, sql: &str) -> Option<Vec<Value>> {
@@ -46,11 +46,11 @@ fn consume(kafka: &str, data: &Path, more: &[(&str, &str)]) -> Process {
 }
 
 /// One event as a record.
-struct Told {
-    id: u128,
-    name: &'static str,
-    version: u32,
-    data: Value,
+pub(crate) struct Told {
+    pub(crate) id: u128,
+    pub(crate) name: &'static str,
+    pub(crate) version: u32,
+    pub(crate) data: Value,
 }
 
 impl Told {
@@ -78,13 +78,13 @@ impl Told {
 }
 
 /// A log with the topic of calls, and who may write it.
-struct Stream {
-    cluster: Cluster,
+pub(crate) struct Stream {
+    pub(crate) cluster: Cluster,
     producer: BaseProducer,
 }
 
 impl Stream {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let cluster = Cluster::start(folder, "log");
         let mut config = cluster.config();
         let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
@@ -102,11 +102,11 @@ impl Stream {
         self.producer.poll(Duration::ZERO);
     }
 
-    fn tell(&self, partition: i32, told: &Told) {
+    pub(crate) fn tell(&self, partition: i32, told: &Told) {
         self.send(partition, told.headers(), &told.value());
     }
 
-    fn flush(&self) {
+    pub(crate) fn flush(&self) {
         self.producer.flush(LONG).expect("all are taken");
     }
 }
@@ -394,7 +394,7 @@ fn a_check_tells_a_consumer_that_is_ready_from_one_that_is_not() {
 }
 
 /// What `cairn trail w --json` of that log says, and how many records it read.
-fn path_of(kafka: &str, data: &Path, more: &[&str]) -> (Vec<Value>, u64) {
+pub(crate) fn path_of(kafka: &str, data: &Path, more: &[&str]) -> (Vec<Value>, u64) {
     let mut command = cairn();
     command.args(["trail", "w", "--json", "--bootstrap", kafka, "--data"]).arg(data).args(more);
     let output = run(command.env("CAIRN_LOG", "cairn::trail=debug"));

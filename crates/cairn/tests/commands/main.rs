@@ -35,6 +35,8 @@ mod outside;
 mod played;
 mod playing;
 mod policy;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod proving;
 mod starting;
 mod store;

@@ -29,13 +29,13 @@ use crate::{
 };
 
 /// Somebody who issues certificates.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -45,7 +45,7 @@ impl Authority {
     }
 
     /// Writes `<name>.pem` and `<name>.key`, good for this machine.
-    fn issue(&self, folder: &Path, name: &str) {
+    pub(crate) fn issue(&self, folder: &Path, name: &str) {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
         let made = params.signed_by(&key, &self.issuer).expect("a certificate");
@@ -53,7 +53,7 @@ impl Authority {
         fs::write(folder.join(format!("{name}.pem")), made.pem()).expect("written");
     }
 
-    fn publish(&self, path: PathBuf) -> PathBuf {
+    pub(crate) fn publish(&self, path: PathBuf) -> PathBuf {
         fs::write(&path, &self.pem).expect("written");
         path
     }

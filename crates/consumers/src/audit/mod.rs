@@ -1,6 +1,6 @@
-//! The audit consumer: the whole trail in one SQLite file that people can query.
+//! The audit consumer: the whole trail in one SQLite file that people can query, or on a PostgreSQL server (`postgres`).
 //!
-//! [`AuditSink`] is the sink of the consumer `audit`, [`query`] answers questions read-only and within limits, and [`index`]
+//! [`AuditSink`] is the sink of the consumer `audit` into a file, [`query`] answers questions read-only and within limits, and [`index`]
 //! tells where a workflow's events lie. It holds what
 //! events hold: references to payloads and masked texts, never a payload.
 
@@ -8,6 +8,7 @@ pub mod index;
 pub mod query;
 mod rows;
 mod schema;
+mod store;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,11 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use rows::Audit;
+#[cfg(feature = "postgres")]
+pub(crate) use rows::Cell;
+#[cfg(feature = "postgres")]
+pub(crate) use schema::{COLUMNS, VERSION as LAYOUT};
+pub use store::Store;
 
 use crate::database::{self, Database};
 

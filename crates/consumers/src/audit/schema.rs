@@ -8,10 +8,10 @@
 //! `calls`, `decisions` and `approvals` are views. `PRAGMA user_version` is [`VERSION`].
 
 /// The layout's version.
-pub(super) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 2;
 
 /// Columns of `events` behind `seq`, in the order in which the sink binds them.
-pub(super) const COLUMNS: [&str; 42] = [
+pub(crate) const COLUMNS: [&str; 42] = [
     "id",
     "type",
     "contract_version",

@@ -5,7 +5,7 @@
 //! apply at a time. Each file can be made again from the trail as far back as that is kept.
 
 pub(crate) mod bind;
-mod retention;
+pub(crate) mod retention;
 mod sink;
 
 use std::{
@@ -18,6 +18,8 @@ use std::{
 use rusqlite::{Statement, Transaction};
 
 pub use sink::Database;
+#[cfg(feature = "postgres")]
+pub(crate) use sink::{DEAD_LETTERS_MAX, seq};
 pub(crate) use sink::{REFUSED, integer, place_of};
 
 use crate::Event;

@@ -15,7 +15,7 @@ use rusqlite::Transaction;
 use super::sink::seq;
 
 /// Rows that one piece of work looks at.
-const ROWS_MAX: i64 = 2_000;
+pub(crate) const ROWS_MAX: i64 = 2_000;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How far the present round has come.
@@ -23,12 +23,33 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Retention {
     /// The next row to look at in each place.
     cursors: HashMap<i64, i64>,
-    /// How long each type is kept, as its contract says.
-    kept: HashMap<String, Option<Duration>>,
+    kept: Kept,
+}
+
+/// How long each type is kept, as its contract says.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(HashMap<String, Option<Duration>>);
+
+impl Kept {
+    /// How long events of a type are kept; `None` is for ever.
+    pub(crate) fn of(&mut self, type_name: &str, topic: Topic) -> Option<Duration> {
+        if let Some(kept) = self.0.get(type_name) {
+            return *kept;
+        }
+        let kept = match EventType::named(type_name) {
+            Some(event_type) => by_contract(event_type),
+            None => topic.spec().retention,
+        };
+        // As many as there are types.
+        if self.0.len() < 1_000 {
+            self.0.insert(type_name.to_owned(), kept);
+        }
+        kept
+    }
 }
 
 /// A tenant, where there is one, and a subject of it.
-type Subject = (Option<String>, String);
+pub(crate) type Subject = (Option<String>, String);
 
 impl Retention {
     /// Removes what is due among some rows; whether there are more to look at.
@@ -69,7 +90,7 @@ impl Retention {
             let age = now.since(Timestamp::from_micros(time_us.unsigned_abs()));
             seen += 1;
             self.cursors.insert(place, at + 1);
-            match self.kept(&type_name, topic) {
+            match self.kept.of(&type_name, topic) {
                 Some(kept) if age > kept => {}
                 // Those behind it are younger.
                 _ => break,
@@ -91,22 +112,6 @@ impl Retention {
             lacks.execute([last + 1 - seq(place, 0), place])?;
         }
         Ok(seen)
-    }
-
-    /// How long events of a type are kept; `None` is for ever.
-    fn kept(&mut self, type_name: &str, topic: Topic) -> Option<Duration> {
-        if let Some(kept) = self.kept.get(type_name) {
-            return *kept;
-        }
-        let kept = match EventType::named(type_name) {
-            Some(event_type) => by_contract(event_type),
-            None => topic.spec().retention,
-        };
-        // As many as there are types.
-        if self.kept.len() < 1_000 {
-            self.kept.insert(type_name.to_owned(), kept);
-        }
-        kept
     }
 }
 

@@ -20,7 +20,7 @@ const CACHE_KIB: i64 = 32 * 1_024;
 /// Pages in the write-ahead log before they are moved into the file.
 const WAL_PAGES: i64 = 8_192;
 /// Dead letters that are kept.
-const DEAD_LETTERS_MAX: i64 = 100_000;
+pub(crate) const DEAD_LETTERS_MAX: i64 = 100_000;
 /// Events past the bound that are removed at once.
 const SURPLUS_MAX: u64 = 2_000;
 /// Why an event that the database did not take is a dead letter.
@@ -349,7 +349,7 @@ fn cut(begun: &Transaction<'_>, events_max: Option<u64>) -> rusqlite::Result<boo
     Ok(surplus > SURPLUS_MAX)
 }
 
-pub(super) const fn seq(place: i64, offset: u64) -> i64 {
+pub(crate) const fn seq(place: i64, offset: u64) -> i64 {
     (place << OFFSET_BITS) | integer(offset)
 }
 
