@@ -53,7 +53,7 @@ impl SchemaType {
 }
 
 /// Another schema that this one stands on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reference {
     /// As what the schema names it: an Avro name, a URI, or the path of an import.

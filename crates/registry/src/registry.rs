@@ -2,7 +2,10 @@
 //!
 //! Reading looks at the state and never waits. Writing is one at a time: it decides on the state, writes the records, and is
 //! done once they were read back. Parsing and comparing run on threads that may be busy, so many at once, each within its
-//! budget. The REST API, and `cairn up` for its own contracts, call this.
+//! budget. The REST API, and `cairn up` for its own contracts, call this. [`deleting`] takes away, [`settings`] configures.
+
+mod deleting;
+mod settings;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -14,8 +17,8 @@ use crate::{
     Refusal, Subject,
     budget::Budget,
     digest::Digest,
-    format::{Parsed, Resolved, parse_content},
-    model::{Config, Content, Level, Mode, Policy, SchemaType},
+    format::{Form, Parsed, Resolved, parse_content},
+    model::{Content, Level, Mode, Policy, SchemaType},
     prepared::Prepared,
     store::{
         records::{Key, Record, SchemaValue},
@@ -58,6 +61,8 @@ pub struct Offer {
     pub version: Option<u32>,
     /// Whether its normal form is registered.
     pub normalize: bool,
+    /// Whether it is registered though it does not fit with those before it.
+    pub force: bool,
 }
 
 /// A registered version, as it is answered.
@@ -75,6 +80,8 @@ pub struct Version {
     pub content: Arc<Content>,
     /// Whether it was soft-deleted.
     pub deleted: bool,
+    /// When its record was written, in milliseconds since 1970; none before it was read back.
+    pub written_ms: Option<i64>,
 }
 
 impl From<&SchemaValue> for Version {
@@ -86,6 +93,7 @@ impl From<&SchemaValue> for Version {
             digest: value.digest,
             content: Arc::new(value.content.clone()),
             deleted: value.deleted,
+            written_ms: value.written_ms,
         }
     }
 }
@@ -187,8 +195,9 @@ impl Registry {
         }
     }
 
-    /// The references of a schema with theirs before them, and the versions that "latest" stood for filled in.
-    fn resolve(&self, subject: &Subject, content: &mut Content) -> Result<Vec<Resolved>, Refusal> {
+    /// The references of a schema with theirs before them, and the versions that "latest" stood for filled in. A new schema
+    /// may not refer to what was soft-deleted.
+    fn resolve(&self, subject: &Subject, content: &mut Content, is_new: bool) -> Result<Vec<Resolved>, Refusal> {
         let state = self.0.state.read();
         for reference in &mut content.references {
             let named = referenced(subject, reference);
@@ -196,7 +205,7 @@ impl Registry {
                 -1 => state.latest(&named),
                 version => u32::try_from(version).ok().and_then(|version| state.version(&named, version)),
             };
-            let Some(found) = found else {
+            let Some(found) = found.filter(|found| !is_new || !found.deleted) else {
                 return Err(Refusal::invalid_schema(format_args!(
                     "Invalid schema: no schema reference found for subject \"{}\" and version {}",
                     reference.subject, reference.version
@@ -215,7 +224,7 @@ impl Registry {
             return Ok(parsed.clone());
         }
         let mut content = (*version.content).clone();
-        let references = self.resolve(&version.subject, &mut content)?;
+        let references = self.resolve(&version.subject, &mut content, false)?;
         let parsed = parse_content(&content, &references)?;
         let mut kept = self.0.parsed.lock();
         if kept.len() >= PARSED_MAX {
@@ -229,8 +238,11 @@ impl Registry {
     }
 
     /// What was offered, with its references resolved, in the form that is kept.
-    fn prepare(&self, subject: &Subject, offer: &Offer) -> Result<Prepared, Refusal> {
+    fn prepare(&self, subject: &Subject, offer: &Offer, purpose: Purpose) -> Result<Prepared, Refusal> {
         let mut content = offer.content.clone();
+        if content.schema.trim().is_empty() {
+            return Err(Refusal::invalid_schema("Empty schema"));
+        }
         if content.schema.len() > self.0.bounds.schema_bytes_max {
             return Err(Refusal::too_large(self.0.bounds.schema_bytes_max));
         }
@@ -238,9 +250,14 @@ impl Registry {
             rules.check()?;
         }
         let config = self.0.state.read().effective(subject);
-        let references = self.resolve(subject, &mut content)?;
+        let references = self.resolve(subject, &mut content, purpose == Purpose::Register)?;
         let parsed = parse_content(&content, &references)?;
-        let normalize = offer.normalize || config.normalize == Some(true);
+        // What is imported is kept as it was where it comes from.
+        let normalize = purpose != Purpose::Import && (offer.normalize || config.normalize == Some(true));
+        if normalize {
+            content.references.sort();
+            content.references.dedup();
+        }
         content.schema = if normalize { parsed.normal() } else { parsed.text() };
         let identity = if normalize { content.schema.clone() } else { parsed.identity() };
         if content.schema.len() > self.0.bounds.schema_bytes_max {
@@ -250,7 +267,8 @@ impl Registry {
     }
 
     /// The version of a subject that holds what was prepared: the same text, references, metadata and rules; where none of
-    /// those last were sent, the latest with the same text and references.
+    /// those last were sent, the latest with the same text and references. A text that holds what another refers to is the
+    /// same too.
     fn same(&self, subject: &Subject, prepared: &Prepared, deleted: bool) -> Option<Version> {
         let versions: Vec<Version> = {
             let state = self.0.state.read();
@@ -270,31 +288,46 @@ impl Registry {
             let held = &version.content;
             let described = offered.metadata.is_none() && offered.rule_set.is_none()
                 || (held.metadata == offered.metadata && held.rule_set == offered.rule_set);
-            held.schema_type == offered.schema_type
-                && held.references == offered.references
-                && described
+            if held.schema_type != offered.schema_type || !described {
+                return false;
+            }
+            if offered.references.is_empty() && !held.references.is_empty() {
+                let whole = self.parsed(version).map(|parsed| parsed.formed(Form::Resolved, &Budget::default()));
+                return whole.is_ok_and(|whole| whole.is_ok_and(|whole| whole.as_ref() == Some(&offered.schema)));
+            }
+            held.references == offered.references
                 && (held.schema == offered.schema
                     || self.parsed(version).is_ok_and(|parsed| parsed.identity() == prepared.identity))
         };
         versions.iter().find(alike).cloned()
     }
 
-    /// Looks for a schema in a subject.
+    /// Looks for a schema in a subject; one that names no context is looked for in the others too.
     ///
     /// # Errors
     /// No such subject, no such schema, or one that is none.
     pub async fn look_up(&self, subject: Subject, offer: Offer, deleted: bool) -> Result<Version, Refusal> {
         let subject = self.meant(subject);
-        let present = self.0.state.read().versions(&subject).any(|value| deleted || !value.deleted);
-        if !present {
-            return Err(Refusal::no_subject(&subject.to_string()));
-        }
+        let given = subject.clone();
         let found = self.busy(move |registry| {
-            let prepared = registry.prepare(&subject, &offer)?;
-            Ok(registry.same(&subject, &prepared, deleted))
+            if offer.content.schema.trim().is_empty() {
+                return Ok(None);
+            }
+            let prepared = registry.prepare(&given, &offer, Purpose::Compare)?;
+            let found = registry.same(&given, &prepared, deleted);
+            Ok(found.or_else(|| {
+                let elsewhere = registry.0.state.read().elsewhere(&given);
+                elsewhere.into_iter().find_map(|other| {
+                    let prepared = registry.prepare(&other, &offer, Purpose::Compare).ok()?;
+                    registry.same(&other, &prepared, deleted)
+                })
+            }))
         });
         let found: Result<Option<Version>, Refusal> = found.await;
-        found?.ok_or_else(Refusal::no_schema)
+        found?.ok_or_else(|| {
+            let present = self.0.state.read().versions(&subject).any(|value| deleted || !value.deleted);
+            if present { Refusal::no_schema() } else { Refusal::no_subject(&subject.to_string()) }
+        })
     }
 
     /// Registers a schema, or finds the version that it has already.
@@ -311,17 +344,30 @@ impl Registry {
         self.register_under(subject, offer, false).await
     }
 
-    async fn register_under(&self, subject: Subject, offer: Offer, checks: bool) -> Result<Version, Refusal> {
+    async fn register_under(&self, subject: Subject, mut offer: Offer, checks: bool) -> Result<Version, Refusal> {
         let subject = self.meant(subject);
         let _turn = self.0.turn.lock().await;
-        let mode = self.0.state.read().effective_mode(&subject);
+        let (mode, latest) = {
+            let state = self.0.state.read();
+            (state.effective_mode(&subject), state.latest(&subject))
+        };
         if checks {
-            may_write(&subject, mode)?;
+            may_register(&subject, mode, offer.id.is_some())?;
+        }
+        let imports = mode == Mode::Import;
+        if let Some(latest) = latest.as_ref().filter(|_| !imports && offer.content.schema.trim().is_empty()) {
+            // Only what is said about the schema changes.
+            offer.content.schema.clone_from(&latest.content.schema);
+            offer.content.schema_type = latest.content.schema_type;
+            offer.content.references.clone_from(&latest.content.references);
         }
         let (given, asked) = (subject.clone(), offer.clone());
         let decided = self.busy(move |registry| {
-            let mut prepared = registry.prepare(&given, &asked)?;
-            prepared.inherit(registry.0.state.read().latest(&given).as_deref());
+            let purpose = if imports { Purpose::Import } else { Purpose::Register };
+            let mut prepared = registry.prepare(&given, &asked, purpose)?;
+            if !imports {
+                prepared.inherit(latest.as_deref());
+            }
             if let Some(rules) = &prepared.content.rule_set {
                 rules.check()?;
             }
@@ -331,26 +377,42 @@ impl Registry {
             {
                 return Ok(Decided::There(found));
             }
-            if (asked.id.is_some() || asked.version.is_some()) && mode != Mode::Import {
-                return Err(Refusal::not_permitted(format_args!("Subject {given} is not in import mode")));
-            }
-            if checks && mode != Mode::Import {
+            if checks && !imports && !asked.force {
                 registry.must_fit(&given, &prepared)?;
             }
             Ok(Decided::New(Box::new(prepared)))
         });
-        let prepared = match decided.await? {
+        let decided: Result<Decided, Refusal> = decided.await;
+        let prepared = match decided? {
             Decided::There(version) => return Ok(version),
             Decided::New(prepared) => prepared,
         };
-        let value = self.place(&subject, prepared, &offer)?;
+        let value = self.place(&subject, prepared, &offer, imports)?;
         let version = Version::from(&value);
+        let replaced = self.replaced(&value);
         self.write(Record::Schema(Box::new(value))).await?;
+        for old in replaced {
+            self.write(Record::SchemaGone { subject: subject.clone(), version: old }).await?;
+        }
         Ok(version)
     }
 
+    /// The soft-deleted versions of a subject that a new one with their id stands for; those that somebody refers to stay.
+    fn replaced(&self, value: &SchemaValue) -> Vec<u32> {
+        let state = self.0.state.read();
+        let old = state.versions(&value.subject).filter(|held| held.deleted && held.id == value.id);
+        let old = old.map(|held| held.version).filter(|version| *version < value.version);
+        old.filter(|version| state.referrers(&value.subject, *version).is_empty()).collect()
+    }
+
     /// Which id and version a new schema gets.
-    fn place(&self, subject: &Subject, prepared: Box<Prepared>, offer: &Offer) -> Result<SchemaValue, Refusal> {
+    fn place(
+        &self,
+        subject: &Subject,
+        prepared: Box<Prepared>,
+        offer: &Offer,
+        imports: bool,
+    ) -> Result<SchemaValue, Refusal> {
         let state = self.0.state.read();
         if state.schemas() >= self.0.bounds.schemas_max {
             let most = self.0.bounds.schemas_max;
@@ -363,7 +425,8 @@ impl Registry {
             (Some(id), _) => match state.held(subject.context(), id) {
                 Some(held) if held.digest != digest => {
                     return Err(Refusal::not_permitted(format_args!(
-                        "Overwrite new schema with id {id} is not permitted."
+                        "Overwrite new schema with id {id} in context {} is not permitted.",
+                        subject.context()
                     )));
                 }
                 _ => id,
@@ -375,13 +438,17 @@ impl Registry {
         };
         let last = state.versions(subject).map(|value| value.version).max().unwrap_or(0);
         let version = offer.version.unwrap_or(last + 1);
-        let holds_other = state.version(subject, version).is_some_and(|held| held.digest != digest && !held.deleted);
-        if version == 0 || i32::try_from(version).is_err() || holds_other {
-            return Err(Refusal::not_permitted(format_args!(
-                "Version {version} is not one more than previous version {last}"
+        if !imports && version != last + 1 {
+            return Err(Refusal::invalid_schema(format_args!(
+                "Version is not one more than previous version: {version} was asked for, and the last is {last}"
             )));
         }
-        Ok(SchemaValue { subject: subject.clone(), version, id, digest, content: prepared.content, deleted: false })
+        let holds_other = state.version(subject, version).is_some_and(|held| held.digest != digest && !held.deleted);
+        if version == 0 || i32::try_from(version).is_err() || holds_other {
+            return Err(Refusal::not_permitted(format_args!("Overwrite of version {version} is not permitted.")));
+        }
+        let (subject, content) = (subject.clone(), prepared.content);
+        Ok(SchemaValue { subject, version, id, digest, content, deleted: false, written_ms: None })
     }
 
     /// 409 where the subject's level is not kept.
@@ -427,189 +494,35 @@ impl Registry {
         Ok(Vec::new())
     }
 
-    /// Whether a schema fits: with one version, or with those that the subject's level names. In words why not.
+    /// Whether a schema fits: with these versions, or with those that the subject's level names. In words why not.
     ///
     /// # Errors
-    /// No such version, or a schema that is none.
-    pub async fn fits(&self, subject: Subject, against: Option<Version>, offer: Offer) -> Result<Vec<String>, Refusal> {
+    /// A schema that is none.
+    pub async fn fits(
+        &self,
+        subject: Subject,
+        against: Option<Vec<Version>>,
+        offer: Offer,
+    ) -> Result<Vec<String>, Refusal> {
         let subject = self.meant(subject);
         self.busy(move |registry| {
-            let mut prepared = registry.prepare(&subject, &offer)?;
+            let mut prepared = registry.prepare(&subject, &offer, Purpose::Compare)?;
             prepared.inherit(registry.0.state.read().latest(&subject).as_deref());
             match against {
-                Some(version) => registry.misfits(&prepared, &[version], true),
+                Some(versions) => registry.misfits(&prepared, &versions, true),
                 None => registry.misfits(&prepared, &registry.earlier(&subject, &prepared), false),
             }
         })
         .await
     }
+}
 
-    /// Soft-deletes a subject, or removes it for good. Gives its versions.
-    ///
-    /// # Errors
-    /// What Confluent's registry refuses: nothing there, not soft-deleted before, referred to by others.
-    pub async fn delete_subject(&self, subject: Subject, permanent: bool) -> Result<Vec<u32>, Refusal> {
-        let subject = self.meant(subject);
-        let _turn = self.0.turn.lock().await;
-        let versions = {
-            let state = self.0.state.read();
-            may_write(&subject, state.effective_mode(&subject))?;
-            let name = subject.to_string();
-            if state.versions(&subject).next().is_none() {
-                return Err(Refusal::no_subject(&name));
-            }
-            let present = state.latest(&subject).is_some();
-            match (permanent, present) {
-                (false, false) => return Err(Refusal::subject_soft_deleted(&name)),
-                (true, true) => return Err(Refusal::subject_not_soft_deleted(&name)),
-                _ => {}
-            }
-            let versions: Vec<u32> = state
-                .versions(&subject)
-                .filter(|value| permanent || !value.deleted)
-                .map(|value| value.version)
-                .collect();
-            for version in &versions {
-                let by = state.referrers(&subject, *version);
-                if by.iter().any(|value| value.subject != subject && (permanent || !value.deleted)) {
-                    return Err(Refusal::referenced(&name, *version));
-                }
-            }
-            versions
-        };
-        if !permanent {
-            let version = versions.last().copied().unwrap_or(0);
-            self.write(Record::DeleteSubject { subject, version }).await?;
-            return Ok(versions);
-        }
-        self.keep_ids().await?;
-        // From the last one on: a version may refer to an earlier one of its own subject.
-        for version in versions.iter().rev() {
-            self.write(Record::SchemaGone { subject: subject.clone(), version: *version }).await?;
-        }
-        let (mode, config) = {
-            let state = self.0.state.read();
-            (state.mode(Some(&subject)).is_some(), state.config(Some(&subject)).is_some())
-        };
-        if mode {
-            self.write(Record::Mode { subject: Some(subject.clone()), mode: None }).await?;
-        }
-        if config {
-            self.write(Record::Config { subject: Some(subject), config: None }).await?;
-        }
-        self.0.parsed.lock().clear();
-        Ok(versions)
-    }
-
-    /// Soft-deletes one version, or removes it for good.
-    ///
-    /// # Errors
-    /// As [`Self::delete_subject`].
-    pub async fn delete_version(&self, subject: Subject, version: u32, permanent: bool) -> Result<u32, Refusal> {
-        let subject = self.meant(subject);
-        let _turn = self.0.turn.lock().await;
-        let value = {
-            let state = self.0.state.read();
-            may_write(&subject, state.effective_mode(&subject))?;
-            let name = subject.to_string();
-            let value = state.version(&subject, version).ok_or_else(|| Refusal::no_version(version))?;
-            match (permanent, value.deleted) {
-                (false, true) => return Err(Refusal::version_soft_deleted(&name, version)),
-                (true, false) => return Err(Refusal::version_not_soft_deleted(&name, version)),
-                _ => {}
-            }
-            if state.referrers(&subject, version).iter().any(|value| permanent || !value.deleted) {
-                return Err(Refusal::referenced(&name, version));
-            }
-            value
-        };
-        if permanent {
-            self.keep_ids().await?;
-            self.write(Record::SchemaGone { subject, version }).await?;
-            self.0.parsed.lock().clear();
-        } else {
-            self.write(Record::Schema(Box::new(SchemaValue { deleted: true, ..(*value).clone() }))).await?;
-        }
-        Ok(version)
-    }
-
-    /// Before what tells which ids were handed out is compacted away, the claim tells it.
-    async fn keep_ids(&self) -> Result<(), Refusal> {
-        self.write(Record::Noop).await
-    }
-
-    /// Sets, changes or removes a configuration; gives the one before.
-    ///
-    /// # Errors
-    /// A subject that may not be written, or a registry that cannot write.
-    pub async fn configure(&self, subject: Option<Subject>, config: Option<Config>) -> Result<Option<Config>, Refusal> {
-        let _turn = self.0.turn.lock().await;
-        let (mode, before) = {
-            let state = self.0.state.read();
-            let everything = Subject::context_only(crate::DEFAULT_CONTEXT);
-            let mode = state.effective_mode(subject.as_ref().unwrap_or(&everything));
-            (mode, state.config(subject.as_ref()).cloned())
-        };
-        may_write(subject.as_ref().unwrap_or(&Subject::context_only(crate::DEFAULT_CONTEXT)), mode)?;
-        for rules in config.iter().flat_map(|config| [&config.default_rule_set, &config.override_rule_set]).flatten() {
-            rules.check()?;
-        }
-        self.write(Record::Config { subject, config: config.map(Box::new) }).await?;
-        Ok(before)
-    }
-
-    /// Sets the configuration of a subject of Cairn's own, which others may not write.
-    pub(crate) async fn set_config_of_contracts(&self, subject: Subject, config: Config) -> Result<(), Refusal> {
-        let _turn = self.0.turn.lock().await;
-        self.write(Record::Config { subject: Some(subject), config: Some(Box::new(config)) }).await
-    }
-
-    /// Sets or removes a mode; gives the one before.
-    ///
-    /// # Errors
-    /// Import mode where there are schemas already, unless `force`; a registry that cannot write.
-    pub async fn set_mode(
-        &self,
-        subject: Option<Subject>,
-        mode: Option<Mode>,
-        force: bool,
-    ) -> Result<Option<Mode>, Refusal> {
-        let _turn = self.0.turn.lock().await;
-        let before = {
-            let state = self.0.state.read();
-            let within = |held: &Subject| match &subject {
-                None => true,
-                Some(subject) if subject.name().is_empty() => held.context() == subject.context(),
-                Some(subject) => held == subject,
-            };
-            let before = state.mode(subject.as_ref());
-            let enters = mode == Some(Mode::Import) && before != Some(Mode::Import);
-            if enters && !force && state.subjects().any(|(held, present)| present && within(held)) {
-                return Err(Refusal::not_permitted("Cannot import since found existing subjects"));
-            }
-            before
-        };
-        self.write(Record::Mode { subject, mode }).await?;
-        Ok(before)
-    }
-
-    /// Forgets a context that holds nothing any more.
-    ///
-    /// # Errors
-    /// There is none, or it is not empty.
-    pub async fn delete_context(&self, context: &str) -> Result<(), Refusal> {
-        let _turn = self.0.turn.lock().await;
-        {
-            let state = self.0.state.read();
-            if !state.has_context(context) || context == crate::DEFAULT_CONTEXT {
-                return Err(Refusal::no_subject(&format!(":{context}:")));
-            }
-            if state.subjects().any(|(subject, _)| subject.context() == context) {
-                return Err(Refusal::context_not_empty(context));
-            }
-        }
-        self.write(Record::Context { context: context.to_owned(), present: false }).await
-    }
+/// What a schema is prepared for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    Register,
+    Import,
+    Compare,
 }
 
 /// What a registration comes to.
@@ -626,6 +539,16 @@ fn may_write(subject: &Subject, mode: Mode) -> Result<(), Refusal> {
         )));
     }
     Ok(())
+}
+
+fn may_register(subject: &Subject, mode: Mode, has_id: bool) -> Result<(), Refusal> {
+    may_write(subject, mode)?;
+    let wanted = if has_id { (Mode::Import, "import") } else { (Mode::Readwrite, "read-write") };
+    if mode == wanted.0 {
+        return Ok(());
+    }
+    let (context, wanted) = (subject.context(), wanted.1);
+    Err(Refusal::not_permitted(format_args!("Subject {subject} in context {context} is not in {wanted} mode")))
 }
 
 /// Both directions as the level wants them.

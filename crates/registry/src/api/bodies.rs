@@ -3,9 +3,10 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::query::Asked;
 use crate::{
     Offer, Refusal,
-    model::{Config, Content, Level, SchemaType},
+    model::{Config, Content, Level, Mode, SchemaType},
 };
 
 /// Members that answers have, and that clients send back with what they got.
@@ -14,7 +15,8 @@ const PASSED_OVER: [&str; 8] = ["subject", "guid", "ts", "deleted", "schemaTags"
 const TAGS: [&str; 3] = ["schemaTagsToAdd", "schemaTagsToRemove", "propagateSchemaTags"];
 
 fn members(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
-    let read = serde_json::from_slice::<Value>(body);
+    let decoded = wide(body);
+    let read = serde_json::from_slice::<Value>(decoded.as_deref().map_or(body, str::as_bytes));
     match read {
         Ok(Value::Object(members)) => Ok(members),
         Ok(_) => Err(Refusal::malformed("The request's body is no JSON object")),
@@ -22,22 +24,29 @@ fn members(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     }
 }
 
+/// A body in UTF-16 as text, known by its first two bytes: JSON may come so.
+fn wide(body: &[u8]) -> Option<String> {
+    let (to_unit, rest): (fn([u8; 2]) -> u16, _) = match body {
+        [0xff, 0xfe, rest @ ..] => (u16::from_le_bytes, rest),
+        [0xfe, 0xff, rest @ ..] => (u16::from_be_bytes, rest),
+        _ => return None,
+    };
+    let units: Vec<u16> = rest.chunks_exact(2).map(|pair| to_unit([pair[0], pair[1]])).collect();
+    String::from_utf16(&units).ok()
+}
+
 fn read<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, Refusal> {
     serde_json::from_value(value).map_err(|error| Refusal::malformed(format_args!("{name}: {error}")))
 }
 
-/// A schema that is to be registered, looked up or compared.
-pub(super) fn offer(body: &[u8], normalize: bool) -> Result<Offer, Refusal> {
-    let mut offer = Offer { normalize, ..Offer::default() };
+/// A schema that is to be registered, looked up or compared. One without a text is for the registry to judge.
+pub(super) fn offer(body: &[u8], asked: &Asked) -> Result<Offer, Refusal> {
+    let mut offer = Offer { normalize: asked.flag("normalize"), force: asked.flag("force"), ..Offer::default() };
     let mut content = Content::default();
     let mut kind = SchemaType::Avro;
-    let mut has_text = false;
     for (name, value) in members(body)?.into_iter().filter(|(_, value)| !value.is_null()) {
         match name.as_str() {
-            "schema" => {
-                content.schema = read(&name, value)?;
-                has_text = true;
-            }
+            "schema" => content.schema = read(&name, value)?,
             "schemaType" => kind = SchemaType::named(value.as_str().unwrap_or_default())?,
             "references" => content.references = read(&name, value)?,
             "metadata" => content.metadata = Some(read(&name, value)?),
@@ -53,11 +62,8 @@ pub(super) fn offer(body: &[u8], normalize: bool) -> Result<Offer, Refusal> {
                     )));
                 }
             }
-            _ => return Err(Refusal::malformed(format_args!("Unrecognized field: {name}"))),
+            _ => unknown(&name, asked)?,
         }
-    }
-    if !has_text || content.schema.trim().is_empty() {
-        return Err(Refusal::invalid_schema("Empty schema"));
     }
     content.schema_type = kind;
     offer.content = content;
@@ -65,9 +71,8 @@ pub(super) fn offer(body: &[u8], normalize: bool) -> Result<Offer, Refusal> {
 }
 
 /// A configuration as it is after a request: what is named is set, what is null is removed, the rest stays.
-pub(super) fn config(body: &[u8], before: Option<Config>) -> Result<(Config, Value), Refusal> {
+pub(super) fn config(body: &[u8], before: Option<Config>, asked: &Asked) -> Result<Config, Refusal> {
     let members = members(body)?;
-    let echoed = Value::Object(members.clone());
     let mut config = before.unwrap_or_default();
     for (name, value) in members {
         match name.as_str() {
@@ -90,20 +95,28 @@ pub(super) fn config(body: &[u8], before: Option<Config>) -> Result<(Config, Val
             "overrideMetadata" => config.override_metadata = read(&name, value)?,
             "defaultRuleSet" => config.default_rule_set = read(&name, value)?,
             "overrideRuleSet" => config.override_rule_set = read(&name, value)?,
-            _ => return Err(Refusal::malformed(format_args!("Unrecognized field: {name}"))),
+            _ => unknown(&name, asked)?,
         }
     }
-    Ok((config, echoed))
+    Ok(config)
 }
 
-/// The word of a mode.
-pub(super) fn mode(body: &[u8]) -> Result<crate::model::Mode, Refusal> {
+/// A member that is not known, refused unless the client says that it may be.
+fn unknown(name: &str, asked: &Asked) -> Result<(), Refusal> {
+    if asked.takes_unknown { Ok(()) } else { Err(Refusal::malformed(format_args!("Unrecognized field: {name}"))) }
+}
+
+/// The word of a mode; null is none.
+pub(super) fn mode(body: &[u8]) -> Result<Option<Mode>, Refusal> {
     let mut members = members(body)?;
     let mode = members.remove("mode");
     if let Some(name) = members.keys().next() {
         return Err(Refusal::malformed(format_args!("Unrecognized field: {name}")));
     }
-    crate::model::Mode::named(mode.as_ref().and_then(Value::as_str).unwrap_or_default())
+    match mode {
+        Some(Value::Null) => Ok(None),
+        mode => Mode::named(mode.as_ref().and_then(Value::as_str).unwrap_or_default()).map(Some),
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +125,7 @@ mod tests {
 
     #[test]
     fn nothing_that_a_client_sends_is_dropped_in_silence() {
-        let body = |text: &str| offer(text.as_bytes(), false);
+        let body = |text: &str| offer(text.as_bytes(), &Asked::default());
         let read = body(
             r#"{"schema": "\"int\"", "schemaType": "AVRO", "id": -1, "metadata": {"properties": {"owner": "me"}},
                 "ruleSet": {"domainRules": [{"name": "r", "type": "CEL", "expr": "true"}]}}"#,
@@ -125,28 +138,39 @@ mod tests {
             (r#"{"schema": "1", "metadata": {"labels": {}}}"#, 422, "labels"),
             (r#"{"schema": "1", "ruleSet": {"domainRules": [{"name": "r", "level": 1}]}}"#, 422, "level"),
             (r#"{"schema": "1", "schemaTagsToAdd": [{}]}"#, 42205, "schemaTagsToAdd"),
-            (r#"{"schema": ""}"#, 42201, "Empty schema"),
-            ("{}", 42201, "Empty schema"),
             ("[", 422, "no JSON"),
+            ("-1", 422, "no JSON object"),
         ] {
             let refusal = body(text).expect_err(text);
             assert!(refusal.code == code && refusal.message.contains(says), "{text}: {refusal:?}");
         }
+        let lives_with_it = Asked { takes_unknown: true, ..Asked::default() };
+        assert!(offer(br#"{"schema": "1", "schema_type": "AVRO"}"#, &lives_with_it).is_ok(), "the client says so");
     }
 
     #[test]
     fn a_configuration_keeps_what_a_request_does_not_name() {
+        let asked = Asked::default();
         let before =
             Config { compatibility_group: Some("g".to_owned()), alias: Some("a".to_owned()), ..Config::default() };
-        let (after, echoed) =
-            config(br#"{"compatibility": "full", "alias": null}"#, Some(before)).expect("a configuration");
+        let after =
+            config(br#"{"compatibility": "full", "alias": null}"#, Some(before), &asked).expect("a configuration");
         assert_eq!((after.compatibility_level, after.compatibility_group.as_deref()), (Some(Level::Full), Some("g")));
-        assert!(after.alias.is_none() && echoed["compatibility"] == "full");
+        assert!(after.alias.is_none());
         assert_eq!(
-            config(br#"{"compatibility": "SIDEWAYS"}"#, None).map_err(|refusal| refusal.code).err(),
+            config(br#"{"compatibility": "SIDEWAYS"}"#, None, &asked).map_err(|refusal| refusal.code).err(),
             Some(42203)
         );
-        assert_eq!(config(br#"{"level": "FULL"}"#, None).map_err(|refusal| refusal.code).err(), Some(422));
+        assert_eq!(config(br#"{"level": "FULL"}"#, None, &asked).map_err(|refusal| refusal.code).err(), Some(422));
         assert_eq!(mode(br#"{"mode": "OPEN"}"#).map_err(|refusal| refusal.code).err(), Some(42204));
+        assert_eq!(mode(br#"{"mode": null}"#), Ok(None));
+    }
+
+    #[test]
+    fn a_body_may_be_in_utf_16() {
+        let units = || "{\"mode\": \"READONLY\"}".encode_utf16();
+        let little: Vec<u8> = [0xff, 0xfe].into_iter().chain(units().flat_map(u16::to_le_bytes)).collect();
+        let big: Vec<u8> = [0xfe, 0xff].into_iter().chain(units().flat_map(u16::to_be_bytes)).collect();
+        assert_eq!((mode(&little), mode(&big)), (Ok(Some(Mode::Readonly)), Ok(Some(Mode::Readonly))));
     }
 }

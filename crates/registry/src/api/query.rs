@@ -5,26 +5,35 @@ use axum::http::request::Parts;
 
 use crate::{Refusal, format::Form};
 
+/// With it a client says that it lives with members that one side does not know; Confluent's Java client sends it always.
+const TAKES_UNKNOWN: &str = "confluent-accept-unknown-properties";
+
 /// Parameters, in the order in which they came; a name may stand more than once.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Asked(Vec<(String, String)>);
+pub(super) struct Asked {
+    pub(super) pairs: Vec<(String, String)>,
+    /// Whether members of the body that are not known are passed over, because the client says so.
+    pub(super) takes_unknown: bool,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Asked {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let read: Result<Query<Vec<(String, String)>>, QueryRejection> = Query::from_request_parts(parts, state).await;
-        read.map(|Query(pairs)| Self(pairs)).map_err(Refusal::malformed)
+        let said = parts.headers.get(TAKES_UNKNOWN);
+        let takes_unknown = said.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+        read.map(|Query(pairs)| Self { pairs, takes_unknown }).map_err(Refusal::malformed)
     }
 }
 
 impl Asked {
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
     pub(super) fn all(&self, name: &str) -> Vec<&str> {
-        self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| value.as_str()).collect()
+        self.pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value.as_str()).collect()
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
@@ -84,7 +93,8 @@ mod tests {
     #[test]
     fn a_page_is_from_an_offset_on_and_a_negative_limit_is_none() {
         let page = |pairs: &[(&str, &str)]| {
-            let asked = Asked(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect());
+            let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let asked = Asked { pairs, takes_unknown: false };
             asked.page(1..=5)
         };
         assert_eq!(page(&[]).expect("all"), [1, 2, 3, 4, 5]);

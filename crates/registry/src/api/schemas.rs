@@ -12,13 +12,14 @@ use uuid::Uuid;
 use super::{
     Answer, Within, answer,
     query::Asked,
-    subjects::{described, formed, listed},
+    subjects::{dated, described, formed, listed, qualified},
 };
 use crate::{
     Refusal, Registry, Subject, Version,
     digest::Digest,
     model::{RuleSet, SchemaType},
     names::Prefix,
+    store::state::State as Held,
 };
 
 pub(super) fn routes() -> Router<Registry> {
@@ -60,24 +61,31 @@ async fn list(State(registry): Within, asked: Asked) -> Answer {
     answer(&Value::Array(page))
 }
 
-/// Where an id is looked for: in the context of the subject that is named.
-fn context_of(asked: &Asked) -> String {
-    Subject::parse(asked.text("subject").unwrap_or_default()).context().to_owned()
+/// The subject that is named, which may be a context alone; without any the default one.
+fn named(asked: &Asked) -> Subject {
+    Subject::parse(asked.text("subject").unwrap_or_default())
+}
+
+/// A version that has an id: one of the subject that is named, in its context or, where it names none, in another; else
+/// whatever has the id in its context.
+fn held(state: &Held, named: &Subject, id: u32) -> Option<Version> {
+    let of = |subject: &Subject| {
+        let held = state.held(subject.context(), id)?;
+        held.versions.iter().find(|(other, _)| other == subject)
+    };
+    let own = || Some(named).filter(|named| !named.name().is_empty()).and_then(of);
+    let elsewhere = || state.elsewhere(named).into_iter().find_map(|other| of(&other).cloned());
+    let any = || state.held(named.context(), id)?.versions.first().cloned();
+    let (subject, version) = own().cloned().or_else(elsewhere).or_else(any)?;
+    state.version(&subject, version).map(|value| (&*value).into())
+}
+
+fn find(registry: &Registry, named: &Subject, id: u32) -> Result<Version, Refusal> {
+    held(&registry.0.state.read(), named, id).ok_or_else(|| Refusal::no_schema_of(id))
 }
 
 fn number(id: &str) -> Result<u32, Refusal> {
     id.parse::<i32>().ok().and_then(|id| u32::try_from(id).ok()).ok_or_else(Refusal::no_route)
-}
-
-/// A version that has the id: one of the subject that is named, where there is one.
-fn held(registry: &Registry, context: &str, id: u32, subject: Option<&str>) -> Result<Version, Refusal> {
-    let state = registry.0.state.read();
-    let held = state.held(context, id).ok_or_else(|| Refusal::no_schema_of(id))?;
-    let named = subject.filter(|subject| !subject.is_empty()).map(Subject::parse);
-    let own = held.versions.iter().find(|(subject, _)| Some(subject) == named.as_ref());
-    let (subject, version) = own.or_else(|| held.versions.first()).ok_or_else(|| Refusal::no_schema_of(id))?;
-    let value = state.version(subject, *version).ok_or_else(|| Refusal::no_schema_of(id))?;
-    Ok((&*value).into())
 }
 
 async fn shown(
@@ -88,48 +96,70 @@ async fn shown(
     let text = formed(registry, version, asked.form()).await?;
     let mut members = described(&version.content, &text);
     members.insert("guid".to_owned(), json!(version.digest.guid()));
+    dated(version, &mut members);
+    qualified(version, asked, &mut members);
     Ok(members)
 }
 
 async fn by_id(State(registry): Within, Path(id): Path<String>, asked: Asked) -> Answer {
-    let context = context_of(&asked);
-    let version = held(&registry, &context, number(&id)?, asked.text("subject"))?;
+    let version = find(&registry, &named(&asked), number(&id)?)?;
     let mut members = shown(&registry, &version, &asked).await?;
+    if asked.text("subject").is_some() {
+        members.insert("subject".to_owned(), json!(version.subject.to_string()));
+        members.insert("version".to_owned(), json!(version.version));
+    }
+    let state = registry.0.state.read();
     if asked.flag("fetchMaxId") {
-        let highest = registry.0.state.read().highest_ids().get(&context).copied().unwrap_or(0);
+        let highest = state.highest_ids().get(version.subject.context()).copied().unwrap_or(0);
         members.insert("maxId".to_owned(), json!(highest));
+    }
+    // Karapace's clients ask so.
+    if asked.flag("includeSubjects") {
+        let names = subjects_of(&places(&state, &version.subject, version.id, false));
+        members.insert("subjects".to_owned(), json!(names));
     }
     answer(&Value::Object(members))
 }
 
 async fn text(State(registry): Within, Path(id): Path<String>, asked: Asked) -> Answer {
-    let version = held(&registry, &context_of(&asked), number(&id)?, asked.text("subject"))?;
+    let version = find(&registry, &named(&asked), number(&id)?)?;
     Ok(formed(&registry, &version, asked.form()).await?.into_response())
 }
 
-/// The versions that have an id, in order.
-fn places(registry: &Registry, id: &str, asked: &Asked) -> Result<Vec<(Subject, u32)>, Refusal> {
-    let id = number(id)?;
-    let named = asked.text("subject").filter(|subject| !subject.is_empty()).map(Subject::parse);
+/// The versions that have an id in the context of a subject, in order.
+fn places(state: &Held, subject: &Subject, id: u32, deleted: bool) -> Vec<(Subject, u32)> {
+    let held = state.held(subject.context(), id).into_iter().flat_map(|held| &held.versions);
+    let there = held
+        .filter(|(subject, version)| state.version(subject, *version).is_some_and(|value| deleted || !value.deleted));
+    there.cloned().collect()
+}
+
+/// Their subjects, each once.
+fn subjects_of(places: &[(Subject, u32)]) -> Vec<String> {
+    let mut names: Vec<String> = places.iter().map(|(subject, _)| subject.to_string()).collect();
+    names.dedup();
+    names
+}
+
+/// The versions that are asked for by an id.
+fn asked_for(registry: &Registry, id: &str, asked: &Asked) -> Result<Vec<(Subject, u32)>, Refusal> {
     let state = registry.0.state.read();
-    let held = state.held(&context_of(asked), id).ok_or_else(|| Refusal::no_schema_of(id))?;
-    let deleted = asked.flag("deleted");
-    let wanted = held.versions.iter().filter(|(subject, version)| {
-        let there = state.version(subject, *version).is_some_and(|value| deleted || !value.deleted);
-        there && named.as_ref().is_none_or(|named| named.name().is_empty() || named == subject)
-    });
-    Ok(wanted.cloned().collect())
+    let version = held(&state, &named(asked), number(id)?).ok_or_else(Refusal::no_schema)?;
+    let mut places = places(&state, &version.subject, version.id, asked.flag("deleted"));
+    let wanted = named(asked);
+    if !wanted.name().is_empty() {
+        places.retain(|(subject, _)| subject.name() == wanted.name());
+    }
+    Ok(places)
 }
 
 async fn subjects(State(registry): Within, Path(id): Path<String>, asked: Asked) -> Answer {
-    let mut names: Vec<String> =
-        places(&registry, &id, &asked)?.iter().map(|(subject, _)| subject.to_string()).collect();
-    names.dedup();
+    let names = subjects_of(&asked_for(&registry, &id, &asked)?);
     answer(&json!(asked.page(names.into_iter())?))
 }
 
 async fn versions(State(registry): Within, Path(id): Path<String>, asked: Asked) -> Answer {
-    let places = places(&registry, &id, &asked)?;
+    let places = asked_for(&registry, &id, &asked)?;
     let shown = places.iter().map(|(subject, version)| json!({ "subject": subject.to_string(), "version": version }));
     answer(&Value::Array(asked.page(shown)?))
 }
@@ -143,7 +173,7 @@ async fn by_guid(State(registry): Within, Path(guid): Path<String>, asked: Asked
     let digest = digest(&guid)?;
     let place = registry.0.state.read().places_of(digest).next().cloned();
     let (context, id) = place.ok_or_else(|| Refusal::no_schema_of(&guid))?;
-    let version = held(&registry, &context, id, None)?;
+    let version = find(&registry, &Subject::context_only(&context), id)?;
     answer(&Value::Object(shown(&registry, &version, &asked).await?))
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     Answer, Within, answer, bodies, posts,
     query::{Asked, Which},
-    subjects::find,
+    subjects::held,
 };
 use crate::{
     DEFAULT_CONTEXT, Refusal, Registry, Subject,
@@ -40,19 +40,32 @@ fn scope(text: &str) -> Option<Subject> {
     (!everything && text != "__GLOBAL").then_some(subject)
 }
 
+/// The same where something is set: a name that is reserved or has control characters is none.
+fn writable(text: &str) -> Result<Option<Subject>, Refusal> {
+    let scope = scope(text);
+    let fits = |subject: &Subject| !["__GLOBAL", "__EMPTY"].contains(&subject.name());
+    if text.chars().any(char::is_control) || scope.as_ref().is_some_and(|subject| !fits(subject)) {
+        return Err(Refusal::invalid_subject(&text.chars().take(64).collect::<String>()));
+    }
+    Ok(scope)
+}
+
+/// A configuration as it is answered: one that names no level has the usual one.
+fn whole(config: &Config) -> Config {
+    let compatibility_level = config.compatibility_level.or_else(|| Some(Level::default()));
+    Config { compatibility_level, ..config.clone() }
+}
+
 fn global(registry: &Registry) -> Config {
-    let state = registry.0.state.read();
-    let mut config = state.config(None).cloned().unwrap_or_default();
-    config.compatibility_level.get_or_insert(Level::default());
-    config
+    whole(registry.0.state.read().config(None).unwrap_or(&Config::default()))
 }
 
 async fn global_config(State(registry): Within) -> Answer {
     answer(&json!(global(&registry)))
 }
 
-async fn set_global_config(State(registry): Within, body: Bytes) -> Answer {
-    configured(&registry, None, &body).await
+async fn set_global_config(State(registry): Within, asked: Asked, body: Bytes) -> Answer {
+    configured(&registry, None, &body, &asked).await
 }
 
 async fn delete_global_config(State(registry): Within) -> Answer {
@@ -72,20 +85,27 @@ async fn config(State(registry): Within, Path(subject): Path<String>, asked: Ask
                 effective.compatibility_policy.filter(|policy| *policy != Default::default());
             answer(&json!(effective))
         }
-        Some(config) => answer(&json!(config)),
+        Some(config) => answer(&json!(whole(config))),
         None => Err(Refusal::no_level(&scope.to_string())),
     }
 }
 
-async fn configured(registry: &Registry, scope: Option<Subject>, body: &[u8]) -> Answer {
+async fn configured(registry: &Registry, scope: Option<Subject>, body: &[u8], asked: &Asked) -> Answer {
     let before = registry.0.state.read().config(scope.as_ref()).cloned();
-    let (config, echoed) = bodies::config(body, before)?;
-    registry.configure(scope, Some(config)).await?;
-    answer(&echoed)
+    let config = bodies::config(body, before, asked)?;
+    registry.configure(scope, Some(config.clone())).await?;
+    // What counts now, in the words of a request.
+    let mut shown = json!(config);
+    if let Some(members) = shown.as_object_mut()
+        && let Some(level) = members.remove("compatibilityLevel")
+    {
+        members.insert("compatibility".to_owned(), level);
+    }
+    answer(&shown)
 }
 
-async fn set_config(State(registry): Within, Path(subject): Path<String>, body: Bytes) -> Answer {
-    configured(&registry, scope(&subject), &body).await
+async fn set_config(State(registry): Within, Path(subject): Path<String>, asked: Asked, body: Bytes) -> Answer {
+    configured(&registry, writable(&subject)?, &body, &asked).await
 }
 
 async fn delete_config(State(registry): Within, Path(subject): Path<String>) -> Answer {
@@ -93,11 +113,11 @@ async fn delete_config(State(registry): Within, Path(subject): Path<String>) -> 
     if registry.0.state.read().config(Some(&scope)).is_none() {
         return Err(Refusal::no_subject(&scope.to_string()));
     }
-    answer(&json!(registry.configure(Some(scope), None).await?))
+    answer(&json!(registry.configure(Some(scope), None).await?.as_ref().map(whole)))
 }
 
-fn of_mode(mode: Mode) -> Answer {
-    answer(&json!({ "mode": mode }))
+fn of_mode(mode: impl Into<Option<Mode>>) -> Answer {
+    answer(&json!({ "mode": mode.into() }))
 }
 
 async fn global_mode(State(registry): Within) -> Answer {
@@ -106,12 +126,27 @@ async fn global_mode(State(registry): Within) -> Answer {
 
 async fn set_global_mode(State(registry): Within, asked: Asked, body: Bytes) -> Answer {
     let mode = bodies::mode(&body)?;
-    registry.set_mode(None, Some(mode), asked.flag("force")).await?;
+    registry.set_mode(None, mode, asked.flag("force")).await?;
     of_mode(mode)
 }
 
-async fn delete_global_mode(State(registry): Within) -> Answer {
+async fn delete_global_mode(State(registry): Within, asked: Asked) -> Answer {
+    if asked.flag("recursive") {
+        forget_modes(&registry, DEFAULT_CONTEXT).await?;
+    }
     of_mode(registry.set_mode(None, None, true).await?.unwrap_or_default())
+}
+
+/// Removes the modes of every subject of a context.
+async fn forget_modes(registry: &Registry, context: &str) -> Result<(), Refusal> {
+    let within: Vec<Subject> = {
+        let state = registry.0.state.read();
+        state.modes().filter(|held| held.context() == context && !held.name().is_empty()).cloned().collect()
+    };
+    for subject in within {
+        registry.set_mode(Some(subject), None, true).await?;
+    }
+    Ok(())
 }
 
 async fn mode(State(registry): Within, Path(subject): Path<String>, asked: Asked) -> Answer {
@@ -126,38 +161,43 @@ async fn mode(State(registry): Within, Path(subject): Path<String>, asked: Asked
 
 async fn set_mode(State(registry): Within, Path(subject): Path<String>, asked: Asked, body: Bytes) -> Answer {
     let mode = bodies::mode(&body)?;
-    registry.set_mode(scope(&subject), Some(mode), asked.flag("force")).await?;
+    registry.set_mode(writable(&subject)?, mode, asked.flag("force")).await?;
     of_mode(mode)
 }
 
 async fn delete_mode(State(registry): Within, Path(subject): Path<String>, asked: Asked) -> Answer {
-    let Some(scope) = scope(&subject) else { return delete_global_mode(State(registry)).await };
-    let within: Vec<Subject> = {
-        let state = registry.0.state.read();
-        let of_context = |held: &&Subject| held.context() == scope.context() && **held != scope;
-        let whole = asked.flag("recursive") && scope.name().is_empty();
-        state.modes().filter(of_context).filter(|_| whole).cloned().collect()
-    };
+    let Some(scope) = scope(&subject) else { return delete_global_mode(State(registry), asked).await };
     let before = registry.0.state.read().mode(Some(&scope));
-    for subject in within {
-        registry.set_mode(Some(subject), None, true).await?;
+    let recursive = asked.flag("recursive");
+    if before.is_none() && !recursive {
+        return Err(Refusal::no_subject(&scope.to_string()));
     }
-    let before = before.ok_or_else(|| Refusal::no_subject(&scope.to_string()))?;
-    registry.set_mode(Some(scope), None, true).await?;
+    if recursive && scope.name().is_empty() {
+        forget_modes(&registry, scope.context()).await?;
+    }
+    if before.is_some() {
+        registry.set_mode(Some(scope), None, true).await?;
+    }
     of_mode(before)
 }
 
-fn verdict(messages: Vec<String>, asked: &Asked) -> Answer {
+/// Whether it fits. Where words are wanted, a schema that is none does not, and the words say why.
+fn verdict(found: Result<Vec<String>, Refusal>, asked: &Asked) -> Answer {
+    let verbose = asked.flag("verbose");
+    let messages = match found {
+        Err(refusal) if verbose && refusal.code == 42201 => vec![refusal.message],
+        found => found?,
+    };
     let mut shown = json!({ "is_compatible": messages.is_empty() });
-    if asked.flag("verbose") && !messages.is_empty() {
+    if verbose {
         shown["messages"] = json!(messages);
     }
     answer(&shown)
 }
 
 async fn fits_all(State(registry): Within, Path(subject): Path<String>, asked: Asked, body: Bytes) -> Answer {
-    let offer = bodies::offer(&body, asked.flag("normalize"))?;
-    verdict(registry.fits(Subject::parse(&subject), None, offer).await?, &asked)
+    let offer = bodies::offer(&body, &asked)?;
+    verdict(registry.fits(Subject::parse(&subject), None, offer).await, &asked)
 }
 
 async fn fits(
@@ -167,9 +207,14 @@ async fn fits(
     body: Bytes,
 ) -> Answer {
     let (subject, which) = (Subject::parse(&subject), Which::parse(&version)?);
-    let offer = bodies::offer(&body, asked.flag("normalize"))?;
-    let against = find(&registry, subject.clone(), which, false)?;
-    verdict(registry.fits(subject, Some(against), offer).await?, &asked)
+    let offer = bodies::offer(&body, &asked)?;
+    let meant = registry.meant(subject.clone());
+    let against = held(&registry.0.state.read(), &meant, which, false);
+    // With nothing there, everything fits with the latest.
+    if let (None, Which::Number(number)) = (&against, which) {
+        return Err(Refusal::no_version(number));
+    }
+    verdict(registry.fits(subject, Some(against.into_iter().collect()), offer).await, &asked)
 }
 
 async fn contexts(State(registry): Within, asked: Asked) -> Answer {

@@ -19,6 +19,7 @@ use crate::{
     format::Form,
     model::{Content, SchemaType},
     names::Prefix,
+    store::{records::SchemaValue, referenced, state::State as Held},
 };
 
 pub(super) fn routes() -> Router<Registry> {
@@ -51,18 +52,38 @@ pub(super) fn described(content: &Content, text: &str) -> serde_json::Map<String
     members
 }
 
+/// What is known of a version beside the schema.
+pub(super) fn dated(version: &Version, members: &mut serde_json::Map<String, Value>) {
+    if let Some(written) = version.written_ms {
+        members.insert("ts".to_owned(), json!(written));
+    }
+    members.insert("deleted".to_owned(), json!(version.deleted));
+}
+
+/// The references of a schema as subjects that name their context, where that was asked for.
+pub(super) fn qualified(version: &Version, asked: &Asked, members: &mut serde_json::Map<String, Value>) {
+    if asked.text("referenceFormat") != Some("qualified") || version.subject.is_default() {
+        return;
+    }
+    let mut references = version.content.references.clone();
+    for reference in &mut references {
+        reference.subject = referenced(&version.subject, reference).to_string();
+    }
+    if !references.is_empty() {
+        members.insert("references".to_owned(), json!(references));
+    }
+}
+
 /// A version as answers have it.
-fn shown(version: &Version, text: &str) -> Value {
+fn shown(version: &Version, text: &str) -> serde_json::Map<String, Value> {
     let mut members = serde_json::Map::new();
     members.insert("subject".to_owned(), json!(version.subject.to_string()));
     members.insert("version".to_owned(), json!(version.version));
     members.insert("id".to_owned(), json!(version.id));
     members.insert("guid".to_owned(), json!(version.digest.guid()));
     members.extend(described(&version.content, text));
-    if version.deleted {
-        members.insert("deleted".to_owned(), json!(true));
-    }
-    Value::Object(members)
+    dated(version, &mut members);
+    members
 }
 
 /// A version's text in the form that was asked for.
@@ -81,28 +102,38 @@ pub(super) async fn formed(registry: &Registry, version: &Version, form: Form) -
         .await
 }
 
-/// A version of a subject.
-pub(super) fn find(registry: &Registry, subject: Subject, which: Which, deleted: bool) -> Result<Version, Refusal> {
+/// A version of exactly that subject. The latest is one that is not deleted, whatever is asked for.
+pub(super) fn held(state: &Held, subject: &Subject, which: Which, deleted: bool) -> Option<Version> {
+    let found = match which {
+        Which::Latest => state.latest(subject),
+        Which::Number(number) => state.version(subject, number).filter(|value| deleted || !value.deleted),
+    };
+    found.map(|value| (&*value).into())
+}
+
+/// Why a version is not there.
+fn missing(state: &Held, subject: &Subject, which: Which, deleted: bool) -> Refusal {
+    if !state.versions(subject).any(|value| deleted || !value.deleted) {
+        return Refusal::no_subject(&subject.to_string());
+    }
+    match which {
+        Which::Number(number) => Refusal::no_version(number),
+        Which::Latest => Refusal::no_version(-1),
+    }
+}
+
+/// A version of a subject; one that names no context is looked for in the others too.
+fn find(registry: &Registry, subject: Subject, which: Which, deleted: bool) -> Result<Version, Refusal> {
     let subject = registry.meant(subject);
     let state = registry.0.state.read();
-    let mut there = state.versions(&subject).filter(|value| deleted || !value.deleted).peekable();
-    if there.peek().is_none() {
-        return Err(Refusal::no_subject(&subject.to_string()));
-    }
-    let found = match which {
-        Which::Latest => there.last(),
-        Which::Number(number) => there.find(|value| value.version == number),
-    };
-    match (found, which) {
-        (Some(value), _) => Ok((&**value).into()),
-        (None, Which::Number(number)) => Err(Refusal::no_version(number)),
-        (None, Which::Latest) => Err(Refusal::no_version("latest")),
-    }
+    let found = held(&state, &subject, which, deleted);
+    let elsewhere = || state.elsewhere(&subject).iter().find_map(|other| held(&state, other, which, deleted));
+    found.or_else(elsewhere).ok_or_else(|| missing(&state, &subject, which, deleted))
 }
 
 /// Every version, in order of name and number.
 pub(super) fn listed(version: &Version) -> Value {
-    shown(version, &version.content.schema)
+    Value::Object(shown(version, &version.content.schema))
 }
 
 async fn list(State(registry): Within, asked: Asked) -> Answer {
@@ -117,12 +148,12 @@ async fn list(State(registry): Within, asked: Asked) -> Answer {
 }
 
 async fn look_up(State(registry): Within, Path(subject): Path<String>, asked: Asked, body: Bytes) -> Answer {
-    let offer = bodies::offer(&body, asked.flag("normalize"))?;
+    let offer = bodies::offer(&body, &asked)?;
     let found =
         registry.look_up(Subject::parse(&subject), offer, asked.flag("deleted") || asked.flag("lookupDeletedSchema"));
     let found = found.await?;
     let text = formed(&registry, &found, asked.form()).await?;
-    answer(&shown(&found, &text))
+    answer(&Value::Object(shown(&found, &text)))
 }
 
 async fn delete(State(registry): Within, Path(subject): Path<String>, asked: Asked) -> Answer {
@@ -135,7 +166,7 @@ async fn by_metadata(State(registry): Within, Path(subject): Path<String>, asked
     let subject = registry.meant(Subject::parse(&subject));
     let found = {
         let state = registry.0.state.read();
-        if state.versions(&subject).next().is_none() {
+        if !state.versions(&subject).any(|value| asked.flag("deleted") || !value.deleted) {
             return Err(Refusal::no_subject(&subject.to_string()));
         }
         let has_all = |content: &Content| {
@@ -149,27 +180,33 @@ async fn by_metadata(State(registry): Within, Path(subject): Path<String>, asked
     };
     let found = found.ok_or_else(Refusal::no_schema)?;
     let text = formed(&registry, &found, asked.form()).await?;
-    answer(&shown(&found, &text))
+    answer(&Value::Object(shown(&found, &text)))
 }
 
 async fn versions(State(registry): Within, Path(subject): Path<String>, asked: Asked) -> Answer {
     let subject = registry.meant(Subject::parse(&subject));
     let (deleted, only) = (asked.flag("deleted"), asked.flag("deletedOnly"));
+    let negative = asked.flag("deletedAsNegative");
     let state = registry.0.state.read();
-    let wanted = state.versions(&subject).filter(|value| if only { value.deleted } else { deleted || !value.deleted });
-    let mut wanted = wanted.map(|value| value.version).peekable();
-    if wanted.peek().is_none() {
+    if !state.versions(&subject).any(|value| deleted || only || !value.deleted) {
         return Err(Refusal::no_subject(&subject.to_string()));
     }
-    answer(&json!(asked.page(wanted)?))
+    let wanted = state.versions(&subject);
+    let wanted = wanted.filter(|value| negative || if only { value.deleted } else { deleted || !value.deleted });
+    let signed = |value: &std::sync::Arc<SchemaValue>| {
+        let version = i64::from(value.version);
+        if value.deleted && negative { -version } else { version }
+    };
+    answer(&json!(asked.page(wanted.map(signed))?))
 }
 
 async fn register(State(registry): Within, Path(subject): Path<String>, asked: Asked, body: Bytes) -> Answer {
-    let offer = bodies::offer(&body, asked.flag("normalize"))?;
+    let offer = bodies::offer(&body, &asked)?;
     let sent = offer.content.schema.clone();
     let registered = registry.register(Subject::checked(&subject)?, offer).await?;
     // Clients go on with the text that they get back: it stays in the form in which they sent it.
     let text = match asked.form() {
+        Form::Kept if sent.trim().is_empty() => registered.content.schema.clone(),
         Form::Kept => sent,
         form => formed(&registry, &registered, form).await?,
     };
@@ -184,7 +221,9 @@ async fn register(State(registry): Within, Path(subject): Path<String>, asked: A
 async fn version(State(registry): Within, Path((subject, version)): Path<(String, String)>, asked: Asked) -> Answer {
     let found = find(&registry, Subject::parse(&subject), Which::parse(&version)?, asked.flag("deleted"))?;
     let text = formed(&registry, &found, asked.form()).await?;
-    answer(&shown(&found, &text))
+    let mut members = shown(&found, &text);
+    qualified(&found, &asked, &mut members);
+    answer(&Value::Object(members))
 }
 
 async fn text(State(registry): Within, Path((subject, version)): Path<(String, String)>, asked: Asked) -> Answer {
@@ -198,15 +237,12 @@ async fn delete_version(
     asked: Asked,
 ) -> Answer {
     let which = Which::parse(&version)?;
-    let subject = Subject::parse(&subject);
-    // A permanent deletion means what was soft-deleted before.
-    let found = find(&registry, subject.clone(), which, true)?;
-    let number = match which {
-        Which::Number(number) => number,
-        Which::Latest if asked.flag("permanent") => found.version,
-        Which::Latest => find(&registry, subject.clone(), which, false)?.version,
+    let subject = registry.meant(Subject::parse(&subject));
+    let found = {
+        let state = registry.0.state.read();
+        held(&state, &subject, which, true).ok_or_else(|| missing(&state, &subject, which, true))?
     };
-    let deleted = registry.delete_version(subject, number, asked.flag("permanent")).await?;
+    let deleted = registry.delete_version(subject, found.version, asked.flag("permanent")).await?;
     answer(&json!(deleted))
 }
 
@@ -215,7 +251,7 @@ async fn referenced_by(
     Path((subject, version)): Path<(String, String)>,
     asked: Asked,
 ) -> Answer {
-    let found = find(&registry, Subject::parse(&subject), Which::parse(&version)?, asked.flag("deleted"))?;
+    let found = find(&registry, Subject::parse(&subject), Which::parse(&version)?, true)?;
     let state = registry.0.state.read();
     let referrers = state.referrers(&found.subject, found.version);
     let mut ids: Vec<u32> =

@@ -8,7 +8,7 @@
 //! | `{"keytype":"CONFIG","subject":…,"magic":0}` | a configuration; none: the wider one counts |
 //! | `{"keytype":"MODE","subject":…,"magic":0}` | `{"subject":…,"mode":…}` |
 //! | `{"keytype":"CONTEXT","tenant":"default","context":…,"magic":0}` | `{"tenant":"default","context":…}` |
-//! | `{"keytype":"NOOP","magic":0}` | none |
+//! | `{"keytype":"NOOP","magic":0}` | `{"magic":0}`, so that compaction keeps the last one with its headers; others pass it over |
 //!
 //! A subject is left out of the key where the configuration or mode is everybody's. Members that this reader does not know
 //! are passed over; a record that is no JSON, or of a key type that it does not know, is kept out and counted.
@@ -45,6 +45,8 @@ pub(crate) struct SchemaValue {
     pub(crate) digest: Digest,
     pub(crate) content: Content,
     pub(crate) deleted: bool,
+    /// When the record was written, in milliseconds since 1970; the log says it, not the record.
+    pub(crate) written_ms: Option<i64>,
 }
 
 /// One record.
@@ -212,11 +214,12 @@ impl Record {
             Self::Context { context, present: true } => {
                 Some(json(&RawContext { tenant: TENANT.to_owned(), context: context.clone() }))
             }
+            // With no value it would be deleted one day, and the claim in its headers with it.
+            Self::Noop => Some(br#"{"magic":0}"#.to_vec()),
             Self::SchemaGone { .. }
             | Self::Config { config: None, .. }
             | Self::Mode { mode: None, .. }
-            | Self::Context { present: false, .. }
-            | Self::Noop => None,
+            | Self::Context { present: false, .. } => None,
         };
         (key, value)
     }
@@ -252,7 +255,8 @@ fn schema(value: &[u8], subject: Subject, version: u32) -> Result<SchemaValue, R
     let raw: RawSchema = serde_json::from_slice(value)?;
     let written = raw.md5.and_then(|text| STANDARD.decode(text).ok()).and_then(|bytes| bytes.try_into().ok());
     let digest = written.map_or_else(|| Digest::of(&raw.content), Digest::from_bytes);
-    Ok(SchemaValue { subject, version, id: raw.id, digest, content: raw.content, deleted: raw.deleted })
+    let (id, content, deleted) = (raw.id, raw.content, raw.deleted);
+    Ok(SchemaValue { subject, version, id, digest, content, deleted, written_ms: None })
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -274,7 +278,15 @@ mod tests {
         let subject = Subject::parse("orders-value");
         let content = Content { schema: "\"string\"".to_owned(), ..Content::default() };
         let digest = Digest::of(&content);
-        let value = SchemaValue { subject: subject.clone(), version: 2, id: 7, digest, content, deleted: false };
+        let value = SchemaValue {
+            subject: subject.clone(),
+            version: 2,
+            id: 7,
+            digest,
+            content,
+            deleted: false,
+            written_ms: None,
+        };
         let md5 = STANDARD.encode(digest.bytes());
         let pairs = [
             (
@@ -320,7 +332,7 @@ mod tests {
                 r#"{"keytype":"CONTEXT","tenant":"default","context":".eu","magic":0}"#.to_owned(),
                 Some(r#"{"tenant":"default","context":".eu"}"#.to_owned()),
             ),
-            (Record::Noop, r#"{"keytype":"NOOP","magic":0}"#.to_owned(), None),
+            (Record::Noop, r#"{"keytype":"NOOP","magic":0}"#.to_owned(), Some(r#"{"magic":0}"#.to_owned())),
         ];
         for (record, key, value) in pairs {
             assert_eq!(written(&record), (key, value));

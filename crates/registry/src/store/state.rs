@@ -26,6 +26,8 @@ pub(crate) struct Origin {
     pub(crate) claim: Option<u64>,
     /// In a claim: the highest id that was handed out in each context.
     pub(crate) ids: BTreeMap<String, u32>,
+    /// When the record was written, in milliseconds since 1970.
+    pub(crate) written_ms: Option<i64>,
 }
 
 /// What a record did.
@@ -46,10 +48,15 @@ pub(crate) struct Held {
     pub(crate) versions: BTreeSet<(Subject, u32)>,
 }
 
+/// Schemas that are gone and whose ids are remembered, in each context; past that all are forgotten.
+const GONE_MAX: usize = 10_000;
+
 #[derive(Default, Debug)]
 struct Ids {
     held: BTreeMap<u32, Held>,
     by_digest: HashMap<Digest, u32>,
+    /// The ids of schemas that are gone: one that comes back gets its own again, as with other registries.
+    gone: HashMap<Digest, u32>,
     highest: u32,
     declared: bool,
 }
@@ -97,7 +104,7 @@ impl State {
             (None, _) => {}
         }
         match record {
-            Record::Schema(value) => self.put(*value),
+            Record::Schema(value) => self.put(SchemaValue { written_ms: origin.written_ms, ..*value }),
             Record::SchemaGone { subject, version } => self.remove(&subject, version),
             Record::DeleteSubject { subject, version } => self.soft_delete(&subject, version),
             Record::ClearSubject { subject } => {
@@ -132,6 +139,7 @@ impl State {
         }
         held.versions.insert((value.subject.clone(), value.version));
         ids.by_digest.entry(value.digest).or_insert(value.id);
+        ids.gone.remove(&value.digest);
         self.guids.entry(value.digest).or_default().insert((context, value.id));
         self.schemas += 1;
         self.subjects.entry(value.subject.clone()).or_default().insert(value.version, Arc::new(value));
@@ -151,6 +159,10 @@ impl State {
             ids.held.remove(&value.id);
             if ids.by_digest.get(&value.digest) == Some(&value.id) {
                 ids.by_digest.remove(&value.digest);
+                if ids.gone.len() >= GONE_MAX {
+                    ids.gone.clear();
+                }
+                ids.gone.insert(value.digest, value.id);
             }
             if let Some(places) = self.guids.get_mut(&value.digest) {
                 places.remove(&(subject.context().to_owned(), value.id));
@@ -262,9 +274,17 @@ impl State {
         self.contexts.get(context)?.held.get(&id)
     }
 
-    /// The id of a digest in a context.
+    /// The id of a digest in a context; of one that is gone too, unless its id was brought for another since.
     pub(crate) fn id_of(&self, context: &str, digest: Digest) -> Option<u32> {
-        self.contexts.get(context)?.by_digest.get(&digest).copied()
+        let ids = self.contexts.get(context)?;
+        let gone = || ids.gone.get(&digest).filter(|id| !ids.held.contains_key(id));
+        ids.by_digest.get(&digest).or_else(gone).copied()
+    }
+
+    /// A subject of the default context, in each of the others.
+    pub(crate) fn elsewhere(&self, subject: &Subject) -> Vec<Subject> {
+        let others = self.contexts().filter(|context| subject.is_default() && *context != DEFAULT_CONTEXT);
+        others.map(|context| subject.within(context)).collect()
     }
 
     /// An id that was never handed out in a context; none once they are used up.

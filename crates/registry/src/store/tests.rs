@@ -28,6 +28,7 @@ fn schema(subject: &str, version: u32, id: u32, text: &str) -> Record {
         digest,
         content,
         deleted: false,
+        written_ms: None,
     }))
 }
 
@@ -90,7 +91,8 @@ fn one_text_has_one_id_in_a_context_and_goes_with_its_last_version() {
     state.apply(3, &Origin::default(), Record::SchemaGone { subject: Subject::parse("a"), version: 1 });
     assert_eq!(state.id_of(".", digest), Some(1));
     state.apply(4, &Origin::default(), Record::SchemaGone { subject: Subject::parse("b"), version: 1 });
-    assert_eq!(state.id_of(".", digest), None);
+    assert!(state.held(".", 1).is_none(), "it is only remembered, for the same text");
+    assert_eq!(state.places_of(digest).count(), 1);
     assert_eq!(state.contexts().collect::<Vec<_>>(), [".", ".eu"]);
 }
 
@@ -136,4 +138,18 @@ fn metadata_makes_another_schema_of_the_same_text() {
     let plain = Content { schema: "\"int\"".to_owned(), ..Content::default() };
     let described = Content { metadata: Some(Metadata::default()), ..plain.clone() };
     assert_ne!(Digest::of(&plain), Digest::of(&described));
+}
+
+#[test]
+fn a_schema_that_comes_back_gets_its_own_id_unless_another_has_it_by_now() {
+    let mut state = State::default();
+    let digest = |text: &str| Digest::of(&Content { schema: text.to_owned(), ..Content::default() });
+    state.apply(0, &claim("a", 1), Record::Noop);
+    state.apply(1, &origin("a"), schema("s", 1, 1, "\"int\""));
+    state.apply(2, &origin("a"), Record::SchemaGone { subject: Subject::parse("s"), version: 1 });
+    assert_eq!((state.id_of(".", digest("\"int\"")), state.next_id(".")), (Some(1), Some(2)));
+    assert_eq!(state.id_of(".other", digest("\"int\"")), None);
+    // Somebody who imports may bring the same id.
+    state.apply(3, &origin("a"), schema("t", 1, 1, "\"long\""));
+    assert_eq!(state.id_of(".", digest("\"int\"")), None);
 }

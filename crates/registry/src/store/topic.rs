@@ -481,7 +481,7 @@ fn take(message: &BorrowedMessage<'_>, shared: &Shared, repairs: &mpsc::Sender<K
 }
 
 fn origin_of(message: &BorrowedMessage<'_>) -> Origin {
-    let mut origin = Origin::default();
+    let mut origin = Origin { written_ms: message.timestamp().to_millis(), ..Origin::default() };
     for header in message.headers().into_iter().flat_map(Headers::iter) {
         let Some(text) = header.value.and_then(|value| std::str::from_utf8(value).ok()) else { continue };
         match header.key {
