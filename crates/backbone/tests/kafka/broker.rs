@@ -77,7 +77,7 @@ impl Broker {
              inter.broker.listener.name={protocol}\nlog.dirs={}\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\nauto.create.topics.enable=false\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             log.cleaner.dedupe.buffer.size=4194304\nnum.network.threads=2\nnum.io.threads=2\n{}",
+             log.cleaner.dedupe.buffer.size=4194304\nlog.cleaner.backoff.ms=500\nnum.network.threads=2\nnum.io.threads=2\n{}",
             folder.path().join("data").display(),
             settings(folder.path())
         );

@@ -9,6 +9,8 @@ mod broker;
 mod consumers;
 mod evidence;
 mod process;
+#[cfg(feature = "registry")]
+mod registry;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
