@@ -34,7 +34,23 @@ const CLIENTS: &[(&str, Prepare)] = &[
     }),
     ("@confluentinc/schemaregistry (npm)", || Ok(toolchain::node()?.script("registry/confluent.mjs"))),
     ("confluent-kafka-go", || Ok(Command::new(toolchain::go_program("registry/go", "schemaregistry")?))),
+    ("schema-registry-client (Rust)", || rust("schema-registry-client")),
+    ("schemreg (Rust)", || rust("schemreg")),
+    ("apicurio-registry serdes (Java)", || {
+        let classes =
+            toolchain::java_project("registry/java", "clients-apicurio", &["Apicurio.java", "Resolver.java"])?;
+        let mut command = Command::new("java");
+        command.args(["-cp", &classes, "io.cairn.clients.Apicurio"]);
+        Ok(command)
+    }),
 ];
+
+/// The program that uses either of two crates.
+fn rust(library: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(toolchain::rust_program("registry/rust", "registry-rust")?);
+    command.args(["--library", library]);
+    Ok(command)
+}
 
 /// What to run.
 #[derive(Clone, Debug, clap::Args)]

@@ -14,6 +14,8 @@ use crate::process::{quiet, version};
 
 /// How long one set-up may take on a slow line.
 const SET_UP_LIMIT: Duration = Duration::from_secs(600);
+/// How long a cargo project of many crates may take to build from nothing.
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 /// The oldest Node that the conformance suite runs on.
 const NODE_MAJOR_MIN: u32 = 22;
 
@@ -103,14 +105,31 @@ pub(crate) fn go_program(source: &str, name: &str) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+/// Builds a cargo project of `clients/`, which is no member of the workspace; gives its program.
+pub(crate) fn rust_program(source: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let target = places::cache("clients-rust")?.join(name);
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut build = Command::new(cargo);
+    build.args(["build", "-q", "--locked", "--target-dir"]).arg(&target);
+    quiet(build.current_dir(places::root().join("clients").join(source)), BUILD_LIMIT)?;
+    Ok(target.join("debug").join(name))
+}
+
 /// Builds the Java client; gives its class path.
 pub(crate) fn java_client() -> anyhow::Result<String> {
+    java_project("kafka/java", "clients-java", &["Client.java"])
+}
+
+/// Builds a Maven project of `clients/` with those classes of `io.cairn.clients`; gives its class path.
+pub(crate) fn java_project(source: &str, cache: &str, classes: &[&str]) -> anyhow::Result<String> {
     version("java", "-version").context("java is not installed")?;
     version("mvn", "-v").context("maven is not installed")?;
-    let folder = places::cache("clients-java")?;
-    let source = places::root().join("clients/kafka/java");
+    let folder = places::cache(cache)?;
+    let source = places::root().join("clients").join(source);
     places::copy_tree(&source, &folder)?;
-    once(&folder, &[&source.join("pom.xml"), &source.join("src/main/java/io/cairn/clients/Client.java")], || {
+    let classes = classes.iter().map(|class| source.join("src/main/java/io/cairn/clients").join(class));
+    let lists: Vec<PathBuf> = std::iter::once(source.join("pom.xml")).chain(classes).collect();
+    once(&folder, &lists.iter().map(PathBuf::as_path).collect::<Vec<_>>(), || {
         let mut build = Command::new("mvn");
         build.args(["-q", "-B", "compile", "dependency:copy-dependencies", "-DoutputDirectory=target/lib"]);
         quiet(build.current_dir(&folder), SET_UP_LIMIT).map(drop)
