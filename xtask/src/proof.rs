@@ -12,7 +12,9 @@ use anyhow::Context;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{bridging, conformance, fuzz, kafka, lake, models, mutants, places, registry, secrets, tidy};
+use crate::{
+    bridging, conformance, fuzz, kafka, lake, models, mutants, observe, pilot, places, registry, secrets, tidy,
+};
 
 /// How long the rounds of crashes may take.
 const CRASH_LIMIT: Duration = Duration::from_secs(12 * 3600);
@@ -40,7 +42,7 @@ type Suite = (String, Box<dyn Fn() -> anyhow::Result<Tally>>);
 
 /// In this order they stand in the file. The mutants are a suite for each crate: all of them take hours.
 fn suites() -> Vec<Suite> {
-    let plain: [(&str, Run); 11] = [
+    let plain: [(&str, Run); 13] = [
         ("tidy", tidy::run),
         ("Rust tests, long ones included", rust),
         ("crash and power loss, long rounds", crash),
@@ -49,7 +51,9 @@ fn suites() -> Vec<Suite> {
         ("bridging both ways", bridging::run),
         ("the operator's credential", secrets::run),
         ("agents and servers that report", models::run),
+        ("traces, metrics and the dashboard", observe::run),
         ("the trail as an Iceberg table", lake::run),
+        ("the pilot", pilot::run),
         ("serializers against the schema registry", || registry::run(&registry::Options::proof())),
         ("Kafka clients, 100,000 records each", || kafka::run(&kafka::Options::proof())),
     ];
