@@ -4,9 +4,10 @@
 //! same topics ([`places`]); without one, or past what it covers, the partitions in which the workflow can lie are read whole. It
 //! must never show what it did not read from the trail.
 
+mod newest;
 mod places;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -14,10 +15,11 @@ use serde_json::{Value, json};
 use crate::{
     ending::Ending,
     path,
-    read::{self, Placed, Reading, Source, class},
+    read::{Placed, Reading, Source, class},
     say,
 };
 
+use newest::{Listed, Seen};
 pub(crate) use places::{events_of, is_by_workflow};
 
 /// What `cairn trail` is asked.
@@ -41,7 +43,7 @@ pub(crate) async fn run(source: Source, asked: Asked) -> anyhow::Result<()> {
     };
     let text = tokio::task::spawn_blocking(move || match id {
         Some(id) => workflow(&source, &id, shape, whole),
-        None => workflows(&source, as_json),
+        None => workflows(&source, as_json, whole),
     });
     let text = text.await??;
     if let Some(path) = html {
@@ -58,35 +60,42 @@ const WORKFLOWS_MAX: usize = 20;
 /// Checkpoints that are looked at, from the newest back: a few, and where these do not cover all, many.
 const CHECKPOINTS: [i64; 2] = [100, 2_000];
 
-/// The newest workflows, one a line.
-pub(crate) fn workflows(source: &Source, as_json: bool) -> anyhow::Result<String> {
-    let mut found: BTreeMap<String, (String, usize, usize)> = BTreeMap::new();
-    for placed in read::all_in(source, |topic| class(topic) == "mcp.calls")? {
-        let entry = found.entry(placed.event.common.workflow_id.clone()).or_default();
-        let time = placed.event.time.clone();
-        if time > entry.0 {
-            entry.0 = time;
-        }
-        entry.1 += usize::from(placed.event.type_name == "call.outcome");
-        entry.2 += 1;
-    }
-    let mut newest: Vec<_> = found.into_iter().collect();
-    newest.sort_by(|a, b| b.1.0.cmp(&a.1.0));
-    newest.truncate(WORKFLOWS_MAX);
+/// The newest workflows, one a line; `whole` reads partitions whole, whatever an index says.
+pub(crate) fn workflows(source: &Source, as_json: bool, whole: bool) -> anyhow::Result<String> {
+    let newest = newest_in(&Reading::open(source)?, whole)?;
     if as_json {
-        let list = newest.iter().map(
-            |(id, (time, calls, events))| json!({ "workflow_id": id, "last": time, "calls": calls, "events": events }),
-        );
+        let list = newest.iter().map(|Listed { id, last, calls, events }| {
+            json!({ "workflow_id": id, "last": last, "calls": calls, "events": events })
+        });
         return Ok(Value::from(list.collect::<Vec<_>>()).to_string());
     }
     if newest.is_empty() {
         eprintln!("cairn: no workflows yet: nothing has been called through Cairn");
     }
     let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let lines = newest.iter().map(|(id, (time, calls, events))| {
-        format!("{time}  {id}  {}, {}", many(*calls, "call"), many(*events, "event"))
+    let lines = newest.iter().map(|Listed { id, last, calls, events }| {
+        format!("{last}  {id}  {}, {}", many(*calls, "call"), many(*events, "event"))
     });
     Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+fn newest_in(reading: &Reading<'_>, whole: bool) -> anyhow::Result<Vec<Listed>> {
+    let of_calls = |topic: &str| class(topic) == "mcp.calls";
+    let bounds: Vec<_> = reading.bounds.iter().filter(|(topic, ..)| of_calls(topic)).collect();
+    let mut looked = newest::FIRST;
+    loop {
+        let events = reading.newest_in(of_calls, looked)?;
+        let listed = newest::listed(&events, WORKFLOWS_MAX);
+        match newest::seen(&bounds, looked, &events, &listed, WORKFLOWS_MAX) {
+            Seen::All => return Ok(listed),
+            // Which they are is known; what more there is of them lies further back.
+            Seen::Enough => {
+                let ids: Vec<&str> = listed.iter().map(|listed| listed.id.as_str()).collect();
+                return Ok(newest::listed(&events_of(reading, &ids, of_calls, whole)?, WORKFLOWS_MAX));
+            }
+            Seen::TooLittle => looked = looked.saturating_mul(newest::FURTHER),
+        }
+    }
 }
 
 /// One workflow's decision path; `whole` reads partitions whole, whatever an index says.

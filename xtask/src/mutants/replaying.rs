@@ -186,4 +186,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "placed| !kind(placed).is_empty())",
         test: "-p cairn --bin cairn what_came_with_a_call",
     },
+    Mutant {
+        name: "the newest workflows are those of the newest events",
+        file: "crates/cairn/src/trail/newest.rs",
+        before: "placed.event.time <= least.last)",
+        after: "!placed.event.time.is_empty())",
+        test: "-p cairn --bin cairn the_newest_are_told",
+    },
 ];
