@@ -175,18 +175,18 @@ pub(crate) fn joined_lines(text: &[u8], mut run: Range<usize>, line: &mut Vec<u8
 /// Where decoding begins: what stands before may belong to the run by its looks only, as a path before what is encoded does.
 const STARTS: [usize; 4] = [0, 1, 2, 3];
 
-/// Everything that a run of base64 or hexadecimal characters may stand for.
-pub(crate) fn decodings(run: &[u8], mut each: impl FnMut(Vec<u8>) -> bool) {
+/// Calls `each` with everything that a run of base64 or hexadecimal characters may stand for, until one is enough; whether one was.
+pub(crate) fn decodings(run: &[u8], mut each: impl FnMut(Vec<u8>) -> bool) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b'-';
     // Behind `0x`, a name or a path, too.
     for part in run.split(|byte| !is_digit(byte)).filter(|part| part.len() >= RUN_BYTES_MIN) {
         if hexadecimal(part, &mut each) {
-            return;
+            return true;
         }
     }
     // An id or a digest, most often. No text of sixteen characters comes out of base64's alphabet as these alone.
     if run.iter().all(is_digit) {
-        return;
+        return false;
     }
     let is_url = run.iter().any(|b| matches!(b, b'-' | b'_'));
     let is_standard = run.iter().any(|b| matches!(b, b'+' | b'/'));
@@ -209,22 +209,29 @@ pub(crate) fn decodings(run: &[u8], mut each: impl FnMut(Vec<u8>) -> bool) {
             if let Ok(bytes) = decoded
                 && each(bytes)
             {
-                return;
+                return true;
             }
         }
     }
+    false
 }
 
 /// What hexadecimal digits stand for; whether that was enough.
 fn hexadecimal(part: &[u8], each: &mut impl FnMut(Vec<u8>) -> bool) -> bool {
-    let digits: Vec<u8> = part.iter().copied().filter(u8::is_ascii_hexdigit).collect();
-    // One digit too many may stand before or behind.
-    let mut starts = 0..1 + digits.len() % 2;
+    // Hexadecimal text has a digit of 2 to 7 first in each pair; few pairs of an id have. One digit too many may stand before or
+    // behind, so digits are counted by whether they stand first or second.
+    let (mut count, mut readable) = (0_usize, [0_usize; 2]);
+    for digit in part.iter().filter(|byte| byte.is_ascii_hexdigit()) {
+        readable[count % 2] += usize::from((b'2'..=b'7').contains(digit));
+        count += 1;
+    }
+    let mut starts = 0..1 + count % 2;
     starts.any(|start| {
-        let pairs = &digits[start..];
-        // Hexadecimal text has a digit of 2 to 7 first in each pair; few pairs of an id have.
-        let readable = pairs.chunks_exact(2).filter(|pair| (b'2'..=b'7').contains(&pair[0])).count();
-        readable >= crate::find::READABLE_BYTES_MIN && hex::decode(&pairs[..pairs.len() & !1]).is_ok_and(&mut *each)
+        if readable[start] < crate::find::READABLE_BYTES_MIN {
+            return false;
+        }
+        let digits: Vec<u8> = part.iter().copied().filter(u8::is_ascii_hexdigit).skip(start).collect();
+        hex::decode(&digits[..digits.len() & !1]).is_ok_and(&mut *each)
     })
 }
 

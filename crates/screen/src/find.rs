@@ -21,6 +21,11 @@ pub(crate) const UNSEEN: &str = "not-decodable";
 /// What was decoded and has fewer readable bytes than this holds nothing that a rule could find.
 pub(crate) const READABLE_BYTES_MIN: usize = 6;
 
+/// How many of these bytes somebody could read.
+pub(crate) fn readable_bytes(decoded: &[u8]) -> usize {
+    decoded.iter().filter(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()).count()
+}
+
 pub(crate) struct Finder<'d> {
     detectors: &'d [Arc<dyn Detector>],
     known: &'d mask::Known,
@@ -129,8 +134,7 @@ impl<'d> Finder<'d> {
             let run = joined_lines(text, run, &mut line);
             done = run.end;
             decodings(&line, |decoded| {
-                let readable =
-                    decoded.iter().filter(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()).count();
+                let readable = readable_bytes(&decoded);
                 if readable < READABLE_BYTES_MIN {
                     return false;
                 }

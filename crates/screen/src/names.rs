@@ -18,6 +18,35 @@ const NAME_BYTES_MAX: usize = 64;
 pub(crate) struct Names {
     always: HashSet<Box<[u8]>>,
     entropy: Vec<Box<[u8]>>,
+    ends: Ends,
+}
+
+/// The last two characters of every telling name, five bits each: nearly no other name ends like one of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends([u64; 16]);
+
+impl Ends {
+    /// Names of one character are not told apart from others.
+    fn of<'n>(names: impl Iterator<Item = &'n Box<[u8]>>) -> Self {
+        let mut ends = Self::default();
+        for name in names {
+            match Self::end(name) {
+                Some((word, bit)) => ends.0[word] |= bit,
+                None => return Self([u64::MAX; 16]),
+            }
+        }
+        ends
+    }
+
+    fn end(name: &[u8]) -> Option<(usize, u64)> {
+        let mut last = name.iter().rev().filter(|byte| byte.is_ascii_alphanumeric()).map(|byte| usize::from(byte & 31));
+        let end = last.next()? | last.next()? << 5;
+        Some((end / 64, 1 << (end % 64)))
+    }
+
+    fn may_be(&self, name: &[u8]) -> bool {
+        Self::end(name).is_none_or(|(word, bit)| self.0[word] & bit != 0)
+    }
 }
 
 /// A name without case and joints, in place.
@@ -47,12 +76,16 @@ impl Plain {
 impl Names {
     pub(crate) fn new(always: &[String], entropy: &[String]) -> Self {
         let plain = |name: &String| Plain::of(name.as_bytes()).map(|plain| Box::from(plain.as_bytes()));
-        Self { always: always.iter().filter_map(plain).collect(), entropy: entropy.iter().filter_map(plain).collect() }
+        let always: HashSet<_> = always.iter().filter_map(plain).collect();
+        let entropy: Vec<_> = entropy.iter().filter_map(plain).collect();
+        let ends = Ends::of(always.iter().chain(&entropy));
+        Self { always, entropy, ends }
     }
 
     /// Whether a value under that name may have to be masked for its name alone.
     pub(crate) fn tell(&self, name: &[u8]) -> bool {
-        Plain::of(name).is_some_and(|name| self.is_always(name.as_bytes()) || self.is_entropy(name.as_bytes()))
+        self.ends.may_be(name)
+            && Plain::of(name).is_some_and(|name| self.is_always(name.as_bytes()) || self.is_entropy(name.as_bytes()))
     }
 
     fn is_always(&self, plain: &[u8]) -> bool {
@@ -97,6 +130,8 @@ mod tests {
         for name in ["api_key", "apiKey", "API-KEY", "apikey"] {
             assert!(names.tell(name.as_bytes()), "{name}");
         }
+        let short = Names::new(&["k".to_owned()], &[]);
+        assert!(short.tell(b"K") && short.tell(b"_k_") && !short.tell(b"ok"));
         assert!(names.tell(b"refreshToken") && !names.tell(b"tokens_used") && !names.tell(b"keyboard"));
         let mut found = Vec::new();
         names.find(b"four words and nothing", "refreshToken", &mut found);

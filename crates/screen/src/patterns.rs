@@ -10,10 +10,12 @@ use regex::bytes::{Regex, RegexBuilder};
 use crate::{
     checks::Check,
     detector::{Detector, Match},
+    encoded::decodings,
+    find::{READABLE_BYTES_MIN, readable_bytes},
     keywords::{self, Keywords},
     names::Names,
     rules::{CheckName, NamesSection, RuleSection, RulesError, ShapeName},
-    shapes::{RUN_BYTES_MIN, Shape, is_base64, may_begin, shapes_at},
+    shapes::{Group, Shape, group_at, may_begin, runs, shapes_at},
 };
 
 /// How far around a keyword a rule looks where it does not say.
@@ -48,6 +50,8 @@ pub(crate) struct Patterns {
     /// For each keyword, the rules that want it.
     wanted_by: Arc<[Vec<u16>]>,
     shaped: Arc<[u16]>,
+    /// For groups of digits that stand apart, and for others: the first digits with which any rule wants them, as bits.
+    leads: [u16; 2],
     names: Names,
 }
 
@@ -75,9 +79,14 @@ impl Patterns {
                 }
             }
         }
+        let leads = [true, false].map(|is_apart| {
+            let wants = |lead: &u8| rules.iter().any(|rule| rule.wants_lead(*lead, is_apart));
+            (b'0'..=b'9').filter(wants).fold(0, |leads, lead| leads | 1 << (lead - b'0'))
+        });
         let shaped = rules.iter().enumerate().filter(|(_, rule)| rule.shape.is_some()).map(|(at, _)| at as u16);
         Ok(Self {
             shaped: shaped.collect(),
+            leads,
             rules: rules.into(),
             keywords: Keywords::new(&keywords),
             wanted_by: wanted_by.into(),
@@ -114,7 +123,6 @@ impl Patterns {
 const DIGIT: u8 = 1;
 const ENCODED: u8 = 2;
 const SHAPED: u8 = 4;
-const WORD: u8 = 8;
 const MARKS: [u8; 256] = {
     let mut marks = [0; 256];
     let mut byte = 0;
@@ -129,26 +137,21 @@ const MARKS: [u8; 256] = {
         if b == b'@' || b == b'+' || b == b':' {
             marks[byte] |= SHAPED;
         }
-        if is_base64(b) {
-            marks[byte] |= WORD;
-        }
         byte += 1;
     }
     marks
 };
-/// Fewer digits than this have no shape.
+/// Fewer digits in all of a text have no shape.
 const DIGITS_MIN: u32 = 4;
 /// So many bytes are looked at before it is asked whether that is enough.
 const STRIDE: usize = 64;
 
 impl Patterns {
-    /// Whether a text has so little in it that nothing could be found, in one pass: no keyword, no shape, nothing encoded.
-    /// It says no too often rather than too rarely.
+    /// Whether a text has so little in it that nothing could be found: no keyword, no shape that a rule wants, nothing encoded that
+    /// can be read. It says no too often rather than too rarely.
     pub(crate) fn is_plain(&self, text: &[u8]) -> bool {
-        let (mut gram, mut run, mut digits) = (0, 0_usize, 0_u32);
-        let mut at = 0;
+        let (mut gram, mut digits, mut at, mut marks) = (0, 0_u32, 0, 0_u8);
         for chunk in text.chunks(STRIDE) {
-            let (mut marks, mut longest) = (0_u8, 0_usize);
             for byte in chunk {
                 gram = keywords::step(gram, *byte);
                 if self.keywords.may_end(gram) {
@@ -161,20 +164,56 @@ impl Patterns {
                 let mark = MARKS[usize::from(*byte)];
                 marks |= mark;
                 digits += u32::from(mark & DIGIT);
-                run = if mark & WORD != 0 { run + 1 } else { 0 };
-                longest = longest.max(run);
                 at += 1;
             }
-            if marks & (ENCODED | SHAPED) != 0 || digits >= DIGITS_MIN || longest >= RUN_BYTES_MIN {
+            if marks & ENCODED != 0 {
                 return false;
             }
         }
         // JSON within the text has names of its own.
-        !matches!(text.iter().find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'['))
+        if matches!(text.iter().find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'[')) {
+            return false;
+        }
+        let has_shape = (marks & SHAPED != 0 || digits >= DIGITS_MIN) && self.has_shape(text);
+        !has_shape && !may_decode(text)
+    }
+
+    /// Whether a rule wants a shape that is in the text.
+    fn has_shape(&self, text: &[u8]) -> bool {
+        text.iter().enumerate().filter(|(_, byte)| may_begin(**byte)).any(|(at, byte)| {
+            let is_wanted =
+                |group: Group| group.is_country || self.leads[usize::from(!group.is_apart)] >> (byte - b'0') & 1 != 0;
+            if byte.is_ascii_digit() && !group_at(text, at).is_some_and(is_wanted) {
+                return false;
+            }
+            let mut wanted = false;
+            shapes_at(text, at, |shape| {
+                wanted |= self.shaped.iter().any(|index| self.rules[usize::from(*index)].fits(shape));
+            });
+            wanted
+        })
     }
 }
 
+/// Whether a run of the text stands for something that can be read, or may do so together with the next line.
+fn may_decode(text: &[u8]) -> bool {
+    let mut found = false;
+    runs(text, |run| {
+        found = found
+            || memchr::memchr(b'\n', text).is_some()
+            || decodings(&text[run], |decoded| readable_bytes(&decoded) >= READABLE_BYTES_MIN);
+    });
+    found
+}
+
 impl Rule {
+    /// Whether it may want groups of digits that begin so.
+    fn wants_lead(&self, lead: u8, is_apart: bool) -> bool {
+        self.shape == Some(ShapeName::Digits)
+            && (is_apart || !self.apart)
+            && self.leads.as_ref().is_none_or(|leads| leads.contains(&lead))
+    }
+
     fn fits(&self, shape: Shape) -> bool {
         match (self.shape, shape) {
             (Some(ShapeName::At), Shape::At)

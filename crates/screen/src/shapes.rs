@@ -50,8 +50,11 @@ pub(crate) const fn may_begin(byte: u8) -> bool {
 pub(crate) fn shapes_at(text: &[u8], i: usize, mut seen: impl FnMut(Shape)) {
     let at = |i: usize| text.get(i).copied().unwrap_or(b' ');
     match CLASS[usize::from(text[i])] {
-        DIGIT if i > 0 && text[i - 1].is_ascii_digit() => {}
-        DIGIT => digits(text, i, &mut seen),
+        DIGIT => {
+            if let Some(group) = group_at(text, i) {
+                digits(text, i, group, &mut seen);
+            }
+        }
         AT if i > 0 && !at(i - 1).is_ascii_whitespace() && at(i + 1).is_ascii_alphanumeric() => seen(Shape::At),
         PLUS if at(i + 1).is_ascii_digit() => seen(Shape::Plus),
         COLON if at(i + 1) == b':' || (i > 0 && at(i - 1).is_ascii_hexdigit() && at(i + 1).is_ascii_hexdigit()) => {
@@ -72,12 +75,32 @@ pub(crate) fn shapes_at(text: &[u8], i: usize, mut seen: impl FnMut(Shape)) {
     }
 }
 
+/// Whether groups of digits begin at `at`, and whether they stand apart from what is before them; where two capital letters stand
+/// there, they may be of a country.
+pub(crate) fn group_at(text: &[u8], at: usize) -> Option<Group> {
+    let before = |back: usize| at.checked_sub(back).map(|at| text[at]);
+    if !text[at].is_ascii_digit() || before(1).is_some_and(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let is_capital = |back: usize| before(back).is_some_and(|byte| byte.is_ascii_uppercase());
+    Some(Group {
+        is_apart: before(1).is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'-' && byte != b'_'),
+        is_country: is_capital(1) && is_capital(2),
+    })
+}
+
+/// What stands before groups of digits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Group {
+    pub(crate) is_apart: bool,
+    pub(crate) is_country: bool,
+}
+
 /// Longest IPv6 address.
 const ADDRESS_BYTES_MAX: usize = 45;
 
 /// Measures the groups of digits that begin at `start`.
-fn digits(text: &[u8], start: usize, seen: &mut impl FnMut(Shape)) {
-    let before = |back: usize| start.checked_sub(back).map(|at| text[at]);
+fn digits(text: &[u8], start: usize, group: Group, seen: &mut impl FnMut(Shape)) {
     let (mut i, mut digits, mut dots, mut last) = (start, 0_u8, 0_u8, start);
     let end = text.len().min(start + GROUPS_BYTES_MAX);
     while i < end {
@@ -97,13 +120,9 @@ fn digits(text: &[u8], start: usize, seen: &mut impl FnMut(Shape)) {
         i += 1;
     }
     if digits >= 4 {
-        let apart = before(1).is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'-' && byte != b'_');
-        seen(Shape::Digits { digits, dots, lead: text[start], apart });
+        seen(Shape::Digits { digits, dots, lead: text[start], apart: group.is_apart });
     }
-    if digits >= 2
-        && before(1).is_some_and(|b| b.is_ascii_uppercase())
-        && before(2).is_some_and(|b| b.is_ascii_uppercase())
-    {
+    if digits >= 2 && group.is_country {
         seen(Shape::Country);
     }
 }

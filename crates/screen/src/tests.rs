@@ -376,3 +376,42 @@ fn what_is_classified_alone_leaves_all_else_as_it_is() {
     let broken = screener.classified(b"{\"a\":[{\"b\":\"s3cret", &classes).changed.expect("masked as a whole");
     assert_eq!(broken, b"\"[masked:class-secret]\"");
 }
+
+/// What a text with something in it is made of, and what only looks like that.
+fn pieces() -> impl Strategy<Value = String> {
+    const FIXED: [&str; 18] = [
+        "01996b5e-7c00-7000-8000-000000000012",
+        "2026-03-01T12:30:45Z",
+        "left at the door",
+        "4111 1111 1111 1111",
+        "078-05-1120",
+        "10.20.30.40",
+        "a@b.example",
+        "+49 151 23456789",
+        "DE89 3704 0044 0532 0130 00",
+        "2a00:1450::1",
+        "70617373776f72643d68756e74657232",
+        "cGFzc3dvcmQ9aHVudGVyMg==",
+        "AKIAQ7XDEMO3CANARY22",
+        "the/path/of/something/that/is/long",
+        "%41",
+        "{\"password\":\"x\"}",
+        "\n",
+        " ",
+    ];
+    prop_oneof![
+        proptest::sample::select(&FIXED[..]).prop_map(str::to_owned),
+        "[0-9a-f-]{1,40}",
+        "[A-Za-z0-9 .:+/@_-]{0,30}"
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn a_text_that_is_passed_by_has_nothing_in_it(pieces in proptest::collection::vec(pieces(), 0..6)) {
+        let text = pieces.concat();
+        prop_assert!(!screener().rules().patterns.is_plain(text.as_bytes()) || screener().is_clean(&text), "{text:?}");
+    }
+}

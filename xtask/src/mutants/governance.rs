@@ -376,6 +376,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-screen --lib however_it_is_written",
     },
     Mutant {
+        name: "a text is passed by though a rule wants a shape in it",
+        file: "crates/screen/src/patterns.rs",
+        before: "        !has_shape && !may_decode(text)",
+        after: "        (!has_shape || text.len() < 64) && !may_decode(text)",
+        test: "-p cairn-screen --lib a_text_that_is_passed_by",
+    },
+    Mutant {
+        name: "a text is passed by though it can be decoded",
+        file: "crates/screen/src/patterns.rs",
+        before: "        !has_shape && !may_decode(text)",
+        after: "        !has_shape && (text.len() < 64 || !may_decode(text))",
+        test: "-p cairn-screen --lib a_text_that_is_passed_by",
+    },
+    Mutant {
         name: "what is long is decoded from its beginning alone",
         file: "crates/screen/src/encoded.rs",
         before: "for start in STARTS {",
