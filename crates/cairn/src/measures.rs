@@ -328,6 +328,8 @@ impl Page<'_> {
         )?;
         self.gauge("cairn_log_fenced", "1 once another process has taken the store.", u64::from(stats.is_fenced))?;
         self.counter("cairn_log_uploads", "Objects put into the store.", stats.uploads)?;
+        self.counter("cairn_log_merges", "Objects put in the place of several small ones.", stats.merges)?;
+        self.counter("cairn_log_merged_bytes", "Bytes of those objects.", stats.merged_bytes)?;
         self.counter("cairn_log_upload_failures", "Uploads that failed and are tried again.", stats.upload_failures)?;
         self.gauge("cairn_store_away", "1 while uploads to the store fail.", u64::from(stats.store_away))?;
         self.gauge("cairn_store_objects", "Objects in the store that streams need.", stats.objects)?;

@@ -40,6 +40,9 @@ pub(crate) struct Range {
     pub(crate) max_timestamp: i64,
     /// Leader epochs that begin here, the one in force at `base` first.
     pub(crate) epochs: Vec<(u32, Offset)>,
+    /// Where in the write-ahead log the object begins: objects in this order hold each stream's offsets in order. 0 from a file of the
+    /// index that did not say so.
+    pub(crate) position: u64,
     /// Transactions that were aborted here. Nothing writes any yet; a reader needs the place.
     pub(crate) aborted: Vec<Aborted>,
 }
@@ -63,6 +66,8 @@ pub(crate) enum Change {
     Deleted { id: StreamId },
     /// A range was added.
     Range { id: StreamId, range: Arc<Range> },
+    /// A range took the place of those within its offsets: the same batches, in another object.
+    Moved { id: StreamId, range: Arc<Range> },
     /// What is remembered of producers at the end of the stream; others are as before.
     Producers { id: StreamId, producers: Vec<(i64, Producer)> },
 }
@@ -89,6 +94,17 @@ pub(crate) struct Indexed {
     pub(crate) ranges: VecDeque<Arc<Range>>,
 }
 
+/// What the index needs of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Held {
+    /// As in its ranges.
+    pub(crate) position: u64,
+    /// Ranges in it.
+    pub(crate) ranges: u32,
+    /// Bytes of the batches in them.
+    pub(crate) bytes: u64,
+}
+
 /// The whole index.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Index {
@@ -99,8 +115,8 @@ pub(crate) struct Index {
     /// Where each epoch began, rising.
     pub(crate) epochs: VecDeque<(u32, u64)>,
     pub(crate) streams: BTreeMap<StreamId, Indexed>,
-    /// Objects, and how many ranges lie in each.
-    pub(crate) objects: BTreeMap<ObjectId, u32>,
+    /// Objects that ranges lie in.
+    pub(crate) objects: BTreeMap<ObjectId, Held>,
 }
 
 impl Index {
@@ -139,13 +155,13 @@ impl Index {
                     stream.start = *start;
                     let kept = |range: &Arc<Range>| range.next > *start;
                     let dropped = stream.ranges.iter().filter(|range| !kept(range));
-                    dropped.for_each(|range| release(&mut self.objects, range.object, gone));
+                    dropped.for_each(|range| release(&mut self.objects, range, gone));
                     stream.ranges.retain(kept);
                 }
             }
             Change::Deleted { id } => {
                 for range in self.streams.remove(id).into_iter().flat_map(|stream| stream.ranges) {
-                    release(&mut self.objects, range.object, gone);
+                    release(&mut self.objects, &range, gone);
                 }
             }
             Change::Range { id, range } => {
@@ -153,7 +169,14 @@ impl Index {
                 stream.ledger.next = stream.ledger.next.max(range.next);
                 if range.next > stream.start {
                     stream.ranges.push_back(range.clone());
-                    *self.objects.entry(range.object).or_default() += 1;
+                    hold(&mut self.objects, range);
+                }
+            }
+            Change::Moved { id, range } => {
+                let Some(stream) = self.streams.get_mut(id) else { return };
+                if let Some(old) = move_into(&mut stream.ranges, range) {
+                    hold(&mut self.objects, range);
+                    old.iter().for_each(|range| release(&mut self.objects, range, gone));
                 }
             }
             Change::Producers { id, producers } => {
@@ -185,12 +208,32 @@ impl Index {
     }
 }
 
-fn release(objects: &mut BTreeMap<ObjectId, u32>, object: ObjectId, gone: &mut Vec<ObjectId>) {
-    if let Some(count) = objects.get_mut(&object) {
-        *count -= 1;
-        if *count == 0 {
-            objects.remove(&object);
-            gone.push(object);
+/// Puts a range in the place of those within its offsets, and gives these; nothing where there is none any more.
+pub(crate) fn move_into(ranges: &mut VecDeque<Arc<Range>>, range: &Arc<Range>) -> Option<Vec<Arc<Range>>> {
+    let from = ranges.partition_point(|old| old.base < range.base);
+    let to = ranges.partition_point(|old| old.next <= range.next);
+    if from >= to {
+        return None;
+    }
+    let old = ranges.drain(from..to).collect();
+    ranges.insert(from, range.clone());
+    Some(old)
+}
+
+fn hold(objects: &mut BTreeMap<ObjectId, Held>, range: &Range) {
+    let held = objects.entry(range.object).or_default();
+    held.position = range.position;
+    held.ranges += 1;
+    held.bytes += range.bytes;
+}
+
+fn release(objects: &mut BTreeMap<ObjectId, Held>, range: &Range, gone: &mut Vec<ObjectId>) {
+    if let Some(held) = objects.get_mut(&range.object) {
+        held.ranges -= 1;
+        held.bytes -= range.bytes;
+        if held.ranges == 0 {
+            objects.remove(&range.object);
+            gone.push(range.object);
         }
     }
 }

@@ -285,6 +285,8 @@ impl Log {
             objects: state.objects,
             object_bytes: state.streams.values().map(|stream| stream.range_bytes()).sum(),
             objects_removed: read(&counters.objects_removed),
+            merges: read(&counters.merges),
+            merged_bytes: read(&counters.merged_bytes),
             object_reads: read(&self.0.shared.fetcher.reads),
             read_failures: read(&counters.read_failures),
             appends_refused: read(&counters.appends_refused),

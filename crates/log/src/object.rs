@@ -4,7 +4,7 @@
 //! | at | bytes | an object, little-endian |
 //! | --- | --- | --- |
 //! | 0 | 8 | magic and format version `COBJ0001` |
-//! | 8 | | sections: one stream's batches after another's, streams in order, offsets rising |
+//! | 8 | | sections: one stream's batches after another's, streams in order, offsets rising; a stream may have several |
 //! | | | parts: the footer index, one for each section, in the same order |
 //! | end-40 | 16 | log id |
 //! | end-24 | 8 | where the parts begin |
@@ -98,15 +98,18 @@ struct Section {
     chunks: Vec<(usize, Offset, i64)>,
 }
 
+/// A stream's section; it may have several, of rising offsets.
+pub(crate) type SectionId = (StreamId, u32);
+
 /// Gathers batches and makes an object of them.
 #[derive(Debug, Default)]
 pub(crate) struct ObjectBuilder {
-    sections: BTreeMap<StreamId, Section>,
+    sections: BTreeMap<SectionId, Section>,
 }
 
 impl ObjectBuilder {
-    pub(crate) fn push(&mut self, stream: StreamId, base: Offset, records: u32, max_timestamp: i64, batch: &[u8]) {
-        let section = self.sections.entry(stream).or_default();
+    pub(crate) fn push(&mut self, section: SectionId, base: Offset, records: u32, max_timestamp: i64, batch: &[u8]) {
+        let section = self.sections.entry(section).or_default();
         let full = section.chunks.last().is_none_or(|(at, ..)| section.bytes.len() - at >= CHUNK_BYTES_MIN);
         if full {
             section.chunks.push((section.bytes.len(), base, max_timestamp));
@@ -122,21 +125,21 @@ impl ObjectBuilder {
 
     /// Forgets a stream that was deleted meanwhile.
     pub(crate) fn forget(&mut self, stream: StreamId) {
-        self.sections.remove(&stream);
+        self.sections.retain(|(of, _), _| *of != stream);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.sections.is_empty()
     }
 
-    /// The object, and where each stream's part lies.
-    pub(crate) fn finish(self, log: Uuid) -> (Bytes, BTreeMap<StreamId, PartPlace>) {
+    /// The object, and where the part of each section lies.
+    pub(crate) fn finish(self, log: Uuid) -> (Bytes, BTreeMap<SectionId, PartPlace>) {
         let room: usize =
             self.sections.values().map(|s| s.bytes.len() + s.chunks.len() * CHUNK_BYTES + PART_BYTES).sum();
         let mut object = Vec::with_capacity(MAGIC.len() + room + TRAILER_BYTES);
         object.put_slice(&MAGIC);
-        let mut parts: Vec<(StreamId, Vec<Chunk>)> = Vec::new();
-        for (stream, section) in self.sections {
+        let mut parts: Vec<(SectionId, Vec<Chunk>)> = Vec::new();
+        for (id, section) in self.sections {
             let ends = section.chunks.iter().skip(1).map(|(at, ..)| *at).chain([section.bytes.len()]);
             let chunk = |((start, base, max_timestamp), end): (&(usize, Offset, i64), usize)| Chunk {
                 base: *base,
@@ -145,16 +148,16 @@ impl ObjectBuilder {
                 max_timestamp: *max_timestamp,
                 crc: crc32c::crc32c(&section.bytes[*start..end]),
             };
-            parts.push((stream, section.chunks.iter().zip(ends).map(chunk).collect()));
+            parts.push((id, section.chunks.iter().zip(ends).map(chunk).collect()));
             object.put_slice(&section.bytes);
         }
         let parts_at = object.len();
         let mut places = BTreeMap::new();
-        for (stream, chunks) in &parts {
+        for (id, chunks) in &parts {
             let at = object.len();
-            put_part(&mut object, stream, chunks);
+            put_part(&mut object, &id.0, chunks);
             let bytes = u32::try_from(object.len() - at).expect("a part is far below 4 GiB");
-            places.insert(*stream, PartPlace { at: at as u64, bytes });
+            places.insert(*id, PartPlace { at: at as u64, bytes });
         }
         object.put_slice(log.as_bytes());
         object.put_u64_le(parts_at as u64);
@@ -271,13 +274,13 @@ mod tests {
             for (n, (which, length)) in lengths.iter().enumerate() {
                 let bytes = vec![n as u8; *length];
                 let (base, max) = (Offset::new(n as u64 * 10), n as i64 % 5);
-                builder.push(stream(*which), base, 10, max, &bytes);
+                builder.push((stream(*which), 0), base, 10, max, &bytes);
                 put.push((stream(*which), Stored { base, records: 10, max_timestamp: max, bytes: bytes.into() }));
             }
             put.sort_by_key(|(stream, _)| *stream);
             let (object, places) = builder.finish(log);
             let mut found = Vec::new();
-            for (stream, place) in &places {
+            for ((stream, _), place) in &places {
                 let bytes = object.slice(place.at as usize..place.at as usize + place.bytes as usize);
                 let chunks = part(&bytes, *stream).unwrap();
                 prop_assert!(part(&bytes, super::tests::stream(9)).is_none());
@@ -333,11 +336,11 @@ mod tests {
     #[test]
     fn the_bytes_of_an_object_are_these() {
         let mut builder = ObjectBuilder::default();
-        builder.push(stream(1), Offset::new(5), 2, 9, b"ab");
+        builder.push((stream(1), 0), Offset::new(5), 2, 9, b"ab");
         let (object, places) = builder.finish(Uuid::from_u128(1));
         let section = "05000000000000000200000009000000000000000200000061 62".replace(' ', "");
         assert_eq!(hex::encode(&object[..34]), format!("434f424a30303031{section}"));
-        assert_eq!(places[&stream(1)], PartPlace { at: 34, bytes: 60 });
+        assert_eq!(places[&(stream(1), 0)], PartPlace { at: 34, bytes: 60 });
         assert_eq!(object.len(), 34 + 60 + TRAILER_BYTES);
     }
 }

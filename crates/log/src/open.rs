@@ -48,6 +48,8 @@ pub(crate) struct Counters {
     pub(crate) queued: AtomicU64,
     pub(crate) queued_bytes: AtomicU64,
     pub(crate) uploads: AtomicU64,
+    pub(crate) merges: AtomicU64,
+    pub(crate) merged_bytes: AtomicU64,
     pub(crate) upload_failures: AtomicU64,
     pub(crate) objects_removed: AtomicU64,
     pub(crate) appends_refused: AtomicU64,

@@ -23,6 +23,8 @@ pub struct LogOptions {
     pub upload_bytes: u64,
     /// Age of the oldest durable byte that starts an upload.
     pub upload_interval: Duration,
+    /// So many small objects side by side are put together.
+    pub merge_objects: usize,
     /// Bytes of recent batches kept in memory.
     pub tail_bytes_max: u64,
     /// Bytes of object ranges kept in memory.
@@ -53,6 +55,7 @@ impl LogOptions {
             wal_bytes_max: 2 << 30,
             upload_bytes: 32 << 20,
             upload_interval: Duration::from_secs(30),
+            merge_objects: 16,
             tail_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
             queue_calls_max: 4096,
@@ -181,6 +184,10 @@ pub struct LogStats {
     pub wal_depth_bytes: u64,
     /// Objects put.
     pub uploads: u64,
+    /// Objects put in the place of several small ones.
+    pub merges: u64,
+    /// Bytes of those.
+    pub merged_bytes: u64,
     /// Uploads that failed and are tried again.
     pub upload_failures: u64,
     /// Batches that wait for upload.

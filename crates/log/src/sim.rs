@@ -77,7 +77,9 @@ fn acknowledged_records_survive_and_offsets_never_mean_other_data() {
         }
     }
     // A simulation in which nothing happens proves nothing.
-    for what in ["append", "read", "committed", "power", "kill", "lost-folder", "retention", "fenced", "collected"] {
+    for what in
+        ["append", "read", "committed", "power", "kill", "lost-folder", "retention", "fenced", "collected", "merged"]
+    {
         assert!(told.get(what).is_some_and(|times| *times > 10), "{what} hardly ever happens: {told:?}");
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     Offset, Retention, StreamId,
-    index::{Change, Delta, Indexed, Range},
+    index::{self, Change, Delta, Indexed, Range},
     wal::Segment,
 };
 
@@ -138,6 +138,14 @@ impl Stream {
         self.waiting_bytes = self.waiting().map(|batch| u64::from(batch.length)).sum();
     }
 
+    /// Takes in that what it holds lies elsewhere now.
+    fn move_range(&mut self, range: &Arc<Range>) {
+        if let Some(old) = index::move_into(&mut self.ranges, range) {
+            self.range_bytes -= old.iter().map(|range| range.bytes).sum::<u64>();
+            self.range_bytes += range.bytes;
+        }
+    }
+
     /// Index of the batch that holds `offset`, or of the first behind it.
     pub(crate) fn find(&self, offset: Offset) -> usize {
         self.batches.partition_point(|batch| batch.next() <= offset)
@@ -210,10 +218,11 @@ impl State {
     /// Takes in what was committed: ranges instead of batches, except for those that the tail still serves.
     pub(crate) fn commit(&mut self, delta: &Delta) {
         for change in &delta.changes {
-            if let Change::Range { id, range } = change
-                && let Some(stream) = self.streams.get_mut(id)
-            {
-                stream.add_range(range);
+            let (Change::Range { id, range } | Change::Moved { id, range }) = change else { continue };
+            let Some(stream) = self.streams.get_mut(id) else { continue };
+            match change {
+                Change::Moved { .. } => stream.move_range(range),
+                _ => stream.add_range(range),
             }
         }
         self.covered = self.covered.max(delta.covered);

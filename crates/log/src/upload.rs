@@ -28,11 +28,16 @@ use crate::{
 };
 
 mod gather;
+mod merge;
 
 /// Files of the index before the next one is a snapshot.
 const FILES_MAX: usize = 64;
 /// Write-ahead files that are kept to be used again.
 const SPARES_MAX: usize = 2;
+/// How often it is looked for small objects until as many came as are put together.
+const MERGE_LOOKS: usize = 4;
+/// Objects that are put together before it is looked again whether something waits for upload.
+const MERGES_MAX: usize = 8;
 /// What waits to be removed; past it, it is found again by listing.
 const GARBAGE_MAX: usize = 10_000;
 /// Waits between attempts while the store is away.
@@ -50,6 +55,8 @@ struct InFlight {
     file: (IndexName, Bytes),
     delta: Delta,
     head: HeadRecord,
+    /// Whether the object takes the place of others.
+    merges: bool,
 }
 
 /// What the index does not name any more.
@@ -75,6 +82,8 @@ pub(crate) struct Uploader {
     /// Up to where the write-ahead log was looked at; empty frames need no commit.
     position: u64,
     objects: u64,
+    /// With so many objects it is looked again whether some can be put together.
+    merge_at: usize,
     in_flight: Option<InFlight>,
     garbage: Garbage,
 }
@@ -89,7 +98,7 @@ impl Uploader {
     ) -> Self {
         let garbage = Garbage { unknown: true, ..Garbage::default() };
         let position = index.covered;
-        Self { shared, entropy, version, files, index, position, objects: 0, in_flight: None, garbage }
+        Self { shared, entropy, version, files, index, position, objects: 0, merge_at: 0, in_flight: None, garbage }
     }
 
     fn store(&self) -> &dyn Store {
@@ -117,7 +126,8 @@ impl Uploader {
             (self.files.iter().copied().chain([name]).collect(), delta.encode())
         };
         let head = HeadRecord { log, epoch, sequence, files };
-        self.in_flight = Some(InFlight { object, file: (name, bytes), delta, head });
+        let merges = delta.changes.iter().any(|change| matches!(change, Change::Moved { .. }));
+        self.in_flight = Some(InFlight { object, file: (name, bytes), delta, head, merges });
     }
 
     /// Takes what is durable and not uploaded, up to `upload_bytes`. Says whether there is a step to settle.
@@ -141,6 +151,32 @@ impl Uploader {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Prepares to put small objects together, where enough lie side by side. Says whether there is a step to settle.
+    pub(crate) async fn merge(&mut self) -> Result<bool, StoreError> {
+        if self.in_flight.is_some() {
+            return Ok(true);
+        }
+        let count = self.index.objects.len();
+        if count < self.merge_at {
+            return Ok(false);
+        }
+        let options = &self.shared.options;
+        let chosen = merge::due(&self.index.objects, options.merge_objects, options.upload_bytes);
+        if chosen.is_empty() {
+            // To look is to go through all of them.
+            self.merge_at = count + (options.merge_objects / MERGE_LOOKS).max(1);
+            return Ok(false);
+        }
+        let id = ObjectId { epoch: self.shared.epoch, number: self.objects };
+        // One that cannot be read is not tried again at once.
+        self.merge_at = count + options.merge_objects;
+        let (bytes, changes) = merge::merge(self.store(), self.shared.log, &self.index, &chosen, id).await?;
+        self.merge_at = 0;
+        self.objects += 1;
+        self.prepare(Some((id, bytes)), self.index.covered, changes);
+        Ok(true)
     }
 
     /// Brings the step in flight to its end, or fails and keeps it for another try.
@@ -170,8 +206,14 @@ impl Uploader {
     fn committed(&mut self, version: HeadVersion) {
         let Some(step) = self.in_flight.take() else { return };
         self.shared.is_ours_now();
-        if step.object.is_some() {
-            self.shared.counters.uploads.fetch_add(1, Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        match &step.object {
+            Some((_, bytes)) if step.merges => {
+                counters.merges.fetch_add(1, Ordering::Relaxed);
+                counters.merged_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+            Some(_) => drop(counters.uploads.fetch_add(1, Ordering::Relaxed)),
+            None => {}
         }
         let gone = self.index.apply(&step.delta);
         self.version = Some(version);
@@ -316,6 +358,18 @@ impl Uploader {
         }
     }
 
+    /// Puts small objects together while nothing waits for upload.
+    async fn tidy(&mut self) -> Result<(), StoreError> {
+        for _ in 0..MERGES_MAX {
+            let waits = self.shared.state.read().depth() >= self.shared.upload_at();
+            if waits || !self.merge().await? {
+                break;
+            }
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
     /// Gives the uploader back where it was stopped, and nothing where there is no more to do for it.
     async fn work(mut self, stop: &mut watch::Receiver<bool>) -> Option<Self> {
         let (interval, shared) = (self.shared.options.upload_interval, self.shared.clone());
@@ -366,6 +420,11 @@ impl Uploader {
                         wait = (wait * 2).min(RETRY_LAST);
                     }
                 }
+            }
+            match self.tidy().await {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Fenced => return None,
+                Err(error) => tracing::warn!(%error, "small objects could not be put together and are tried again"),
             }
             if let Err(error) = self.collect().await {
                 tracing::warn!(%error, "objects that nothing needs could not be removed and are tried again");

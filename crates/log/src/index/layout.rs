@@ -2,7 +2,7 @@
 //!
 //! | at | bytes | a file of the index, little-endian |
 //! | --- | --- | --- |
-//! | 0 | 8 | magic and format version `CIDX0001` |
+//! | 0 | 8 | magic and format version `CIDX0002`; `CIDX0001` is read too |
 //! | 8 | 16 | log id |
 //! | 24 | 1 | 0 delta, 1 snapshot |
 //! | 25 | 4 | epoch of the writer |
@@ -17,7 +17,8 @@
 //! | 1 epoch | epoch 4, position 8 |
 //! | 2 stream | stream, retention ms 8, retention bytes 8 (2^64-1 is none), start 8, next 8 |
 //! | 3 deleted | stream |
-//! | 4 range | stream, object's epoch 4, object's number 8, part's place 8, part's bytes 4, base 8, next 8, bytes 8, batches 4, max timestamp 8, number 4 of leader epochs (epoch 4, start 8), number 4 of aborted transactions (producer 8, first 8, last 8) |
+//! | 4 range | stream, object's epoch 4, object's number 8, part's place 8, part's bytes 4, base 8, next 8, bytes 8, batches 4, max timestamp 8, number 4 of leader epochs (epoch 4, start 8), number 4 of aborted transactions (producer 8, first 8, last 8), object's position 8 (not in version 1) |
+//! | 6 moved | as range, and takes the place of the ranges within its offsets (not in version 1) |
 //! | 5 producers | stream, number 4 of producers (id 8, epoch 2, number 4 of last batches (first sequence 4, records 4, base 8)) |
 //!
 //! A stream is topic 16, partition 4. A file is named `index/<epoch>/<sequence>-<nonce>`, hexadecimal; the nonce keeps two
@@ -46,7 +47,9 @@ use crate::{
     object::{ObjectId, PartPlace},
 };
 
-const MAGIC: [u8; 8] = *b"CIDX0001";
+const MAGIC: [u8; 8] = *b"CIDX0002";
+/// Files in which ranges have no position.
+const MAGIC_1: [u8; 8] = *b"CIDX0001";
 const HEAD_MAGIC: [u8; 8] = *b"CHEA0001";
 const NONE: u64 = u64::MAX;
 /// The folder of all index files.
@@ -133,7 +136,10 @@ impl Delta {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = opened(bytes, MAGIC)?;
+        let (mut fields, version) = match opened(bytes, MAGIC) {
+            Some(fields) => (fields, Version::Two),
+            None => (opened(bytes, MAGIC_1)?, Version::One),
+        };
         let log = fields.uuid()?;
         let snapshot = match fields.u8()? {
             0 => false,
@@ -144,10 +150,17 @@ impl Delta {
         let count = fields.count(13)?;
         let mut changes = Vec::with_capacity(count);
         for _ in 0..count {
-            changes.push(change(&mut fields)?);
+            changes.push(change(&mut fields, version)?);
         }
         fields.0.is_empty().then_some(Self { log, snapshot, epoch, sequence, covered, changes })
     }
+}
+
+/// What a file can hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Version {
+    One,
+    Two,
 }
 
 fn count(length: usize) -> u32 {
@@ -192,26 +205,11 @@ fn put_change(into: &mut Vec<u8>, change: &Change) {
         Change::Deleted { id } => put_stream(into, 3, id),
         Change::Range { id, range } => {
             put_stream(into, 4, id);
-            into.put_u32_le(range.object.epoch);
-            into.put_u64_le(range.object.number);
-            into.put_u64_le(range.part.at);
-            into.put_u32_le(range.part.bytes);
-            into.put_u64_le(range.base.get());
-            into.put_u64_le(range.next.get());
-            into.put_u64_le(range.bytes);
-            into.put_u32_le(range.batches);
-            into.put_i64_le(range.max_timestamp);
-            into.put_u32_le(count(range.epochs.len()));
-            for (epoch, start) in &range.epochs {
-                into.put_u32_le(*epoch);
-                into.put_u64_le(start.get());
-            }
-            into.put_u32_le(count(range.aborted.len()));
-            for aborted in &range.aborted {
-                into.put_i64_le(aborted.producer);
-                into.put_u64_le(aborted.first.get());
-                into.put_u64_le(aborted.last.get());
-            }
+            put_range(into, range);
+        }
+        Change::Moved { id, range } => {
+            put_stream(into, 6, id);
+            put_range(into, range);
         }
         Change::Producers { id, producers } => {
             put_stream(into, 5, id);
@@ -230,7 +228,31 @@ fn put_change(into: &mut Vec<u8>, change: &Change) {
     }
 }
 
-fn change(fields: &mut Fields<'_>) -> Option<Change> {
+fn put_range(into: &mut Vec<u8>, range: &Range) {
+    into.put_u32_le(range.object.epoch);
+    into.put_u64_le(range.object.number);
+    into.put_u64_le(range.part.at);
+    into.put_u32_le(range.part.bytes);
+    into.put_u64_le(range.base.get());
+    into.put_u64_le(range.next.get());
+    into.put_u64_le(range.bytes);
+    into.put_u32_le(range.batches);
+    into.put_i64_le(range.max_timestamp);
+    into.put_u32_le(count(range.epochs.len()));
+    for (epoch, start) in &range.epochs {
+        into.put_u32_le(*epoch);
+        into.put_u64_le(start.get());
+    }
+    into.put_u32_le(count(range.aborted.len()));
+    for aborted in &range.aborted {
+        into.put_i64_le(aborted.producer);
+        into.put_u64_le(aborted.first.get());
+        into.put_u64_le(aborted.last.get());
+    }
+    into.put_u64_le(range.position);
+}
+
+fn change(fields: &mut Fields<'_>, version: Version) -> Option<Change> {
     Some(match fields.u8()? {
         1 => Change::Epoch { epoch: fields.u32()?, at: fields.u64()? },
         2 => {
@@ -240,7 +262,10 @@ fn change(fields: &mut Fields<'_>) -> Option<Change> {
             Change::Stream { id, retention, start: fields.offset()?, next: fields.offset()? }
         }
         3 => Change::Deleted { id: fields.stream()? },
-        4 => Change::Range { id: fields.stream()?, range: Arc::new(range(fields)?) },
+        4 => Change::Range { id: fields.stream()?, range: Arc::new(range(fields, version)?) },
+        6 if version == Version::Two => {
+            Change::Moved { id: fields.stream()?, range: Arc::new(range(fields, version)?) }
+        }
         5 => {
             let id = fields.stream()?;
             let count = fields.count(14)?;
@@ -254,7 +279,7 @@ fn change(fields: &mut Fields<'_>) -> Option<Change> {
     })
 }
 
-fn range(fields: &mut Fields<'_>) -> Option<Range> {
+fn range(fields: &mut Fields<'_>, version: Version) -> Option<Range> {
     let object = ObjectId { epoch: fields.u32()?, number: fields.u64()? };
     let part = PartPlace { at: fields.u64()?, bytes: fields.u32()? };
     part.at.checked_add(u64::from(part.bytes))?;
@@ -268,7 +293,9 @@ fn range(fields: &mut Fields<'_>) -> Option<Range> {
     for _ in 0..fields.count(24)? {
         aborted.push(Aborted { producer: fields.i64()?, first: fields.offset()?, last: fields.offset()? });
     }
-    (base < next).then_some(Range { object, part, base, next, bytes, batches, max_timestamp, epochs, aborted })
+    let position = if version == Version::One { 0 } else { fields.u64()? };
+    let found = Range { object, part, base, next, bytes, batches, max_timestamp, epochs, position, aborted };
+    (base < next).then_some(found)
 }
 
 fn producer(fields: &mut Fields<'_>) -> Option<Producer> {
@@ -316,6 +343,7 @@ pub(crate) mod tests {
                 batches: 1,
                 max_timestamp,
                 epochs: starts.iter().map(|start| (epoch, *start)).collect(),
+                position: number * 8,
                 aborted: starts.iter().map(|first| Aborted { producer: 1, first: *first, last: base }).collect(),
             })
         });
@@ -332,7 +360,10 @@ pub(crate) mod tests {
                 next
             }),
             stream().prop_map(|id| Change::Deleted { id }),
-            (stream(), range).prop_map(|(id, range)| Change::Range { id, range }),
+            (stream(), range, any::<bool>()).prop_map(|(id, range, moved)| match moved {
+                true => Change::Moved { id, range },
+                false => Change::Range { id, range },
+            }),
             (stream(), proptest::collection::btree_map(0i64..9, producer, 1..4))
                 .prop_map(|(id, producers)| Change::Producers { id, producers: producers.into_iter().collect() }),
         ];
@@ -380,13 +411,38 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_file_of_version_1_is_read_and_its_ranges_have_no_position() {
+        let range = Range {
+            object: ObjectId { epoch: 1, number: 4 },
+            part: PartPlace { at: 9, bytes: 60 },
+            base: Offset::new(3),
+            next: Offset::new(5),
+            bytes: 2,
+            batches: 1,
+            max_timestamp: 7,
+            epochs: vec![(1, Offset::new(3))],
+            position: 800,
+            aborted: Vec::new(),
+        };
+        let id = StreamId::new(Uuid::from_u128(1), PartitionIndex::new(0));
+        let file = |range: Range| {
+            let changes = vec![Change::Range { id, range: Arc::new(range) }];
+            Delta { log: Uuid::nil(), snapshot: true, epoch: 1, sequence: 1, covered: 64, changes }
+        };
+        let bytes = file(range.clone()).encode();
+        let mut first = bytes[..bytes.len() - 12].to_vec();
+        first[..8].copy_from_slice(&MAGIC_1);
+        assert_eq!(Delta::decode(&sealed(first)), Some(file(Range { position: 0, ..range })));
+    }
+
+    #[test]
     fn the_bytes_of_a_file_and_a_head_are_these() {
         let log = Uuid::from_u128(2);
         let changes = vec![Change::Epoch { epoch: 3, at: 64 }];
         let delta = Delta { log, snapshot: true, epoch: 3, sequence: 1, covered: 64, changes };
         let id = "00000000000000000000000000000002";
         let text = format!(
-            "4349445830303031{id}01030000000100000000000000400000000000000001000000010300000040000000 00000000"
+            "4349445830303032{id}01030000000100000000000000400000000000000001000000010300000040000000 00000000"
         );
         let bytes = delta.encode();
         assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), text.replace(' ', ""));

@@ -109,6 +109,7 @@ impl World {
             wal_segment_bytes: SEGMENT_BYTES,
             wal_bytes_max: 1 << 30,
             upload_bytes: 20_000,
+            merge_objects: 3,
             tail_bytes_max: 10_000,
             cache_bytes_max: 8_000,
             disk: Arc::new(self.disk.clone()),
@@ -226,9 +227,14 @@ impl World {
 
     /// One poll of what the uploader is at, or its next task.
     fn upload(&mut self) {
-        let (lists, collects) = (self.roll(4) == 0, self.roll(3) == 0);
+        let next = match self.roll(6) {
+            0 | 1 => Next::Collect,
+            2 => Next::Merge,
+            _ => Next::Upload,
+        };
+        let lists = self.roll(4) == 0;
         let Some(log) = &mut self.log else { return };
-        let line = poll_upload(&mut log.uploading, lists, collects);
+        let line = poll_upload(&mut log.uploading, lists, next);
         self.tell(line);
     }
 
@@ -420,7 +426,7 @@ impl World {
         self.disk.revive();
         let Some(mut log) = self.log.take() else { return };
         loop {
-            let line = poll_upload(&mut log.uploading, false, false);
+            let line = poll_upload(&mut log.uploading, false, Next::Upload);
             let rests = matches!(log.uploading, Uploading::Rests(_));
             if self.disk.is_dead() || matches!(log.uploading, Uploading::Ended) {
                 self.log = Some(log);
@@ -451,7 +457,8 @@ impl World {
         let entries = vec![entry(id, 1, None, &Bytes::from_static(&[0xee; 900]), 0)];
         let _ = zombie.writer.group(vec![Call::Append { entries, bytes: 0, reply }]);
         for n in 0..200 {
-            let line = poll_upload(&mut zombie.uploading, n % 3 == 0, n % 5 == 0);
+            let line =
+                poll_upload(&mut zombie.uploading, n % 3 == 0, if n % 5 == 0 { Next::Collect } else { Next::Upload });
             assert!(line != "committed", "a fenced opener changed the store");
             if line.starts_with("fenced") {
                 self.tell(line);
@@ -462,15 +469,38 @@ impl World {
     }
 }
 
-/// One poll of a task, or the start of the next: to settle what there is, or to collect what nobody needs.
-fn poll_upload(uploading: &mut Uploading, lists: bool, collects: bool) -> String {
+/// What the uploader begins when it rests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    /// To settle what there is.
+    Upload,
+    /// To put small objects together.
+    Merge,
+    /// To remove what nobody needs.
+    Collect,
+}
+
+/// One poll of a task, or the start of the next.
+fn poll_upload(uploading: &mut Uploading, lists: bool, next: Next) -> String {
     match std::mem::replace(uploading, Uploading::Ended) {
         Uploading::Ended => "ended".to_owned(),
         Uploading::Rests(mut uploader) => {
             if lists {
                 uploader.doubt();
             }
-            if collects {
+            if next == Next::Merge {
+                *uploading = Uploading::Works(Box::pin(async move {
+                    // Settled by a later step: others come between.
+                    let (what, done) = match uploader.merge().await {
+                        Ok(true) => ("merged", Ok(())),
+                        Ok(false) => ("not-many", Ok(())),
+                        Err(error) => ("merged", Err(error)),
+                    };
+                    (*uploader, what, done)
+                }));
+                return "merge".to_owned();
+            }
+            if next == Next::Collect {
                 *uploading = Uploading::Works(Box::pin(async move {
                     let done = uploader.collect().await;
                     (*uploader, "collected", done)

@@ -55,7 +55,8 @@ pub(super) fn gather(
     let bytes = read(&segment, from, to, shared.options.upload_bytes).map_err(|error| StoreError::Failed {
         reason: format!("cannot read {} for upload: {error}", segment.path.display()),
     })?;
-    let mut gathering = Gathering { shared, index, id, touched: BTreeMap::new(), object: ObjectBuilder::default() };
+    let mut gathering =
+        Gathering { shared, index, id, touched: BTreeMap::new(), object: ObjectBuilder::default(), position: from };
     let shape = segment.shape();
     let damaged = |position: u64| StoreError::Damaged {
         name: segment.path.display().to_string(),
@@ -132,6 +133,8 @@ struct Gathering<'a> {
     id: ObjectId,
     touched: BTreeMap<StreamId, Touched>,
     object: ObjectBuilder,
+    /// Where what is gathered begins.
+    position: u64,
 }
 
 impl Gathering<'_> {
@@ -172,7 +175,7 @@ impl Gathering<'_> {
     fn batch(&mut self, batch: &BatchEntry, epoch: u32, body: &[u8]) {
         // What retention has dropped since is durable news: it is not uploaded only to be removed.
         let dropped = self.shared.state.read().streams.get(&batch.stream).map_or(Offset::default(), |s| s.start);
-        let object = self.id;
+        let (object, position) = (self.id, self.position);
         let stream = self.touched(batch.stream);
         if !stream.alive {
             return;
@@ -193,6 +196,7 @@ impl Gathering<'_> {
             batches: 0,
             max_timestamp: batch.max_timestamp,
             epochs: Vec::new(),
+            position,
             aborted: Vec::new(),
         });
         range.next = next;
@@ -204,7 +208,7 @@ impl Gathering<'_> {
         }
         let at = batch.at as usize;
         let bytes = &body[at..at + batch.length as usize];
-        self.object.push(batch.stream, batch.base, batch.records, batch.max_timestamp, bytes);
+        self.object.push((batch.stream, 0), batch.base, batch.records, batch.max_timestamp, bytes);
     }
 
     fn finish(self, end: u64) -> Gathered {
@@ -224,7 +228,7 @@ impl Gathering<'_> {
                 continue;
             }
             changes.push(Change::Stream { id, retention, start, next: ledger.next });
-            if let (Some(range), Some(part)) = (range, places.get(&id)) {
+            if let (Some(range), Some(part)) = (range, places.get(&(id, 0))) {
                 changes.push(Change::Range { id, range: Arc::new(Range { part: *part, ..range }) });
             }
             let of = |id: i64| ledger.producers.get(&id).map(|producer| (id, producer.clone()));
