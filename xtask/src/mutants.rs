@@ -10,6 +10,7 @@ mod contracts;
 mod evidence;
 mod governance;
 mod lake;
+mod log;
 mod observing;
 mod operating;
 mod postgres;
@@ -48,6 +49,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(registry::MUTANTS)
         .chain(reporting::MUTANTS)
         .chain(lake::MUTANTS)
+        .chain(log::MUTANTS)
         .chain(observing::MUTANTS)
         .chain(postgres::MUTANTS)
 }
