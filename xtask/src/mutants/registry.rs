@@ -187,4 +187,18 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "    let config = bodies::config(body, None, asked)?;",
         test: "-p cairn-registry --test registry a_configuration",
     },
+    Mutant {
+        name: "what Google declares goes before what was registered under its path",
+        file: "crates/registry/src/format/protobuf/mod.rs",
+        before: "chain.add(self);\n        chain.add(GoogleFileResolver::new());\n        chain.add(known::Known);",
+        after: "chain.add(GoogleFileResolver::new());\n        chain.add(known::Known);\n        chain.add(self);",
+        test: "-p cairn-registry --lib protobuf",
+    },
+    Mutant {
+        name: "schemas that differ in options which nothing declares are one",
+        file: "crates/registry/src/format/protobuf/mod.rs",
+        before: "self.text.clone().filter(|_| self.is_part)",
+        after: "self.text.clone().filter(|text| self.is_part && text.is_empty())",
+        test: "-p cairn-registry --lib protobuf",
+    },
 ];

@@ -3,8 +3,10 @@
 //!
 //! `protox` parses and compiles; the well-known types are there without being registered. A text is kept as it was sent, with
 //! its comments; a descriptor is kept as the text that [`print`] makes of it. Two schemas are the same where their printed
-//! forms are.
+//! forms are; where a text has options that nothing declares, which Confluent's registry takes, where their texts are.
 
+mod known;
+mod options;
 mod print;
 mod wire;
 
@@ -35,6 +37,8 @@ pub struct Schema {
     name: String,
     /// None where it came as a descriptor.
     text: Option<String>,
+    /// Whether options that nothing declares were left out of what was compiled.
+    is_part: bool,
 }
 
 /// What a file is read from.
@@ -43,6 +47,8 @@ enum Stored {
     Text(String),
     /// A descriptor as it came: custom options are kept in its bytes only.
     Descriptor(Vec<u8>),
+    /// What was parsed of a text, without custom options.
+    Bare(Box<FileDescriptorProto>),
 }
 
 impl Stored {
@@ -71,16 +77,49 @@ impl Stored {
             Self::Descriptor(bytes) => {
                 File::decode_file_descriptor_proto(renamed(bytes, name).as_slice()).map_err(Error::new)
             }
+            Self::Bare(parsed) => Ok(File::from_file_descriptor_proto((**parsed).clone())),
         }
+    }
+
+    /// The same without custom options, where there are any in a text.
+    fn bare(&self, name: &str) -> Option<Self> {
+        let Self::Text(text) = self else { return None };
+        let mut parsed = File::from_source(name, text).ok()?.file_descriptor_proto().clone();
+        options::remove(&mut parsed).then(|| Self::Bare(Box::new(parsed)))
     }
 }
 
 /// The files of a registration by the paths that they are imported under.
+#[derive(Clone)]
 struct Files(HashMap<String, Stored>);
 
 impl FileResolver for Files {
     fn open_file(&self, name: &str) -> Result<File, Error> {
         self.0.get(name).ok_or_else(|| Error::file_not_found(name))?.open(name)
+    }
+}
+
+impl Files {
+    /// The same without custom options, where there are any.
+    fn bare(&self) -> Option<Self> {
+        let mut changed = false;
+        let files = self.0.iter().map(|(name, stored)| {
+            let bare = stored.bare(name);
+            changed |= bare.is_some();
+            (name.clone(), bare.unwrap_or_else(|| stored.clone()))
+        });
+        let files = Self(files.collect());
+        changed.then_some(files)
+    }
+
+    fn compile(self, name: &str) -> Result<DescriptorPool, Error> {
+        let mut chain = ChainFileResolver::new();
+        chain.add(self);
+        chain.add(GoogleFileResolver::new());
+        chain.add(known::Known);
+        let mut compiler = Compiler::with_file_resolver(chain);
+        compiler.include_imports(true).open_file(name)?;
+        Ok(compiler.descriptor_pool())
     }
 }
 
@@ -97,12 +136,13 @@ impl Schema {
         if files.insert(name.clone(), root).is_some() {
             return Err(format!("the schema and one of its references are both called {name}"));
         }
-        let mut chain = ChainFileResolver::new();
-        chain.add(Files(files));
-        chain.add(GoogleFileResolver::new());
-        let mut compiler = Compiler::with_file_resolver(chain);
-        compiler.include_imports(true).open_file(&name).map_err(|error| told(&error))?;
-        Ok(Self { pool: compiler.descriptor_pool(), name, text: own })
+        let files = Files(files);
+        let bare = || files.bare()?.compile(&name).ok();
+        let (pool, is_part) = match files.clone().compile(&name) {
+            Ok(pool) => (pool, false),
+            Err(error) => (bare().ok_or_else(|| told(&error))?, true),
+        };
+        Ok(Self { pool, name, text: own, is_part })
     }
 
     fn file(&self) -> FileDescriptor {
@@ -114,11 +154,16 @@ impl Schema {
     }
 
     pub(super) fn printed(&self) -> String {
-        print::printed(&self.file(), false)
+        self.whole().unwrap_or_else(|| print::printed(&self.file(), false))
     }
 
     pub(super) fn normal(&self) -> String {
-        print::printed(&self.file(), true)
+        self.whole().unwrap_or_else(|| print::printed(&self.file(), true))
+    }
+
+    /// The text, where what was compiled is not all of it.
+    fn whole(&self) -> Option<String> {
+        self.text.clone().filter(|_| self.is_part)
     }
 
     pub(super) fn serialized(&self) -> String {

@@ -48,7 +48,6 @@ impl Printer {
         if !file.package_name().is_empty() {
             self.line(format!("package {};", file.package_name()));
         }
-        self.line("");
         let mut imports: Vec<String> = Vec::new();
         for (at, name) in proto.dependency.iter().enumerate() {
             let at = i32::try_from(at).unwrap_or(i32::MAX);
@@ -64,8 +63,12 @@ impl Printer {
         if self.sorts {
             imports.sort();
         }
-        imports.iter().for_each(|import| self.line(import));
-        self.options(&file.options());
+        for part in [imports, self.set(&file.options()).iter().map(|option| format!("option {option};")).collect()] {
+            if !part.is_empty() {
+                self.line("");
+            }
+            part.iter().for_each(|line| self.line(line));
+        }
         for message in file.messages() {
             self.line("");
             self.message(&message);

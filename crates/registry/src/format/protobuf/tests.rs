@@ -155,6 +155,9 @@ fn a_descriptor_is_the_same_schema_as_its_text_and_keeps_custom_options() {
     let sent = parse(&schema.serialized());
     assert_eq!(sent.printed(), schema.printed());
     assert!(sent.text().contains(r#"(shop.v1.owner) = "a \"team\"""#), "{}", sent.text());
+    // As Confluent's registry lays it out: a line between the parts that there are.
+    let small = parse(&three("message Key { int32 id = 1; }"));
+    assert_eq!(small.printed().trim_end(), "syntax = \"proto3\";\npackage p;\n\nmessage Key {\n  int32 id = 1;\n}");
 }
 
 #[test]
@@ -183,6 +186,41 @@ fn imports_come_from_references_and_from_the_well_known_types() {
     assert_eq!(found.iter().map(|one| one.path.as_str()).collect::<Vec<_>>(), ["/inner.I/1"]);
     let serialized = Resolved { text: parse(&inner("int32").text).serialized(), ..inner("int32") };
     assert!(Schema::parse(&text, &[serialized]).is_ok(), "a reference may be a descriptor");
+}
+
+#[test]
+fn what_confluent_and_google_declare_is_there_without_being_registered() {
+    let text = three(
+        "import \"google/type/postal_address.proto\"; import \"confluent/meta.proto\"; import \"confluent/type/decimal.proto\";
+         message M { google.type.PostalAddress a = 1; confluent.type.Decimal b = 2 [(confluent.field_meta).tags = \"PII\"]; }",
+    );
+    let schema = parse(&text);
+    assert!(schema.printed().contains("confluent.field_meta"), "{}", schema.printed());
+    let own = Resolved {
+        name: "google/type/postal_address.proto".to_owned(),
+        text: "syntax = \"proto3\"; package google.type; message PostalAddress { int32 mine = 7; }".to_owned(),
+        kind: SchemaType::Protobuf,
+    };
+    let own = Schema::parse(&text, &[own]).expect("a schema");
+    assert!(!differences(&own, &schema, &Budget::default()).expect("in time").is_empty(), "what was registered counts");
+}
+
+#[test]
+fn options_that_nothing_declares_are_kept_and_mean_nothing() {
+    let with = |owner: &str, kind: &str| {
+        three(&format!(
+            "message M {{ option (owner) = \"{owner}\"; {kind} a = 1 [(mark) = 1]; oneof o {{ option (x) = true; int32 b = 2; }}
+               enum E {{ option (y) = 1; Z = 0 [(z) = 2]; }} }} service S {{ option (s) = 1; rpc R (M) returns (M) {{ option (r) = 2; }} }}"
+        ))
+    };
+    let (mine, yours, other) =
+        (parse(&with("me", "int32")), parse(&with("you", "int32")), parse(&with("me", "string")));
+    assert!(mine.text().contains("(owner) = \"me\""));
+    assert_ne!((mine.printed(), mine.normal()), (yours.printed(), yours.normal()));
+    let differ = |one: &Schema, other: &Schema| differences(one, other, &Budget::default()).expect("in time");
+    assert!(differ(&mine, &yours).is_empty());
+    assert_eq!(differ(&mine, &other).len(), 1);
+    assert!(Schema::parse(&three("message M { option (owner) = 1; X a = 1; }"), &[]).is_err(), "the rest must compile");
 }
 
 #[test]
