@@ -71,6 +71,8 @@ fn on_server(events: u64, file: f64, entropy: &Entropy) -> anyhow::Result<()> {
     let mut sink = PostgresSink::new(options.clone(), entropy, Role::Applies);
     sink.positions()?;
     let audit = applied(&mut sink, events, entropy)?;
+    // As a consumer does twice a minute.
+    sink.tend(Timestamp::from_micros(START_US))?;
     let mut slowest = [Duration::ZERO; 2];
     for number in 0..20 {
         let workflow = workflow_of(number * (events / EVENTS_A_WORKFLOW) / 20 * EVENTS_A_WORKFLOW);

@@ -15,7 +15,7 @@ use cairn_backbone::group::Place;
 use cairn_clock::{Entropy, Timestamp};
 use futures::future::try_join_all;
 use tokio::{runtime::Runtime, time::Instant};
-use tokio_postgres::{Client, Statement, Transaction};
+use tokio_postgres::{Client, Statement, Transaction, error::SqlState};
 
 use super::{
     copy::{self, Row},
@@ -37,6 +37,12 @@ const WORK_MAX: Duration = Duration::from_secs(90);
 const AWAY_FIRST: Duration = Duration::from_millis(250);
 /// … and this at most.
 const AWAY_MAX: Duration = Duration::from_secs(5);
+
+/// After an event that lay twice, each is looked up for so many batches.
+const WARY_BATCHES: u32 = 16;
+
+/// Fewer rows than this need not be counted.
+const COUNTED_FROM: i64 = 10_000;
 
 /// What a sink is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +78,10 @@ struct Link {
     connected: Connected,
     /// As whom it writes, where it is a consumer's.
     epoch: Option<i64>,
+    /// Batches of which each event is looked up before it is added, because it may be there already.
+    wary: u32,
+    /// Rows since the server counted them last, as far as this knows.
+    added: i64,
     statements: Statements,
 }
 
@@ -173,7 +183,15 @@ impl PostgresSink {
     fn write(&mut self, batch: &Batch, moves: bool) -> Result<Replayed, SinkError> {
         self.work(async |link, _, audit| {
             let rows = rows(batch, audit);
-            let written = link.write(batch, &rows, moves).await;
+            let mut written = link.write(batch, &rows, moves).await;
+            if let Err(Fault::Postgres(error)) = &written
+                && error.code() == Some(&SqlState::UNIQUE_VIOLATION)
+                && link.wary == 0
+            {
+                // An event lies in the log twice, and hardly ever alone.
+                link.wary = WARY_BATCHES;
+                written = link.write(batch, &rows, moves).await;
+            }
             match written {
                 Err(Fault::Postgres(error)) if link::is_of_data(&error) => {
                     let culprit = link.culprit(batch, &rows).await?;
@@ -236,7 +254,7 @@ impl Link {
     async fn set(options: &Options, role: Role, claimant: &Claimant, has_claimed: &mut bool) -> Result<Self, Fault> {
         let mut connected = link::connect(options, options.writes(), "").await?;
         match begin(&mut connected.client, options, role, claimant, has_claimed).await {
-            Ok((epoch, statements)) => Ok(Self { connected, epoch, statements }),
+            Ok((epoch, statements)) => Ok(Self { connected, epoch, wary: 0, added: 0, statements }),
             Err(fault) => {
                 connected.close().await;
                 Err(fault)
@@ -245,7 +263,7 @@ impl Link {
     }
 
     async fn write(&mut self, batch: &Batch, rows: &Rows<'_>, moves: bool) -> Result<Replayed, Fault> {
-        let Self { connected, epoch, statements } = self;
+        let Self { connected, epoch, wary, added, statements } = self;
         let begun = connected.client.transaction().await?;
         holder::fenced(&begun, *epoch).await?;
         let stands = stands(&begun, statements, batch, moves).await?;
@@ -263,7 +281,8 @@ impl Link {
             futures::try_join!(begun.execute(&statements.remove, &range), begun.execute(&statements.bury, &range))
         }))
         .await?;
-        insert(&begun, statements, batch, rows, &stands).await?;
+        let looks = *wary > 0 || !moves;
+        insert(&begun, statements, batch, (rows, looks), &stands).await?;
         bury(&begun, statements, &batch.dead, &stands).await?;
         let mut done = Replayed::default();
         if !moves {
@@ -273,6 +292,8 @@ impl Link {
             done.changed = changed(before, digests(&begun, &ranges).await?);
         }
         begun.commit().await?;
+        *wary = wary.saturating_sub(1);
+        *added = added.saturating_add_unsigned(rows.len() as u64);
         Ok(done)
     }
 
@@ -386,19 +407,19 @@ async fn stands<'a>(
     Ok(stands)
 }
 
-/// Adds rows, but for events that came before at another offset.
+/// Adds rows; where it looks, but for events that came before at another offset, and else it fails if there is one.
 async fn insert(
     begun: &Transaction<'_>,
     statements: &Statements,
     batch: &Batch,
-    rows: &Rows<'_>,
+    (rows, looks): (&Rows<'_>, bool),
     stands: &Stands<'_>,
 ) -> Result<(), Fault> {
     if rows.is_empty() {
         return Ok(());
     }
     let ids: Vec<String> = rows.iter().map(|(index, _)| batch.events[*index].id.hyphenated().to_string()).collect();
-    let known = begun.query(&statements.known, &[&ids]).await?;
+    let known = if looks { begun.query(&statements.known, &[&ids]).await? } else { Vec::new() };
     let known: HashSet<&str> = known.iter().map(|row| row.get(0)).collect();
     let new = rows.iter().zip(&ids).filter(|(_, id)| !known.contains(id.as_str()));
     let new: Vec<Row<'_>> = new
@@ -425,6 +446,20 @@ async fn bury(
         let row: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
             [&at, topic, &partition, &integer(*offset), &time_us, &integer(*bytes), &reason];
         begun.execute(&statements.dead, &row).await?;
+    }
+    Ok(())
+}
+
+/// Has the server count what is in the table, where much came: by what it counted when there was little, it would read all of it for one
+/// workflow. It does so by itself, and not soon after a backlog was taken; it passes over what somebody else made.
+async fn count(client: &Client, added: &mut i64) -> Result<(), Fault> {
+    if *added < COUNTED_FROM {
+        return Ok(());
+    }
+    let is_due = "SELECT $1 > c.reltuples::bigint / 5 FROM pg_class c WHERE c.oid = 'events'::regclass";
+    if client.query_one(is_due, &[added]).await?.get(0) {
+        client.batch_execute("ANALYZE events").await?;
+        *added = 0;
     }
     Ok(())
 }
@@ -521,6 +556,7 @@ impl Sink for PostgresSink {
             begun.execute(bound, &[&DEAD_LETTERS_MAX]).await?;
             let is_more = retention.expire(&begun, now).await?;
             begun.commit().await?;
+            count(&link.connected.client, &mut link.added).await?;
             Ok(is_more)
         })
     }

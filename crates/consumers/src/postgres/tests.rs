@@ -235,6 +235,32 @@ fn an_event_that_the_server_does_not_take_is_named_and_one_with_a_nul_is_kept() 
     assert_eq!(ask(&options, odd, &Limits::default()).expect("an answer").rows, [[json!("a\u{fffd}b")]]);
 }
 
+#[test]
+fn one_workflow_is_found_by_its_index_once_much_has_come() {
+    let Some(options) = options() else { return };
+    let mut sink = sink(&options);
+    let record = |at: u64| {
+        let call = format!("c{}", at / 3);
+        let data = json!({ "workflow_id": format!("w{}", at / 30), "call_id": call });
+        let name = ["call.decision", "call.intent", "call.outcome"][usize::try_from(at % 3).expect("small")];
+        fixture::record("mcp.calls", (u128::from(at) + 1, at), name, &data, NOW_US)
+    };
+    for begin in (0..15_000).step_by(3_000) {
+        let from = (begin > 0).then_some(begin);
+        sink.apply(&batch(from, (begin..begin + 3_000).map(record))).expect("applied");
+    }
+    sink.tend(cairn_clock::Timestamp::from_micros(NOW_US)).expect("tended");
+    assert_eq!(number(&options, "SELECT count(*) FROM calls WHERE workflow_id = 'w7'"), 10);
+    let server = database().expect("it was there");
+    let schema = &options.schema;
+    for table in ["events", "calls"] {
+        let sql = format!("EXPLAIN SELECT * FROM {schema}.{table} WHERE workflow_id = 'w7'");
+        let plan: Vec<String> = server.run("audit", &sql).into_iter().flatten().flatten().collect();
+        assert!(plan.iter().any(|line| line.contains("events_workflow")), "{plan:#?}");
+        assert!(!plan.iter().any(|line| line.contains("Seq Scan")), "{plan:#?}");
+    }
+}
+
 fn refusal(options: &Options, sql: &str) -> QueryError {
     match ask(options, sql, &Limits::default()) {
         Err(error) => error,
