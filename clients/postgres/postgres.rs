@@ -23,6 +23,8 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 const NOBODY: u32 = 65_534;
 /// Starts the server, says its process id, and ends it when the pipe ends.
 const WATCH: &str = r#"exec 3<&0; "$0" -D "$1" >>"$2" 2>&1 3<&- & server=$!; echo $server; read -r _ <&3; kill -INT $server; wait $server"#;
+/// Removes a folder when the pipe ends and the server with it: nothing of this process is dropped at its end.
+const CLEAR: &str = r#"read -r _; tries=0; while kill -0 "$1" && [ $tries -lt 60 ]; do tries=$((tries + 1)); sleep 0.5; done; rm -rf "$0""#;
 /// The password of `postgres`, and of every user that tests make unless they want another.
 pub(crate) const PASSWORD: &str = "pa55 word/of:the@server";
 
@@ -32,6 +34,7 @@ pub(crate) struct Postgres {
     programs: PathBuf,
     pub(crate) port: u16,
     running: Mutex<Option<Running>>,
+    clearing: Option<Child>,
 }
 
 struct Running {
@@ -49,7 +52,7 @@ impl Drop for Running {
 /// The server that the tests of this process share, or a word on why there is none; in CI there must be one.
 pub(crate) fn shared_or_skip() -> Option<&'static Postgres> {
     static SHARED: OnceLock<Option<Postgres>> = OnceLock::new();
-    SHARED.get_or_init(|| started_or_skip("")).as_ref()
+    SHARED.get_or_init(|| started_or_skip("").map(Postgres::cleared_at_the_end)).as_ref()
 }
 
 /// A server of one's own; `settings` are lines of its configuration.
@@ -82,7 +85,7 @@ impl Postgres {
                 chown(path, Some(NOBODY), Some(NOBODY)).map_err(|error| error.to_string())?;
             }
         }
-        let server = Self { folder, programs, port: free_port()?, running: Mutex::new(None) };
+        let server = Self { folder, programs, port: free_port()?, running: Mutex::new(None), clearing: None };
         let mut init = server.command("initdb");
         init.args([
             "-U",
@@ -104,6 +107,15 @@ impl Postgres {
         server.append("postgresql.conf", &more);
         server.up()?;
         Ok(server)
+    }
+
+    /// For one that nobody drops.
+    fn cleared_at_the_end(mut self) -> Self {
+        let pid = self.running.lock().expect("no panic before").as_ref().map_or(0, |running| running.pid);
+        let mut clear = Command::new("/bin/sh");
+        clear.args(["-c", CLEAR]).arg(self.folder.path()).arg(pid.to_string());
+        self.clearing = clear.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok();
+        self
     }
 
     fn command(&self, program: &str) -> Command {

@@ -65,7 +65,7 @@ fn main() -> anyhow::Result<()> {
 fn on_server(events: u64, file: f64, entropy: &Entropy) -> anyhow::Result<()> {
     use cairn_consumers::postgres::{Options, PostgresSink, Role, Settings, ask};
 
-    let Some(server) = server::started_or_skip("") else { return Ok(()) };
+    let Some(server) = server::started_or_skip("fsync = on\nfull_page_writes = on") else { return Ok(()) };
     let (url, password) = (server.url("postgres", "postgres"), Some(server::PASSWORD.to_owned()));
     let options = Options::read(&Settings { url, password, ..Settings::default() })?;
     let mut sink = PostgresSink::new(options.clone(), entropy, Role::Applies);
