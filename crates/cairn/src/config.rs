@@ -796,6 +796,21 @@ mod tests {
     }
 
     #[test]
+    fn a_server_for_audit_is_named_or_refused_without_showing_it() {
+        let audit = |text: &str| fault(&format!("[consumers.audit]\n{text}"));
+        assert!(audit("password = \"s3cret\"\n").contains("consumers.audit.database"));
+        let url = "database = \"postgres://ann:s3cret@db.example/audit\"\n";
+        if cfg!(feature = "postgres") {
+            assert!(audit("database = \"mysql://ann:s3cret@db\"\n").contains("postgres://USER@HOST"));
+            let (_folder, path) = written(&format!("[consumers.audit]\n{url}"));
+            assert!(Config::read(&path).is_ok());
+        } else {
+            assert!(audit(url).contains("this build has no PostgreSQL"), "{}", audit(url));
+        }
+        assert!(!audit("database = \"mysql://ann:s3cret@db\"\n").contains("s3cret"));
+    }
+
+    #[test]
     fn a_clients_file_is_read_as_it_is() {
         let (_folder, path) = written(
             r#"{"theme": "dark", "mcpServers": {"fs": {"command": "npx", "args": ["-y", "x"], "disabled": false},

@@ -57,9 +57,7 @@ pub(crate) enum ConsumerCommand {
         json: bool,
     },
     /// Prints the SQL that makes the tables of a consumer on a PostgreSQL server, for whoever makes them beforehand.
-    #[command(
-        after_help = "Example: cairn consumer schema audit --writer cairn --reader cairn_reader | psql postgres://owner@db.example/audit"
-    )]
+    #[command(after_help = "Example: cairn consumer schema audit --writer cairn --reader cairn_reader > audit.sql")]
     Schema {
         /// The consumer: audit.
         name: String,
