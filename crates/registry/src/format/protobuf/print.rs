@@ -69,19 +69,16 @@ impl Printer {
             }
             part.iter().for_each(|line| self.line(line));
         }
-        for message in file.messages() {
+        if file.messages().len() + file.enums().len() > 0 {
             self.line("");
-            self.message(&message);
         }
-        for listed in file.enums() {
-            self.line("");
-            self.enumeration(&listed);
-        }
+        file.messages().for_each(|message| self.message(&message));
+        file.enums().for_each(|listed| self.enumeration(&listed));
         self.extensions(file.extensions().collect());
-        for service in file.services() {
+        if file.services().len() > 0 {
             self.line("");
-            self.service(&service);
         }
+        file.services().for_each(|service| self.service(&service));
     }
 
     fn options(&mut self, options: &DynamicMessage) {

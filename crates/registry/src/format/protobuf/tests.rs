@@ -156,8 +156,9 @@ fn a_descriptor_is_the_same_schema_as_its_text_and_keeps_custom_options() {
     assert_eq!(sent.printed(), schema.printed());
     assert!(sent.text().contains(r#"(shop.v1.owner) = "a \"team\"""#), "{}", sent.text());
     // As Confluent's registry lays it out: a line between the parts that there are.
-    let small = parse(&three("message Key { int32 id = 1; }"));
-    assert_eq!(small.printed().trim_end(), "syntax = \"proto3\";\npackage p;\n\nmessage Key {\n  int32 id = 1;\n}");
+    let small = parse(&three("message Key { int32 id = 1; } message Dog { string name = 1; } enum E { Z = 0; }"));
+    let laid = "syntax = \"proto3\";\npackage p;\n\nmessage Key {\n  int32 id = 1;\n}\nmessage Dog {\n  string name = 1;\n}\nenum E {\n  Z = 0;\n}\n";
+    assert_eq!(small.printed(), laid);
 }
 
 #[test]
