@@ -9,7 +9,7 @@
 //! | `gateway/` | gateway id, epoch, hints |
 //! | `keys/` | digest keys and the vault's key, readable by the owner only |
 //! | `vault/` | payloads, encrypted |
-//! | `consumers/` | results of consumers, such as `audit.sqlite` |
+//! | `consumers/` | results of consumers, such as `audit.sqlite`; `audit.json` says which configuration names a server instead |
 //! | `evidence/` | the signing key of the checkpoints, and the trees |
 //! | `log/`, `objects/` | the embedded log and its object store |
 //! | `operator.json`, `operators.json` | salted hashes of the operator's token, and of those of operators by name |
