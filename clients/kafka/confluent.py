@@ -2,8 +2,10 @@
 
 import time
 
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, OffsetSpec, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType,
+)
 
 from ledger import Ledger, arguments, header, key, need, value
 
@@ -86,6 +88,46 @@ def committed(options, ledger, members, group):
             take(consumer, ledger)
 
 
+def one(futures):
+    """What the one thing that was asked for came to."""
+    (future,) = futures.values()
+    return future.result(30)
+
+
+def administer(options, admin, group):
+    topic = options.topic + ".admin"
+    one(admin.create_topics([NewTopic(topic, 1, 1)]))
+    one(admin.create_partitions([NewPartitions(topic, 3)]))
+
+    def given(name, wanted):
+        found = one(admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]))[name].value
+        need(found == wanted, f"{name} is {found}, not {wanted}")
+
+    change = ConfigEntry("retention.ms", "3600000", incremental_operation=AlterConfigOpType.SET)
+    one(admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[change])]))
+    given("retention.ms", "3600000")
+    one(admin.alter_configs([ConfigResource(ResourceType.TOPIC, topic, set_config={"max.message.bytes": "70000"})]))
+    given("max.message.bytes", "70000")
+    given("retention.ms", "604800000")
+    producer = Producer({"bootstrap.servers": options.bootstrap})
+    for i in range(10):
+        producer.produce(topic, value(i), key(i), 0)
+    need(producer.flush(60) == 0, "records stayed in the queue")
+    place = TopicPartition(topic, 0, 4)
+    need(one(admin.delete_records([place])).low_watermark == 4, "the topic begins elsewhere")
+    place = TopicPartition(topic, 0)
+    need(one(admin.list_offsets({place: OffsetSpec.earliest()})).offset == 4, "its first offset is another")
+    need(one(admin.list_offsets({place: OffsetSpec.latest()})).offset == 10, "its last offset is another")
+    metadata = admin.list_topics(topic, timeout=30)
+    need(len(metadata.topics[topic].partitions) == 3, "it has not three partitions")
+    need(one(admin.describe_consumer_groups([group])).group_id == group, "the group is not described")
+    listed = admin.list_consumer_groups().result(30).valid
+    need(any(found.group_id == group for found in listed), "the group is not listed")
+    one(admin.delete_consumer_groups([group]))
+    need(admin.describe_cluster().result(30).nodes, "no broker is described")
+    one(admin.delete_topics([topic]))
+
+
 def main():
     options = arguments()
     ledger = Ledger(options.records, options.partitions)
@@ -100,6 +142,7 @@ def main():
     ledger.check_ends(ends, done)
     for consumer in members:
         consumer.close()
+    administer(options, admin, group)
     ledger.say_ok(count)
 
 

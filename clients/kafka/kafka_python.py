@@ -4,7 +4,7 @@ import threading
 import time
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewPartitions, NewTopic
 from kafka.errors import KafkaError
 
 from ledger import Ledger, arguments, header, key, need, value
@@ -91,6 +91,28 @@ def read(options, ledger, group):
     return members, len(everyone)
 
 
+def administer(options):
+    admin = KafkaAdminClient(bootstrap_servers=options.bootstrap)
+    topic = options.topic + ".admin"
+    admin.create_topics([NewTopic(topic, 1, 1)])
+    admin.create_partitions({topic: NewPartitions(3)})
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "3600000"})])
+    producer = KafkaProducer(bootstrap_servers=options.bootstrap)
+    for i in range(10):
+        producer.send(topic, value(i), key(i), partition=0)
+    producer.flush(60)
+    producer.close()
+    place = TopicPartition(topic, 0)
+    admin.delete_records({place: 4})
+    reader = KafkaConsumer(bootstrap_servers=options.bootstrap)
+    begins, ends = reader.beginning_offsets([place])[place], reader.end_offsets([place])[place]
+    need((begins, ends) == (4, 10), f"the topic has offsets {begins} to {ends}")
+    need(len(reader.partitions_for_topic(topic)) == 3, "it has not three partitions")
+    reader.close()
+    admin.delete_topics([topic])
+    admin.close()
+
+
 def main():
     options = arguments()
     ledger = Ledger(options.records, options.partitions)
@@ -119,6 +141,7 @@ def main():
         member.leave.set()
         member.join(30)
     ledger.check_ends(ends, done)
+    administer(options)
     ledger.say_ok(count)
 
 

@@ -143,6 +143,12 @@ pub enum TopicError {
         /// The limit.
         most: usize,
     },
+    /// It has as many partitions already, or more.
+    #[error("the topic has {partitions} partitions: ask for more than that, they cannot become fewer")]
+    NotMore {
+        /// What it has.
+        partitions: u32,
+    },
     /// The catalogue could not be made durable.
     #[error("the catalogue cannot be written: {reason}")]
     Storage {
@@ -312,7 +318,7 @@ impl Broker {
     pub async fn create_topic(&self, who: &Principal, spec: TopicSpec) -> Result<TopicDescription, TopicError> {
         let (partitions, configs) = self.check_topic(who, &spec)?;
         let created = self.inner.topics.create(&spec.name, partitions, configs).await;
-        created.map(|topic| describe(&topic)).map_err(topic_error)
+        created.map(|topic| describe(&topic)).map_err(TopicError::from)
     }
 
     /// What [`create_topic`](Self::create_topic) would refuse, without creating.
@@ -343,17 +349,8 @@ impl Broker {
 
     /// Deletes a topic and all it holds, as DeleteTopics does.
     pub async fn delete_topic(&self, who: &Principal, name: &str) -> Result<(), TopicError> {
-        self.may_change(who, name)?;
-        let prefix = &self.inner.options.protected_prefix;
-        // Whoever may write the trail need not be able to throw it away.
-        if *who != Principal::Internal && self.is_protected(name) {
-            return Err(TopicError::Denied { prefix: prefix.clone() });
-        }
-        let topic = self.inner.topics.get(name).ok_or_else(|| TopicError::Unknown { name: name.to_owned() })?;
-        if topic.is_internal() {
-            return Err(TopicError::Denied { prefix: OFFSETS_TOPIC.to_owned() });
-        }
-        self.inner.topics.delete(&topic).await.map_err(topic_error)?;
+        let topic = self.may_alter(who, name)?;
+        self.inner.topics.delete(&topic).await.map_err(TopicError::from)?;
         let forgotten = self.inner.groups.forget_topics(|topic| topic == name).await;
         forgotten
             .map_err(|_| TopicError::Storage { reason: "its committed offsets stay until the next start".to_owned() })
@@ -579,13 +576,13 @@ impl Broker {
     }
 
     /// Whether a topic is one of those that only some may write: by its own name, or a tenant's behind the tenant's name.
-    fn is_protected(&self, topic: &str) -> bool {
+    pub(crate) fn is_protected(&self, topic: &str) -> bool {
         let prefix = &self.inner.options.protected_prefix;
         let of_tenant = || topic.split_once('.').is_some_and(|(_, rest)| rest.starts_with(prefix));
         !prefix.is_empty() && (topic.starts_with(prefix) || of_tenant())
     }
 
-    fn may_change(&self, who: &Principal, topic: &str) -> Result<(), TopicError> {
+    pub(crate) fn may_change(&self, who: &Principal, topic: &str) -> Result<(), TopicError> {
         let prefix = self.inner.options.protected_prefix.clone();
         if self.may_write(who, topic) { Ok(()) } else { Err(TopicError::Denied { prefix }) }
     }
@@ -618,9 +615,12 @@ fn describe(topic: &Topic) -> TopicDescription {
     }
 }
 
-fn topic_error(error: CatalogueError) -> TopicError {
-    match error {
-        CatalogueError::Exists { name } => TopicError::Exists { name },
-        other => TopicError::Storage { reason: other.to_string() },
+impl From<CatalogueError> for TopicError {
+    fn from(error: CatalogueError) -> Self {
+        match error {
+            CatalogueError::Exists { name } => Self::Exists { name },
+            CatalogueError::Unknown { name } => Self::Unknown { name },
+            other => Self::Storage { reason: other.to_string() },
+        }
     }
 }

@@ -34,7 +34,7 @@ use configs::TopicConfigs;
 const FORMAT_VERSION: u32 = 1;
 
 /// A topic as the broker uses it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Topic {
     pub(crate) name: String,
     pub(crate) id: Uuid,
@@ -105,6 +105,8 @@ pub(crate) enum CatalogueError {
     Log { stream: StreamId, reason: String },
     #[error("topic `{name}` exists already")]
     Exists { name: String },
+    #[error("topic `{name}` does not exist")]
+    Unknown { name: String },
 }
 
 #[derive(Debug)]
@@ -162,6 +164,8 @@ impl Catalogue {
             for stream in topic.streams() {
                 ensure_stream(&catalogue.log, stream, topic.configs.retention()).await?;
             }
+            // A crash may have come between a change of the configs and what follows from it.
+            catalogue.retain(&topic).await?;
             catalogue.publish(Arc::new(topic));
         }
         Ok(catalogue)
@@ -221,6 +225,40 @@ impl Catalogue {
         Ok(topic)
     }
 
+    /// Gives a topic more partitions or other configs: streams first, then the record that makes the change, then sight. `make` is
+    /// given the topic as it is then, and nobody changes it meanwhile.
+    pub(crate) async fn change<E: From<CatalogueError>>(
+        &self,
+        name: &str,
+        make: impl FnOnce(&Topic) -> Result<Topic, E>,
+    ) -> Result<(), E> {
+        let _one_at_a_time = self.changing.lock().await;
+        let old = self.get(name).ok_or_else(|| CatalogueError::Unknown { name: name.to_owned() })?;
+        let topic = Arc::new(make(&old)?);
+        for stream in topic.streams().skip(old.partitions as usize) {
+            ensure_stream(&self.log, stream, topic.configs.retention()).await?;
+        }
+        let (name, configs) = (topic.name.clone(), topic.configs.given().clone());
+        let stored = StoredTopic { name, partitions: topic.partitions, configs };
+        let record = (topic_key(topic.id), Some(json(&stored)));
+        self.store(vec![record]).await.map_err(CatalogueError::from)?;
+        self.publish(Arc::clone(&topic));
+        Ok(self.retain(&topic).await?)
+    }
+
+    /// Lets each stream keep what the topic's configs say.
+    async fn retain(&self, topic: &Topic) -> Result<(), CatalogueError> {
+        let retention = topic.configs.retention();
+        for stream in topic.streams() {
+            if self.log.retention(stream).is_ok_and(|now| now == retention) {
+                continue;
+            }
+            let set = self.log.set_retention(stream, retention).await;
+            set.map_err(|error| CatalogueError::Log { stream, reason: error.to_string() })?;
+        }
+        Ok(())
+    }
+
     /// Deletes a topic: out of the catalogue first, so that a crash can leave unused streams but never a topic without them.
     pub(crate) async fn delete(&self, topic: &Topic) -> Result<(), CatalogueError> {
         let _one_at_a_time = self.changing.lock().await;
@@ -244,7 +282,9 @@ impl Catalogue {
     fn publish(&self, topic: Arc<Topic>) {
         let mut known = self.known.write();
         known.partitions += topic.partitions as usize;
-        known.by_id.insert(topic.id, Arc::clone(&topic));
+        if let Some(before) = known.by_id.insert(topic.id, Arc::clone(&topic)) {
+            known.partitions -= before.partitions as usize;
+        }
         known.by_name.insert(topic.name.clone(), topic);
     }
 

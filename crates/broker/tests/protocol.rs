@@ -1,6 +1,8 @@
 //! The protocol as bytes: every version that is offered is answered, and hostile bytes are refused.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "protocol/admin.rs"]
+mod admin;
 #[path = "protocol/bounds.rs"]
 mod bounds;
 #[path = "protocol/semantics.rs"]
@@ -187,6 +189,10 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         }
         ApiKey::SaslAuthenticate => RequestKind::SaslAuthenticate(SaslAuthenticateRequest::default()),
         ApiKey::DescribeCluster => RequestKind::DescribeCluster(DescribeClusterRequest::default()),
+        ApiKey::DeleteRecords => admin::delete_records(TOPIC, 0, 0),
+        ApiKey::CreatePartitions => admin::partitions(TOPIC, 7, true),
+        ApiKey::AlterConfigs => admin::replace(TOPIC, &[("retention.ms", "3600000")], true),
+        ApiKey::IncrementalAlterConfigs => admin::alter(TOPIC, &[("retention.ms", 0, Some("3600000"))], true),
         ApiKey::DeleteGroups => {
             RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(vec![text("nobody").into()]))
         }
@@ -224,6 +230,10 @@ fn refusals(key: ApiKey, version: i16) -> Option<RequestKind> {
         ApiKey::InitProducerId => {
             RequestKind::InitProducerId(InitProducerIdRequest::default().with_transactional_id(Some(text("t").into())))
         }
+        ApiKey::DeleteRecords => admin::delete_records("none", 0, 0),
+        ApiKey::CreatePartitions => admin::partitions("none", 7, false),
+        ApiKey::AlterConfigs => admin::replace("none", &[("retention.ms", "1")], false),
+        ApiKey::IncrementalAlterConfigs => admin::alter("none", &[("retention.ms", 1, None)], false),
         ApiKey::DescribeConfigs => {
             let resource = DescribeConfigsResource::default().with_resource_type(2).with_resource_name(text("none"));
             RequestKind::DescribeConfigs(DescribeConfigsRequest::default().with_resources(vec![resource]))
@@ -470,6 +480,7 @@ async fn only_a_writer_with_the_right_secret_may_touch_what_is_protected() {
             };
             assert_eq!(answer.responses[0].error_code, 29);
         }
+        admin::may_not_change(&mut wire, "mcp.calls").await;
         if code != 0 {
             wire.ask(ApiKey::Metadata, 9, &samples(ApiKey::Metadata, 9, id)).await;
             let request = MetadataRequestTopic::default().with_name(Some(name("mcp.fresh")));

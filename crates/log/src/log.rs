@@ -228,6 +228,15 @@ impl Log {
         Ok(Bounds { log_start, durable_end, leader_epoch: LeaderEpoch::new(shared.epoch), bytes: found.bytes() })
     }
 
+    /// How long and how much the stream keeps.
+    ///
+    /// # Errors
+    /// Where the stream is unknown.
+    pub fn retention(&self, stream: StreamId) -> Result<Retention, ReadError> {
+        let state = self.0.shared.state.read();
+        state.streams.get(&stream).map(|found| found.retention).ok_or(ReadError::UnknownStream { stream })
+    }
+
     /// The stream's durable end; changes the moment that something becomes durable.
     ///
     /// # Errors

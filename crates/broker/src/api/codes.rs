@@ -17,7 +17,7 @@ pub(super) fn of_topic(error: &TopicError) -> i16 {
         TopicError::Exists { .. } => ResponseError::TopicAlreadyExists,
         TopicError::Unknown { .. } => ResponseError::UnknownTopicOrPartition,
         TopicError::Name { .. } => ResponseError::InvalidTopicException,
-        TopicError::Partitions { .. } => ResponseError::InvalidPartitions,
+        TopicError::Partitions { .. } | TopicError::NotMore { .. } => ResponseError::InvalidPartitions,
         TopicError::Config { .. } => ResponseError::InvalidConfig,
         TopicError::TooMany { .. } | TopicError::TooManyPartitions { .. } => ResponseError::PolicyViolation,
         TopicError::Storage { .. } => ResponseError::KafkaStorageError,
@@ -52,7 +52,7 @@ fn of_batch(error: &BatchError) -> i16 {
     .code()
 }
 
-fn of_append(error: &cairn_log::AppendError) -> i16 {
+pub(super) fn of_append(error: &cairn_log::AppendError) -> i16 {
     use cairn_log::AppendError;
     match error {
         AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber.code(),

@@ -14,7 +14,7 @@ use kafka_protocol::{
 use super::{reason, text};
 use crate::{broker::Broker, topics::configs::Kind};
 
-const TOPIC: i8 = 2;
+pub(super) const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const GIVEN_ON_TOPIC: i8 = 1;
 const STATIC: i8 = 4;

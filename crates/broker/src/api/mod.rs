@@ -3,6 +3,7 @@
 //! Each file turns a decoded request into a response by asking the broker; none touches a socket. Every request passes
 //! [`Request::parse`] first, which checks its shape and bounds.
 
+mod alter;
 mod clients;
 mod cluster;
 mod codes;
@@ -25,8 +26,9 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        ApiKey, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-        DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+        AlterConfigsRequest, ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
         InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
         MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
         SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
@@ -70,12 +72,16 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::ApiVersions, 0..=4),
     (ApiKey::CreateTopics, 2..=7),
     (ApiKey::DeleteTopics, 1..=6),
+    (ApiKey::DeleteRecords, 0..=2),
     (ApiKey::InitProducerId, 0..=5),
     (ApiKey::OffsetForLeaderEpoch, 2..=4),
     (ApiKey::DescribeConfigs, 1..=4),
+    (ApiKey::AlterConfigs, 0..=2),
     (ApiKey::SaslAuthenticate, 0..=2),
-    (ApiKey::DescribeCluster, 0..=2),
+    (ApiKey::CreatePartitions, 0..=3),
     (ApiKey::DeleteGroups, 0..=2),
+    (ApiKey::IncrementalAlterConfigs, 0..=1),
+    (ApiKey::DescribeCluster, 0..=2),
 ];
 
 /// Answers Produce; `None` where the client wants no answer (acks 0).
@@ -150,6 +156,12 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         ApiKey::OffsetForLeaderEpoch => answer!(OffsetForLeaderEpochRequest, |r| epochs::answer(broker, r)),
         ApiKey::CreateTopics => answer!(CreateTopicsRequest, |r| topics::create(broker, session_ref, r, version)),
         ApiKey::DeleteTopics => answer!(DeleteTopicsRequest, |r| topics::delete(broker, session_ref, r, version)),
+        ApiKey::AlterConfigs => answer!(AlterConfigsRequest, |r| alter::configs(broker, session_ref, r)),
+        ApiKey::IncrementalAlterConfigs => {
+            answer!(IncrementalAlterConfigsRequest, |r| alter::incremental(broker, session_ref, r))
+        }
+        ApiKey::CreatePartitions => answer!(CreatePartitionsRequest, |r| alter::partitions(broker, session_ref, r)),
+        ApiKey::DeleteRecords => answer!(DeleteRecordsRequest, |r| alter::records(broker, session_ref, r)),
         ApiKey::DescribeConfigs => answer!(DescribeConfigsRequest, |r| configs::answer(broker, r)),
         ApiKey::InitProducerId => answer!(InitProducerIdRequest, |r| clients::init_producer_id(broker, r)),
         ApiKey::FindCoordinator => {

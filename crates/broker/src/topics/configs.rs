@@ -80,7 +80,13 @@ impl TopicConfigs {
         &self.given
     }
 
-    fn value(&self, name: &str) -> &str {
+    /// Whether a config is a list, so that something can be added to it.
+    pub(crate) fn is_list(name: &str) -> bool {
+        KNOWN.iter().any(|known| known.0 == name && known.1 == Kind::List)
+    }
+
+    /// The value in force: as given, or the default.
+    pub(crate) fn value(&self, name: &str) -> &str {
         let default = || KNOWN.iter().find(|known| known.0 == name).map_or("", |known| known.2);
         self.given.get(name).map_or_else(default, String::as_str)
     }
@@ -89,7 +95,8 @@ impl TopicConfigs {
         self.value("cleanup.policy").split(',').any(|policy| policy.trim() == "compact")
     }
 
-    fn is_deleted(&self) -> bool {
+    /// Whether records may go by age, size or order.
+    pub(crate) fn is_deleted(&self) -> bool {
         self.value("cleanup.policy").split(',').any(|policy| policy.trim() == "delete")
     }
 

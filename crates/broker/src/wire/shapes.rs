@@ -40,6 +40,10 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::SaslAuthenticate => SASL_AUTHENTICATE,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
         ApiKey::DeleteGroups => DELETE_GROUPS,
+        ApiKey::DeleteRecords => DELETE_RECORDS,
+        ApiKey::CreatePartitions => CREATE_PARTITIONS,
+        ApiKey::AlterConfigs => ALTER_CONFIGS,
+        ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS,
         _ => return None,
     })
 }
@@ -229,3 +233,40 @@ const SASL_AUTHENTICATE: &[Field] = &[Field(0, LAST, Blob)];
 const DESCRIBE_CLUSTER: &[Field] = &[Field(0, LAST, BYTE), Field(1, LAST, BYTE), Field(2, LAST, BYTE)];
 
 const DELETE_GROUPS: &[Field] = &[Field(0, LAST, TEXTS)];
+
+const DELETE_RECORDS: &[Field] = &[
+    Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, Each(&[Field(0, LAST, INT), Field(0, LAST, LONG)]))])),
+    Field(0, LAST, INT),
+];
+
+const CREATE_PARTITIONS: &[Field] = &[
+    Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, INT), Field(0, LAST, Each(&[Field(0, LAST, INTS)]))])),
+    Field(0, LAST, INT),
+    Field(0, LAST, BYTE),
+];
+
+const ALTER_CONFIGS: &[Field] = &[
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, BYTE),
+            Field(0, LAST, Text),
+            Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, Text)])),
+        ]),
+    ),
+    Field(0, LAST, BYTE),
+];
+
+const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, BYTE),
+            Field(0, LAST, Text),
+            Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, BYTE), Field(0, LAST, Text)])),
+        ]),
+    ),
+    Field(0, LAST, BYTE),
+];

@@ -253,7 +253,16 @@ async fn an_offset_never_comes_to_mean_another_topics_data() {
 /// lists, and if it changes topics or their records into the tests of protected topics too.
 #[tokio::test]
 async fn no_request_that_could_change_a_protected_topic_is_offered_but_those_that_ask_who_it_is() {
-    const CHECKED: &[ApiKey] = &[ApiKey::Produce, ApiKey::CreateTopics, ApiKey::DeleteTopics, ApiKey::Metadata];
+    const CHECKED: &[ApiKey] = &[
+        ApiKey::Produce,
+        ApiKey::CreateTopics,
+        ApiKey::DeleteTopics,
+        ApiKey::Metadata,
+        ApiKey::AlterConfigs,
+        ApiKey::IncrementalAlterConfigs,
+        ApiKey::CreatePartitions,
+        ApiKey::DeleteRecords,
+    ];
     const HARMLESS: &[ApiKey] = &[
         ApiKey::Fetch,
         ApiKey::ListOffsets,
@@ -287,16 +296,7 @@ async fn no_request_that_could_change_a_protected_topic_is_offered_but_those_tha
         let key = ApiKey::try_from(api.api_key).unwrap();
         assert!(CHECKED.contains(&key) || HARMLESS.contains(&key), "{key:?} is in no list");
     }
-    for key in [
-        ApiKey::DeleteRecords,
-        ApiKey::CreatePartitions,
-        ApiKey::AlterConfigs,
-        ApiKey::IncrementalAlterConfigs,
-        ApiKey::OffsetDelete,
-        ApiKey::WriteTxnMarkers,
-        ApiKey::EndTxn,
-        ApiKey::AlterPartitionReassignments,
-    ] {
+    for key in [ApiKey::OffsetDelete, ApiKey::WriteTxnMarkers, ApiKey::EndTxn, ApiKey::AlterPartitionReassignments] {
         let mut wire = Wire::connect(&served).await;
         wire.send_raw(&[0, key as i16 as u8, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0]).await;
         assert!(wire.receive_raw().await.is_none(), "{key:?} is not offered");

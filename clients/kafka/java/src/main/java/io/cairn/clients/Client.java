@@ -14,8 +14,12 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.LockSupport;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -25,6 +29,7 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
@@ -203,6 +208,37 @@ public final class Client {
             committed.get(place) != null && committed.get(place).offset() == length(place.partition()));
     }
 
+    static void administer(Admin admin, String group) throws Exception {
+        String own = topic + ".admin";
+        admin.createTopics(List.of(new NewTopic(own, 1, (short) 1))).all().get();
+        admin.createPartitions(Map.of(own, NewPartitions.increaseTo(3))).all().get();
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, own);
+        AlterConfigOp set = new AlterConfigOp(new ConfigEntry("retention.ms", "3600000"), AlterConfigOp.OpType.SET);
+        AlterConfigOp add = new AlterConfigOp(new ConfigEntry("cleanup.policy", "compact"), AlterConfigOp.OpType.APPEND);
+        admin.incrementalAlterConfigs(Map.of(resource, List.of(set, add))).all().get();
+        var configs = admin.describeConfigs(List.of(resource)).all().get().get(resource);
+        need(configs.get("retention.ms").value().equals("3600000"), "retention.ms is " + configs.get("retention.ms"));
+        need(configs.get("cleanup.policy").value().equals("delete,compact"), "cleanup.policy is " + configs.get("cleanup.policy"));
+        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(with(
+            "key.serializer", ByteArraySerializer.class.getName(), "value.serializer", ByteArraySerializer.class.getName()))) {
+            for (int i = 0; i < 10; i++) {
+                producer.send(new ProducerRecord<>(own, 0, key(i), value(i))).get();
+            }
+        }
+        TopicPartition place = new TopicPartition(own, 0);
+        long begins = admin.deleteRecords(Map.of(place, RecordsToDelete.beforeOffset(4))).lowWatermarks().get(place).get().lowWatermark();
+        need(begins == 4, "the topic begins at " + begins);
+        long earliest = admin.listOffsets(Map.of(place, OffsetSpec.earliest())).all().get().get(place).offset();
+        need(earliest == 4, "its first offset is " + earliest);
+        int count = admin.describeTopics(List.of(own)).allTopicNames().get().get(own).partitions().size();
+        need(count == 3, "it has " + count + " partitions");
+        need(admin.describeConsumerGroups(List.of(group)).all().get().get(group).groupId().equals(group), "the group is not described");
+        need(admin.listGroups().all().get().stream().anyMatch(found -> found.groupId().equals(group)), "the group is not listed");
+        admin.deleteConsumerGroups(List.of(group)).all().get();
+        need(!admin.describeCluster().nodes().get().isEmpty(), "no broker is described");
+        admin.deleteTopics(List.of(own)).all().get();
+    }
+
     public static void main(String[] arguments) throws Exception {
         Map<String, String> given = new HashMap<>();
         for (int at = 0; at + 1 < arguments.length; at += 2) {
@@ -222,6 +258,7 @@ public final class Client {
                 member.leave();
                 member.join(20_000);
             }
+            administer(admin, group);
         }
         System.out.printf("ok %d records, %d partitions, 3 members, %d delivered again%n", records, partitions, again.get());
     }
