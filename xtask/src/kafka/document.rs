@@ -135,13 +135,18 @@ fn versions() -> anyhow::Result<BTreeMap<&'static str, String>> {
     let behind = |text: &str, before: &str, until: &[char]| {
         text.split_once(before).and_then(|(_, rest)| rest.split(until).next()).unwrap_or_default().trim().to_owned()
     };
+    // With or without extras: `name[avro]==1.2.3`.
+    let pinned = |requirements: &str, name: &str| {
+        let line = requirements.lines().find(|line| line.split(['[', '=']).next() == Some(name));
+        line.and_then(|line| line.split_once("==")).map(|(_, version)| version.trim().to_owned()).unwrap_or_default()
+    };
     let (python, node, go) = (read("requirements.txt")?, read("package.json")?, read("kafka/franz/go.mod")?);
     let java = read("kafka/java/pom.xml")?;
     let java = behind(&java, "<artifactId>kafka-clients</artifactId>", &['/']);
     Ok(BTreeMap::from([
-        ("confluent-kafka", behind(&python, "confluent-kafka==", &['\n'])),
-        ("kafka-python", behind(&python, "kafka-python==", &['\n'])),
-        ("aiokafka", behind(&python, "aiokafka==", &['\n'])),
+        ("confluent-kafka", pinned(&python, "confluent-kafka")),
+        ("kafka-python", pinned(&python, "kafka-python")),
+        ("aiokafka", pinned(&python, "aiokafka")),
         ("kafkajs", behind(&node, "\"kafkajs\": \"", &['"'])),
         ("franz-go", behind(&go, "github.com/twmb/franz-go v", &['\n', ' '])),
         ("java", behind(&java, "<version>", &['<'])),
