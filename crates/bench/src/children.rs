@@ -21,6 +21,8 @@ use crate::disk::Scratch;
 const READY_MAX: Duration = Duration::from_secs(60);
 /// How long it may take to end.
 const END_MAX: Duration = Duration::from_secs(20);
+/// The operator's token of every Cairn that is started here.
+pub(crate) const TOKEN: &str = "of-a-benchmark-that-nobody-operates";
 /// Policies as somebody would have them, so that deciding costs what it costs in use.
 const POLICIES: &str = r#"@id("reads")
 permit(principal, action == Action::"resources/read", resource);
@@ -48,7 +50,7 @@ impl Process {
         let program = std::env::current_exe().context("find the program that runs")?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        command.env_remove("CAIRN_DATA").env("CAIRN_OPERATOR_TOKEN", "of-a-benchmark-that-nobody-operates");
+        command.env_remove("CAIRN_DATA").env("CAIRN_OPERATOR_TOKEN", TOKEN);
         command.kill_on_drop(true);
         let mut child = command.spawn().context("start a part of the benchmark")?;
         let pid = child.id().context("a child that was just started has an id")?;
@@ -94,7 +96,46 @@ pub(crate) struct Stage {
     pub(crate) kafka_at: String,
 }
 
+/// Another `cairn up` before the same upstream.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    process: Process,
+    pub(crate) gateway_at: SocketAddr,
+    pub(crate) admin_at: SocketAddr,
+}
+
+impl Beside {
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
+        self.process.end().await
+    }
+}
+
 impl Stage {
+    /// Starts a Cairn with a data folder, a configuration and, where they are given, policies of its own.
+    pub(crate) async fn beside(&self, name: &str, config: &str, policies: Option<&str>) -> anyhow::Result<Beside> {
+        let folder = self.folder().join(name);
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("cairn.toml"), config)?;
+        if let Some(policies) = policies {
+            std::fs::create_dir(folder.join("policies"))?;
+            std::fs::write(folder.join("policies/bench.cedar"), policies)?;
+        }
+        let (data, config) = (folder.join("data"), folder.join("cairn.toml"));
+        let arguments = up(&data, &config);
+        let (process, (_, gateway_at, admin_at)) = Process::start(&arguments, ready).await?;
+        Ok(Beside { process, gateway_at, admin_at })
+    }
+
+    /// What a command of Cairn's says about that folder.
+    pub(crate) async fn said(&self, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let program = std::env::current_exe().context("find the program that runs")?;
+        let mut command = Command::new(program);
+        command.args(arguments).arg("--data").arg(self.folder().join(name).join("data"));
+        let output = timeout(READY_MAX, command.kill_on_drop(true).output()).await??;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
     /// Starts everything. `upstream` names one that runs already.
     pub(crate) async fn set(folder: Option<&Path>, upstream: Option<SocketAddr>) -> anyhow::Result<Self> {
         let parent = folder.map_or_else(std::env::temp_dir, PathBuf::from);
@@ -119,10 +160,7 @@ impl Stage {
         std::fs::write(&config, serde_json::json!({ "mcpServers": servers }).to_string())?;
         std::fs::create_dir(folder.path().join("policies"))?;
         std::fs::write(folder.path().join("policies/bench.cedar"), POLICIES)?;
-        let (data, config) = (folder.path().join("data"), config.to_string_lossy().into_owned());
-        let free = "127.0.0.1:0";
-        let mut arguments = words(&["up", "--data", &data.to_string_lossy(), "--config", &config]);
-        arguments.extend(words(&["--kafka", free, "--gateway", free, "--admin", free]));
+        let arguments = up(&folder.path().join("data"), &config);
         let (cairn, (kafka_at, gateway_at, admin_at)) = Process::start(&arguments, ready).await?;
         Ok(Self { folder, upstream: process, relay, cairn, upstream_at, relay_at, gateway_at, admin_at, kafka_at })
     }
@@ -146,6 +184,14 @@ impl Stage {
             None => Ok(()),
         }
     }
+}
+
+/// Arguments of a Cairn on free ports.
+fn up(data: &Path, config: &Path) -> Vec<String> {
+    let free = "127.0.0.1:0";
+    let mut arguments = words(&["up", "--data", &data.to_string_lossy(), "--config", &config.to_string_lossy()]);
+    arguments.extend(words(&["--kafka", free, "--gateway", free, "--admin", free]));
+    arguments
 }
 
 fn words(list: &[&str]) -> Vec<String> {

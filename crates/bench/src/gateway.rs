@@ -112,14 +112,14 @@ pub(crate) async fn measure(
 }
 
 /// Every round of every target, and of the disk.
-struct Turns {
+pub(crate) struct Turns {
     names: Vec<String>,
-    rounds: Vec<BTreeMap<String, Round>>,
+    pub(crate) rounds: Vec<BTreeMap<String, Round>>,
     syncs: Vec<Samples>,
 }
 
 impl Turns {
-    fn each(&self, of: impl Fn(&BTreeMap<String, Round>) -> f64) -> f64 {
+    pub(crate) fn each(&self, of: impl Fn(&BTreeMap<String, Round>) -> f64) -> f64 {
         median(self.rounds.iter().map(of))
     }
 
@@ -127,7 +127,7 @@ impl Turns {
         self.each(|round| round[name].calls_per_second)
     }
 
-    fn at(&self, name: &str, share: f64) -> f64 {
+    pub(crate) fn at(&self, name: &str, share: f64) -> f64 {
         self.each(|round| round[name].latencies.percentile(share))
     }
 
@@ -140,7 +140,7 @@ impl Turns {
     }
 }
 
-async fn take_turns(
+pub(crate) async fn take_turns(
     stage: &Stage,
     targets: &[Target],
     method: Method,
@@ -175,7 +175,7 @@ async fn take_turns(
 }
 
 fn is_peer(name: &str) -> bool {
-    !matches!(name, "direct" | "byte relay" | "Cairn" | OVER_STDIO)
+    !(name == "direct" || name == "byte relay" || name.starts_with("Cairn"))
 }
 
 fn clients_word(clients: usize) -> String {

@@ -9,6 +9,7 @@
 mod children;
 mod disk;
 mod gateway;
+mod governed;
 mod latency;
 mod load;
 mod machine;
@@ -82,6 +83,8 @@ pub struct Options {
 pub enum Section {
     /// Calls through the gateway.
     Gateway,
+    /// What governing adds to a call, and how soon the freshness guard hears of a change.
+    Governance,
     /// Records into the log.
     Log,
     /// From producer to consumer.
@@ -172,6 +175,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             },
         )?;
         gateway::measure(&stage, &peers, effort, &mut report).await?;
+    }
+    if options.wants(Section::Governance) {
+        governed::measure(&stage, effort, &mut report).await?;
     }
     if options.wants(Section::Latency) {
         let peers = Options::named(&options.kafka_peers, "--kafka-peer")?;

@@ -24,6 +24,10 @@ use tokio::{
 
 /// Characters of the text that the resource and the tool give.
 const TEXT_CHARS: usize = 1_000;
+/// Characters of the other resource: with its envelope it makes a call of two KiB.
+const LONG_CHARS: usize = 1_850;
+/// Its address.
+pub(crate) const LONG: &str = "bench://long";
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -48,14 +52,15 @@ struct Answers {
     tool: String,
     resources: String,
     resource: String,
+    long: String,
     /// Sessions that were opened; nothing else is remembered.
     sessions: AtomicU64,
 }
 
 impl Answers {
     fn prepared() -> Self {
-        let text = "The quick brown fox jumps over the lazy dog. ".repeat(TEXT_CHARS / 45 + 1);
-        let text = &text[..TEXT_CHARS];
+        let words = "The quick brown fox jumps over the lazy dog. ".repeat(LONG_CHARS / 45 + 1);
+        let (text, long) = (&words[..TEXT_CHARS], &words[..LONG_CHARS]);
         let schema = json!({ "type": "object", "properties": { "text": { "type": "string" } }, "required": ["text"] });
         let tool = |name: &str| json!({ "name": name, "description": "Gives back a text", "inputSchema": schema });
         let tools = ["echo", "find", "list", "store", "remove"].map(tool);
@@ -66,6 +71,7 @@ impl Answers {
             tool: json!({ "content": [{ "type": "text", "text": text }] }).to_string(),
             resources: json!({ "resources": [resource] }).to_string(),
             resource: json!({ "contents": contents }).to_string(),
+            long: json!({ "contents": [{ "uri": LONG, "mimeType": "text/plain", "text": long }] }).to_string(),
             sessions: AtomicU64::new(0),
         }
     }
@@ -96,6 +102,9 @@ impl Answers {
             "tools/list" => Cow::Borrowed(&self.tools),
             "tools/call" => Cow::Borrowed(&self.tool),
             "resources/list" => Cow::Borrowed(&self.resources),
+            "resources/read" if envelope.params.is_some_and(|params| params.get().contains(LONG)) => {
+                Cow::Borrowed(&self.long)
+            }
             "resources/read" => Cow::Borrowed(&self.resource),
             _ => return Err("method not found"),
         })
