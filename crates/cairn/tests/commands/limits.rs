@@ -260,7 +260,10 @@ fn a_place_is_taken_while_a_call_is_held_and_free_when_it_has_ended() {
         let ends = Ends(&is_over);
         let looked: Vec<Value> = (0..200).map(|_| agent.call("get_order", &look())).collect();
         drop(ends);
-        assert_eq!(looked.iter().find(|looked| looked.get("result").is_none()), None);
+        // A disk that is busy for seconds may stop a call too; that is not what is asked here.
+        let is_recorded = |looked: &&Value| looked["error"]["data"]["cairn"] != "not_recorded";
+        let mut refused = looked.iter().filter(|looked| looked.get("result").is_none()).filter(is_recorded);
+        assert_eq!(refused.next(), None);
     });
     up.end();
 }
