@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::{
     Effort,
     children::{Stage, TOKEN},
-    gateway::{metrics, take_turns},
+    gateway::{metrics, take_turns, value},
     load::{Method, Target},
     report::{Report, Row},
     upstream::LONG,
@@ -32,6 +32,8 @@ const POLICIES: usize = 1_000;
 const CHANGES: usize = 500;
 const EVERY: Duration = Duration::from_millis(10);
 const GUARD_SECONDS_MAX: f64 = 0.050;
+/// It looks four times a second whether it has everything.
+const CAUGHT_UP_SECONDS: f64 = 0.5;
 /// How long the guard may take to have heard of all of them.
 const HEARD_MAX: Duration = Duration::from_secs(30);
 
@@ -109,6 +111,7 @@ fn policies() -> String {
 
 /// Tells of changes one after the other, and reads from Cairn's own histogram how long they took to the guard.
 async fn guard(admin: SocketAddr, report: &mut Report) -> anyhow::Result<()> {
+    caught_up(admin).await?;
     let before = Delays::read(&metrics(admin).await?);
     let (mut sender, connection) = handshake(TokioIo::new(TcpStream::connect(admin).await?)).await?;
     tokio::spawn(connection);
@@ -146,6 +149,20 @@ async fn guard(admin: SocketAddr, report: &mut Report) -> anyhow::Result<()> {
         });
     }
     Ok(())
+}
+
+/// Waits until the guard has read what the load before left in the stream.
+async fn caught_up(admin: SocketAddr) -> anyhow::Result<()> {
+    let caught_up = tokio::time::timeout(HEARD_MAX, async {
+        loop {
+            let lag = value(&metrics(admin).await?, "cairn_guard_lag_seconds");
+            if lag.is_some_and(|lag| lag < CAUGHT_UP_SECONDS) {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    });
+    caught_up.await.context("the guard did not catch up with the stream")?
 }
 
 /// The buckets of `cairn_guard_delay_seconds`: bound, and how many are at most that.
