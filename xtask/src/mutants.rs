@@ -75,6 +75,8 @@ pub(crate) fn run(only: &str, part: Option<&str>) -> anyhow::Result<Tally> {
     for part in ["crates", "xtask", "contracts", "clients", "packages", "docs", "examples", ".cargo"] {
         let folder = places::root().join(part);
         if folder.is_dir() {
+            std::fs::create_dir_all(tree.join(part))?;
+            places::remove_gone(&folder, &tree.join(part))?;
             places::copy_tree(&folder, &tree.join(part))?;
         }
     }

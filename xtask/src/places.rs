@@ -49,3 +49,43 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Removes from a copy what its original has no longer: a file that was moved would be there twice.
+pub(crate) fn remove_gone(from: &Path, copy: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(copy).with_context(|| format!("list {}", copy.display()))? {
+        let entry = entry?;
+        let (source, path) = (from.join(entry.file_name()), entry.path());
+        let is_folder = entry.file_type()?.is_dir();
+        if source.is_dir() == is_folder && source.exists() {
+            if is_folder {
+                remove_gone(&source, &path)?;
+            }
+            continue;
+        }
+        let removed = if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    #[test]
+    fn a_copy_has_what_its_original_has_and_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("cairn-places-{}", std::process::id()));
+        let (from, to) = (folder.join("from"), folder.join("to"));
+        fs::create_dir_all(from.join("a/b")).expect("made");
+        fs::write(from.join("a/one.rs"), "1").expect("written");
+        fs::write(from.join("a/two.rs"), "2").expect("written");
+        super::copy_tree(&from, &to).expect("copied");
+        fs::remove_file(from.join("a/one.rs")).expect("removed");
+        fs::create_dir(from.join("a/one.rs")).expect("a folder of that name");
+        fs::remove_dir(from.join("a/b")).expect("removed");
+        super::remove_gone(&from, &to).expect("removed");
+        super::copy_tree(&from, &to).expect("copied");
+        assert!(to.join("a/one.rs").is_dir() && to.join("a/two.rs").is_file() && !to.join("a/b").exists());
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+}
