@@ -50,8 +50,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "retention on a server does not know of legal holds",
         file: "crates/consumers/src/postgres/retention.rs",
-        before: "            if !is_hold && !whose",
-        after: "            if !is_hold || !whose",
+        before: "retention.due((place, topic), rows, held, now)?",
+        after: "retention.due((place, topic), rows, &HashSet::from_iter(held.iter().take(0).cloned()), now)?",
         test: "-p cairn-consumers --lib retention_is",
     },
     Mutant {

@@ -22,13 +22,12 @@ use super::{
     holder::{self, Claimant},
     link::{self, Connected, Fault},
     options::Options,
-    retention::Retention,
-    schema,
+    retention, schema,
 };
 use crate::{
     Batch, Control, DeadLetter, Position, Replayed, Sink, SinkError,
     audit::Audit,
-    database::{DEAD_LETTERS_MAX, REFUSED, integer, seq},
+    database::{DEAD_LETTERS_MAX, REFUSED, integer, retention::Retention, seq},
 };
 
 /// How long one piece of work may take, a connection besides.
@@ -554,7 +553,7 @@ impl Sink for PostgresSink {
             let bound = "DELETE FROM dead_letters WHERE seq IN
                          (SELECT seq FROM dead_letters ORDER BY time_us DESC LIMIT 1000 OFFSET $1)";
             begun.execute(bound, &[&DEAD_LETTERS_MAX]).await?;
-            let is_more = retention.expire(&begun, now).await?;
+            let is_more = retention::expire(retention, &begun, now).await?;
             begun.commit().await?;
             count(&link.connected.client, &mut link.added).await?;
             Ok(is_more)
