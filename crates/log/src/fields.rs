@@ -21,6 +21,15 @@ impl<'a> Fields<'a> {
         self.take(1).map(|bytes| bytes[0])
     }
 
+    /// A byte that is 0 or 1.
+    pub(crate) fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
     pub(crate) fn u32(&mut self) -> Option<u32> {
         self.take(4).map(|mut bytes| bytes.get_u32_le())
     }

@@ -60,6 +60,9 @@ pub(crate) struct Aborted {
 pub(crate) enum Change {
     /// An epoch began at this position of the write-ahead log.
     Epoch { epoch: u32, at: u64 },
+    /// Of the write-ahead objects of this epoch, those from `from` up to before `to` hold what the store has nowhere else; without `to`
+    /// the epoch may still write. The epochs before were closed.
+    WriteAhead { epoch: u32, from: u64, to: Option<u64> },
     /// A stream is there, with these limits; `next` is where it goes on.
     Stream { id: StreamId, retention: Retention, start: Offset, next: Offset },
     /// A stream and all it held are gone.
@@ -114,6 +117,8 @@ pub(crate) struct Index {
     pub(crate) covered: u64,
     /// Where each epoch began, rising.
     pub(crate) epochs: VecDeque<(u32, u64)>,
+    /// Write-ahead objects that are needed, by epoch: the first, and one past the last where the epoch is closed.
+    pub(crate) write_ahead: BTreeMap<u32, (u64, Option<u64>)>,
     pub(crate) streams: BTreeMap<StreamId, Indexed>,
     /// Objects that ranges lie in.
     pub(crate) objects: BTreeMap<ObjectId, Held>,
@@ -145,6 +150,13 @@ impl Index {
                 self.epochs.push_back((*epoch, *at));
                 if self.epochs.len() > EPOCHS_KEPT {
                     self.epochs.pop_front();
+                }
+            }
+            Change::WriteAhead { epoch, from, to } => {
+                if *to == Some(*from) {
+                    self.write_ahead.remove(epoch);
+                } else {
+                    self.write_ahead.insert(*epoch, (*from, *to));
                 }
             }
             Change::Stream { id, retention, start, next } => {
@@ -189,6 +201,11 @@ impl Index {
     pub(crate) fn snapshot(&self) -> Delta {
         let mut changes: Vec<_> =
             self.epochs.iter().map(|(epoch, at)| Change::Epoch { epoch: *epoch, at: *at }).collect();
+        changes.extend(self.write_ahead.iter().map(|(epoch, (from, to))| Change::WriteAhead {
+            epoch: *epoch,
+            from: *from,
+            to: *to,
+        }));
         for (id, stream) in &self.streams {
             let Indexed { retention, start, ledger, ranges } = stream;
             changes.push(Change::Stream { id: *id, retention: *retention, start: *start, next: ledger.next });

@@ -125,7 +125,7 @@ impl Uploader {
         } else {
             (self.files.iter().copied().chain([name]).collect(), delta.encode())
         };
-        let head = HeadRecord { log, epoch, sequence, files };
+        let head = HeadRecord { log, epoch, sequence, files, beat: 0, owner: 0, is_closed: false };
         let merges = delta.changes.iter().any(|change| matches!(change, Change::Moved { .. }));
         self.in_flight = Some(InFlight { object, file: (name, bytes), delta, head, merges });
     }

@@ -2,7 +2,7 @@
 //!
 //! | at | bytes | a file of the index, little-endian |
 //! | --- | --- | --- |
-//! | 0 | 8 | magic and format version `CIDX0002`; `CIDX0001` is read too |
+//! | 0 | 8 | magic and format version `CIDX0003`; `CIDX0001` and `CIDX0002` are read too |
 //! | 8 | 16 | log id |
 //! | 24 | 1 | 0 delta, 1 snapshot |
 //! | 25 | 4 | epoch of the writer |
@@ -19,6 +19,7 @@
 //! | 3 deleted | stream |
 //! | 4 range | stream, object's epoch 4, object's number 8, part's place 8, part's bytes 4, base 8, next 8, bytes 8, batches 4, max timestamp 8, number 4 of leader epochs (epoch 4, start 8), number 4 of aborted transactions (producer 8, first 8, last 8), object's position 8 (not in version 1) |
 //! | 6 moved | as range, and takes the place of the ranges within its offsets (not in version 1) |
+//! | 7 write-ahead objects | epoch 4, first number that the store needs 8, one past the last 8 (2^64-1 while the epoch writes); nothing is needed where both are the same (from version 3 on) |
 //! | 5 producers | stream, number 4 of producers (id 8, epoch 2, number 4 of last batches (first sequence 4, records 4, base 8)) |
 //!
 //! A stream is topic 16, partition 4. A file is named `index/<epoch>/<sequence>-<nonce>`, hexadecimal; the nonce keeps two
@@ -26,12 +27,15 @@
 //!
 //! | at | bytes | the head, little-endian |
 //! | --- | --- | --- |
-//! | 0 | 8 | magic and format version `CHEA0001` |
+//! | 0 | 8 | magic and format version `CHEA0002`; `CHEA0001` is read too |
 //! | 8 | 16 | log id |
 //! | 24 | 4 | epoch of the owner |
 //! | 28 | 8 | sequence of the last file |
 //! | 36 | 4 | number of files, the snapshot first |
 //! | 40 | | files: epoch 4, sequence 8, nonce 8 |
+//! | | 8 | beat: how often the owner said that it is there (not in version 1) |
+//! | | 4 | who the owner is, in its own words (not in version 1) |
+//! | | 1 | 1 where the owner ended and left nothing behind (not in version 1) |
 //! | end-4 | 4 | CRC32C over all before |
 
 use std::{collections::VecDeque, sync::Arc};
@@ -47,10 +51,14 @@ use crate::{
     object::{ObjectId, PartPlace},
 };
 
-const MAGIC: [u8; 8] = *b"CIDX0002";
+const MAGIC: [u8; 8] = *b"CIDX0003";
+/// Files without write-ahead objects.
+const MAGIC_2: [u8; 8] = *b"CIDX0002";
 /// Files in which ranges have no position.
 const MAGIC_1: [u8; 8] = *b"CIDX0001";
-const HEAD_MAGIC: [u8; 8] = *b"CHEA0001";
+const HEAD_MAGIC: [u8; 8] = *b"CHEA0002";
+/// Heads that name files and nothing else.
+const HEAD_MAGIC_1: [u8; 8] = *b"CHEA0001";
 const NONE: u64 = u64::MAX;
 /// The folder of all index files.
 pub(crate) const FOLDER: &str = "index/";
@@ -89,11 +97,17 @@ pub(crate) struct HeadRecord {
     pub(crate) sequence: u64,
     /// The snapshot and the deltas behind it.
     pub(crate) files: Vec<IndexName>,
+    /// How often the owner said that it is there since it took the store.
+    pub(crate) beat: u64,
+    /// Who it is, in its own words.
+    pub(crate) owner: u32,
+    /// Whether it ended, and the store has all that it ever acknowledged.
+    pub(crate) is_closed: bool,
 }
 
 impl HeadRecord {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut into = Vec::with_capacity(44 + self.files.len() * 20);
+        let mut into = Vec::with_capacity(57 + self.files.len() * 20);
         into.put_slice(&HEAD_MAGIC);
         into.put_slice(self.log.as_bytes());
         into.put_u32_le(self.epoch);
@@ -104,18 +118,28 @@ impl HeadRecord {
             into.put_u64_le(file.sequence);
             into.put_u64_le(file.nonce);
         }
+        into.put_u64_le(self.beat);
+        into.put_u32_le(self.owner);
+        into.put_u8(u8::from(self.is_closed));
         sealed(into)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = opened(bytes, HEAD_MAGIC)?;
+        let first = opened(bytes, HEAD_MAGIC_1);
+        let is_first = first.is_some();
+        let mut fields = first.or_else(|| opened(bytes, HEAD_MAGIC))?;
         let (log, epoch, sequence) = (fields.uuid()?, fields.u32()?, fields.u64()?);
         let count = fields.count(20)?;
         let mut files = Vec::with_capacity(count);
         for _ in 0..count {
             files.push(IndexName { epoch: fields.u32()?, sequence: fields.u64()?, nonce: fields.u64()? });
         }
-        (fields.0.is_empty() && !files.is_empty()).then_some(Self { log, epoch, sequence, files })
+        let (mut beat, mut owner, mut is_closed) = (0, 0, false);
+        if !is_first {
+            (beat, owner, is_closed) = (fields.u64()?, fields.u32()?, fields.flag()?);
+        }
+        let whole = fields.0.is_empty() && !files.is_empty();
+        whole.then_some(Self { log, epoch, sequence, files, beat, owner, is_closed })
     }
 }
 
@@ -137,15 +161,13 @@ impl Delta {
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (mut fields, version) = match opened(bytes, MAGIC) {
-            Some(fields) => (fields, Version::Two),
-            None => (opened(bytes, MAGIC_1)?, Version::One),
+            Some(fields) => (fields, Version::Three),
+            None => match opened(bytes, MAGIC_2) {
+                Some(fields) => (fields, Version::Two),
+                None => (opened(bytes, MAGIC_1)?, Version::One),
+            },
         };
-        let log = fields.uuid()?;
-        let snapshot = match fields.u8()? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        };
+        let (log, snapshot) = (fields.uuid()?, fields.flag()?);
         let (epoch, sequence, covered) = (fields.u32()?, fields.u64()?, fields.u64()?);
         let count = fields.count(13)?;
         let mut changes = Vec::with_capacity(count);
@@ -161,6 +183,7 @@ impl Delta {
 enum Version {
     One,
     Two,
+    Three,
 }
 
 fn count(length: usize) -> u32 {
@@ -201,6 +224,12 @@ fn put_change(into: &mut Vec<u8>, change: &Change) {
             into.put_u64_le(retention.bytes.unwrap_or(NONE));
             into.put_u64_le(start.get());
             into.put_u64_le(next.get());
+        }
+        Change::WriteAhead { epoch, from, to } => {
+            into.put_u8(7);
+            into.put_u32_le(*epoch);
+            into.put_u64_le(*from);
+            into.put_u64_le(to.unwrap_or(NONE));
         }
         Change::Deleted { id } => put_stream(into, 3, id),
         Change::Range { id, range } => {
@@ -262,8 +291,13 @@ fn change(fields: &mut Fields<'_>, version: Version) -> Option<Change> {
             Change::Stream { id, retention, start: fields.offset()?, next: fields.offset()? }
         }
         3 => Change::Deleted { id: fields.stream()? },
+        7 if version == Version::Three => {
+            let (epoch, from, to) = (fields.u32()?, fields.u64()?, fields.u64()?);
+            let to = (to != NONE).then_some(to);
+            to.is_none_or(|to| from <= to).then_some(Change::WriteAhead { epoch, from, to })?
+        }
         4 => Change::Range { id: fields.stream()?, range: Arc::new(range(fields, version)?) },
-        6 if version == Version::Two => {
+        6 if version != Version::One => {
             Change::Moved { id: fields.stream()?, range: Arc::new(range(fields, version)?) }
         }
         5 => {
@@ -353,6 +387,11 @@ pub(crate) mod tests {
         let limits = limits.prop_map(|(ms, bytes)| Retention { ms, bytes });
         let change = prop_oneof![
             (any::<u32>(), any::<u64>()).prop_map(|(epoch, at)| Change::Epoch { epoch, at }),
+            (0u32..4, 0u64..9, proptest::option::of(9u64..12)).prop_map(|(epoch, from, to)| Change::WriteAhead {
+                epoch,
+                from,
+                to
+            }),
             (stream(), limits, offset(), offset()).prop_map(|(id, retention, start, next)| Change::Stream {
                 id,
                 retention,
@@ -385,16 +424,19 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn a_head_comes_back_as_it_was_written(files in proptest::collection::vec(any::<(u32, u64, u64)>(), 1..9)) {
+        fn a_head_comes_back_as_it_was_written(
+            files in proptest::collection::vec(any::<(u32, u64, u64)>(), 1..9), beat in any::<u64>(),
+            owner in any::<u32>(), is_closed in any::<bool>(),
+        ) {
             let file = |(epoch, sequence, nonce)| IndexName { epoch, sequence, nonce };
             let files: Vec<_> = files.into_iter().map(file).collect();
             prop_assert_eq!(IndexName::parse(&files[0].name()), Some(files[0]));
-            let head = HeadRecord { log: Uuid::from_u128(4), epoch: 5, sequence: 8, files };
+            let head = HeadRecord { log: Uuid::from_u128(4), epoch: 5, sequence: 8, files, beat, owner, is_closed };
             prop_assert_eq!(HeadRecord::decode(&head.encode()), Some(head));
         }
 
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..7) {
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..8) {
             let _ = Delta::decode(&bytes);
             let _ = HeadRecord::decode(&bytes);
             // Past magic and checksum, so that the fields behind them are reached.
@@ -442,14 +484,18 @@ pub(crate) mod tests {
         let delta = Delta { log, snapshot: true, epoch: 3, sequence: 1, covered: 64, changes };
         let id = "00000000000000000000000000000002";
         let text = format!(
-            "4349445830303032{id}01030000000100000000000000400000000000000001000000010300000040000000 00000000"
+            "4349445830303033{id}01030000000100000000000000400000000000000001000000010300000040000000 00000000"
         );
         let bytes = delta.encode();
         assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), text.replace(' ', ""));
         let files = vec![IndexName { epoch: 3, sequence: 1, nonce: 5 }];
-        let head = HeadRecord { log, epoch: 3, sequence: 1, files }.encode();
-        let text =
-            format!("4348454130303031{id}0300000001000000000000000100000003000000 01000000000000000500000000000000");
+        let head = HeadRecord { log, epoch: 3, sequence: 1, files: files.clone(), beat: 9, owner: 2, is_closed: true }
+            .encode();
+        let fields = "0300000001000000000000000100000003000000 01000000000000000500000000000000";
+        let text = format!("4348454130303032{id}{fields}0900000000000000 02000000 01");
         assert_eq!(hex::encode(&head[..head.len() - 4]), text.replace(' ', ""));
+        let first = hex::decode(format!("4348454130303031{id}{fields}").replace(' ', "")).unwrap();
+        let first = HeadRecord::decode(&sealed(first)).expect("a head of version 1 is read");
+        assert_eq!(first, HeadRecord { log, epoch: 3, sequence: 1, files, beat: 0, owner: 0, is_closed: false });
     }
 }
