@@ -202,6 +202,7 @@ async fn append() {
             records: NonZeroU32::MIN,
             max_timestamp: 1_795_521_600_000,
             producer: None,
+            transaction: cairn_log::InTransaction::No,
             bytes: bytes.clone(),
         };
         log.append(vec![entry]).await.unwrap()

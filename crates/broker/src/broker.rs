@@ -12,8 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use cairn_clock::{Clock, Entropy};
 use cairn_log::{
-    Append, AppendError, Appended, ErrorKind, Log, Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark,
-    ReadError, Room, Sequence, StreamId,
+    Append, AppendError, Appended, ErrorKind, InTransaction, Log, Offset, PartitionIndex, ProducerEpoch, ProducerId,
+    ProducerMark, ReadError, Room, Sequence, StreamId,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -426,7 +426,8 @@ impl Broker {
         });
         let records = u32::try_from(header.record_count).ok().and_then(NonZeroU32::new);
         let records = records.expect("the batch was checked to hold at least one record");
-        Ok(Admitted { entry: Append { stream, records, max_timestamp, producer, bytes }, append_time_ms })
+        let transaction = InTransaction::No;
+        Ok(Admitted { entry: Append { stream, records, max_timestamp, producer, transaction, bytes }, append_time_ms })
     }
 
     fn check_batch(

@@ -1,7 +1,7 @@
 //! Writing to and reading back the broker's own streams: the catalogue of topics and `__consumer_offsets`.
 //! Called by those two. Records come back in order, each exactly once, up to the durable end at the time of the call.
 
-use cairn_log::{Append, AppendError, Log, Offset, ReadError, StreamId};
+use cairn_log::{Append, AppendError, InTransaction, Log, Offset, ReadError, StreamId};
 use std::num::NonZeroU32;
 
 use crate::batch::{self, BatchBuilder, BatchError, Record};
@@ -24,7 +24,8 @@ pub(crate) async fn append(log: &Log, stream: StreamId, batch: BatchBuilder) -> 
     let Some(records) = u32::try_from(batch.len()).ok().and_then(NonZeroU32::new) else { return Ok(None) };
     let Some(bytes) = batch.build() else { return Ok(None) };
     let max_timestamp = batch::BatchHeader::parse(&bytes).expect("the builder writes whole headers").max_timestamp;
-    let entry = Append { stream, records, max_timestamp, producer: None, bytes };
+    let (producer, transaction) = (None, InTransaction::No);
+    let entry = Append { stream, records, max_timestamp, producer, transaction, bytes };
     let failed = |source| StreamError::Append { stream, source };
     let mut results = log.append(vec![entry]).await.map_err(failed)?;
     let appended = results.pop().expect("one result for one entry").map_err(failed)?;

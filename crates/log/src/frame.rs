@@ -23,6 +23,7 @@
 //! | 3 set retention | as create |
 //! | 4 delete stream | topic 16, partition 4 |
 //! | 5 delete before | topic 16, partition 4, offset 8 |
+//! | 6 batch of a transaction | topic 16, partition 4, 1 byte: 1 a batch of it, 2 its marker where it was committed, 3 where aborted; the rest as batch |
 
 use std::borrow::Cow;
 
@@ -31,13 +32,17 @@ use cairn_clock::Entropy;
 use cairn_keys::{FileSeal, TRAILER_BYTES};
 use uuid::Uuid;
 
-use crate::{Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Retention, Sequence, StreamId};
+use crate::{
+    InTransaction, Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Retention, Sequence, StreamId,
+};
 
 const MAGIC: [u8; 4] = *b"CFR1";
 const MAGIC_SEALED: [u8; 4] = *b"CFE1";
 pub(crate) const HEADER_BYTES: usize = 32;
-/// Bytes of a batch entry besides the batch.
-pub(crate) const BATCH_OVERHEAD_BYTES: usize = 59;
+/// Bytes of a batch entry besides the batch, at most.
+pub(crate) const BATCH_OVERHEAD_BYTES: usize = 60;
+/// Bytes of a batch entry between its stream and the batch.
+const BATCH_FIELDS_BYTES: usize = 38;
 const NONE: u64 = u64::MAX;
 
 /// What a frame says happened to one stream. A batch is named by where its bytes lie in the frame's body.
@@ -57,6 +62,7 @@ pub(crate) struct BatchEntry {
     pub(crate) records: u32,
     pub(crate) max_timestamp: i64,
     pub(crate) producer: Option<ProducerMark>,
+    pub(crate) transaction: InTransaction,
     /// Start in the body.
     pub(crate) at: u32,
     pub(crate) length: u32,
@@ -124,7 +130,14 @@ fn put_stream(into: &mut Vec<u8>, kind: u8, stream: &StreamId) {
 
 /// Appends a batch entry to a body.
 pub(crate) fn put_batch(body: &mut Vec<u8>, entry: &mut BatchEntry, bytes: &[u8]) {
-    put_stream(body, 1, &entry.stream);
+    let part = match entry.transaction {
+        InTransaction::No => None,
+        InTransaction::Yes => Some(1),
+        InTransaction::Commit => Some(2),
+        InTransaction::Abort => Some(3),
+    };
+    put_stream(body, if part.is_some() { 6 } else { 1 }, &entry.stream);
+    body.extend(part);
     body.put_u64_le(entry.base.get());
     body.put_u32_le(entry.records);
     body.put_i64_le(entry.max_timestamp);
@@ -255,19 +268,29 @@ pub(crate) fn entries(body: &[u8]) -> Option<Vec<Entry>> {
         let topic = Uuid::from_slice(take(&mut rest, 16)?).ok()?;
         let stream = StreamId::new(topic, PartitionIndex::new(take(&mut rest, 4)?.get_u32_le()));
         found.push(match kind {
-            1 => Entry::Batch(batch(body.len(), stream, &mut rest)?),
+            1 => Entry::Batch(batch(body.len(), stream, InTransaction::No, &mut rest)?),
             2 => Entry::Create(stream, retention(&mut rest)?),
             3 => Entry::SetRetention(stream, retention(&mut rest)?),
             4 => Entry::Delete(stream),
             5 => Entry::DeleteBefore(stream, Offset::new(take(&mut rest, 8)?.get_u64_le())),
+            6 => {
+                let part = match take(&mut rest, 1)?[0] {
+                    1 => InTransaction::Yes,
+                    2 => InTransaction::Commit,
+                    3 => InTransaction::Abort,
+                    _ => return None,
+                };
+                // Who has no producer has no transaction.
+                Entry::Batch(batch(body.len(), stream, part, &mut rest).filter(|batch| batch.producer.is_some())?)
+            }
             _ => return None,
         });
     }
     Some(found)
 }
 
-fn batch(body: usize, stream: StreamId, rest: &mut &[u8]) -> Option<BatchEntry> {
-    let mut fields = take(rest, BATCH_OVERHEAD_BYTES - 21)?;
+fn batch(body: usize, stream: StreamId, transaction: InTransaction, rest: &mut &[u8]) -> Option<BatchEntry> {
+    let mut fields = take(rest, BATCH_FIELDS_BYTES)?;
     let base = Offset::new(fields.get_u64_le());
     let records = fields.get_u32_le();
     let max_timestamp = fields.get_i64_le();
@@ -279,7 +302,7 @@ fn batch(body: usize, stream: StreamId, rest: &mut &[u8]) -> Option<BatchEntry> 
     let _ = base.checked_add(u64::from(records))?;
     let at = u32::try_from(body - rest.len()).ok()?;
     take(rest, usize::try_from(length).ok()?)?;
-    Some(BatchEntry { stream, base, records, max_timestamp, producer, at, length })
+    Some(BatchEntry { stream, base, records, max_timestamp, producer, transaction, at, length })
 }
 
 fn retention(rest: &mut &[u8]) -> Option<Retention> {
@@ -307,14 +330,16 @@ mod tests {
         #[test]
         fn a_frame_comes_back_as_it_was_put_and_only_at_its_own_place(
             bytes in proptest::collection::vec(any::<u8>(), 0..200), base in 0u64..1 << 60, records in 1u32..1000,
-            id in -1i64..5, position in any::<u64>(), flip in 0usize..64, ms in proptest::option::of(0u64..9),
+            id in -1i64..5, position in any::<u64>(), flip in 0usize..64, ms in proptest::option::of(0u64..9), part in 0usize..4,
         ) {
             let stream = StreamId::new(Uuid::from_u128(9), PartitionIndex::new(3));
             let producer = (id >= 0).then_some(ProducerMark {
                 id: ProducerId::new(id), epoch: ProducerEpoch::new(2), first_sequence: Sequence::new(4),
             });
+            let parts = [InTransaction::No, InTransaction::Yes, InTransaction::Commit, InTransaction::Abort];
+            let transaction = if id < 0 { InTransaction::No } else { parts[part] };
             let mut entry = BatchEntry {
-                stream, base: Offset::new(base), records, max_timestamp: 5, producer, at: 0,
+                stream, base: Offset::new(base), records, max_timestamp: 5, producer, transaction, at: 0,
                 length: u32::try_from(bytes.len()).unwrap(),
             };
             let mut body = Vec::new();

@@ -16,10 +16,11 @@ use uuid::Uuid;
 
 pub(crate) use self::layout::{HeadRecord, IndexName};
 use crate::{
-    Offset, Retention, StoreError, StreamId,
+    Aborted, Offset, Retention, StoreError, StreamId,
     ledger::{Ledger, Producer},
     object::{ObjectId, PartPlace},
     store::{HeadVersion, Store},
+    transactions::Open,
 };
 
 /// Epochs whose beginning is remembered; an older write-ahead log that comes back is caught by its positions alone.
@@ -43,16 +44,9 @@ pub(crate) struct Range {
     /// Where in the write-ahead log the object begins: objects in this order hold each stream's offsets in order. 0 from a file of the
     /// index that did not say so.
     pub(crate) position: u64,
-    /// Transactions that were aborted here. Nothing writes any yet; a reader needs the place.
+    /// Transactions whose abort was written here, in the order of their ends. One is named as long as its marker is here: without
+    /// the marker, a reader would take what its producer wrote later for a part of it.
     pub(crate) aborted: Vec<Aborted>,
-}
-
-/// An aborted transaction.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Aborted {
-    pub(crate) producer: i64,
-    pub(crate) first: Offset,
-    pub(crate) last: Offset,
 }
 
 /// One step of the index.
@@ -73,6 +67,8 @@ pub(crate) enum Change {
     Moved { id: StreamId, range: Arc<Range> },
     /// What is remembered of producers at the end of the stream; others are as before.
     Producers { id: StreamId, producers: Vec<(i64, Producer)> },
+    /// The transactions that are open at the end of the stream, and where each began: these and no others.
+    Open { id: StreamId, open: Vec<(i64, Offset)> },
 }
 
 /// One file of the index: a delta on what was, or a snapshot that begins from nothing.
@@ -194,6 +190,7 @@ impl Index {
             Change::Producers { id, producers } => {
                 self.streams.entry(*id).or_default().ledger.merge(producers);
             }
+            Change::Open { id, open } => self.streams.entry(*id).or_default().ledger.open = Open::of(open),
         }
     }
 
@@ -213,6 +210,9 @@ impl Index {
             if !ledger.producers.is_empty() {
                 let producers = ledger.producers.iter().map(|(id, producer)| (*id, producer.clone())).collect();
                 changes.push(Change::Producers { id: *id, producers });
+            }
+            if !ledger.open.is_empty() {
+                changes.push(Change::Open { id: *id, open: ledger.open.all() });
             }
         }
         let Self { log, epoch, sequence, covered, .. } = *self;

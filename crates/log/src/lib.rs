@@ -4,7 +4,7 @@
 //! sealed goes to the object store and is served from there. This crate must never know what a batch holds: Kafka's
 //! header is patched by the `stamp` function of [`LogOptions`].
 //!
-//! Reading order: `ids`, `frame` (bytes of one frame), `ledger` (what ordering knows of a stream), `disk`, `wal`
+//! Reading order: `ids`, `frame` (bytes of one frame), `transactions`, `ledger` (what ordering knows of a stream), `disk`, `wal`
 //! (segment files), `state` (what is durable), `writer` (the one thread that orders), `store` and `folder` and `s3` and `sealed`,
 //! `object` (bytes of one object), `index` (what the store holds), `upload`, `fetch` (reading objects), `retain`, `recover`,
 //! `log` (the handle). `sim` runs all of it from a seed.
@@ -33,6 +33,7 @@ mod sealed;
 mod sim;
 mod state;
 mod store;
+mod transactions;
 mod upload;
 mod wal;
 mod writer;
@@ -42,7 +43,11 @@ pub use error::{AppendError, ErrorKind, OpenError, ReadError, StoreError};
 pub use folder::FolderStore;
 pub use ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamId};
 pub use log::Log;
-pub use options::{Append, Appended, Beginning, Bounds, LogOptions, LogStats, ProducerMark, Read, Retention, Room};
+pub use options::{
+    Append, Appended, Beginning, Bounds, Isolation, LogOptions, LogStats, ProducerMark, ProducerView, Read, Retention,
+    Room,
+};
 pub use s3::{S3Options, S3Store};
 pub use sealed::SealedStore;
 pub use store::{Head, HeadVersion, Listed, Store};
+pub use transactions::{Aborted, InTransaction};

@@ -19,8 +19,8 @@ use tokio::{
 };
 
 use crate::{
-    Append, AppendError, Beginning, Bounds, LeaderEpoch, LogOptions, LogStats, Offset, OpenError, Read, ReadError,
-    Retention, Room, StreamId,
+    Append, AppendError, Beginning, Bounds, Isolation, LeaderEpoch, LogOptions, LogStats, Offset, OpenError,
+    ProducerView, Read, ReadError, Retention, Room, StreamId,
     frame::Entry,
     open::{self, Opened, Shared, append_bytes_max, new_shape},
     writer::{Call, Results, frame_size},
@@ -194,10 +194,15 @@ impl Log {
     }
 
     async fn send(&self, call: Call, answer: oneshot::Receiver<Results>) -> Results {
+        self.queue(call).await?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    async fn queue(&self, call: Call) -> Result<(), AppendError> {
         let mut call = call;
         loop {
             match self.0.calls.try_send(call) {
-                Ok(()) => break,
+                Ok(()) => return Ok(()),
                 Err(mpsc::TrySendError::Full(back)) => {
                     call = back;
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -205,7 +210,6 @@ impl Log {
                 Err(mpsc::TrySendError::Disconnected(_)) => return Err(AppendError::Closed),
             }
         }
-        answer.await.unwrap_or(Err(AppendError::Closed))
     }
 
     /// Reads whole batches from the one that holds `from`, at least one where there is any, else up to `max_bytes`.
@@ -213,7 +217,32 @@ impl Log {
     /// # Errors
     /// Where the stream is unknown, the offset out of range, or the disk fails.
     pub async fn read(&self, stream: StreamId, from: Offset, max_bytes: usize) -> Result<Read, ReadError> {
-        self.0.shared.read(stream, from, max_bytes).await
+        self.0.shared.read(stream, from, max_bytes, Isolation::Durable).await
+    }
+
+    /// As [`read`](Self::read), up to where the isolation allows.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read_isolated(
+        &self,
+        stream: StreamId,
+        from: Offset,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> Result<Read, ReadError> {
+        self.0.shared.read(stream, from, max_bytes, isolation).await
+    }
+
+    /// What is remembered of a stream's producers, by id.
+    ///
+    /// # Errors
+    /// Where the stream is unknown, or the log is closed.
+    pub async fn producers(&self, stream: StreamId) -> Result<Vec<ProducerView>, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || ReadError::Failed { reason: AppendError::Closed.to_string() };
+        self.queue(Call::Producers { stream, reply }).await.map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// A stream's extent.
@@ -225,7 +254,8 @@ impl Log {
         let state = shared.state.read();
         let found = state.streams.get(&stream).ok_or(ReadError::UnknownStream { stream })?;
         let (log_start, durable_end) = (found.start, found.durable_end());
-        Ok(Bounds { log_start, durable_end, leader_epoch: LeaderEpoch::new(shared.epoch), bytes: found.bytes() })
+        let (stable_end, leader_epoch) = (found.stable_end(), LeaderEpoch::new(shared.epoch));
+        Ok(Bounds { log_start, durable_end, stable_end, leader_epoch, bytes: found.bytes() })
     }
 
     /// How long and how much the stream keeps.

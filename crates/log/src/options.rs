@@ -6,7 +6,10 @@ use bytes::{Bytes, BytesMut};
 use cairn_keys::AtRest;
 use serde::{Deserialize, Serialize};
 
-use crate::{Disk, FolderStore, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Store, StreamId, SystemDisk};
+use crate::{
+    Aborted, Disk, FolderStore, InTransaction, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Store,
+    StreamId, SystemDisk,
+};
 
 /// How the log is run.
 #[derive(Debug, Clone)]
@@ -97,7 +100,7 @@ pub struct ProducerMark {
     pub id: ProducerId,
     /// Which incarnation.
     pub epoch: ProducerEpoch,
-    /// Sequence of the first record.
+    /// Sequence of the first record; below zero for what is not numbered, as markers are not.
     pub first_sequence: Sequence,
 }
 
@@ -112,6 +115,8 @@ pub struct Append {
     pub max_timestamp: i64,
     /// Its producer, if idempotent.
     pub producer: Option<ProducerMark>,
+    /// What it is to the transaction of its producer.
+    pub transaction: InTransaction,
     /// The batch.
     pub bytes: BytesMut,
 }
@@ -145,6 +150,15 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
+/// Up to where a reader goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Isolation {
+    /// To the durable end.
+    Durable,
+    /// To the first record whose transaction is still open; and it is told which of those before were aborted.
+    Committed,
+}
+
 /// What a read gives.
 #[derive(Debug, Clone)]
 pub struct Read {
@@ -154,6 +168,10 @@ pub struct Read {
     pub log_start: Offset,
     /// One past the last offset that is durable.
     pub durable_end: Offset,
+    /// One past the last offset before which every transaction has ended.
+    pub stable_end: Offset,
+    /// For who reads what is committed: aborted transactions that reach into these batches, in the order of their ends.
+    pub aborted: Vec<Aborted>,
 }
 
 /// A stream's extent.
@@ -163,10 +181,27 @@ pub struct Bounds {
     pub log_start: Offset,
     /// One past the last offset that is durable.
     pub durable_end: Offset,
+    /// One past the last offset before which every transaction has ended.
+    pub stable_end: Offset,
     /// Leader epoch now.
     pub leader_epoch: LeaderEpoch,
     /// Bytes kept.
     pub bytes: u64,
+}
+
+/// What is remembered of one producer in a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerView {
+    /// Who.
+    pub id: ProducerId,
+    /// Its newest incarnation.
+    pub epoch: ProducerEpoch,
+    /// Sequence of its last record, if it wrote one in this incarnation.
+    pub last_sequence: Option<Sequence>,
+    /// Greatest timestamp of its last batch or marker, ms.
+    pub last_timestamp: i64,
+    /// Where its open transaction begins.
+    pub open_since: Option<Offset>,
 }
 
 /// Counters since the log was opened, and depths now.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    ErrorKind, Offset, Read, ReadError, StoreError, StreamId,
+    Aborted, ErrorKind, Isolation, Offset, Read, ReadError, StoreError, StreamId,
     fetch::{Pinned, Pins},
     frame::{self, HEADER_BYTES},
     index::Range,
@@ -32,15 +32,22 @@ enum Source {
 
 /// Where to read.
 enum Plan {
-    Local(Vec<Source>),
+    /// And one past the last offset in them.
+    Local(Vec<Source>, Offset),
     Ranges(Vec<Arc<Range>>, Pinned),
 }
 
 impl Shared {
     /// Whole batches from the one that holds `from` on. What is missing or damaged is said where an operator looks: a
     /// consumer only gets a code.
-    pub(crate) async fn read(&self, id: StreamId, from: Offset, max_bytes: usize) -> Result<Read, ReadError> {
-        let read = self.read_now(id, from, max_bytes).await;
+    pub(crate) async fn read(
+        &self,
+        id: StreamId,
+        from: Offset,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> Result<Read, ReadError> {
+        let read = self.read_now(id, from, max_bytes, isolation).await;
         if let Err(error) = &read
             && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Retry)
         {
@@ -50,30 +57,47 @@ impl Shared {
         read
     }
 
-    async fn read_now(&self, id: StreamId, from: Offset, max_bytes: usize) -> Result<Read, ReadError> {
+    async fn read_now(
+        &self,
+        id: StreamId,
+        from: Offset,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> Result<Read, ReadError> {
         let mut missing = None;
         for _ in 0..LOOKUPS_MAX {
-            let (plan, log_start, durable_end) = {
+            let (plan, log_start, durable_end, stable_end) = {
                 let state = self.state.read();
                 let stream = state.streams.get(&id).ok_or(ReadError::UnknownStream { stream: id })?;
                 let (start, end) = (stream.start, stream.durable_end());
                 if from < start || from > end {
                     return Err(ReadError::OutOfRange { offset: from, start, end });
                 }
-                (plan(&state, stream, from, max_bytes, &self.fetcher.pins), start, end)
+                let stable = stream.stable_end();
+                let until = if isolation == Isolation::Committed { stable } else { end };
+                (plan(&state, stream, from..until, max_bytes, &self.fetcher.pins), start, end, stable)
             };
-            match plan {
-                Plan::Local(sources) => {
-                    let batches =
-                        sources.into_iter().map(|source| local(source, self.log)).collect::<Result<_, _>>()?;
-                    return Ok(Read { batches, log_start, durable_end });
+            let until = if isolation == Isolation::Committed { stable_end } else { durable_end };
+            let (batches, to) = match plan {
+                Plan::Local(sources, to) => {
+                    let batches = sources.into_iter().map(|source| local(source, self.log));
+                    (batches.collect::<Result<_, _>>()?, to)
                 }
-                Plan::Ranges(ranges, _pinned) => match self.read_ranges(id, &ranges, from, max_bytes).await {
-                    Ok(batches) => return Ok(Read { batches, log_start, durable_end }),
-                    Err(error @ StoreError::Missing { .. }) => missing = Some(error),
+                Plan::Ranges(ranges, _pinned) => match self.read_ranges(id, &ranges, from..until, max_bytes).await {
+                    Ok(read) => read,
+                    Err(error @ StoreError::Missing { .. }) => {
+                        missing = Some(error);
+                        continue;
+                    }
                     Err(error) => return Err(error.into()),
                 },
-            }
+            };
+            let aborted = match isolation {
+                Isolation::Durable => Vec::new(),
+                // What ended since the plan was made began behind its stable end, which none of these batches reaches past.
+                Isolation::Committed => self.aborted(id, from, to)?,
+            };
+            return Ok(Read { batches, log_start, durable_end, stable_end, aborted });
         }
         Err(missing.expect("only a missing object is looked up again").into())
     }
@@ -82,9 +106,10 @@ impl Shared {
         &self,
         id: StreamId,
         ranges: &[Arc<Range>],
-        from: Offset,
+        offsets: std::ops::Range<Offset>,
         max_bytes: usize,
-    ) -> Result<Vec<Bytes>, StoreError> {
+    ) -> Result<(Vec<Bytes>, Offset), StoreError> {
+        let (from, until) = (offsets.start, offsets.end);
         let (mut batches, mut bytes, mut at) = (Vec::new(), 0, from);
         for range in ranges {
             let left = max_bytes.saturating_sub(bytes);
@@ -97,8 +122,8 @@ impl Shared {
                 read => read?,
             };
             for stored in read {
-                if !batches.is_empty() && bytes + stored.bytes.len() > max_bytes {
-                    return Ok(batches);
+                if stored.base >= until || (!batches.is_empty() && bytes + stored.bytes.len() > max_bytes) {
+                    return Ok((batches, at));
                 }
                 bytes += stored.bytes.len();
                 at = stored.next();
@@ -108,7 +133,13 @@ impl Shared {
                 break; // the rest of this range comes before the next
             }
         }
-        Ok(batches)
+        Ok((batches, at))
+    }
+
+    fn aborted(&self, id: StreamId, from: Offset, to: Offset) -> Result<Vec<Aborted>, ReadError> {
+        let state = self.state.read();
+        let stream = state.streams.get(&id).ok_or(ReadError::UnknownStream { stream: id })?;
+        Ok(stream.aborted(from, to))
     }
 
     /// Base offset of the first batch that reaches a time.
@@ -189,12 +220,16 @@ impl Shared {
 /// Ranges, batches that the store does not have, and the start.
 type Extent = (Vec<Arc<Range>>, Vec<Placed>, Offset);
 
-fn plan(state: &State, stream: &Stream, from: Offset, max_bytes: usize, pins: &Pins) -> Plan {
-    let (mut sources, mut bytes) = (Vec::new(), 0);
+fn plan(state: &State, stream: &Stream, offsets: std::ops::Range<Offset>, max_bytes: usize, pins: &Pins) -> Plan {
+    let (from, until) = (offsets.start, offsets.end);
+    let (mut sources, mut bytes, mut to) = (Vec::new(), 0, from);
+    if from >= until {
+        return Plan::Local(sources, to);
+    }
     if stream.batches.front().is_some_and(|first| first.base <= from) {
         for batch in stream.batches.range(stream.find(from)..) {
             bytes += batch.length as usize;
-            if !sources.is_empty() && bytes > max_bytes {
+            if batch.base >= until || (!sources.is_empty() && bytes > max_bytes) {
                 break;
             }
             let source = match state.tail.find(batch.position, batch.length) {
@@ -206,6 +241,7 @@ fn plan(state: &State, stream: &Stream, from: Offset, max_bytes: usize, pins: &P
                 },
             };
             sources.push(source);
+            to = batch.next();
         }
     }
     let in_store = sources.is_empty() && from < stream.uploaded;
@@ -214,7 +250,7 @@ fn plan(state: &State, stream: &Stream, from: Offset, max_bytes: usize, pins: &P
         let pinned = pins.hold(&ranges);
         Plan::Ranges(ranges, pinned)
     } else {
-        Plan::Local(sources)
+        Plan::Local(sources, to)
     }
 }
 

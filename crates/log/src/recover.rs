@@ -16,7 +16,7 @@ use crate::{
     Disk, OpenError, StreamId,
     frame::{self, Entry, HEADER_BYTES},
     index::Index,
-    ledger::Ledger,
+    ledger::{Entered, Ledger},
     state::{Placed, State, Stream},
     wal::{Segment, Spare},
 };
@@ -243,7 +243,7 @@ fn take(found: &mut Recovered, entry: Entry, frame: u64) {
             else {
                 return; // its stream was deleted later, and the order of entries is the order of time
             };
-            ledger.record(batch.base, batch.records, batch.producer.as_ref());
+            ledger.record(batch.base, Entered::of(&batch));
             stream.push(Placed {
                 base: batch.base,
                 records: batch.records,
@@ -252,6 +252,9 @@ fn take(found: &mut Recovered, entry: Entry, frame: u64) {
                 frame,
                 length: batch.length,
             });
+            if let Some(mark) = &batch.producer {
+                stream.follow(mark.id, batch.transaction, batch.base);
+            }
         }
     }
 }

@@ -4,11 +4,14 @@
 //!
 //! What it holds the log to: an acknowledged batch is read back byte for byte at its offset, whatever happens (I3); an
 //! offset that was acknowledged or read never means anything else (I4); nothing is visible that is not durable (I3); a batch
-//! that is sent again is known, also by what a bucket alone remembers. Uploads are stepped poll by poll between the other
+//! that is sent again is known, also by what a bucket alone remembers; who reads what is committed sees exactly that, and a
+//! transaction over several streams ends in all of them or in none.
+//! Uploads are stepped poll by poll between the other
 //! steps, so that each may meet each at every point where the uploader waits for the store.
 
 mod disk;
 mod model;
+mod transactions;
 mod world;
 
 use std::sync::{Arc, OnceLock};
@@ -77,9 +80,20 @@ fn acknowledged_records_survive_and_offsets_never_mean_other_data() {
         }
     }
     // A simulation in which nothing happens proves nothing.
-    for what in
-        ["append", "read", "committed", "power", "kill", "lost-folder", "retention", "fenced", "collected", "merged"]
-    {
+    for what in [
+        "append",
+        "commit",
+        "abort",
+        "read",
+        "committed",
+        "power",
+        "kill",
+        "lost-folder",
+        "retention",
+        "fenced",
+        "collected",
+        "merged",
+    ] {
         assert!(told.get(what).is_some_and(|times| *times > 10), "{what} hardly ever happens: {told:?}");
     }
 }

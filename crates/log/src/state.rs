@@ -13,8 +13,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
-    Offset, Retention, StreamId,
+    Aborted, InTransaction, Offset, ProducerId, Retention, StreamId,
     index::{self, Change, Delta, Indexed, Range},
+    transactions::Open,
     wal::Segment,
 };
 
@@ -49,6 +50,10 @@ pub(crate) struct Stream {
     pub(crate) end: watch::Sender<Offset>,
     /// One past what the store holds.
     pub(crate) uploaded: Offset,
+    /// Transactions that are open at the durable end.
+    open: Open,
+    /// Those that were aborted and reach past the start, in the order of their ends.
+    aborted: VecDeque<Aborted>,
     /// Bytes of batches that the store does not have.
     waiting_bytes: u64,
     range_bytes: u64,
@@ -64,6 +69,8 @@ impl Stream {
             retention,
             end,
             uploaded: Offset::default(),
+            open: Open::default(),
+            aborted: VecDeque::new(),
             waiting_bytes: 0,
             range_bytes: 0,
         }
@@ -76,6 +83,9 @@ impl Stream {
         stream.ranges = indexed.ranges.clone();
         stream.range_bytes = indexed.ranges.iter().map(|range| range.bytes).sum();
         stream.uploaded = indexed.ledger.next;
+        stream.open = indexed.ledger.open.clone();
+        let aborted = indexed.ranges.iter().flat_map(|range| range.aborted.iter().copied());
+        stream.aborted = aborted.filter(|aborted| aborted.last >= indexed.start).collect();
         stream.end.send_replace(indexed.ledger.next);
         stream
     }
@@ -83,6 +93,25 @@ impl Stream {
     /// One past the last durable offset.
     pub(crate) fn durable_end(&self) -> Offset {
         *self.end.borrow()
+    }
+
+    /// One past the last offset before which every transaction has ended, of what is durable.
+    pub(crate) fn stable_end(&self) -> Offset {
+        self.open.first().map_or(self.durable_end(), |first| first.max(self.start))
+    }
+
+    /// Aborted transactions that reach into these offsets.
+    pub(crate) fn aborted(&self, from: Offset, to: Offset) -> Vec<Aborted> {
+        let mut found = Vec::new();
+        for aborted in self.aborted.range(self.aborted.partition_point(|aborted| aborted.last < from)..) {
+            if aborted.first < to {
+                found.push(*aborted);
+            }
+            if aborted.stable >= to {
+                break; // whatever ended later began later
+            }
+        }
+        found
     }
 
     /// Bytes kept.
@@ -105,6 +134,11 @@ impl Stream {
         self.batches.push_back(placed);
     }
 
+    /// Goes past a batch that was just put in and is something to the transaction of its producer.
+    pub(crate) fn follow(&mut self, producer: ProducerId, batch: InTransaction, base: Offset) {
+        self.aborted.extend(self.open.take(producer, batch, base));
+    }
+
     /// Wakes whoever waits for the newest batch.
     pub(crate) fn publish(&self) {
         if let Some(last) = self.batches.back() {
@@ -125,6 +159,9 @@ impl Stream {
         while self.ranges.front().is_some_and(|range| range.next <= self.start) {
             let gone = self.ranges.pop_front().expect("it was just looked at");
             self.range_bytes -= gone.bytes;
+        }
+        while self.aborted.front().is_some_and(|aborted| aborted.last < self.start) {
+            self.aborted.pop_front();
         }
     }
 

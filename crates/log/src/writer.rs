@@ -16,9 +16,9 @@ use cairn_clock::Entropy;
 use tokio::sync::oneshot;
 
 use crate::{
-    Append, AppendError, Appended, LeaderEpoch, Offset, StreamId,
+    Append, AppendError, Appended, InTransaction, LeaderEpoch, Offset, ProducerId, ProducerView, ReadError, StreamId,
     frame::{self, BATCH_OVERHEAD_BYTES, BatchEntry, Entry, HEADER_BYTES, Hand, Shape},
-    ledger::Ledger,
+    ledger::{Entered, Ledger},
     open::Shared,
     state::{Placed, Stream},
     wal::Segment,
@@ -34,6 +34,7 @@ pub(crate) type Results = Result<Vec<Result<Appended, AppendError>>, AppendError
 pub(crate) enum Call {
     Append { entries: Vec<Append>, bytes: usize, reply: oneshot::Sender<Results> },
     Change { entry: Entry, reply: oneshot::Sender<Results> },
+    Producers { stream: StreamId, reply: oneshot::Sender<Result<Vec<ProducerView>, ReadError>> },
     Close { reply: oneshot::Sender<()> },
 }
 
@@ -45,7 +46,7 @@ struct Ordered {
 
 /// What becomes visible when the group is durable.
 enum Visible {
-    Batch(StreamId, Placed),
+    Batch(StreamId, Placed, Option<(ProducerId, InTransaction)>),
     Change(Entry),
 }
 
@@ -100,11 +101,15 @@ impl Writer {
     /// Orders a group, makes it durable with one sync, shows it, and only then acknowledges it.
     pub(crate) fn group(&mut self, group: Vec<Call>) -> io::Result<Option<oneshot::Sender<()>>> {
         let (mut buffer, mut start) = (Vec::new(), self.next);
-        let (mut ordered, mut visible, mut closing) = (Vec::new(), Vec::new(), None);
+        let (mut ordered, mut visible, mut asked, mut closing) = (Vec::new(), Vec::new(), Vec::new(), None);
         for call in group {
             let (body, shown, results, reply) = match call {
                 Call::Close { reply } => {
                     closing = Some(reply);
+                    continue;
+                }
+                Call::Producers { stream, reply } => {
+                    asked.push((self.producers(stream), reply));
                     continue;
                 }
                 Call::Change { entry, reply } => {
@@ -128,8 +133,9 @@ impl Writer {
                 let body_at = position + HEADER_BYTES as u64;
                 frame::put_frame(&mut buffer, self.hand(), self.shape(), position, self.synced, &body);
                 visible.extend(shown.into_iter().map(|shown| match shown {
-                    Visible::Batch(id, placed) => {
-                        Visible::Batch(id, Placed { position: body_at + placed.position, frame: position, ..placed })
+                    Visible::Batch(id, placed, part) => {
+                        let position_of_batch = body_at + placed.position;
+                        Visible::Batch(id, Placed { position: position_of_batch, frame: position, ..placed }, part)
                     }
                     change @ Visible::Change(_) => change,
                 }));
@@ -142,7 +148,23 @@ impl Writer {
             // A caller that went away has its batch durable all the same.
             let _ = reply.send(Ok(results));
         }
+        for (producers, reply) in asked {
+            let _ = reply.send(producers);
+        }
         Ok(closing)
+    }
+
+    /// What is remembered of a stream's producers.
+    fn producers(&self, stream: StreamId) -> Result<Vec<ProducerView>, ReadError> {
+        let ledger = self.ledgers.get(&stream).ok_or(ReadError::UnknownStream { stream })?;
+        let views = ledger.producers.iter().map(|(id, known)| ProducerView {
+            id: ProducerId::new(*id),
+            epoch: known.epoch,
+            last_sequence: known.last.back().map(|seen| seen.first.wrapping_plus(seen.records.saturating_sub(1))),
+            last_timestamp: known.at_ms,
+            open_since: ledger.open.since(*id),
+        });
+        Ok(views.collect())
     }
 
     /// Gives each entry its offsets, or says why not. Positions are within the body until the frame has its place.
@@ -160,7 +182,7 @@ impl Writer {
         body: &mut Vec<u8>,
         shown: &mut Vec<Visible>,
     ) -> Result<Appended, AppendError> {
-        let Append { stream, records, max_timestamp, producer, mut bytes } = entry;
+        let Append { stream, records, max_timestamp, producer, transaction, mut bytes } = entry;
         let records = records.get();
         let log_start = self.shared.state.read().streams.get(&stream).map_or(Offset::default(), |stream| stream.start);
         let ledger = self.ledgers.get_mut(&stream).ok_or(AppendError::UnknownStream { stream })?;
@@ -173,14 +195,15 @@ impl Writer {
         base.checked_add(u64::from(records)).ok_or(AppendError::OffsetsExhausted { stream })?;
         (self.shared.options.stamp)(&mut bytes, base, LeaderEpoch::new(self.shared.epoch));
         let length = u32::try_from(bytes.len()).expect("an append is no larger than a write-ahead file");
-        let mut batch = BatchEntry { stream, base, records, max_timestamp, producer, at: 0, length };
+        let mut batch = BatchEntry { stream, base, records, max_timestamp, producer, transaction, at: 0, length };
         frame::put_batch(body, &mut batch, &bytes);
-        ledger.record(base, records, producer.as_ref());
+        ledger.record(base, Entered::of(&batch));
         self.shared.counters.appends.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.appended_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
         shown.push(Visible::Batch(
             stream,
             Placed { base, records, max_timestamp, position: u64::from(batch.at), frame: 0, length },
+            producer.map(|mark| (mark.id, transaction)),
         ));
         Ok(Appended { base_offset: base, log_start, duplicate: false })
     }
@@ -260,9 +283,12 @@ impl Writer {
         let mut touched = Vec::new();
         for shown in visible {
             match shown {
-                Visible::Batch(id, placed) => {
+                Visible::Batch(id, placed, part) => {
                     if let Some(stream) = state.streams.get_mut(&id) {
                         stream.push(placed);
+                        if let Some((producer, part)) = part {
+                            stream.follow(producer, part, placed.base);
+                        }
                         touched.push(id);
                     }
                 }
@@ -306,6 +332,9 @@ impl Writer {
             }
             Call::Change { reply, .. } => {
                 let _ = reply.send(Err(error.clone()));
+            }
+            Call::Producers { stream, reply } => {
+                let _ = reply.send(self.producers(stream));
             }
             Call::Close { reply } => {
                 let _ = reply.send(());

@@ -17,10 +17,12 @@
 //! | 1 epoch | epoch 4, position 8 |
 //! | 2 stream | stream, retention ms 8, retention bytes 8 (2^64-1 is none), start 8, next 8 |
 //! | 3 deleted | stream |
-//! | 4 range | stream, object's epoch 4, object's number 8, part's place 8, part's bytes 4, base 8, next 8, bytes 8, batches 4, max timestamp 8, number 4 of leader epochs (epoch 4, start 8), number 4 of aborted transactions (producer 8, first 8, last 8), object's position 8 (not in version 1) |
+//! | 4 range | stream, object's epoch 4, object's number 8, part's place 8, part's bytes 4, base 8, next 8, bytes 8, batches 4, max timestamp 8, number 4 of leader epochs (epoch 4, start 8), number 4 of aborted transactions (producer 8, first 8, last 8, from version 3 on the stable end behind it 8), object's position 8 (not in version 1) |
 //! | 6 moved | as range, and takes the place of the ranges within its offsets (not in version 1) |
 //! | 7 write-ahead objects | epoch 4, first number that the store needs 8, one past the last 8 (2^64-1 while the epoch writes); nothing is needed where both are the same (from version 3 on) |
-//! | 5 producers | stream, number 4 of producers (id 8, epoch 2, number 4 of last batches (first sequence 4, records 4, base 8)) |
+//! | 5 producers | stream, number 4 of producers (id 8, epoch 2, number 4 of last batches (first sequence 4, records 4, base 8)); up to version 2 |
+//! | 10 open transactions | stream, number 4 of them (producer 8, first offset 8); from version 3 on |
+//! | 11 producers | as 5, with the offset 8 and the greatest timestamp 8 of the last batch or marker behind the epoch; from version 3 on |
 //!
 //! A stream is topic 16, partition 4. A file is named `index/<epoch>/<sequence>-<nonce>`, hexadecimal; the nonce keeps two
 //! that want the same epoch apart.
@@ -43,9 +45,9 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::{BufMut, Bytes};
 use uuid::Uuid;
 
-use super::{Aborted, Change, Delta, Range};
+use super::{Change, Delta, Range};
 use crate::{
-    ProducerEpoch, Retention, Sequence, StreamId,
+    Aborted, Offset, ProducerEpoch, ProducerId, Retention, Sequence, StreamId,
     fields::Fields,
     ledger::{Producer, Seen},
     object::{ObjectId, PartPlace},
@@ -241,17 +243,27 @@ fn put_change(into: &mut Vec<u8>, change: &Change) {
             put_range(into, range);
         }
         Change::Producers { id, producers } => {
-            put_stream(into, 5, id);
+            put_stream(into, 11, id);
             into.put_u32_le(count(producers.len()));
             for (id, producer) in producers {
                 into.put_i64_le(*id);
                 into.put_i16_le(producer.epoch.get());
+                into.put_u64_le(producer.at.get());
+                into.put_i64_le(producer.at_ms);
                 into.put_u32_le(count(producer.last.len()));
                 for seen in &producer.last {
                     into.put_i32_le(seen.first.get());
                     into.put_u32_le(seen.records);
                     into.put_u64_le(seen.base.get());
                 }
+            }
+        }
+        Change::Open { id, open } => {
+            put_stream(into, 10, id);
+            into.put_u32_le(count(open.len()));
+            for (producer, first) in open {
+                into.put_i64_le(*producer);
+                into.put_u64_le(first.get());
             }
         }
     }
@@ -274,9 +286,10 @@ fn put_range(into: &mut Vec<u8>, range: &Range) {
     }
     into.put_u32_le(count(range.aborted.len()));
     for aborted in &range.aborted {
-        into.put_i64_le(aborted.producer);
+        into.put_i64_le(aborted.producer.get());
         into.put_u64_le(aborted.first.get());
         into.put_u64_le(aborted.last.get());
+        into.put_u64_le(aborted.stable.get());
     }
     into.put_u64_le(range.position);
 }
@@ -300,12 +313,19 @@ fn change(fields: &mut Fields<'_>, version: Version) -> Option<Change> {
         6 if version != Version::One => {
             Change::Moved { id: fields.stream()?, range: Arc::new(range(fields, version)?) }
         }
-        5 => {
+        10 if version == Version::Three => {
+            let (id, mut open) = (fields.stream()?, Vec::new());
+            for _ in 0..fields.count(16)? {
+                open.push((fields.i64()?, fields.offset()?));
+            }
+            Change::Open { id, open }
+        }
+        kind @ (5 | 11) if (kind == 11) == (version == Version::Three) => {
             let id = fields.stream()?;
-            let count = fields.count(14)?;
+            let count = fields.count(if version == Version::Three { 30 } else { 14 })?;
             let mut producers = Vec::with_capacity(count);
             for _ in 0..count {
-                producers.push((fields.i64()?, producer(fields)?));
+                producers.push((fields.i64()?, producer(fields, version)?));
             }
             Change::Producers { id, producers }
         }
@@ -324,21 +344,25 @@ fn range(fields: &mut Fields<'_>, version: Version) -> Option<Range> {
         epochs.push((fields.u32()?, fields.offset()?));
     }
     let mut aborted = Vec::new();
-    for _ in 0..fields.count(24)? {
-        aborted.push(Aborted { producer: fields.i64()?, first: fields.offset()?, last: fields.offset()? });
+    for _ in 0..fields.count(if version == Version::Three { 32 } else { 24 })? {
+        let (producer, first, last) = (ProducerId::new(fields.i64()?), fields.offset()?, fields.offset()?);
+        let stable = if version == Version::Three { fields.offset()? } else { Offset::default() };
+        aborted.push(Aborted { producer, first, last, stable });
     }
     let position = if version == Version::One { 0 } else { fields.u64()? };
     let found = Range { object, part, base, next, bytes, batches, max_timestamp, epochs, position, aborted };
     (base < next).then_some(found)
 }
 
-fn producer(fields: &mut Fields<'_>) -> Option<Producer> {
+fn producer(fields: &mut Fields<'_>, version: Version) -> Option<Producer> {
     let epoch = ProducerEpoch::new(fields.i16()?);
-    let mut last = VecDeque::new();
+    let told = if version == Version::Three { Some((fields.offset()?, fields.i64()?)) } else { None };
+    let mut last: VecDeque<Seen> = VecDeque::new();
     for _ in 0..fields.count(16)? {
         last.push_back(Seen { first: Sequence::new(fields.i32()?), records: fields.u32()?, base: fields.offset()? });
     }
-    Some(Producer { epoch, last })
+    let (at, at_ms) = told.unwrap_or_else(|| (last.back().map(|seen| seen.base).unwrap_or_default(), -1));
+    Some(Producer { epoch, last, at, at_ms })
 }
 
 #[cfg(test)]
@@ -346,7 +370,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Offset, PartitionIndex};
+    use crate::PartitionIndex;
 
     fn stream() -> impl Strategy<Value = StreamId> {
         (0u32..3).prop_map(|n| StreamId::new(Uuid::from_u128(1), PartitionIndex::new(n)))
@@ -354,6 +378,10 @@ pub(crate) mod tests {
 
     fn offset() -> impl Strategy<Value = Offset> {
         (0u64..1 << 40).prop_map(Offset::new)
+    }
+
+    fn aborted(first: Offset, last: Offset) -> Aborted {
+        Aborted { producer: ProducerId::new(1), first, last, stable: last }
     }
 
     fn seen() -> impl Strategy<Value = Seen> {
@@ -378,11 +406,16 @@ pub(crate) mod tests {
                 max_timestamp,
                 epochs: starts.iter().map(|start| (epoch, *start)).collect(),
                 position: number * 8,
-                aborted: starts.iter().map(|first| Aborted { producer: 1, first: *first, last: base }).collect(),
+                aborted: starts.iter().map(|first| aborted(*first, base)).collect(),
             })
         });
-        let producer = (any::<i16>(), proptest::collection::vec(seen(), 0..5))
-            .prop_map(|(epoch, last)| Producer { epoch: ProducerEpoch::new(epoch), last: last.into() });
+        let producer = (any::<i16>(), proptest::collection::vec(seen(), 0..5), offset(), any::<i64>());
+        let producer = producer.prop_map(|(epoch, last, at, at_ms)| Producer {
+            epoch: ProducerEpoch::new(epoch),
+            last: last.into(),
+            at,
+            at_ms,
+        });
         let limits = (proptest::option::of(0u64..9), proptest::option::of(0u64..9));
         let limits = limits.prop_map(|(ms, bytes)| Retention { ms, bytes });
         let change = prop_oneof![
@@ -405,6 +438,8 @@ pub(crate) mod tests {
             }),
             (stream(), proptest::collection::btree_map(0i64..9, producer, 1..4))
                 .prop_map(|(id, producers)| Change::Producers { id, producers: producers.into_iter().collect() }),
+            (stream(), proptest::collection::btree_map(0i64..9, offset(), 0..4))
+                .prop_map(|(id, open)| Change::Open { id, open: open.into_iter().collect() }),
         ];
         proptest::collection::vec(change, 0..12)
     }
@@ -436,7 +471,7 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..8) {
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..12) {
             let _ = Delta::decode(&bytes);
             let _ = HeadRecord::decode(&bytes);
             // Past magic and checksum, so that the fields behind them are reached.

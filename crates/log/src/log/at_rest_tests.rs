@@ -51,7 +51,8 @@ fn batch(n: usize) -> Append {
     bytes.extend_from_slice(CANARY);
     bytes.extend(std::iter::repeat_n(n as u8, 700));
     let records = NonZeroU32::new(PER_BATCH as u32).expect("two");
-    Append { stream: stream(), records, max_timestamp: 7, producer: None, bytes: BytesMut::from(&bytes[..]) }
+    let (producer, transaction) = (None, crate::InTransaction::No);
+    Append { stream: stream(), records, max_timestamp: 7, producer, transaction, bytes: BytesMut::from(&bytes[..]) }
 }
 
 /// Appends so many, several in one call.

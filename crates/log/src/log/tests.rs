@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Appended, ErrorKind, Head, HeadVersion, Listed, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Sequence,
-    Store, StoreError, store::memory::MemoryStore,
+    Appended, ErrorKind, Head, HeadVersion, InTransaction, Listed, PartitionIndex, ProducerEpoch, ProducerId,
+    ProducerMark, Sequence, Store, StoreError, store::memory::MemoryStore,
 };
 
 fn stamp(bytes: &mut [u8], base: Offset, _: LeaderEpoch) {
@@ -33,6 +33,7 @@ fn batch(fill: u8, producer: Option<i32>) -> Append {
             epoch: ProducerEpoch::new(0),
             first_sequence: Sequence::new(first),
         }),
+        transaction: InTransaction::No,
         bytes: BytesMut::from(&[fill; 900][..]),
     }
 }

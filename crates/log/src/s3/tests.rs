@@ -73,7 +73,8 @@ async fn a_log_lives_in_a_bucket_and_comes_back_from_it_alone() {
     for n in 0..200_u8 {
         let records = std::num::NonZeroU32::MIN;
         let bytes = BytesMut::from(&[n; 1_000][..]);
-        let entry = Append { stream, records, max_timestamp: i64::from(n), producer: None, bytes };
+        let (producer, transaction) = (None, crate::InTransaction::No);
+        let entry = Append { stream, records, max_timestamp: i64::from(n), producer, transaction, bytes };
         log.append(vec![entry]).await.expect("a call").remove(0).expect("an entry");
     }
     while log.stats().wal_depth_bytes > 0 {

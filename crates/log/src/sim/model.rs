@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use crate::InTransaction;
+
 /// One batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Batch {
@@ -12,6 +14,8 @@ pub(crate) struct Batch {
     pub(crate) records: u32,
     pub(crate) bytes: Bytes,
     pub(crate) sequence: Option<i32>,
+    /// Whose transaction it belongs to, and what it is to it.
+    pub(crate) part: Option<(i64, InTransaction)>,
 }
 
 impl Batch {
@@ -25,7 +29,7 @@ impl Batch {
 pub(crate) struct StreamModel {
     pub(crate) start: u64,
     pub(crate) end: u64,
-    batches: BTreeMap<u64, Batch>,
+    pub(super) batches: BTreeMap<u64, Batch>,
     /// Sent and not acknowledged when the process died; any first part of it may be there.
     maybe: Vec<Batch>,
     maybe_start: Option<u64>,

@@ -21,8 +21,8 @@ use super::{
     model::{Batch, StreamModel},
 };
 use crate::{
-    Append, ErrorKind, LeaderEpoch, LogOptions, Offset, OpenError, PartitionIndex, ProducerEpoch, ProducerId,
-    ProducerMark, ReadError, Retention, SealedStore, Sequence, StoreError, StreamId,
+    Append, ErrorKind, InTransaction, Isolation, LeaderEpoch, LogOptions, Offset, OpenError, PartitionIndex,
+    ProducerEpoch, ProducerId, ProducerMark, ReadError, Retention, SealedStore, Sequence, StoreError, StreamId,
     frame::Entry,
     open::{self, Opened, Shared},
     store::memory::{Faults, MemoryStore},
@@ -43,21 +43,23 @@ enum Uploading {
     Ended,
 }
 
-struct Running {
-    shared: Arc<Shared>,
-    writer: Writer,
+pub(super) struct Running {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: Writer,
     uploading: Uploading,
 }
 
 pub(super) struct World {
     entropy: Entropy,
-    clock: Clock,
+    pub(super) clock: Clock,
     disk: SimDisk,
     store: MemoryStore,
-    streams: BTreeMap<StreamId, StreamModel>,
-    log: Option<Running>,
+    pub(super) streams: BTreeMap<StreamId, StreamModel>,
+    pub(super) log: Option<Running>,
     /// Openers whose store was taken, and who do not know it yet.
     zombies: Vec<Running>,
+    /// Ends of transactions that were not acknowledged when the process died: whose, and where the markers would be.
+    pub(super) maybe_ended: Vec<(i64, Vec<(StreamId, u64)>)>,
     batches: u64,
     trace: Vec<String>,
 }
@@ -73,6 +75,7 @@ impl World {
             streams: BTreeMap::new(),
             log: None,
             zombies: Vec::new(),
+            maybe_ended: Vec::new(),
             batches: 0,
             trace: vec![format!("seed {seed}")],
         };
@@ -90,11 +93,11 @@ impl World {
         std::mem::take(&mut world.trace)
     }
 
-    fn roll(&self, below: u64) -> u64 {
+    pub(super) fn roll(&self, below: u64) -> u64 {
         self.entropy.next_u64() % below.max(1)
     }
 
-    fn tell(&mut self, line: String) {
+    pub(super) fn tell(&mut self, line: String) {
         self.trace.push(line);
     }
 
@@ -121,7 +124,8 @@ impl World {
 
     fn step(&mut self) {
         match self.roll(100) {
-            0..40 => self.append(),
+            0..36 => self.append(),
+            36..40 => self.end_transaction(),
             40..68 => self.upload(),
             68..80 => self.read(),
             80..83 => self.delete_before(),
@@ -168,19 +172,21 @@ impl World {
                 let again = self.roll(8) == 0 && ends[&id].1 == self.streams[&id].next_sequence;
                 let last = &self.streams[&id].last;
                 if let Some(old) = last.get(self.roll(last.len() as u64) as usize).filter(|_| again).cloned() {
-                    entries.push(entry(id, old.records, old.sequence, &old.bytes, 0));
+                    entries.push(entry(id, &old, 0));
                     expected.push((id, old, true));
                     continue;
                 }
                 let (end, sequence) = ends.get_mut(&id).expect("every stream is there");
                 let (base, records) = (*end, 1 + self.roll(3) as u32);
                 let idempotent = self.roll(2) == 0;
+                let part = (!idempotent && self.roll(2) == 0).then(|| (self.a_producer(), InTransaction::Yes));
                 let sequence = idempotent.then(|| std::mem::replace(sequence, *sequence + records as i32));
                 *end += u64::from(records);
                 let bytes = self.bytes(base);
                 let now = self.clock.now().as_millis();
-                entries.push(entry(id, records, sequence, &bytes, now));
-                expected.push((id, Batch { base, records, bytes, sequence }, false));
+                let batch = Batch { base, records, bytes, sequence, part };
+                entries.push(entry(id, &batch, now));
+                expected.push((id, batch, false));
             }
             let (reply, answer) = oneshot::channel();
             calls.push(Call::Append { entries, bytes: 0, reply });
@@ -196,7 +202,7 @@ impl World {
         }
     }
 
-    fn answered(&mut self, mut answer: oneshot::Receiver<Results>, expected: Vec<(StreamId, Batch, bool)>) {
+    pub(super) fn answered(&mut self, mut answer: oneshot::Receiver<Results>, expected: Vec<(StreamId, Batch, bool)>) {
         let Ok(results) = answer.try_recv() else {
             for (id, batch, again) in expected {
                 if !again {
@@ -215,7 +221,7 @@ impl World {
         }
     }
 
-    fn bytes(&mut self, base: u64) -> Bytes {
+    pub(super) fn bytes(&mut self, base: u64) -> Bytes {
         self.batches += 1;
         let length = 16 + if self.roll(20) == 0 { self.roll(20_000) } else { self.roll(1_500) };
         let mut bytes = BytesMut::new();
@@ -246,7 +252,10 @@ impl World {
         let most = self.roll(20_000) as usize;
         let Some(log) = &self.log else { return };
         let shared = log.shared.clone();
-        let read = drive(shared.read(id, Offset::new(from), most));
+        if self.roll(2) == 0 {
+            return self.read_committed(id, from, most);
+        }
+        let read = drive(shared.read(id, Offset::new(from), most, Isolation::Durable));
         match read {
             Ok(read) => {
                 let to = self.streams[&id].compare(from, &read.batches);
@@ -397,6 +406,7 @@ impl World {
             })
         });
         drop(state);
+        self.settle_ends();
         if self.streams.is_empty() {
             self.create();
         }
@@ -410,12 +420,13 @@ impl World {
         for (id, stream) in &self.streams {
             let mut at = stream.start;
             while at < stream.end {
-                let read = drive(shared.read(*id, Offset::new(at), 30_000));
+                let read = drive(shared.read(*id, Offset::new(at), 30_000, Isolation::Durable));
                 let read = read.unwrap_or_else(|error| panic!("{id} at {at} of {}: {error}", stream.end));
                 let to = stream.compare(at, &read.batches);
                 assert!(to > at, "nothing was read at {at} of {}", stream.end);
                 at = to;
             }
+            stream.verify_committed(&shared, *id);
         }
         self.tell("verified".to_owned());
     }
@@ -454,7 +465,8 @@ impl World {
         self.calm();
         let Some(id) = zombie.shared.state.read().streams.keys().next().copied() else { return };
         let (reply, _) = oneshot::channel();
-        let entries = vec![entry(id, 1, None, &Bytes::from_static(&[0xee; 900]), 0)];
+        let bytes = Bytes::from_static(&[0xee; 900]);
+        let entries = vec![entry(id, &Batch { base: 0, records: 1, bytes, sequence: None, part: None }, 0)];
         let _ = zombie.writer.group(vec![Call::Append { entries, bytes: 0, reply }]);
         for n in 0..200 {
             let line =
@@ -547,18 +559,21 @@ fn stamp(bytes: &mut [u8], base: Offset, _: LeaderEpoch) {
     bytes[..8].copy_from_slice(&base.get().to_be_bytes());
 }
 
-fn entry(stream: StreamId, records: u32, sequence: Option<i32>, bytes: &Bytes, max_timestamp: i64) -> Append {
-    let producer = sequence.map(|first| ProducerMark {
-        id: ProducerId::new(7),
+pub(super) fn entry(stream: StreamId, batch: &Batch, max_timestamp: i64) -> Append {
+    let mark = |id, first| ProducerMark {
+        id: ProducerId::new(id),
         epoch: ProducerEpoch::new(0),
         first_sequence: Sequence::new(first),
-    });
-    let records = NonZeroU32::new(records).expect("at least one");
-    Append { stream, records, max_timestamp, producer, bytes: BytesMut::from(&bytes[..]) }
+    };
+    let numbered = batch.sequence.map(|first| mark(7, first));
+    let producer = numbered.or_else(|| batch.part.map(|(id, _)| mark(id, -1)));
+    let transaction = batch.part.map(|(_, part)| part).unwrap_or_default();
+    let records = NonZeroU32::new(batch.records).expect("at least one");
+    Append { stream, records, max_timestamp, producer, transaction, bytes: BytesMut::from(&batch.bytes[..]) }
 }
 
 /// Polls a future to its end.
-fn drive<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn drive<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     for _ in 0..POLLS_MAX {
         if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

@@ -11,9 +11,9 @@ use bytes::Bytes;
 
 use super::{Change, Index, Range, Shared};
 use crate::{
-    Offset, Retention, StoreError, StreamId,
+    InTransaction, Offset, Retention, StoreError, StreamId,
     frame::{self, BatchEntry, Entry, HEADER_BYTES},
-    ledger::Ledger,
+    ledger::{Entered, Ledger},
     object::{ObjectBuilder, ObjectId, PartPlace},
     wal::Segment,
 };
@@ -37,6 +37,8 @@ struct Touched {
     start: Offset,
     ledger: Ledger,
     producers: BTreeSet<i64>,
+    /// Whether transactions were opened or ended.
+    transactions: bool,
     range: Option<Range>,
 }
 
@@ -180,7 +182,8 @@ impl Gathering<'_> {
         if !stream.alive {
             return;
         }
-        stream.ledger.record(batch.base, batch.records, batch.producer.as_ref());
+        let aborted = stream.ledger.record(batch.base, Entered::of(batch));
+        stream.transactions |= batch.transaction != InTransaction::No;
         stream.producers.extend(batch.producer.map(|producer| producer.id.get()));
         let next = stream.ledger.next;
         if next <= dropped {
@@ -203,6 +206,7 @@ impl Gathering<'_> {
         range.bytes += u64::from(batch.length);
         range.batches += 1;
         range.max_timestamp = range.max_timestamp.max(batch.max_timestamp);
+        range.aborted.extend(aborted);
         if range.epochs.last().is_none_or(|(last, _)| *last != epoch) {
             range.epochs.push((epoch, batch.base));
         }
@@ -220,7 +224,7 @@ impl Gathering<'_> {
         };
         let mut changes = Vec::new();
         for (id, stream) in self.touched {
-            let Touched { deleted, alive, retention, start, ledger, producers, range } = stream;
+            let Touched { deleted, alive, retention, start, ledger, producers, transactions, range } = stream;
             if deleted {
                 changes.push(Change::Deleted { id });
             }
@@ -235,6 +239,9 @@ impl Gathering<'_> {
             let producers: Vec<_> = producers.into_iter().filter_map(of).collect();
             if !producers.is_empty() {
                 changes.push(Change::Producers { id, producers });
+            }
+            if transactions {
+                changes.push(Change::Open { id, open: ledger.open.all() });
             }
         }
         Gathered { object, changes, end }
