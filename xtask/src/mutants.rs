@@ -4,6 +4,7 @@
 //! it: people, and `cargo xtask proof`. It guarantees that each test passes unbroken first, that a mutant which does
 //! not compile is not counted as caught, and that the checkout is never touched.
 
+mod administering;
 mod consumers;
 mod context;
 mod contracts;
@@ -52,6 +53,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(log::MUTANTS)
         .chain(observing::MUTANTS)
         .chain(postgres::MUTANTS)
+        .chain(administering::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

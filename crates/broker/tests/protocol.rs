@@ -5,9 +5,15 @@
 mod admin;
 #[path = "protocol/bounds.rs"]
 mod bounds;
+#[path = "protocol/configs.rs"]
+mod configs;
+#[path = "protocol/keeping.rs"]
+mod keeping;
 #[path = "protocol/semantics.rs"]
 mod semantics;
 mod support;
+#[path = "protocol/times.rs"]
+mod times;
 
 use std::time::Duration;
 

@@ -45,7 +45,7 @@ pub use ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Se
 pub use log::Log;
 pub use options::{
     Append, Appended, Beginning, Bounds, Isolation, LogOptions, LogStats, ProducerMark, ProducerView, Read, Retention,
-    Room,
+    Room, Tiers,
 };
 pub use s3::{S3Options, S3Store};
 pub use sealed::SealedStore;

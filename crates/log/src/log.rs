@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     Append, AppendError, Beginning, Bounds, Isolation, LeaderEpoch, LogOptions, LogStats, Offset, OpenError,
-    ProducerView, Read, ReadError, Retention, Room, StreamId,
+    ProducerView, Read, ReadError, Retention, Room, StreamId, Tiers,
     frame::Entry,
     open::{self, Opened, Shared, append_bytes_max, new_shape},
     writer::{Call, Results, frame_size},
@@ -277,20 +277,38 @@ impl Log {
         Ok(found.end.subscribe())
     }
 
-    /// Base offset of the first batch whose newest record is at `timestamp_ms` or later.
+    /// Of the batches that hold `from` or a later offset, the first whose newest record is at `timestamp_ms` or later: its base
+    /// offset, or `from` (or the log's start) where that is later. Then the newest record may be one that lies before.
     ///
     /// # Errors
     /// Where the stream is unknown, or the store fails.
-    pub async fn find_time(&self, stream: StreamId, timestamp_ms: i64) -> Result<Option<Offset>, ReadError> {
-        self.0.shared.find_time(stream, timestamp_ms).await
+    pub async fn find_time(
+        &self,
+        stream: StreamId,
+        from: Offset,
+        timestamp_ms: i64,
+    ) -> Result<Option<Offset>, ReadError> {
+        self.0.shared.find_time(stream, from, timestamp_ms).await
     }
 
-    /// The greatest timestamp, and the base offset of the first batch that has it.
+    /// The greatest timestamp of these batches, and the first of them that has it, as with [`find_time`](Self::find_time).
     ///
     /// # Errors
     /// Where the stream is unknown, or the store fails.
-    pub async fn latest_time(&self, stream: StreamId) -> Result<Option<(i64, Offset)>, ReadError> {
-        self.0.shared.latest_time(stream).await
+    pub async fn latest_time(&self, stream: StreamId, from: Offset) -> Result<Option<(i64, Offset)>, ReadError> {
+        self.0.shared.latest_time(stream, from).await
+    }
+
+    /// Where the stream's local part begins, and where that ends which the store has. They overlap: what was uploaded is
+    /// still read from here until its place is needed.
+    ///
+    /// # Errors
+    /// Where the stream is unknown.
+    pub fn tiers(&self, stream: StreamId) -> Result<Tiers, ReadError> {
+        let state = self.0.shared.state.read();
+        let found = state.streams.get(&stream).ok_or(ReadError::UnknownStream { stream })?;
+        let local = found.batches.front().map_or_else(|| found.durable_end(), |first| first.base.max(found.start));
+        Ok(Tiers { local, stored: found.uploaded.max(found.start) })
     }
 
     /// The epoch of this opener: higher than that of any before it, lost ones included.

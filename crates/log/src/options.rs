@@ -204,6 +204,15 @@ pub struct ProducerView {
     pub open_since: Option<Offset>,
 }
 
+/// Where a stream's data lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tiers {
+    /// First offset that is read from this machine.
+    pub local: Offset,
+    /// One past the last offset that the store has.
+    pub stored: Offset,
+}
+
 /// Counters since the log was opened, and depths now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LogStats {

@@ -142,11 +142,16 @@ impl Shared {
         Ok(stream.aborted(from, to))
     }
 
-    /// Base offset of the first batch that reaches a time.
-    pub(crate) async fn find_time(&self, id: StreamId, timestamp: i64) -> Result<Option<Offset>, ReadError> {
+    /// The first batch that holds `from` or lies behind it and reaches a time: its base offset, or `from` where that is later.
+    pub(crate) async fn find_time(
+        &self,
+        id: StreamId,
+        from: Offset,
+        timestamp: i64,
+    ) -> Result<Option<Offset>, ReadError> {
         let mut missing = None;
         for _ in 0..LOOKUPS_MAX {
-            let (ranges, local, start) = self.extent(id)?;
+            let (ranges, local, start) = self.extent(id, from)?;
             let local = local.iter().find(|batch| batch.max_timestamp >= timestamp);
             let local = local.map(|batch| batch.base.max(start));
             let mut found = Ok(None);
@@ -165,11 +170,11 @@ impl Shared {
         Err(missing.expect("only a missing object is looked up again").into())
     }
 
-    /// Greatest timestamp and base offset of the first batch that has it.
-    pub(crate) async fn latest_time(&self, id: StreamId) -> Result<Option<(i64, Offset)>, ReadError> {
+    /// Greatest timestamp from `from` on, and the first batch that has it as above.
+    pub(crate) async fn latest_time(&self, id: StreamId, from: Offset) -> Result<Option<(i64, Offset)>, ReadError> {
         let mut missing = None;
         for _ in 0..LOOKUPS_MAX {
-            let (ranges, local, start) = self.extent(id)?;
+            let (ranges, local, start) = self.extent(id, from)?;
             match self.latest_in(id, &ranges, &local, start).await {
                 Ok(found) => return Ok(found),
                 Err(error @ StoreError::Missing { .. }) => missing = Some(error),
@@ -210,14 +215,17 @@ impl Shared {
         Ok(best)
     }
 
-    fn extent(&self, id: StreamId) -> Result<Extent, ReadError> {
+    fn extent(&self, id: StreamId, from: Offset) -> Result<Extent, ReadError> {
         let state = self.state.read();
         let stream = state.streams.get(&id).ok_or(ReadError::UnknownStream { stream: id })?;
-        Ok((stream.ranges.iter().cloned().collect(), stream.waiting().copied().collect(), stream.start))
+        let start = stream.start.max(from);
+        let ranges = stream.ranges.iter().filter(|range| range.next > start).cloned().collect();
+        let local = stream.waiting().filter(|batch| batch.next() > start).copied().collect();
+        Ok((ranges, local, start))
     }
 }
 
-/// Ranges, batches that the store does not have, and the start.
+/// Ranges, batches that the store does not have, and where they begin to count.
 type Extent = (Vec<Arc<Range>>, Vec<Placed>, Offset);
 
 fn plan(state: &State, stream: &Stream, offsets: std::ops::Range<Offset>, max_bytes: usize, pins: &Pins) -> Plan {

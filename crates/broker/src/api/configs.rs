@@ -1,4 +1,4 @@
-//! DescribeConfigs, for topics and for this broker.
+//! DescribeConfigs, for topics and for this broker: every value with where it comes from, and what would be in force without it.
 
 use std::collections::HashSet;
 
@@ -12,17 +12,132 @@ use kafka_protocol::{
 };
 
 use super::{reason, text};
-use crate::{broker::Broker, topics::configs::Kind};
+use crate::{
+    broker::Broker,
+    options::{BrokerLimits, BrokerOptions},
+    topics::configs::{Kind, TopicConfigs},
+};
 
 pub(super) const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+/// Where a value comes from, as Kafka numbers it.
 const GIVEN_ON_TOPIC: i8 = 1;
 const STATIC: i8 = 4;
 const DEFAULT: i8 = 5;
 
-/// Where a topic's value comes from, as Kafka numbers it.
-pub(super) const fn source(given: bool) -> i8 {
-    if given { GIVEN_ON_TOPIC } else { DEFAULT }
+/// The names under which brokers know what stands for a topic that does not say (`server.properties` of Kafka).
+const BROKER_NAMES: &[(&str, &str)] = &[
+    ("cleanup.policy", "log.cleanup.policy"),
+    ("compression.gzip.level", "compression.gzip.level"),
+    ("compression.lz4.level", "compression.lz4.level"),
+    ("compression.type", "compression.type"),
+    ("compression.zstd.level", "compression.zstd.level"),
+    ("delete.retention.ms", "log.cleaner.delete.retention.ms"),
+    ("file.delete.delay.ms", "log.segment.delete.delay.ms"),
+    ("flush.messages", "log.flush.interval.messages"),
+    ("flush.ms", "log.flush.interval.ms"),
+    ("index.interval.bytes", "log.index.interval.bytes"),
+    ("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms"),
+    ("max.message.bytes", "message.max.bytes"),
+    ("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms"),
+    ("message.timestamp.before.max.ms", "log.message.timestamp.before.max.ms"),
+    ("message.timestamp.type", "log.message.timestamp.type"),
+    ("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio"),
+    ("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms"),
+    ("min.insync.replicas", "min.insync.replicas"),
+    ("preallocate", "log.preallocate"),
+    ("retention.bytes", "log.retention.bytes"),
+    ("retention.ms", "log.retention.ms"),
+    ("segment.bytes", "log.segment.bytes"),
+    ("segment.index.bytes", "log.index.size.max.bytes"),
+    ("segment.jitter.ms", "log.roll.jitter.ms"),
+    ("segment.ms", "log.roll.ms"),
+    ("unclean.leader.election.enable", "unclean.leader.election.enable"),
+];
+
+/// One setting, and all that could stand in its place, what is in force first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) name: &'static str,
+    pub(super) value: String,
+    pub(super) source: i8,
+    kind: Kind,
+    read_only: bool,
+    has_effect: bool,
+    synonyms: Vec<(&'static str, String, i8)>,
+}
+
+/// The settings of a topic.
+pub(super) fn of_topic(broker: &Broker, configs: &TopicConfigs) -> Vec<Told> {
+    let limit = broker.inner.options.limits.message_bytes_max.to_string();
+    let shown = configs.shown();
+    shown
+        .map(|shown| {
+            let mut synonyms = Vec::new();
+            if shown.given {
+                synonyms.push((shown.name, shown.value.clone(), GIVEN_ON_TOPIC));
+            }
+            if let Some((_, of_broker)) = BROKER_NAMES.iter().find(|(of_topic, _)| *of_topic == shown.name) {
+                if shown.name == "max.message.bytes" && limit != shown.default {
+                    synonyms.push((of_broker, limit.clone(), STATIC));
+                }
+                synonyms.push((of_broker, shown.default.to_owned(), DEFAULT));
+            }
+            let default = || (shown.name, shown.default.to_owned(), DEFAULT);
+            let (_, value, source) = synonyms.first().cloned().unwrap_or_else(default);
+            let (name, kind, has_effect) = (shown.name, shown.kind, shown.has_effect);
+            Told { name, value, source, kind, read_only: false, has_effect, synonyms }
+        })
+        .collect()
+}
+
+/// The settings of this broker: what topics have that say nothing, and its own. They are set where it is started.
+fn of_broker(broker: &Broker) -> Vec<Told> {
+    let told = |name, kind, value: String, default: String| {
+        let mut synonyms = vec![(name, default.clone(), DEFAULT)];
+        if value != default {
+            synonyms.insert(0, (name, value.clone(), STATIC));
+        }
+        Told { name, value, source: synonyms[0].2, kind, read_only: true, has_effect: true, synonyms }
+    };
+    let topics = of_topic(broker, &TopicConfigs::default()).into_iter().filter_map(|of_topic| {
+        let (_, name) = BROKER_NAMES.iter().find(|(topic, _)| *topic == of_topic.name)?;
+        let default = of_topic.synonyms.last().map(|(_, default, _)| default.clone())?;
+        Some(Told { has_effect: of_topic.has_effect, ..told(name, of_topic.kind, of_topic.value, default) })
+    });
+    let (now, default) = (own(&broker.inner.options), own(&BrokerOptions::default()));
+    let own = now.into_iter().zip(default).map(|((name, kind, value), (.., default))| told(name, kind, value, default));
+    let mut all: Vec<_> = topics.chain(own).collect();
+    all.sort_by_key(|told| told.name);
+    all
+}
+
+/// What a broker is set to, by Kafka's names.
+fn own(options: &BrokerOptions) -> Vec<(&'static str, Kind, String)> {
+    let BrokerLimits { connections_max, fetch_bytes_max, request_bytes_max, members_max, .. } = &options.limits;
+    let limits = &options.limits;
+    let long = |name, value: u128| (name, Kind::Long, value.to_string());
+    let advertised = options.advertised.as_ref().map(ToString::to_string).unwrap_or_default();
+    vec![
+        ("advertised.listeners", Kind::List, advertised),
+        ("auto.create.topics.enable", Kind::Boolean, options.auto_create_topics.to_string()),
+        ("broker.id", Kind::Int, options.node_id.to_string()),
+        long("connections.max.idle.ms", limits.idle_timeout.as_millis()),
+        long("default.replication.factor", 1),
+        ("delete.topic.enable", Kind::Boolean, "true".to_owned()),
+        long("fetch.max.bytes", *fetch_bytes_max as u128),
+        long("group.initial.rebalance.delay.ms", limits.initial_rebalance_delay.as_millis()),
+        long("group.max.session.timeout.ms", limits.session_timeout_max.as_millis()),
+        long("group.max.size", *members_max as u128),
+        long("group.min.session.timeout.ms", limits.session_timeout_min.as_millis()),
+        long("max.connections", *connections_max as u128),
+        ("node.id", Kind::Int, options.node_id.to_string()),
+        long("num.partitions", u128::from(options.default_partitions)),
+        long("offset.metadata.max.bytes", limits.offset_metadata_bytes_max as u128),
+        long("offsets.topic.num.partitions", u128::from(options.offsets_partitions)),
+        long("offsets.topic.replication.factor", 1),
+        long("socket.request.max.bytes", *request_bytes_max as u128),
+    ]
 }
 
 pub(super) async fn answer(broker: &Broker, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -36,12 +151,13 @@ pub(super) async fn answer(broker: &Broker, request: DescribeConfigsRequest) -> 
             .with_error_message(None)
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match describe(broker, &resource, synonyms, documented) {
-            Ok(mut configs) => {
+        match describe(broker, &resource) {
+            Ok(mut told) => {
                 if let Some(keys) = &resource.configuration_keys {
-                    configs.retain(|config| keys.contains(&config.name));
+                    told.retain(|told| keys.iter().any(|key| key.as_str() == told.name));
                 }
-                result.with_configs(configs)
+                let configs = told.into_iter().map(|told| self::result(told, synonyms, documented));
+                result.with_configs(configs.collect())
             }
             Err((code, why)) => result.with_error_code(code.code()).with_error_message(Some(reason(why))),
         }
@@ -49,69 +165,39 @@ pub(super) async fn answer(broker: &Broker, request: DescribeConfigsRequest) -> 
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
-fn describe(
-    broker: &Broker,
-    resource: &DescribeConfigsResource,
-    synonyms: bool,
-    documented: bool,
-) -> Result<Vec<DescribeConfigsResourceResult>, (ResponseError, &'static str)> {
+fn describe(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Told>, (ResponseError, String)> {
+    let name = &resource.resource_name;
     match resource.resource_type {
         TOPIC => {
-            let topic = broker.inner.topics.get(&resource.resource_name);
-            let topic = topic.ok_or((ResponseError::UnknownTopicOrPartition, "the topic does not exist"))?;
-            Ok(topic
-                .configs
-                .shown()
-                .map(|shown| {
-                    let mut result = one(shown.name, &shown.value, shown.kind, source(shown.given));
-                    if documented && !shown.has_effect {
-                        let why = "taken and shown for tools that set it; it tunes files that do not exist here";
-                        result = result.with_documentation(Some(text(why)));
-                    }
-                    if !synonyms {
-                        return result;
-                    }
-                    let synonym = |value: &str, source| {
-                        let named = DescribeConfigsSynonym::default().with_name(text(shown.name));
-                        named.with_value(Some(text(value))).with_source(source)
-                    };
-                    let mut all = vec![synonym(shown.default, DEFAULT)];
-                    if shown.given {
-                        all.insert(0, synonym(&shown.value, GIVEN_ON_TOPIC));
-                    }
-                    result.with_synonyms(all)
-                })
-                .collect())
+            let unknown = || (ResponseError::UnknownTopicOrPartition, "the topic does not exist".to_owned());
+            let topic = broker.inner.topics.get(name).ok_or_else(unknown)?;
+            Ok(of_topic(broker, &topic.configs))
         }
-        BROKER => Ok(of_broker(broker)),
-        _ => Err((ResponseError::InvalidRequest, "only topics and brokers have configs here")),
+        // No name stands for what is set for all brokers while they run, and nothing is.
+        BROKER if name.is_empty() => Ok(Vec::new()),
+        BROKER if name.parse() == Ok(broker.inner.options.node_id) => Ok(of_broker(broker)),
+        BROKER => {
+            let why = format!("there is no broker `{}` here, only {}", name.as_str(), broker.inner.options.node_id);
+            Err((ResponseError::InvalidRequest, why))
+        }
+        _ => Err((ResponseError::InvalidRequest, "only topics and brokers have configs here".to_owned())),
     }
 }
 
-fn of_broker(broker: &Broker) -> Vec<DescribeConfigsResourceResult> {
-    let options = &broker.inner.options;
-    let limits = &options.limits;
-    let number = |name, value: u128| one(name, &value.to_string(), Kind::Long, STATIC).with_read_only(true);
-    vec![
-        one("auto.create.topics.enable", &options.auto_create_topics.to_string(), Kind::Boolean, STATIC)
-            .with_read_only(true),
-        number("broker.id", u128::from(options.node_id.unsigned_abs())),
-        number("default.replication.factor", 1),
-        number("group.initial.rebalance.delay.ms", limits.initial_rebalance_delay.as_millis()),
-        number("group.max.session.timeout.ms", limits.session_timeout_max.as_millis()),
-        number("group.min.session.timeout.ms", limits.session_timeout_min.as_millis()),
-        number("message.max.bytes", limits.message_bytes_max as u128),
-        number("num.partitions", u128::from(options.default_partitions)),
-        number("offsets.topic.num.partitions", u128::from(options.offsets_partitions)),
-        number("socket.request.max.bytes", limits.request_bytes_max as u128),
-    ]
-}
-
-fn one(name: &str, value: &str, kind: Kind, source: i8) -> DescribeConfigsResourceResult {
-    DescribeConfigsResourceResult::default()
-        .with_name(text(name))
-        .with_value(Some(text(value)))
-        .with_config_source(source)
-        .with_config_type(kind as i8)
-        .with_documentation(None)
+fn result(told: Told, synonyms: bool, documented: bool) -> DescribeConfigsResourceResult {
+    let why = "taken and shown for tools that set it; it tunes what does not exist here";
+    let result = DescribeConfigsResourceResult::default()
+        .with_name(text(told.name))
+        .with_value(Some(text(told.value)))
+        .with_read_only(told.read_only)
+        .with_config_source(told.source)
+        .with_config_type(told.kind as i8)
+        .with_documentation((documented && !told.has_effect).then(|| text(why)));
+    if !synonyms {
+        return result;
+    }
+    let all = told.synonyms.into_iter().map(|(name, value, source)| {
+        DescribeConfigsSynonym::default().with_name(text(name)).with_value(Some(text(value))).with_source(source)
+    });
+    result.with_synonyms(all.collect())
 }

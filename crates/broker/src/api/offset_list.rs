@@ -1,4 +1,4 @@
-//! ListOffsets: the first and last offset of a partition, or the first at or after a time.
+//! ListOffsets: where a partition begins and ends, here and in the store, or its first record at or after a time.
 
 use cairn_log::{Offset, StreamId};
 use kafka_protocol::{
@@ -11,7 +11,7 @@ use kafka_protocol::{
 
 use super::{codes, fetch};
 use crate::{
-    batch,
+    batch::{self, BatchHeader},
     broker::{Broker, FetchError},
 };
 
@@ -41,13 +41,9 @@ pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest, version
             };
             partitions.push(match found {
                 Err(code) => response.with_error_code(code).with_offset(-1).with_timestamp(-1),
-                Ok((timestamp, offset)) => {
-                    let bounds = stream.filter(|_| version >= EPOCH_FIRST);
-                    let bounds = bounds.and_then(|stream| broker.inner.log.bounds(stream).ok());
-                    response
-                        .with_timestamp(timestamp)
-                        .with_offset(offset)
-                        .with_leader_epoch(bounds.map_or(-1, |bounds| bounds.leader_epoch.get() as i32))
+                Ok((timestamp, offset, epoch)) => {
+                    let epoch = if version >= EPOCH_FIRST { epoch } else { -1 };
+                    response.with_timestamp(timestamp).with_offset(offset).with_leader_epoch(epoch)
                 }
             });
         }
@@ -56,46 +52,80 @@ pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest, version
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-/// Timestamp and offset; -1 and -1 where there is no such record.
-async fn find(broker: &Broker, stream: StreamId, timestamp: i64) -> Result<(i64, i64), i16> {
+/// Timestamp, offset and leader epoch; -1 of each where there is no such record.
+type Found = (i64, i64, i32);
+
+const NOTHING: Found = (-1, -1, -1);
+
+async fn find(broker: &Broker, stream: StreamId, timestamp: i64) -> Result<Found, i16> {
     let bounds = broker.inner.log.bounds(stream).map_err(|error| codes::of_read(&error))?;
+    let tiers = || broker.inner.log.tiers(stream).map_err(|error| codes::of_read(&error));
+    let now = |offset: Offset| (-1, wire(offset.get()), i32::try_from(bounds.leader_epoch.get()).unwrap_or(-1));
     match timestamp {
-        LATEST => Ok((-1, wire(bounds.durable_end.get()))),
-        EARLIEST | EARLIEST_LOCAL => Ok((-1, wire(bounds.log_start.get()))),
-        LATEST_TIERED => Ok((-1, -1)),
+        LATEST => Ok(now(bounds.durable_end)),
+        EARLIEST => Ok(now(bounds.log_start)),
+        EARLIEST_LOCAL => Ok(now(tiers()?.local)),
+        LATEST_TIERED => {
+            let stored = tiers()?.stored;
+            // The last offset that the store has, unlike the ends, which are one past it (KIP-1005).
+            Ok(if stored > bounds.log_start { now(Offset::new(stored.get() - 1)) } else { NOTHING })
+        }
         MAX_TIMESTAMP => greatest(broker, stream).await.map_err(|error| codes::of_fetch(&error)),
-        timestamp => {
-            let found = broker.inner.log.find_time(stream, timestamp).await.map_err(|error| codes::of_read(&error))?;
-            match found {
-                None => Ok((-1, -1)),
-                Some(base) => first_at(broker, stream, base, timestamp).await.map_err(|error| codes::of_fetch(&error)),
+        timestamp => first_at(broker, stream, timestamp).await.map_err(|error| codes::of_fetch(&error)),
+    }
+}
+
+/// The first record that is not older than a time. The log knows the first batch that reaches it; only in the batch with which
+/// a partition begins may that record be gone.
+async fn first_at(broker: &Broker, stream: StreamId, timestamp: i64) -> Result<Found, FetchError> {
+    let mut from = Offset::new(0);
+    while let Some(base) = broker.inner.log.find_time(stream, from, timestamp).await? {
+        let Some((kept, next)) = batch_at(broker, stream, base).await? else {
+            return Ok((timestamp, wire(base.get()), -1));
+        };
+        if let Some(hit) = kept.into_iter().find(|(time, ..)| *time >= timestamp) {
+            return Ok(hit);
+        }
+        from = next;
+    }
+    Ok(NOTHING)
+}
+
+/// The first record with the greatest timestamp (KIP-734).
+async fn greatest(broker: &Broker, stream: StreamId) -> Result<Found, FetchError> {
+    let mut best: Option<Found> = None;
+    let mut from = Offset::new(0);
+    while let Some((timestamp, base)) = broker.inner.log.latest_time(stream, from).await? {
+        if best.is_some_and(|(time, ..)| time >= timestamp) {
+            break;
+        }
+        let Some((kept, next)) = batch_at(broker, stream, base).await? else {
+            return Ok((timestamp, wire(base.get()), -1));
+        };
+        for found in kept {
+            if best.is_none_or(|(time, ..)| time < found.0) {
+                best = Some(found);
             }
         }
+        // Less than the log knows of: the record that had it lay before the start of the partition.
+        from = next;
     }
+    Ok(best.unwrap_or(NOTHING))
 }
 
-/// The log knows the first batch that reaches the time; here the record within it is found.
-async fn first_at(broker: &Broker, stream: StreamId, base: Offset, timestamp: i64) -> Result<(i64, i64), FetchError> {
+/// The records of the batch that holds an offset, as far as they are kept, and where the next begins. A batch was checked when
+/// it came in: of one that cannot be read now, nothing is known.
+async fn batch_at(broker: &Broker, stream: StreamId, at: Offset) -> Result<Option<(Vec<Found>, Offset)>, FetchError> {
     let limit = broker.inner.options.limits.unpacked_bytes_max;
-    let fetched = broker.read(stream, base, 1).await?;
-    for bytes in &fetched.batches {
-        // A batch was checked when it came in: one that cannot be read now has its own offset as the best answer.
-        let Ok(records) = batch::decode(bytes, limit) else { break };
-        let hit =
-            records.iter().find(|record| record.timestamp >= timestamp && record.offset >= fetched.log_start.get());
-        if let Some(record) = hit {
-            return Ok((record.timestamp, wire(record.offset)));
-        }
-    }
-    Ok((timestamp, wire(base.get())))
-}
-
-/// The record with the greatest timestamp (KIP-734): the log knows its batch.
-async fn greatest(broker: &Broker, stream: StreamId) -> Result<(i64, i64), FetchError> {
-    match broker.inner.log.latest_time(stream).await? {
-        None => Ok((-1, -1)),
-        Some((timestamp, base)) => first_at(broker, stream, base, timestamp).await,
-    }
+    let fetched = broker.read(stream, at, 1).await?;
+    let Some(bytes) = fetched.batches.first() else { return Ok(None) };
+    let Ok(header) = BatchHeader::parse(bytes) else { return Ok(None) };
+    let Ok(records) = batch::decode(bytes, limit) else { return Ok(None) };
+    let kept = records.iter().filter(|record| record.offset >= fetched.log_start.get());
+    let kept = kept.map(|record| (record.timestamp, wire(record.offset), header.leader_epoch)).collect();
+    let last = header.base_offset.saturating_add(i64::from(header.last_offset_delta));
+    let next = Offset::new(u64::try_from(last).unwrap_or(0).saturating_add(1));
+    Ok(Some((kept, next.max(Offset::new(at.get() + 1)))))
 }
 
 fn wire(offset: u64) -> i64 {

@@ -61,13 +61,13 @@ async fn create_one(
     };
     let mut result = result.with_num_partitions(partitions as i32).with_replication_factor(1);
     if version >= CONFIGS_FIRST {
-        let shown = checked_configs.shown().map(|shown| {
+        let told = configs::of_topic(broker, &checked_configs).into_iter().map(|told| {
             CreatableTopicConfigs::default()
-                .with_name(text(shown.name))
-                .with_value(Some(text(shown.value)))
-                .with_config_source(configs::source(shown.given))
+                .with_name(text(told.name))
+                .with_value(Some(text(told.value)))
+                .with_config_source(told.source)
         });
-        result = result.with_configs(Some(shown.collect()));
+        result = result.with_configs(Some(told.collect()));
     }
     if validate_only {
         return result;

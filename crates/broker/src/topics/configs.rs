@@ -20,12 +20,17 @@ pub(crate) enum Kind {
 /// and tools that set them expect, because they tune files that do not exist here.
 const KNOWN: &[(&str, Kind, &str, bool)] = &[
     ("cleanup.policy", Kind::List, "delete", true),
+    ("compression.gzip.level", Kind::Int, "-1", false),
+    ("compression.lz4.level", Kind::Int, "9", false),
     ("compression.type", Kind::Text, "producer", true),
+    ("compression.zstd.level", Kind::Int, "3", false),
     ("delete.retention.ms", Kind::Long, "86400000", false),
     ("file.delete.delay.ms", Kind::Long, "60000", false),
     ("flush.messages", Kind::Long, "1", false),
     ("flush.ms", Kind::Long, "0", false),
+    ("follower.replication.throttled.replicas", Kind::List, "", false),
     ("index.interval.bytes", Kind::Int, "4096", false),
+    ("leader.replication.throttled.replicas", Kind::List, "", false),
     ("max.compaction.lag.ms", Kind::Long, "9223372036854775807", false),
     ("max.message.bytes", Kind::Int, "1048588", true),
     ("message.timestamp.after.max.ms", Kind::Long, "9223372036854775807", true),

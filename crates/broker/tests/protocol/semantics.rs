@@ -3,10 +3,9 @@
 use cairn_broker::{Principal, TopicSpec, batch, batch::BatchBuilder};
 use cairn_log::PartitionIndex;
 use kafka_protocol::messages::{
-    ApiKey, CreateTopicsRequest, DescribeConfigsRequest, ListOffsetsRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, RequestKind, ResponseKind,
+    ApiKey, CreateTopicsRequest, ListOffsetsRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, RequestKind,
+    ResponseKind,
     create_topics_request::{CreatableTopic, CreatableTopicConfig},
-    describe_configs_request::DescribeConfigsResource,
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
     offset_fetch_request::OffsetFetchRequestTopic,
     offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
@@ -181,46 +180,6 @@ async fn a_topic_is_created_as_it_was_asked_for_or_refused_with_the_reason() {
     assert_eq!(ask("c/d", 1, 1, None, false).await.0, 17);
     assert_eq!(ask("mcp.c", 1, 1, None, true).await.0, 29);
     assert_eq!(ask("all", 1_000_000, 1, None, false).await.0, 37);
-    served.end().await;
-}
-
-#[tokio::test]
-async fn configs_are_told_with_their_source_and_synonyms() {
-    let folder = tempfile::tempdir().unwrap();
-    let (served, _) = start(folder.path()).await;
-    create(&served, "t", &[("retention.ms", "5000")]).await;
-    let mut wire = Wire::connect(&served).await;
-    let keys = ["retention.ms", "cleanup.policy", "segment.bytes"].map(text).to_vec();
-    let resource = DescribeConfigsResource::default().with_resource_type(2).with_resource_name(text("t"));
-    let request = DescribeConfigsRequest::default().with_include_synonyms(true).with_include_documentation(true);
-    let request = request.with_resources(vec![resource.with_configuration_keys(Some(keys))]);
-    let answer = wire.ask(ApiKey::DescribeConfigs, 4, &RequestKind::DescribeConfigs(request)).await;
-    let ResponseKind::DescribeConfigs(answer) = answer else { panic!() };
-    let shown: Vec<_> = answer.results[0]
-        .configs
-        .iter()
-        .map(|config| {
-            let synonyms: Vec<_> = config.synonyms.iter().map(|s| (s.value.as_deref().unwrap(), s.source)).collect();
-            (
-                &*config.name,
-                config.value.as_deref().unwrap(),
-                config.config_source,
-                synonyms,
-                config.documentation.is_some(),
-            )
-        })
-        .collect();
-    let expected = [
-        ("cleanup.policy", "delete", 5, vec![("delete", 5)], false),
-        ("retention.ms", "5000", 1, vec![("5000", 1), ("604800000", 5)], false),
-        ("segment.bytes", "1073741824", 5, vec![("1073741824", 5)], true),
-    ];
-    assert_eq!(shown, expected);
-    let resource = DescribeConfigsResource::default().with_resource_type(4).with_resource_name(text("1"));
-    let request = DescribeConfigsRequest::default().with_resources(vec![resource.with_configuration_keys(None)]);
-    let answer = wire.ask(ApiKey::DescribeConfigs, 4, &RequestKind::DescribeConfigs(request)).await;
-    let ResponseKind::DescribeConfigs(answer) = answer else { panic!() };
-    assert!(answer.results[0].configs.iter().any(|config| &*config.name == "message.max.bytes"));
     served.end().await;
 }
 

@@ -257,11 +257,11 @@ async fn a_bucket_alone_gives_back_bytes_bounds_times_and_duplicates() {
         assert_eq!((again.duplicate, again.base_offset.get()), (true, n as u64 * 2));
     }
     for n in [4_u64, 150, 299] {
-        let found = log.find_time(stream(), n as i64 * 10 - 5).await.expect("readable");
+        let found = log.find_time(stream(), Offset::new(0), n as i64 * 10 - 5).await.expect("readable");
         assert_eq!(found, Some(Offset::new((n * 2).max(7))));
     }
-    assert_eq!(log.latest_time(stream()).await.expect("readable"), Some((2_990, Offset::new(598))));
-    assert_eq!(log.find_time(stream(), 3_000).await.expect("readable"), None);
+    assert_eq!(log.latest_time(stream(), Offset::new(0)).await.expect("readable"), Some((2_990, Offset::new(598))));
+    assert_eq!(log.find_time(stream(), Offset::new(0), 3_000).await.expect("readable"), None);
     assert_eq!(put(&log, batch(3, Some(600))).await.base_offset.get(), 600);
     log.close().await;
 }

@@ -86,7 +86,7 @@ async fn a_log_lives_in_a_bucket_and_comes_back_from_it_alone() {
     log.close().await;
     let (again, _second) = open().await;
     assert_eq!(read(&again, 200).await, before);
-    assert_eq!(again.find_time(stream, 150).await.expect("readable"), Some(Offset::new(150)));
+    assert_eq!(again.find_time(stream, Offset::new(0), 150).await.expect("readable"), Some(Offset::new(150)));
     // The first, were it to go on, would be refused at its next contact: the head is the second's.
     again.delete_stream(stream).await.expect("durable");
     while again.stats().objects > 0 || again.stats().objects_removed == 0 {
