@@ -7,8 +7,9 @@
 //! Reading order: `ids`, `frame` (bytes of one frame), `transactions`, `ledger` (what ordering knows of a stream), `disk`, `wal`
 //! (segment files), `state` (what is durable), `writer` (the one thread that orders), `store` and `folder` and `s3` and `sealed`,
 //! `object` (bytes of one object), `index` (what the store holds), `upload`, `fetch` (reading objects), `retain`, `recover`,
-//! `log` (the handle). `sim` runs all of it from a seed.
+//! `log` (the handle); `walk` and `check` (reading all of it, changing nothing). `sim` runs all of it from a seed.
 
+mod check;
 mod disk;
 mod error;
 mod fetch;
@@ -36,8 +37,10 @@ mod store;
 mod transactions;
 mod upload;
 mod wal;
+mod walk;
 mod writer;
 
+pub use check::{BatchSpan, CheckOptions, Checked, Finding, FindingKind, Judge, check};
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{AppendError, ErrorKind, OpenError, ReadError, StoreError};
 pub use folder::FolderStore;

@@ -229,25 +229,31 @@ pub(crate) fn batches_unchecked(bytes: &Bytes) -> Option<Vec<Stored>> {
     Some(found)
 }
 
-/// The streams of a whole object with their chunks; what a check or a rebuilt index begins with.
-#[cfg(test)]
-pub(crate) fn inspect(object: &[u8], log: Uuid) -> Option<Vec<(StreamId, Vec<Chunk>)>> {
+/// The streams of a whole object, where their parts lie and their chunks; nothing if its footer is damaged or it is not of that log.
+pub(crate) fn inspect(object: &[u8], log: Option<Uuid>) -> Option<Vec<(StreamId, PartPlace, Vec<Chunk>)>> {
     let trailer_at = object.len().checked_sub(TRAILER_BYTES)?;
     let mut trailer = Fields(&object[trailer_at..]);
     let (found, parts_at, count) = (trailer.uuid()?, usize::try_from(trailer.u64()?).ok()?, trailer.u32()?);
     let parts = object.get(parts_at..trailer_at)?;
     let crc = trailer.u32()?;
-    if found != log || trailer.0 != MAGIC || crc != crc32c::crc32c(&object[parts_at..object.len() - 12]) {
+    let is_ours = log.is_none_or(|log| log == found);
+    if !is_ours || trailer.0 != MAGIC || crc != crc32c::crc32c(&object[parts_at..object.len() - 12]) {
+        return None;
+    }
+    if !object.starts_with(&MAGIC) {
         return None;
     }
     let mut fields = Fields(parts);
     let mut streams = Vec::new();
     for _ in 0..count {
         let start = fields.0;
+        let at = (trailer_at - start.len()) as u64;
         let stream = fields.stream()?;
         let chunks = fields.count(CHUNK_BYTES)?;
         fields.take(chunks * CHUNK_BYTES + 4)?;
-        streams.push((stream, part(&start[..start.len() - fields.0.len()], stream)?));
+        let bytes = &start[..start.len() - fields.0.len()];
+        let place = PartPlace { at, bytes: u32::try_from(bytes.len()).ok()? };
+        streams.push((stream, place, part(bytes, stream)?));
     }
     fields.0.is_empty().then_some(streams)
 }
@@ -297,17 +303,17 @@ mod tests {
                 }
             }
             prop_assert_eq!(found, put);
-            prop_assert_eq!(inspect(&object, log).unwrap().len(), places.len());
+            prop_assert_eq!(inspect(&object, Some(log)).unwrap().len(), places.len());
             let mut damaged = object.to_vec();
             let parts_at = places.values().map(|place| place.at as usize).min().unwrap();
             let at = parts_at + flip % (damaged.len() - parts_at);
             damaged[at] ^= 4;
-            prop_assert!(inspect(&damaged, log).is_none());
+            prop_assert!(inspect(&damaged, Some(log)).is_none());
         }
 
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), crc in any::<bool>()) {
-            let _ = inspect(&bytes, Uuid::nil());
+            let _ = inspect(&bytes, None);
             let mut bytes = bytes;
             if crc && bytes.len() >= 4 {
                 // Past the checksum, so that the fields behind it are reached.

@@ -201,7 +201,7 @@ fn scan(
 
 /// One past the last page at or behind `at` that is not all zeros: most of a young file is, and need be neither searched
 /// nor erased.
-fn used_up_to(bytes: &[u8], at: usize) -> usize {
+pub(crate) fn used_up_to(bytes: &[u8], at: usize) -> usize {
     const PAGE_BYTES: usize = 4096;
     let zeros = [0; PAGE_BYTES];
     let mut end = bytes.len();
