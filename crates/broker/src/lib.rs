@@ -13,6 +13,7 @@ mod budget;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod group;
+mod offline;
 mod options;
 mod principal;
 mod server;
@@ -23,5 +24,6 @@ mod wire;
 pub use broker::{
     Broker, BrokerStats, FetchError, Fetched, OpenError, ProduceError, TopicDescription, TopicError, TopicSpec,
 };
+pub use offline::Names;
 pub use options::{BrokerLimits, BrokerOptions, HostPort, Port};
 pub use principal::{Principal, SALT_BYTES, SecretHash, User, Users};

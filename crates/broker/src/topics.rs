@@ -333,8 +333,14 @@ impl Stored {
     }
 }
 
-fn own_stream() -> StreamId {
+pub(crate) fn own_stream() -> StreamId {
     StreamId::new(Uuid::nil(), PartitionIndex::new(0))
+}
+
+/// The topic that a record of the catalogue names.
+pub(crate) fn named(key: &[u8], value: Option<&[u8]>) -> Option<(Uuid, String)> {
+    let id = std::str::from_utf8(key).ok()?.strip_prefix("topic/")?.parse().ok()?;
+    Some((id, serde_json::from_slice::<StoredTopic>(value?).ok()?.name))
 }
 
 fn topic_key(id: Uuid) -> String {

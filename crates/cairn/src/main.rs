@@ -10,6 +10,7 @@ mod ask;
 #[cfg(feature = "audit")]
 mod audit;
 mod auth;
+mod broker;
 mod check;
 mod checkers;
 mod client_file;
@@ -129,8 +130,10 @@ enum Command {
     #[command(after_help = "Example: cairn up --config cairn.toml\nThen: curl http://127.0.0.1:7071/healthz")]
     Up(UpArguments),
     /// Runs the embedded log alone, with Kafka's port.
-    #[command(after_help = "Example: cairn broker --kafka 127.0.0.1:9092")]
-    Broker(UpArguments),
+    #[command(
+        after_help = "Example: cairn broker --kafka 127.0.0.1:9092\nThen, at any time: cairn broker check --data DIR"
+    )]
+    Broker(broker::BrokerArguments),
     /// Runs the gateway alone, against a Kafka cluster or a `cairn broker` of another process.
     #[command(
         after_help = "Example: cairn gateway --config cairn.toml\n\ncairn.toml names the cluster:\n  [backbone]\n  kind = \"kafka\"\n  bootstrap = \"broker1:9092,broker2:9092\""
@@ -624,7 +627,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { data } => demo::run(data).await,
         Command::Up(arguments) => up::run(arguments, Role::Everything).await,
-        Command::Broker(arguments) => up::run(arguments, Role::Broker).await,
+        Command::Broker(arguments) => broker::run(arguments).await,
         Command::Gateway(arguments) => up::run(arguments.into(), Role::Gateway).await,
         Command::Wrap(arguments) => wrap::run(arguments).await,
         Command::Adopt(arguments) => adopt::run(&arguments),

@@ -362,7 +362,7 @@ pub(crate) fn here(is_tls: bool, address: SocketAddr) -> String {
 }
 
 /// The configuration, and the folder in which it lies: what is given, else `cairn.toml` in the data folder.
-fn configuration(arguments: &UpArguments) -> anyhow::Result<(Config, Option<PathBuf>)> {
+pub(crate) fn configuration(arguments: &UpArguments) -> anyhow::Result<(Config, Option<PathBuf>)> {
     let given = match &arguments.config {
         Some(given) => Some(given.clone()),
         None => {

@@ -276,8 +276,7 @@ async fn read_objects(
     told: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<BTreeSet<ObjectId>, OpenError> {
     let within = by_object(index);
-    let all: BTreeSet<ObjectId> =
-        index.objects.keys().copied().chain(listed.iter().map(|(id, _)| *id)).collect();
+    let all: BTreeSet<ObjectId> = index.objects.keys().copied().chain(listed.iter().map(|(id, _)| *id)).collect();
     let (of, mut missing) = (all.len() as u64, BTreeSet::new());
     let fetched = futures::stream::iter(all.iter().copied())
         .map(|id| async move { (id, persistently(async || store.get_all(&id.name()).await).await) })

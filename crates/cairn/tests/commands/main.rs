@@ -30,6 +30,7 @@ mod limits;
 mod models;
 mod obligations;
 mod observe;
+mod operations;
 mod operators;
 mod outside;
 mod played;

@@ -36,17 +36,17 @@ mod moto;
 const KILLS: u64 = 16;
 const KILLS_PROOF: u64 = 300;
 /// Small and hasty, so that every kill finds an upload on its way.
-const HASTY: &str = "upload_bytes = 20000\nupload_interval_ms = 15\nwal_segment_bytes = 262144\n\
+pub(crate) const HASTY: &str = "upload_bytes = 20000\nupload_interval_ms = 15\nwal_segment_bytes = 262144\n\
                      retention_interval_ms = 50\ncache_bytes_max = 100000\n";
-const PARTITIONS: i32 = 3;
+pub(crate) const PARTITIONS: i32 = 3;
 
-fn configured(folder: &Path, store: &str) -> PathBuf {
+pub(crate) fn configured(folder: &Path, store: &str) -> PathBuf {
     let path = folder.join("cairn.toml");
     fs::write(&path, format!("[store]\n{store}")).expect("written");
     path
 }
 
-fn start(program: &str, data: &Path, config: &Path) -> Up {
+pub(crate) fn start(program: &str, data: &Path, config: &Path) -> Up {
     let mut command = cairn();
     command.args([program, "--kafka", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(data);
     command.arg("--config").arg(config).env("CAIRN_OPERATOR_TOKEN", crate::support::TOKEN);
@@ -59,11 +59,11 @@ fn start(program: &str, data: &Path, config: &Path) -> Up {
 // ── kill -9 ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Numbers by topic, partition and offset.
-type Records = BTreeMap<(String, i32, i64), u64>;
+pub(crate) type Records = BTreeMap<(String, i32, i64), u64>;
 
 /// What was acknowledged.
 #[derive(Clone, Default)]
-struct Acknowledged(Arc<Mutex<Records>>, Arc<AtomicU64>);
+pub(crate) struct Acknowledged(pub(crate) Arc<Mutex<Records>>, Arc<AtomicU64>);
 
 impl ClientContext for Acknowledged {}
 
@@ -108,12 +108,12 @@ fn load(kafka: &str, numbers: &AtomicU64, acknowledged: &Acknowledged, stop: &At
 }
 
 #[allow(clippy::disallowed_methods)] // real processes in real time
-fn pause(ms: u64) {
+pub(crate) fn pause(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }
 
 /// Reads a topic from `from` on, or from where it begins by now.
-fn read(kafka: &str, topic: &str, from: &BTreeMap<i32, i64>) -> Records {
+pub(crate) fn read(kafka: &str, topic: &str, from: &BTreeMap<i32, i64>) -> Records {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", kafka)
         .set("group.id", "store-tests")
@@ -318,7 +318,7 @@ fn who_takes_a_store_stops_its_former_owner_within_moments_and_keeps_what_was_up
 }
 
 /// Sends numbers until some more are acknowledged.
-fn some_load(kafka: &str, acknowledged: &Acknowledged, count: u64) {
+pub(crate) fn some_load(kafka: &str, acknowledged: &Acknowledged, count: u64) {
     let (before, stop) = (acknowledged.1.load(Ordering::SeqCst), AtomicBool::new(false));
     let numbers = AtomicU64::new(before * 1_000);
     std::thread::scope(|scope| {

@@ -103,7 +103,8 @@ impl Files<'_, '_> {
         // What lies past every synced point was never acknowledged: the next start erases it.
         for (segment, done) in walked.into_iter().filter(|(_, done)| !done.is_left && done.end < synced) {
             let at = done.end - segment.base;
-            let what = format!("at byte {at}: a frame that was synced is bad; the log was synced up to position {synced}");
+            let what =
+                format!("at byte {at}: a frame that was synced is bad; the log was synced up to position {synced}");
             self.checked.found(Finding::new(FindingKind::FileDamaged, shown(&segment.path), what, AWAY));
         }
         Ok(())

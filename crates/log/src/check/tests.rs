@@ -238,8 +238,8 @@ fn a_gap_and_an_overlap_between_ranges_are_found() {
     assert_eq!(found(30, &[], 30), []);
     assert_eq!(found(0, &[(0, 10), (12, 20)], 20), [(FindingKind::Gap, Some(10), Some(12))]);
     assert_eq!(found(0, &[(0, 10), (8, 20)], 20), [(FindingKind::Overlap, Some(8), Some(10))]);
-    assert_eq!(found(0, &[(5, 10)], 20), [
-        (FindingKind::Gap, Some(0), Some(5)),
-        (FindingKind::Gap, Some(10), Some(20))
-    ]);
+    assert_eq!(
+        found(0, &[(5, 10)], 20),
+        [(FindingKind::Gap, Some(0), Some(5)), (FindingKind::Gap, Some(10), Some(20))]
+    );
 }
