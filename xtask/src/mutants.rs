@@ -18,6 +18,7 @@ mod postgres;
 mod registry;
 mod replaying;
 mod reporting;
+mod security;
 mod table;
 
 use std::collections::BTreeMap;
@@ -54,6 +55,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(observing::MUTANTS)
         .chain(postgres::MUTANTS)
         .chain(administering::MUTANTS)
+        .chain(security::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

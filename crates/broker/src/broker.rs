@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
+    access::Access,
     batch::{self, BatchError},
     budget::Budget,
     group::{Coordinator, GroupLimits},
@@ -243,6 +244,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) topics: Catalogue,
+    pub(crate) access: Access,
     pub(crate) groups: Coordinator,
     pub(crate) counters: Counters,
     /// Bytes of requests that are being read or answered.
@@ -279,6 +281,7 @@ impl Broker {
     pub async fn open(options: BrokerOptions, log: Log, clock: Clock, entropy: Entropy) -> Result<Self, OpenError> {
         let failed = |error: &dyn std::fmt::Display| OpenError { reason: error.to_string() };
         let topics = Catalogue::open(log.clone(), clock.clone(), entropy.clone()).await.map_err(|e| failed(&e))?;
+        let access = Access::open(&topics, &entropy).await.map_err(|e| failed(&e))?;
         let offsets = match topics.get(OFFSETS_TOPIC) {
             Some(topic) => topic,
             None => {
@@ -310,7 +313,8 @@ impl Broker {
         let requests_bytes = limits.requests_bytes_max.max(limits.request_bytes_max);
         let requests_budget = Budget::new(requests_bytes, limits.bytes_wait_max);
         let answers_budget = Budget::new(limits.answers_bytes_max, limits.bytes_wait_max);
-        let inner = Inner { options, log, clock, entropy, topics, groups, counters, requests_budget, answers_budget };
+        let inner =
+            Inner { options, log, clock, entropy, topics, access, groups, counters, requests_budget, answers_budget };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -572,7 +576,7 @@ impl Broker {
             Principal::Internal => true,
             _ if !self.is_protected(topic) => true,
             Principal::User(user) => options.users.writes_protected(user),
-            Principal::Anonymous => false,
+            Principal::Guest(_) | Principal::Anonymous => false,
         }
     }
 

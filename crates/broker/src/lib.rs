@@ -5,6 +5,7 @@
 //! visible or acknowledged before the log made it durable, and that only those who may write `mcp.*` do.
 //! It must never know what an event of Cairn is, nor how the log stores bytes.
 
+mod access;
 mod alter;
 mod api;
 pub mod batch;

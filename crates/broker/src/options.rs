@@ -1,6 +1,6 @@
 //! What a broker can be told. Made by the wiring; every field has a safe default.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
 use cairn_tls::Handshakes;
 
@@ -67,6 +67,10 @@ pub struct BrokerOptions {
     pub offsets_partitions: u32,
     /// Users that may log in by SASL PLAIN, and which of them may write protected topics.
     pub users: Users,
+    /// Names of users that may do everything but write protected topics.
+    pub super_users: BTreeSet<String>,
+    /// How long a login by SASL counts, unless its client proves it again (KIP-368); for ever where absent.
+    pub login_age_max: Option<Duration>,
     /// Bounds.
     pub limits: BrokerLimits,
 }
@@ -81,6 +85,8 @@ impl Default for BrokerOptions {
             default_partitions: 4,
             offsets_partitions: 8,
             users: Users::default(),
+            super_users: BTreeSet::new(),
+            login_age_max: None,
             limits: BrokerLimits::default(),
         }
     }

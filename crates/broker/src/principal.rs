@@ -11,10 +11,25 @@ use subtle::ConstantTimeEq;
 pub enum Principal {
     /// Cairn itself, in this process. Nothing that arrives over TCP is ever this.
     Internal,
-    /// A user that proved its secret.
+    /// A user of the configuration that proved its secret.
     User(String),
+    /// Somebody who proved who they are in another way. Whoever makes such users, and whatever they are called, none is one of those
+    /// that may write protected topics.
+    Guest(String),
     /// Anybody.
     Anonymous,
+}
+
+impl Principal {
+    /// The name behind `User:`, as Kafka has it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Internal => "",
+            Self::User(name) | Self::Guest(name) => name,
+            Self::Anonymous => "ANONYMOUS",
+        }
+    }
 }
 
 /// Bytes of salt before a secret is hashed.

@@ -52,8 +52,10 @@ enum ConnectionError {
     Overloaded(#[from] Overloaded),
     #[error("the TLS handshake failed: {0}")]
     Handshake(#[from] HandshakeError),
-    #[error("it asked before it had logged in")]
+    #[error("it asked before it had logged in, or after its login had ended")]
     NotLoggedIn,
+    #[error("it failed to log in too often")]
+    LoginFailed,
     #[error("{0}")]
     Request(#[from] api::RequestError),
 }
@@ -184,11 +186,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.broker.inner.counters.requests.fetch_add(1, Ordering::Relaxed);
         let Frame { bytes, mut claim } = frame;
         if self.session.awaits_raw_token() {
-            let answer = self.session.raw_token(&self.broker, &bytes)?;
+            let answer = self.session.raw_token(&self.broker, &bytes).await?;
             return self.write(Some(answer)).await;
         }
         let request = Request::parse(bytes, &self.broker.inner.options.limits)?;
-        if !self.session.may_ask(&request) {
+        if !self.session.may_ask(&request, self.broker.inner.clock.now()) {
             return Err(ConnectionError::NotLoggedIn);
         }
         claim.cover(claim.bytes() + request.decoded_bytes()).await?;
@@ -212,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         drop(claim);
         self.write(Some(answer)).await?;
         drop(held);
-        Ok(())
+        if self.session.is_over() { Err(ConnectionError::LoginFailed) } else { Ok(()) }
     }
 
     async fn write(&mut self, answer: Option<Bytes>) -> Result<(), ConnectionError> {

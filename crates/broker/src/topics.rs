@@ -8,6 +8,7 @@
 //! | `cluster` | `{"id":"<uuid>"}` |
 //! | `epoch` | `{"epoch":<n>}`: higher at each start; producer ids are this epoch and a counter, so none is given twice |
 //! | `topic/<uuid>` | `{"name":…,"partitions":…,"configs":{…}}`, or nothing when it was deleted |
+//! | `scram…`, `acl…` | as `access` says |
 //!
 //! A change is durable before anybody sees it.
 
@@ -18,7 +19,7 @@ use std::{
 
 use cairn_clock::{Clock, Entropy};
 use cairn_log::{Log, PartitionIndex, Retention, StreamId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -99,6 +100,8 @@ pub(crate) enum CatalogueError {
     Stream(#[from] StreamError),
     #[error("record `{key}` of the catalogue cannot be read: {source}")]
     Record { key: String, source: serde_json::Error },
+    #[error("record `{key}` of the catalogue holds what is not base64")]
+    Bytes { key: String },
     #[error("the catalogue has format version {found}, this program knows {FORMAT_VERSION}: use a newer one")]
     Format { found: u32 },
     #[error("cannot create or change stream {stream:?}: {reason}")]
@@ -120,6 +123,8 @@ pub(crate) struct Catalogue {
     cluster: Uuid,
     epoch: u32,
     next_producer: AtomicU32,
+    /// What was read back for `access`, until that takes it.
+    access: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Catalogue {
@@ -151,6 +156,7 @@ impl Catalogue {
             cluster,
             epoch,
             next_producer: AtomicU32::new(0),
+            access: Mutex::new(stored.access),
         };
         let mut records = vec![("epoch".to_owned(), Some(json(&StoredEpoch { epoch })))];
         if stored.cluster.is_none() {
@@ -190,6 +196,16 @@ impl Catalogue {
     /// Partitions of all topics.
     pub(crate) fn partitions(&self) -> usize {
         self.known.read().partitions
+    }
+
+    /// The records that were read back for `access`, once.
+    pub(crate) fn take_access(&self) -> BTreeMap<String, Vec<u8>> {
+        std::mem::take(&mut self.access.lock())
+    }
+
+    /// Makes records of others durable: `access` has its own in the same stream.
+    pub(crate) async fn record(&self, records: Vec<(String, Option<Vec<u8>>)>) -> Result<(), CatalogueError> {
+        Ok(self.store(records).await?)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -303,6 +319,7 @@ struct Stored {
     epoch: u32,
     cluster: Option<Uuid>,
     topics: BTreeMap<Uuid, StoredTopic>,
+    access: BTreeMap<String, Vec<u8>>,
 }
 
 impl Stored {
@@ -320,6 +337,12 @@ impl Stored {
             }
             ("epoch", Some(value)) => {
                 self.epoch = serde_json::from_slice::<StoredEpoch>(value).map_err(bad)?.epoch;
+            }
+            _ if ["scram", "acl"].iter().any(|of| key.starts_with(of)) => {
+                match value {
+                    Some(value) => self.access.insert(key.to_owned(), value.to_vec()),
+                    None => self.access.remove(key),
+                };
             }
             _ => {
                 let Some(id) = key.strip_prefix("topic/").and_then(|id| id.parse().ok()) else { return Ok(()) };

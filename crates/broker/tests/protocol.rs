@@ -9,6 +9,8 @@ mod bounds;
 mod configs;
 #[path = "protocol/keeping.rs"]
 mod keeping;
+#[path = "protocol/logins.rs"]
+mod logins;
 #[path = "protocol/semantics.rs"]
 mod semantics;
 mod support;
@@ -194,6 +196,8 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
             RequestKind::DescribeConfigs(request.with_include_synonyms(true))
         }
         ApiKey::SaslAuthenticate => RequestKind::SaslAuthenticate(SaslAuthenticateRequest::default()),
+        ApiKey::DescribeUserScramCredentials => logins::describe(&["somebody"]),
+        ApiKey::AlterUserScramCredentials => logins::change(),
         ApiKey::DescribeCluster => RequestKind::DescribeCluster(DescribeClusterRequest::default()),
         ApiKey::DeleteRecords => admin::delete_records(TOPIC, 0, 0),
         ApiKey::CreatePartitions => admin::partitions(TOPIC, 7, true),

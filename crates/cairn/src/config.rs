@@ -4,7 +4,7 @@
 //! hold secrets, so nothing here prints one: `${NAME}` in a value is replaced by that environment variable.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -122,6 +122,12 @@ pub(crate) struct KafkaSection {
     pub(crate) advertised: Option<String>,
     /// Secrets of those who may write Cairn's topics by this port, by name.
     pub(crate) writers: BTreeMap<String, String>,
+    /// Secrets of other users, by name.
+    pub(crate) users: BTreeMap<String, String>,
+    /// Users that may do everything but write Cairn's topics.
+    pub(crate) super_users: BTreeSet<String>,
+    /// How long a login counts until it is made again.
+    pub(crate) login_seconds_max: Option<u64>,
     pub(crate) tls: Option<TlsSection>,
     /// Whether other machines may be served without TLS.
     pub(crate) allow_plaintext: bool,
@@ -403,8 +409,10 @@ impl Config {
     /// Reads a file by what is in it: JSON where it begins with a brace, TOML otherwise.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let mut config = Self::parse(path)?;
-        for (name, secret) in &mut config.kafka.writers {
-            *secret = filled(secret).with_context(|| format!("{}: kafka.writers.{name}", path.display()))?;
+        for (section, secrets) in [("writers", &mut config.kafka.writers), ("users", &mut config.kafka.users)] {
+            for (name, secret) in secrets {
+                *secret = filled(secret).with_context(|| format!("{}: kafka.{section}.{name}", path.display()))?;
+            }
         }
         for value in config.store.values_mut() {
             *value = filled(value).with_context(|| format!("{}: [store]", path.display()))?;

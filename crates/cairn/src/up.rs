@@ -426,8 +426,14 @@ pub(crate) async fn open_broker(
     let local = kafka.local_addr()?.to_string();
     let advertised = config.kafka.advertised.clone().unwrap_or(local);
     let advertised = advertised.parse().map_err(|error| anyhow::anyhow!("kafka.advertised: {error}"))?;
-    let users = Writers::of(folder.path()).follow(&config.kafka.writers, entropy)?;
-    let options = BrokerOptions { advertised: Some(advertised), users, ..BrokerOptions::default() };
+    let kafka = &config.kafka;
+    let options = BrokerOptions {
+        advertised: Some(advertised),
+        users: Writers::of(folder.path()).follow(&kafka.writers, &kafka.users, entropy)?,
+        super_users: kafka.super_users.clone(),
+        login_age_max: kafka.login_seconds_max.map(Duration::from_secs),
+        ..BrokerOptions::default()
+    };
     Ok(Broker::open(options, log.clone(), clock.clone(), entropy.clone()).await?)
 }
 

@@ -123,18 +123,28 @@ impl Writers {
         fs::metadata(&self.path).and_then(|meta| meta.modified()).ok()
     }
 
-    /// The broker's users: those of the configuration and of the file, which is followed for as long as the process runs.
-    pub(crate) fn follow(self, secrets: &BTreeMap<String, String>, entropy: &Entropy) -> anyhow::Result<Users> {
+    /// The broker's users: those of the configuration (writers, and others) and of the file, which is followed for as long as the
+    /// process runs.
+    pub(crate) fn follow(
+        self,
+        writers: &BTreeMap<String, String>,
+        others: &BTreeMap<String, String>,
+        entropy: &Entropy,
+    ) -> anyhow::Result<Users> {
         let mut configured = BTreeMap::new();
-        for (name, secret) in secrets {
-            check_name(name).context("kafka.writers")?;
-            if secret.len() < SECRET_BYTES_MIN {
-                bail!(
-                    "kafka.writers: the secret of {name:?} has fewer than {SECRET_BYTES_MIN} characters: take a random one"
-                );
+        for (section, secrets, writes_protected) in [("writers", writers, true), ("users", others, false)] {
+            for (name, secret) in secrets {
+                check_name(name).with_context(|| format!("kafka.{section}"))?;
+                if secret.len() < SECRET_BYTES_MIN {
+                    bail!(
+                        "kafka.{section}: the secret of {name:?} has fewer than {SECRET_BYTES_MIN} characters: take a random one"
+                    );
+                }
+                let user = User { secret: salted(secret.as_bytes(), entropy), writes_protected };
+                if configured.insert(name.clone(), user).is_some() {
+                    bail!("{name:?} is in kafka.writers and in kafka.users: leave it in one of them");
+                }
             }
-            configured
-                .insert(name.clone(), User { secret: salted(secret.as_bytes(), entropy), writes_protected: true });
         }
         let mut seen = self.changed_at();
         let users: Users = self.users(&configured)?.into_iter().collect();
@@ -199,8 +209,14 @@ mod tests {
     async fn a_weak_secret_of_a_configuration_is_refused_and_not_printed() {
         let folder = tempfile::tempdir().expect("a folder");
         let secrets = BTreeMap::from([("gw".to_owned(), "hunter2".to_owned())]);
-        let refused = Writers::of(folder.path()).follow(&secrets, &Entropy::system());
-        let words = format!("{:#}", refused.expect_err("it is short"));
-        assert!(words.contains("gw") && !words.contains("hunter2"), "{words}");
+        let (writers, nobody) = (Writers::of(folder.path()), BTreeMap::new());
+        for (as_writers, as_users) in [(&secrets, &nobody), (&nobody, &secrets)] {
+            let refused = writers.clone().follow(as_writers, as_users, &Entropy::system());
+            let words = format!("{:#}", refused.expect_err("it is short"));
+            assert!(words.contains("gw") && !words.contains("hunter2"), "{words}");
+        }
+        let long = BTreeMap::from([("gw".to_owned(), "correct horse battery".to_owned())]);
+        writers.clone().follow(&long, &long, &Entropy::system()).expect_err("a writer or not a writer");
+        writers.follow(&nobody, &long, &Entropy::system()).expect("a user");
     }
 }

@@ -4,6 +4,7 @@ use cairn_log::ErrorKind;
 use kafka_protocol::error::ResponseError;
 
 use crate::{
+    access::ChangeError,
     batch::BatchError,
     broker::{FetchError, ProduceError, TopicError},
     group::GroupError,
@@ -107,6 +108,17 @@ pub(super) fn of_group(error: GroupError) -> i16 {
         GroupError::GroupNotFound => ResponseError::GroupIdNotFound,
         GroupError::OffsetsFull => ResponseError::InvalidCommitOffsetSize,
         GroupError::Unavailable => ResponseError::CoordinatorNotAvailable,
+    }
+    .code()
+}
+
+pub(super) fn of_credential(error: &ChangeError) -> i16 {
+    match error {
+        ChangeError::Mechanism { .. } => ResponseError::UnsupportedSaslMechanism,
+        ChangeError::Unacceptable { .. } => ResponseError::UnacceptableCredential,
+        ChangeError::Twice => ResponseError::DuplicateResource,
+        ChangeError::Unknown => ResponseError::ResourceNotFound,
+        ChangeError::Storage { .. } => ResponseError::KafkaStorageError,
     }
     .code()
 }

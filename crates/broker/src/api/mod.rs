@@ -13,11 +13,13 @@ mod epochs;
 mod fetch;
 mod frame;
 mod groups;
+mod login;
 mod metadata;
 mod offset_list;
 mod offsets;
 mod old_produce;
 mod produce;
+mod scram;
 mod session;
 mod topics;
 
@@ -26,12 +28,12 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        AlterConfigsRequest, ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-        InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
-        MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-        SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
+        AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeGroupsRequest, DescribeUserScramCredentialsRequest, FetchRequest, FindCoordinatorRequest,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+        ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
     },
     protocol::StrBytes,
 };
@@ -81,6 +83,8 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::CreatePartitions, 0..=3),
     (ApiKey::DeleteGroups, 0..=2),
     (ApiKey::IncrementalAlterConfigs, 0..=1),
+    (ApiKey::DescribeUserScramCredentials, 0..=0),
+    (ApiKey::AlterUserScramCredentials, 0..=0),
     (ApiKey::DescribeCluster, 0..=2),
 ];
 
@@ -148,7 +152,13 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         }
         ApiKey::SaslAuthenticate => {
             let decoded = request.decode::<SaslAuthenticateRequest>()?;
-            request.respond(&session.authenticate(broker, &decoded))
+            request.respond(&session.authenticate(broker, &decoded, version).await)
+        }
+        ApiKey::DescribeUserScramCredentials => {
+            answer!(DescribeUserScramCredentialsRequest, |r| scram::describe(broker, session_ref, r))
+        }
+        ApiKey::AlterUserScramCredentials => {
+            answer!(AlterUserScramCredentialsRequest, |r| scram::alter(broker, session_ref, r))
         }
         ApiKey::Metadata => answer!(MetadataRequest, |r| metadata::answer(broker, session_ref, r, version)),
         ApiKey::DescribeCluster => answer!(DescribeClusterRequest, |r| cluster::answer(broker, session_ref, r)),

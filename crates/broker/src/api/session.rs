@@ -1,21 +1,28 @@
-//! Who is at the other end of a connection, and SASL PLAIN (RFC 4616). Called by the server and the request table.
+//! Who is at the other end of a connection. Called by the server and the request table.
 //!
-//! A connection is anonymous until it proves a secret; it never becomes [`Principal::Internal`].
+//! A connection is anonymous until it proves who it is; it never becomes [`Principal::Internal`]. What was proven counts for as long as
+//! it is good: after that nothing is answered until it is proven again.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use cairn_clock::Timestamp;
 use kafka_protocol::{
     error::ResponseError,
     messages::{SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse},
 };
 
-use super::{Request, RequestError, reason, text};
+use super::{
+    Request, RequestError,
+    login::{FAILURES_MAX, Login, LoginError, Proven, Step, Way},
+    reason, text,
+};
 use crate::{
     broker::Broker,
     options::HostPort,
     principal::{Principal, Users},
 };
 
-const MECHANISM: &str = "PLAIN";
+/// The first version of SaslAuthenticate that tells how long a login counts.
+const LIFETIME_FIRST: i16 = 1;
 
 /// What is known of a connection.
 #[derive(Debug, Clone)]
@@ -24,73 +31,124 @@ pub(crate) struct Session {
     pub(crate) client_id: String,
     pub(crate) host: String,
     pub(crate) advertised: HostPort,
-    handshaken: bool,
-    raw_token: bool,
     /// Who may come in by this port, where that is not anybody.
     only: Option<Users>,
+    login: Login,
+    /// Whether messages of the login come bare, after a handshake of version 0.
+    raw: bool,
+    proven: Option<Proven>,
+    failures: u32,
 }
 
 impl Session {
     pub(crate) fn new(host: String, advertised: HostPort, only: Option<Users>) -> Self {
         let (client_id, principal) = (String::new(), Principal::Anonymous);
-        Self { principal, client_id, host, advertised, handshaken: false, raw_token: false, only }
+        let (login, raw, proven, failures) = (Login::None, false, None, 0);
+        Self { principal, client_id, host, advertised, only, login, raw, proven, failures }
     }
 
-    /// Whether this may be asked now: where only some may come in, nothing but how to prove it before they have.
-    pub(crate) const fn may_ask(&self, request: &Request) -> bool {
-        self.only.is_none() || matches!(self.principal, Principal::User(_)) || request.is_login()
+    /// Whether this may be asked now: nothing but how to prove who one is, where that is not known and must be, or is known no longer.
+    pub(crate) fn may_ask(&self, request: &Request, now: Timestamp) -> bool {
+        let ends_at = self.proven.as_ref().and_then(|proven| proven.ends_at);
+        let is_missing = self.only.is_some() && !matches!(self.principal, Principal::User(_));
+        let is_over = ends_at.is_some_and(|at| now >= at);
+        request.is_login() || !(is_missing || is_over)
     }
 
-    /// Whether the next frame is a bare token: after a handshake of version 0.
+    /// Whether it failed to log in so often that the connection must end.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.failures >= FAILURES_MAX
+    }
+
+    /// Whether everything is allowed but what only Cairn does: a super user, or Cairn's own port.
+    pub(crate) fn is_super(&self, broker: &Broker) -> bool {
+        match &self.principal {
+            Principal::Internal => true,
+            Principal::User(_) if self.only.is_some() => true,
+            Principal::User(name) | Principal::Guest(name) => broker.inner.options.super_users.contains(name),
+            Principal::Anonymous => false,
+        }
+    }
+
+    /// Whether the next frame is a bare message of a login.
     pub(crate) const fn awaits_raw_token(&self) -> bool {
-        self.raw_token
+        self.raw && self.login.is_begun()
     }
 
     pub(super) fn handshake(&mut self, request: &SaslHandshakeRequest, version: i16) -> SaslHandshakeResponse {
-        let right = &*request.mechanism == MECHANISM;
-        self.handshaken = right;
-        self.raw_token = right && version == 0;
-        let code = if right { 0 } else { ResponseError::UnsupportedSaslMechanism.code() };
-        SaslHandshakeResponse::default().with_error_code(code).with_mechanisms(vec![text(MECHANISM)])
+        let offered = Way::offered(self.only.is_some());
+        let way = offered.iter().copied().find(|way| *way.name() == *request.mechanism);
+        self.login = way.map_or(Login::None, Login::Begun);
+        self.raw = version == 0;
+        let code = if way.is_some() { 0 } else { ResponseError::UnsupportedSaslMechanism.code() };
+        let names = offered.iter().map(|way| text(way.name())).collect();
+        SaslHandshakeResponse::default().with_error_code(code).with_mechanisms(names)
     }
 
-    pub(super) fn authenticate(
+    pub(super) async fn authenticate(
         &mut self,
         broker: &Broker,
         request: &SaslAuthenticateRequest,
+        version: i16,
     ) -> SaslAuthenticateResponse {
-        let refuse = |code: ResponseError, why: &str| {
-            SaslAuthenticateResponse::default().with_error_code(code.code()).with_error_message(Some(reason(why)))
-        };
-        if !std::mem::take(&mut self.handshaken) {
-            return refuse(ResponseError::IllegalSaslState, "send SaslHandshake first");
-        }
-        match self.user(broker, &request.auth_bytes) {
-            Some(user) => {
-                self.principal = Principal::User(user);
-                SaslAuthenticateResponse::default()
+        let response = SaslAuthenticateResponse::default().with_error_message(None);
+        match self.step(broker, &request.auth_bytes).await {
+            Ok((bytes, ends_at)) => {
+                let lifetime_ms = ends_at
+                    .filter(|_| version >= LIFETIME_FIRST)
+                    .map_or(0, |at| i64::try_from(at.since(broker.inner.clock.now()).as_millis()).unwrap_or(i64::MAX));
+                response.with_auth_bytes(bytes).with_session_lifetime_ms(lifetime_ms)
             }
-            None => refuse(ResponseError::SaslAuthenticationFailed, "user or secret is wrong"),
+            Err(error) => {
+                let code = match error {
+                    LoginError::NotBegun => ResponseError::IllegalSaslState,
+                    LoginError::Refused | LoginError::Other => ResponseError::SaslAuthenticationFailed,
+                };
+                response.with_error_code(code.code()).with_error_message(Some(reason(error.to_string())))
+            }
         }
     }
 
-    /// A bare token: the answer is an empty frame, or the end of the connection.
-    pub(crate) fn raw_token(&mut self, broker: &Broker, token: &[u8]) -> Result<Bytes, RequestError> {
-        self.raw_token = false;
-        self.handshaken = false;
-        self.principal = Principal::User(self.user(broker, token).ok_or(RequestError::Token)?);
+    /// A bare message: the answer is a bare message, or the end of the connection.
+    pub(crate) async fn raw_token(&mut self, broker: &Broker, token: &[u8]) -> Result<Bytes, RequestError> {
+        let (bytes, _) = self.step(broker, token).await.map_err(|_| RequestError::Token)?;
         let mut out = BytesMut::new();
-        out.put_i32(0);
+        out.put_i32(i32::try_from(bytes.len()).expect("messages of a login are short"));
+        out.put(bytes);
         Ok(out.freeze())
     }
 
-    /// The user of a PLAIN message (`authzid NUL user NUL secret`) if its secret is right. To act for another is refused.
-    fn user(&self, broker: &Broker, token: &[u8]) -> Option<String> {
-        let mut parts = token.split(|byte| *byte == 0);
-        let (acts_for, user, secret) = (parts.next()?, parts.next()?, parts.next()?);
-        let user = std::str::from_utf8(user).ok()?;
-        let right_form = parts.next().is_none() && (acts_for.is_empty() || acts_for == user.as_bytes());
-        let users = self.only.as_ref().unwrap_or(&broker.inner.options.users);
-        (users.admit(user, secret) && right_form).then(|| user.to_owned())
+    /// Takes the next message of a login; what is answered, and when that ends which was proven.
+    async fn step(&mut self, broker: &Broker, message: &[u8]) -> Result<(Bytes, Option<Timestamp>), LoginError> {
+        let login = std::mem::take(&mut self.login);
+        let step = login.step(broker, self.only.as_ref(), message).and_then(|step| match step {
+            Step::Done(proven, _) if self.is_another(&proven) => Err(LoginError::Other),
+            step => Ok(step),
+        });
+        match step {
+            Ok(Step::Next(login, bytes)) => {
+                self.login = login;
+                Ok((bytes, None))
+            }
+            Ok(Step::Done(mut proven, bytes)) => {
+                let now = broker.inner.clock.now();
+                let latest = broker.inner.options.login_age_max.map(|age| now.plus(age));
+                proven.ends_at = proven.ends_at.into_iter().chain(latest).min();
+                let ends_at = proven.ends_at;
+                self.principal = proven.principal.clone();
+                self.proven = Some(proven);
+                Ok((bytes, ends_at))
+            }
+            Err(error) => {
+                self.failures += 1;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether somebody else, or in another way, proves to be what this connection is.
+    fn is_another(&self, now: &Proven) -> bool {
+        let before = self.proven.as_ref();
+        before.is_some_and(|before| before.way != now.way || before.principal != now.principal)
     }
 }

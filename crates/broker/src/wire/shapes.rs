@@ -44,6 +44,8 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::CreatePartitions => CREATE_PARTITIONS,
         ApiKey::AlterConfigs => ALTER_CONFIGS,
         ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS,
+        ApiKey::DescribeUserScramCredentials => DESCRIBE_USER_SCRAM_CREDENTIALS,
+        ApiKey::AlterUserScramCredentials => ALTER_USER_SCRAM_CREDENTIALS,
         _ => return None,
     })
 }
@@ -269,4 +271,21 @@ const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
         ]),
     ),
     Field(0, LAST, BYTE),
+];
+
+const DESCRIBE_USER_SCRAM_CREDENTIALS: &[Field] = &[Field(0, LAST, Each(&[Field(0, LAST, Text)]))];
+
+const ALTER_USER_SCRAM_CREDENTIALS: &[Field] = &[
+    Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, BYTE)])),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, Text),
+            Field(0, LAST, BYTE),
+            Field(0, LAST, INT),
+            Field(0, LAST, Blob),
+            Field(0, LAST, Blob),
+        ]),
+    ),
 ];

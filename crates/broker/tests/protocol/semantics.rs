@@ -242,6 +242,8 @@ async fn no_request_that_could_change_a_protected_topic_is_offered_but_those_tha
         ApiKey::SaslAuthenticate,
         ApiKey::DescribeCluster,
         ApiKey::DeleteGroups,
+        ApiKey::DescribeUserScramCredentials,
+        ApiKey::AlterUserScramCredentials,
     ];
     let folder = tempfile::tempdir().unwrap();
     let (served, id) = start(folder.path()).await;

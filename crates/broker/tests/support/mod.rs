@@ -22,6 +22,13 @@ pub async fn open(folder: &Path, options: BrokerOptions) -> Broker {
     open_log(LogOptions::new(folder.join("log"), batch::stamp), options).await
 }
 
+/// With a clock that the test holds.
+pub async fn open_at(folder: &Path, options: BrokerOptions, clock: Clock) -> Broker {
+    let log = LogOptions::new(folder.join("log"), batch::stamp);
+    let log = Log::open(log, clock.clone(), Entropy::system()).await.unwrap();
+    Broker::open(options, log, clock, Entropy::system()).await.unwrap()
+}
+
 pub async fn open_log(log: LogOptions, options: BrokerOptions) -> Broker {
     let log = Log::open(log, Clock::system(), Entropy::system()).await.unwrap();
     Broker::open(options, log, Clock::system(), Entropy::system()).await.unwrap()
