@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     access::Access,
+    api::FetchSessions,
     batch::{self, BatchError},
     budget::Budget,
     group::{Coordinator, GroupLimits},
@@ -78,6 +79,12 @@ pub struct BrokerStats {
     pub batches: u64,
     /// Batches refused.
     pub batches_refused: u64,
+    /// Fetch sessions that are open.
+    pub fetch_sessions: usize,
+    /// Partitions in them.
+    pub fetch_session_partitions: usize,
+    /// Fetch sessions whose room was needed for others.
+    pub fetch_sessions_evicted: u64,
     /// Time that connections were not read because too many bytes of requests were in memory, in microseconds.
     pub throttled_us: u64,
 }
@@ -246,6 +253,7 @@ pub(crate) struct Inner {
     pub(crate) topics: Catalogue,
     pub(crate) access: Access,
     pub(crate) groups: Coordinator,
+    pub(crate) fetch_sessions: FetchSessions,
     pub(crate) counters: Counters,
     /// Bytes of requests that are being read or answered.
     pub(crate) requests_budget: Budget,
@@ -313,8 +321,21 @@ impl Broker {
         let requests_bytes = limits.requests_bytes_max.max(limits.request_bytes_max);
         let requests_budget = Budget::new(requests_bytes, limits.bytes_wait_max);
         let answers_budget = Budget::new(limits.answers_bytes_max, limits.bytes_wait_max);
-        let inner =
-            Inner { options, log, clock, entropy, topics, access, groups, counters, requests_budget, answers_budget };
+        let (sessions, partitions) = (limits.fetch_sessions_max, limits.fetch_session_partitions_max);
+        let fetch_sessions = FetchSessions::new(sessions, partitions, entropy.clone());
+        let inner = Inner {
+            options,
+            log,
+            clock,
+            entropy,
+            topics,
+            access,
+            groups,
+            fetch_sessions,
+            counters,
+            requests_budget,
+            answers_budget,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -558,6 +579,7 @@ impl Broker {
     pub fn stats(&self) -> BrokerStats {
         let counters = &self.inner.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let fetch_sessions = self.inner.fetch_sessions.stats();
         BrokerStats {
             topics: self.inner.topics.len(),
             connections: read(&counters.connections),
@@ -565,6 +587,9 @@ impl Broker {
             requests: read(&counters.requests),
             batches: read(&counters.batches),
             batches_refused: read(&counters.batches_refused),
+            fetch_sessions: fetch_sessions.sessions,
+            fetch_session_partitions: fetch_sessions.partitions,
+            fetch_sessions_evicted: fetch_sessions.evicted,
             throttled_us: self.inner.requests_budget.waited_us(),
         }
     }

@@ -121,6 +121,10 @@ pub struct BrokerLimits {
     pub fetch_bytes_max: usize,
     /// Longest wait of a Fetch.
     pub fetch_wait_max: Duration,
+    /// Fetch sessions that are kept (KIP-227); a client that finds no room names all that it fetches each time.
+    pub fetch_sessions_max: usize,
+    /// Partitions in all fetch sessions.
+    pub fetch_session_partitions_max: usize,
     /// Bytes of one batch unless `max.message.bytes` of its topic says otherwise.
     pub message_bytes_max: usize,
     /// Bytes that one batch may grow to when it is decompressed for checking.
@@ -166,6 +170,8 @@ impl Default for BrokerLimits {
             idle_timeout: Duration::from_secs(600),
             fetch_bytes_max: 55 << 20,
             fetch_wait_max: Duration::from_secs(60),
+            fetch_sessions_max: 1_000,
+            fetch_session_partitions_max: 100_000,
             message_bytes_max: 1_048_588,
             unpacked_bytes_max: crate::batch::DECOMPRESSED_BYTES_MAX,
             partitions_max: 1_000,

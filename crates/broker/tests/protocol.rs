@@ -13,6 +13,8 @@ mod keeping;
 mod logins;
 #[path = "protocol/semantics.rs"]
 mod semantics;
+#[path = "protocol/sessions.rs"]
+mod sessions;
 mod support;
 #[path = "protocol/times.rs"]
 mod times;

@@ -3,9 +3,9 @@
 //! What is read is claimed first from the budget of all answers: at least one batch, at most what the client asks for, as
 //! much of that as there is room for now. Where no room comes free in time, the answer is empty and the client asks again.
 //!
-//! No fetch session is ever opened: session id 0 in the answer tells the client to name every partition each time (KIP-227).
+//! What is kept of clients that fetch the same again and again is in [`sessions`] (KIP-227).
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use cairn_log::{Offset, StreamId};
@@ -15,18 +15,24 @@ use kafka_protocol::{
     messages::{
         FetchRequest, FetchResponse,
         fetch_request::FetchPartition,
-        fetch_response::{FetchableTopicResponse, PartitionData},
+        fetch_response::{FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData},
     },
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::codes;
+use super::{Session, codes, text};
 use crate::{
     broker::{Broker, Fetched},
     budget::Claim,
 };
 
+pub(super) mod sessions;
+
+use sessions::{Asked, Purpose};
+
 const BY_ID_FIRST: i16 = 13;
+/// The first version whose answer may say where the leader is now (KIP-951).
+const LEADER_FIRST: i16 = 16;
 
 /// One partition that is asked for.
 struct Wanted {
@@ -47,16 +53,36 @@ impl Wanted {
     }
 }
 
-pub(super) async fn answer(broker: &Broker, request: FetchRequest, version: i16, claim: &mut Claim) -> FetchResponse {
-    if request.session_id != 0 {
-        return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
-    }
+pub(super) async fn answer(
+    broker: &Broker,
+    session: &Session,
+    mut request: FetchRequest,
+    version: i16,
+    claim: &mut Claim,
+) -> FetchResponse {
+    let by_id = version >= BY_ID_FIRST;
+    let begun = broker.inner.fetch_sessions.begin(&mut request, by_id, Instant::now());
+    let (purpose, asked) = match begun {
+        Ok(begun) => begun,
+        Err(error) => return FetchResponse::default().with_error_code(error.code()),
+    };
+    let (heads, mut wanted) = resolve(broker, &asked, by_id);
+    let partitions = gather(broker, &request, &mut wanted, claim).await;
+    Answer { broker, session, version, purpose, asked }.assemble(heads, partitions)
+}
+
+/// Reads until there is enough or the wait is over.
+async fn gather(
+    broker: &Broker,
+    request: &FetchRequest,
+    wanted: &mut [Wanted],
+    claim: &mut Claim,
+) -> Vec<(usize, PartitionData)> {
     let limits = &broker.inner.options.limits;
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits.fetch_wait_max);
     let deadline = Instant::now() + wait;
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(limits.fetch_bytes_max);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
-    let (heads, mut wanted) = resolve(broker, &request, version);
     let batch_bytes = wanted.iter().map(|wanted| wanted.batch_bytes_max).max().unwrap_or(0);
     loop {
         // Ends are marked as seen before the read, so that an advance after it wakes us.
@@ -65,20 +91,20 @@ pub(super) async fn answer(broker: &Broker, request: FetchRequest, version: i16,
         }
         let has_data = wanted.iter().any(|wanted| wanted.has_data(broker));
         let room = if has_data { room(claim, batch_bytes, bytes_max).await } else { 0 };
-        let (partitions, bytes, failed) = read_all(broker, &wanted, room).await;
+        let (partitions, bytes, failed) = read_all(broker, wanted, room).await;
         let enough = bytes >= bytes_min.min(room).max(1) || bytes_min == 0 || failed;
         if enough || Instant::now() >= deadline {
             claim.shrink(bytes);
-            return assemble(heads, partitions);
+            return partitions;
         }
         // Nothing is held while nothing is answered.
         drop(partitions);
         claim.shrink(0);
-        if !woken(&mut wanted, deadline).await {
+        if !woken(wanted, deadline).await {
             let room = room_now(claim, batch_bytes, bytes_max);
-            let (partitions, bytes, _) = read_all(broker, &wanted, room).await;
+            let (partitions, bytes, _) = read_all(broker, wanted, room).await;
             claim.shrink(bytes);
-            return assemble(heads, partitions);
+            return partitions;
         }
     }
 }
@@ -104,26 +130,26 @@ fn room_now(claim: &mut Claim, batch_bytes: usize, bytes_max: usize) -> usize {
     bytes_max.min(claim.bytes()).max(1)
 }
 
-fn resolve(broker: &Broker, request: &FetchRequest, version: i16) -> (Vec<FetchableTopicResponse>, Vec<Wanted>) {
+fn resolve(broker: &Broker, asked: &[Asked], by_id: bool) -> (Vec<FetchableTopicResponse>, Vec<Wanted>) {
     let mut heads = Vec::new();
-    let mut wanted = Vec::new();
-    for topic in &request.topics {
-        let by_id = version >= BY_ID_FIRST;
-        let topics = &broker.inner.topics;
-        let found = if by_id { topics.get_by_id(topic.topic_id) } else { topics.get(&topic.topic) };
+    let mut places = HashMap::new();
+    let mut wanted = Vec::with_capacity(asked.len());
+    for Asked { topic: name, topic_id, partition } in asked {
+        let (at, found) = places.entry((name, topic_id)).or_insert_with(|| {
+            heads.push(FetchableTopicResponse::default().with_topic(name.clone()).with_topic_id(*topic_id));
+            let topics = &broker.inner.topics;
+            (heads.len() - 1, if by_id { topics.get_by_id(*topic_id) } else { topics.get(name) })
+        });
         let unknown = if by_id { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition };
-        for asked in &topic.partitions {
-            let stream = match &found {
-                None => Err(unknown.code()),
-                Some(topic) => topic.stream(asked.partition).ok_or(ResponseError::UnknownTopicOrPartition.code()),
-            };
-            let stream = stream.and_then(|stream| check_epoch(broker, stream, asked.current_leader_epoch));
-            let end = stream.ok().and_then(|stream| broker.inner.log.watch(stream).ok());
-            let otherwise = broker.inner.options.limits.message_bytes_max;
-            let batch_bytes_max = found.as_ref().map_or(0, |topic| topic.configs.message_bytes_max(otherwise));
-            wanted.push(Wanted { topic: heads.len(), asked: asked.clone(), stream, end, batch_bytes_max });
-        }
-        heads.push(FetchableTopicResponse::default().with_topic(topic.topic.clone()).with_topic_id(topic.topic_id));
+        let stream = match found {
+            None => Err(unknown.code()),
+            Some(topic) => topic.stream(partition.partition).ok_or(ResponseError::UnknownTopicOrPartition.code()),
+        };
+        let stream = stream.and_then(|stream| check_epoch(broker, stream, partition.current_leader_epoch));
+        let end = stream.ok().and_then(|stream| broker.inner.log.watch(stream).ok());
+        let otherwise = broker.inner.options.limits.message_bytes_max;
+        let batch_bytes_max = found.as_ref().map_or(0, |topic| topic.configs.message_bytes_max(otherwise));
+        wanted.push(Wanted { topic: *at, asked: partition.clone(), stream, end, batch_bytes_max });
     }
     (heads, wanted)
 }
@@ -205,11 +231,58 @@ async fn woken(wanted: &mut [Wanted], deadline: Instant) -> bool {
     matches!(tokio::time::timeout_at(deadline, ends.next()).await, Ok(Some(Ok(()))))
 }
 
-fn assemble(mut heads: Vec<FetchableTopicResponse>, partitions: Vec<(usize, PartitionData)>) -> FetchResponse {
-    for (topic, data) in partitions {
-        heads[topic].partitions.push(data);
+/// What an answer is made for.
+struct Answer<'a> {
+    broker: &'a Broker,
+    session: &'a Session,
+    version: i16,
+    purpose: Purpose,
+    asked: Vec<Asked>,
+}
+
+impl Answer<'_> {
+    fn assemble(
+        self,
+        mut heads: Vec<FetchableTopicResponse>,
+        mut partitions: Vec<(usize, PartitionData)>,
+    ) -> FetchResponse {
+        let (sessions, by_id) = (&self.broker.inner.fetch_sessions, self.version >= BY_ID_FIRST);
+        let id = sessions.finish(self.purpose, by_id, &self.asked, &mut partitions, Instant::now());
+        let mut leads = false;
+        for (topic, data) in partitions {
+            let (data, hinted) = self.hint(&heads[topic], data);
+            leads |= hinted;
+            heads[topic].partitions.push(data);
+        }
+        if matches!(self.purpose, Purpose::Continues(_)) {
+            heads.retain(|head| !head.partitions.is_empty());
+        }
+        let mut response = FetchResponse::default().with_session_id(id).with_responses(heads);
+        if leads {
+            let me = NodeEndpoint::default()
+                .with_node_id(self.broker.inner.options.node_id.into())
+                .with_host(text(self.session.advertised.host.clone()))
+                .with_port(i32::from(self.session.advertised.port));
+            response.node_endpoints = vec![me];
+        }
+        response
     }
-    FetchResponse::default().with_responses(heads)
+
+    /// A client whose leader epoch is old is told the one that there is, and so need not ask for it (KIP-951).
+    fn hint(&self, head: &FetchableTopicResponse, data: PartitionData) -> (PartitionData, bool) {
+        if self.version < LEADER_FIRST || data.error_code != ResponseError::FencedLeaderEpoch.code() {
+            return (data, false);
+        }
+        let topic = self.broker.inner.topics.get_by_id(head.topic_id);
+        let stream = topic.and_then(|topic| topic.stream(data.partition_index));
+        let Some(bounds) = stream.and_then(|stream| self.broker.inner.log.bounds(stream).ok()) else {
+            return (data, false);
+        };
+        let leader = LeaderIdAndEpoch::default()
+            .with_leader_id(self.broker.inner.options.node_id.into())
+            .with_leader_epoch(i32::try_from(bounds.leader_epoch.get()).unwrap_or(i32::MAX));
+        (data.with_current_leader(leader), true)
+    }
 }
 
 fn wire(offset: Offset) -> i64 {

@@ -38,6 +38,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
+pub(crate) use fetch::sessions::FetchSessions;
 pub(crate) use frame::{Request, RequestError};
 pub(crate) use session::Session;
 
@@ -58,7 +59,7 @@ const TOPIC_CONFIG_BYTES: usize = 8 << 10;
 /// broker without them for one that cannot produce at all (KAFKA-18659).
 pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::Produce, 0..=13),
-    (ApiKey::Fetch, 4..=17),
+    (ApiKey::Fetch, 4..=18),
     (ApiKey::ListOffsets, 1..=10),
     (ApiKey::Metadata, 0..=13),
     (ApiKey::OffsetCommit, 2..=9),
@@ -113,7 +114,7 @@ pub(crate) async fn answer(
     let mut claim = broker.inner.answers_budget.claim();
     if request.key == ApiKey::Fetch {
         let decoded = request.decode::<FetchRequest>()?;
-        let response = fetch::answer(broker, decoded, request.version, &mut claim).await;
+        let response = fetch::answer(broker, session, decoded, request.version, &mut claim).await;
         return Ok((request.respond(&response)?, claim));
     }
     // What is told of every topic and group can be much; what a request names costs about as much as naming it.
