@@ -8,6 +8,7 @@ mod administering;
 mod consumers;
 mod context;
 mod contracts;
+mod diskless;
 mod evidence;
 mod governance;
 mod lake;
@@ -52,6 +53,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(reporting::MUTANTS)
         .chain(lake::MUTANTS)
         .chain(log::MUTANTS)
+        .chain(diskless::MUTANTS)
         .chain(observing::MUTANTS)
         .chain(postgres::MUTANTS)
         .chain(administering::MUTANTS)

@@ -91,7 +91,7 @@ pub fn recovery(bodies: &[&[u8]], synced: u64, flip: Option<usize>) {
     }
     let disk = Memory(Arc::new(MemoryFile(Mutex::new(bytes))));
     let run = || {
-        recover(&disk, Path::new("wal"), &AtRest::default(), None, LOG)
+        recover(&disk, Path::new("wal"), &AtRest::default(), None, LOG, Vec::new())
             .ok()
             .map(|found| (found.next, found.state.streams.len()))
     };

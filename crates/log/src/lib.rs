@@ -5,11 +5,14 @@
 //! header is patched by the `stamp` function of [`LogOptions`].
 //!
 //! Reading order: `ids`, `frame` (bytes of one frame), `transactions`, `ledger` (what ordering knows of a stream), `disk`, `wal`
-//! (segment files), `state` (what is durable), `writer` (the one thread that orders), `store` and `folder` and `s3` and `sealed`,
+//! (segment files), `state` (what is durable), `writer` (the one thread that orders), `wal_object` and `lander` and `closing` (where the
+//! store is the write-ahead log), `store` and `folder` and `s3` and `sealed`,
 //! `object` (bytes of one object), `index` (what the store holds), `upload`, `fetch` (reading objects), `retain`, `recover`,
-//! `log` (the handle); `walk` and `check` (reading all of it, changing nothing). `sim` runs all of it from a seed.
+//! `log` (the handle), `standby` (whose turn it is); `walk` and `check` (reading all of it, changing nothing). `sim` runs all of it
+//! from a seed.
 
 mod check;
+mod closing;
 mod disk;
 mod error;
 mod fetch;
@@ -20,6 +23,7 @@ mod frame;
 pub mod fuzzing;
 mod ids;
 mod index;
+mod lander;
 mod ledger;
 mod log;
 mod object;
@@ -32,11 +36,13 @@ mod s3;
 mod sealed;
 #[cfg(test)]
 mod sim;
+mod standby;
 mod state;
 mod store;
 mod transactions;
 mod upload;
 mod wal;
+mod wal_object;
 mod walk;
 mod writer;
 
@@ -48,9 +54,10 @@ pub use ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Se
 pub use log::Log;
 pub use options::{
     Append, Appended, Beginning, Bounds, Isolation, LogOptions, LogStats, ProducerMark, ProducerView, Read, Retention,
-    Room, Tiers,
+    Room, Tiers, WriteAhead,
 };
 pub use s3::{S3Options, S3Store};
 pub use sealed::SealedStore;
+pub use standby::{BEAT_INTERVAL, Ownership, TAKE_OVER_AFTER, await_turn, ownership};
 pub use store::{Head, HeadVersion, Listed, Store};
 pub use transactions::{Aborted, InTransaction};

@@ -29,6 +29,8 @@ use crate::{
 /// How long opening waits for a predecessor in this process that was dropped and has not ended.
 const LOCK_TRIES_MAX: usize = 50;
 const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// How long closing waits for appends that are on their way to the store.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// The log. Cheap to clone.
 #[derive(Clone)]
@@ -76,12 +78,15 @@ impl Log {
 
     /// Sets the parts going.
     fn start(opened: Opened) -> Result<Self, OpenError> {
-        let Opened { shared, writer, uploader } = opened;
+        let Opened { shared, writer, uploader, lander } = opened;
         let (calls, receiver) = mpsc::sync_channel(shared.options.queue_calls_max.max(1));
         let failed = |source| OpenError::Disk { path: shared.options.folder.clone(), source };
         let thread = std::thread::Builder::new().name("cairn-log".to_owned());
         thread.spawn(move || writer.run(&receiver)).map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
+        if let Some(lander) = lander {
+            tokio::spawn(lander.run(stopped.clone()));
+        }
         let uploads = Mutex::new(Some(tokio::spawn(uploader.run(stopped))));
         let log = Self(Arc::new(Inner { shared, calls, stop, uploads }));
         tokio::spawn(retain(Arc::downgrade(&log.0)));
@@ -358,7 +363,9 @@ impl Log {
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();
         if self.0.calls.try_send(Call::Close { reply }).is_ok() {
-            let _ = answer.await;
+            // Where the store is the log and is away, what waits for it was not acknowledged and never will be.
+            let limit = if self.0.shared.is_diskless() { CLOSE_MAX } else { Duration::MAX };
+            let _ = tokio::time::timeout(limit, answer).await;
         }
         let _ = self.0.stop.send(true);
         let uploads = self.0.uploads.lock().take();
@@ -384,5 +391,7 @@ async fn retain(inner: std::sync::Weak<Inner>) {
 
 #[cfg(test)]
 mod at_rest_tests;
+#[cfg(test)]
+mod diskless_tests;
 #[cfg(test)]
 mod tests;

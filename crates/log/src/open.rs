@@ -1,33 +1,40 @@
 //! Opening a log, and what its parts share. Called by `log`, and by the simulation, which drives the parts itself.
 //!
 //! The order: hold the folder; read head and index; read the write-ahead log onto it; take the next epoch in the head. From
-//! then on this opener owns the store, and whoever owned it before is refused at its next commit.
+//! then on this opener owns the store, and whoever owned it before is refused at its next commit. Where the store was the
+//! write-ahead log the head is taken first, then the epochs before are closed (`closing`), and only then their log is read: what
+//! they acknowledge until then is in it.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use cairn_clock::{Clock, Entropy};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use crate::{
-    AppendError, Beginning, ErrorKind, LogOptions, OpenError, Room, StoreError,
+    AppendError, Beginning, ErrorKind, LogOptions, OpenError, Room, StoreError, StreamId, WriteAhead,
+    closing::{self, Closed},
     fetch::Fetcher,
     frame::Shape,
-    index::{self, HeadRecord, Index},
+    index::{self, Change, HeadRecord, Index, Loaded},
+    lander::{FLIGHTS_MAX, Lander},
+    ledger::Ledger,
     recover::{Recovered, recover},
     state::State,
     upload::Uploader,
     wal::{HEAD_BYTES, SEALED_HEAD_BYTES, Segment, Spare},
-    writer::Writer,
+    wal_object::WalId,
+    writer::{Ground, Writer},
 };
 
 /// How often a call of the store is sent again while the log opens; afterwards it is tried for ever.
@@ -89,6 +96,8 @@ pub(crate) struct Shared {
     pub(crate) asking: tokio::sync::Mutex<()>,
     /// The epoch of who took over; 0 while nobody did.
     fenced_by: AtomicU32,
+    /// The writer has ended: nothing more will be acknowledged.
+    pub(crate) has_ended: AtomicBool,
     /// Held by every part: the folder is free when all of them have ended.
     _lock: FolderLock,
 }
@@ -164,15 +173,36 @@ impl Shared {
     }
 
     /// Before the first acknowledgement after a pause: asks, for a moment. A store that does not answer holds up nobody: the
-    /// uploader asks again, and an acknowledgement rests on the local disk.
+    /// uploader asks again, and an acknowledgement rests on the local disk. Where it rests on the store, the store is asked anyway.
     pub(crate) async fn contact_after_pause(&self) {
-        if !self.is_long_unseen() || self.trouble.lock().is_some() {
+        if self.is_diskless() || !self.is_long_unseen() || self.trouble.lock().is_some() {
             return;
         }
         let _one_at_a_time = self.asking.lock().await;
         if self.is_long_unseen() && !matches!(tokio::time::timeout(ASK_LIMIT, self.contact()).await, Ok(Ok(_))) {
             self.is_ours_now(); // as far as anybody can tell, until it is asked again
         }
+    }
+
+    /// Whether the store is the write-ahead log.
+    pub(crate) fn is_diskless(&self) -> bool {
+        self.options.wal == WriteAhead::Object
+    }
+
+    /// Waits between attempts. In the simulation there is no time to wait for: others come first, once.
+    pub(crate) async fn pause(&self, wait: Duration) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return tokio::time::sleep(wait).await;
+        }
+        let mut has_waited = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut has_waited, true) {
+                return std::task::Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
     }
 
     /// Stops the log: another owns the store.
@@ -204,6 +234,8 @@ pub(crate) struct Opened {
     pub(crate) shared: Arc<Shared>,
     pub(crate) writer: Writer,
     pub(crate) uploader: Uploader,
+    /// Where the store is the write-ahead log.
+    pub(crate) lander: Option<Lander>,
 }
 
 /// Opens the log.
@@ -216,17 +248,18 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
     let lock = disk.lock(&options.folder).map_err(failed)?;
     let store = options.store.clone();
     persistently(async || store.prepare().await).await?;
-    let loaded = persistently(async || index::load(store.as_ref()).await).await?;
+    let (loaded, closed) = read_store(&options, &entropy).await?;
+    let is_taken = !closed.changes.is_empty();
     let mut id = [0; 16];
     entropy.fill(&mut id);
     let known = loaded.as_ref().map(|loaded| &loaded.index);
-    let found = recover(disk.as_ref(), &folder, &options.at_rest, known, Uuid::from_bytes(id))?;
+    let found = recover(disk.as_ref(), &folder, &options.at_rest, known, Uuid::from_bytes(id), closed.segments)?;
     let (version, files, index) = match loaded {
         Some(loaded) => (Some(loaded.version), loaded.head.files, loaded.index),
         None => (None, Vec::new(), Index { log: found.log, ..Index::default() }),
     };
-    let epoch = found.epoch.max(index.epoch) + 1;
-    let beginning = beginning(&found, version.is_some().then_some(index.epoch), &folder);
+    let epoch = if is_taken { index.epoch } else { found.epoch.max(index.epoch) + 1 };
+    let beginning = beginning(&found, version.is_some().then_some(&index), is_taken, &folder);
     let at = found.state.durable;
     let segment = found.state.segments.values().next_back().filter(|segment| segment.end() > at).cloned();
     let fetcher = Fetcher::new(store, options.cache_bytes_max);
@@ -246,21 +279,17 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
         seen_ours_us: AtomicU64::new(0),
         asking: tokio::sync::Mutex::default(),
         fenced_by: AtomicU32::new(0),
+        has_ended: AtomicBool::new(false),
         _lock: FolderLock(lock),
     });
-    // Before the store knows this opener: from then on a store without a write-ahead log beside it means that one is lost.
-    let (segment, next) = match segment {
-        Some(segment) => (segment, at),
-        None => {
-            let failed = |source| OpenError::Disk { path: shared.folder.clone(), source };
-            let segment = shared.next_segment(at).map_err(failed)?;
-            shared.state.write().segments.insert(at, segment.clone());
-            let first = segment.first();
-            (segment, first)
-        }
-    };
-    let mut uploader = Uploader::new(shared.clone(), entropy.clone(), version, files, index);
-    uploader.begin_epoch(at);
+    let (mut writer, lander) = begin(&shared, segment, at, entropy.clone(), found.ledgers)?;
+    let mut changes = closed.changes;
+    changes.push(Change::Epoch { epoch, at });
+    if shared.is_diskless() {
+        changes.push(Change::WriteAhead { epoch, from: 0, to: None });
+    }
+    let mut uploader = Uploader::new(shared.clone(), entropy, version, files, index);
+    uploader.begin_epoch(changes);
     for tries in 1.. {
         match uploader.settle().await {
             Ok(()) => break,
@@ -268,31 +297,90 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
             Err(error) => return Err(error.into()),
         }
     }
-    let is_as_new = segment.is_as_new(&shared.options.at_rest);
+    if writer.segment.as_ref().is_some_and(|segment| !segment.is_as_new(&shared.options.at_rest)) {
+        // From before encryption, or its key, was changed: what comes from now on goes into a file of its own.
+        let failed = |source| OpenError::Disk { path: shared.folder.clone(), source };
+        writer.persist(writer.next, &mut Vec::new(), true).map_err(failed)?;
+    }
+    Ok(Opened { shared, writer, uploader, lander })
+}
+
+/// Reads head and index; where the store was the write-ahead log, takes the head first and closes what is open. Who has the store may
+/// commit between two steps of this: then it is begun anew.
+async fn read_store(options: &LogOptions, entropy: &Entropy) -> Result<(Option<Loaded>, Closed), OpenError> {
+    let store = options.store.as_ref();
+    let mut tries = 1;
+    loop {
+        let loaded = persistently(async || index::load(store).await).await?;
+        let Some(found) = loaded else { return Ok((None, Closed::default())) };
+        if found.index.write_ahead.is_empty() {
+            return Ok((Some(found), Closed::default()));
+        }
+        match closing::take(store, entropy, found, options.owner).await {
+            Ok(taken) => {
+                let closed = closing::close(store, &taken.index, taken.index.epoch).await?;
+                return Ok((Some(taken), closed));
+            }
+            Err(StoreError::Fenced { .. }) if tries < OPEN_TRIES_MAX => tries += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The writer, from `at` on: in `segment`, the file that has room behind what was found, or where the options want it.
+fn begin(
+    shared: &Arc<Shared>,
+    segment: Option<Segment>,
+    at: u64,
+    entropy: Entropy,
+    ledgers: BTreeMap<StreamId, Ledger>,
+) -> Result<(Writer, Option<Lander>), OpenError> {
+    let failed = |source| OpenError::Disk { path: shared.folder.clone(), source };
     let mut writer = Writer {
         shared: shared.clone(),
-        ledgers: found.ledgers,
-        next,
-        synced: next,
-        segment: Some(segment),
+        ledgers,
+        next: at,
+        synced: at,
+        segment,
+        ground: Ground::Disk,
         entropy,
         written: Vec::new(),
     };
-    if !is_as_new {
-        // From before encryption, or its key, was changed: what comes from now on goes into a file of its own.
-        let failed = |source| OpenError::Disk { path: shared.folder.clone(), source };
-        writer.persist(next, &mut Vec::new(), true).map_err(failed)?;
+    if !shared.is_diskless() {
+        // Before the store knows this opener: from then on a store without a write-ahead log beside it means that one is lost.
+        if writer.segment.is_none() {
+            let segment = shared.next_segment(at).map_err(failed)?;
+            shared.state.write().segments.insert(at, segment.clone());
+            writer.next = segment.first();
+            writer.synced = writer.next;
+            writer.segment = Some(segment);
+        }
+        return Ok((writer, None));
     }
-    Ok(Opened { shared, writer, uploader })
+    let mut base = at;
+    if let Some(segment) = writer.segment.take() {
+        // From when the log was a file: it says that it goes on elsewhere.
+        base = segment.end();
+        writer.segment = Some(segment);
+        writer.leave(at).map_err(failed)?;
+        shared.state.write().durable = base;
+    }
+    let (flights, receiver) = mpsc::channel(FLIGHTS_MAX);
+    writer.next = base + HEAD_BYTES as u64;
+    writer.synced = base;
+    writer.ground = Ground::Store { flights, next: WalId { epoch: shared.epoch, number: 0 }, launched: None };
+    Ok((writer, Some(Lander { shared: shared.clone(), flights: receiver })))
 }
 
-/// What there is, and a word about what is not. `had` is the epoch of who had the store last, if anybody had.
-fn beginning(found: &Recovered, had: Option<u32>, folder: &Path) -> Beginning {
+/// What there is, and a word about what is not. `had` is the index of who had the store last, if anybody had; `is_closed` says
+/// that its write-ahead log was the store, and nothing of it can be missing.
+fn beginning(found: &Recovered, had: Option<&Index>, is_closed: bool, folder: &Path) -> Beginning {
     match (found.state.segments.is_empty(), had) {
         (false, _) => Beginning::Whole,
         (true, None) => Beginning::New,
-        (true, Some(epoch)) => {
-            let position = found.state.durable;
+        (true, Some(_)) if is_closed => Beginning::Whole,
+        (true, Some(index)) => {
+            let (position, epoch) = (found.state.durable, index.epoch);
             tracing::warn!(
                 "{} holds no write-ahead log: going on with what the object store has, up to position {position}; what \
                  epoch {epoch} acknowledged and had not uploaded is lost, and its offsets are given again",
@@ -303,7 +391,8 @@ fn beginning(found: &Recovered, had: Option<u32>, folder: &Path) -> Beginning {
     }
 }
 
-async fn persistently<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+/// Calls the store a few times: it may answer the next time.
+pub(crate) async fn persistently<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let mut tries = 1;
     loop {
         match call().await {

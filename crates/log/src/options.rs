@@ -18,6 +18,15 @@ pub struct LogOptions {
     pub folder: PathBuf,
     /// Writes base offset and leader epoch into a batch before it is stored.
     pub stamp: fn(&mut [u8], Offset, LeaderEpoch),
+    /// What makes an append durable.
+    pub wal: WriteAhead,
+    /// Where that is the store: the least time between two objects, within which appends gather. The first one after a pause waits for
+    /// nobody.
+    pub wal_interval: Duration,
+    /// How often the owner tells who stands by that it is there; never, where nobody does.
+    pub beat_interval: Option<Duration>,
+    /// Who this is, in the head of the store: anything that tells openers apart.
+    pub owner: u32,
     /// Bytes of one write-ahead file; also the bound of one append call.
     pub wal_segment_bytes: u64,
     /// Appends are refused as `Full` while this many bytes wait for the object store.
@@ -54,6 +63,10 @@ impl LogOptions {
             store: Arc::new(FolderStore::new(folder.join("objects"))),
             folder,
             stamp,
+            wal: WriteAhead::Local,
+            wal_interval: Duration::from_millis(100),
+            beat_interval: None,
+            owner: 0,
             wal_segment_bytes: 64 << 20,
             wal_bytes_max: 2 << 30,
             upload_bytes: 32 << 20,
@@ -68,6 +81,16 @@ impl LogOptions {
             disk: Arc::new(SystemDisk),
         }
     }
+}
+
+/// What makes an append durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WriteAhead {
+    /// A synced file of this machine. Quick; what is not uploaded is lost with the machine.
+    #[default]
+    Local,
+    /// An object in the store. Nothing that was acknowledged is lost with a machine, and another can take over.
+    Object,
 }
 
 /// What an opener found.

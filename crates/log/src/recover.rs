@@ -48,18 +48,22 @@ struct Superseded {
     epoch: u32,
 }
 
-/// Reads `folder` onto `index`, which is empty where the store is new; `fresh` names the log where nothing does.
+/// Reads `folder`, and behind it `objects`, the write-ahead objects of closed epochs, onto `index`, which is empty where the store is
+/// new; `fresh` names the log where nothing does.
 pub(crate) fn recover(
     disk: &dyn Disk,
     folder: &Path,
     at_rest: &AtRest,
     index: Option<&Index>,
     fresh: Uuid,
+    objects: Vec<Segment>,
 ) -> Result<Recovered, OpenError> {
     let nothing = Index::default();
     let log = index.map(|index| index.log);
     let index = index.unwrap_or(&nothing);
-    let (files, spares, found_log) = files(disk, folder, at_rest, log)?;
+    let (mut files, spares, found_log) = files(disk, folder, at_rest, log)?;
+    files.extend(objects);
+    files.sort_by_key(|segment| segment.base);
     let mut found = Recovered {
         log: log.or(found_log).unwrap_or(fresh),
         epoch: 0,
@@ -72,6 +76,9 @@ pub(crate) fn recover(
     for segment in files {
         let (end, rest, sealed, seen) = scan(&segment, index, &mut found, &mut superseded)?;
         if segment.end() <= index.covered {
+            if segment.object.is_some() {
+                continue; // found and removed by listing
+            }
             // The store has all of it: a crash came between commit and reuse.
             let removed = disk.remove(&segment.path);
             removed.map_err(|source| OpenError::Disk { path: segment.path.clone(), source })?;
@@ -264,6 +271,11 @@ fn finish(disk: &dyn Disk, scanned: Vec<Scanned>, synced: u64, found: &mut Recov
     let mut torn = false;
     for Scanned { segment, end, rest, sealed } in scanned {
         let failed = |source| OpenError::Disk { path: segment.path.clone(), source };
+        if segment.object.is_some() && (torn || !sealed) {
+            // It came whole or not at all, and what lies before it was synced before it was put.
+            let what = "an object of the write-ahead log, or what lies before it, is not whole".to_owned();
+            return Err(OpenError::Damaged { path: segment.path.clone(), at: end - segment.base, what });
+        }
         if torn {
             // Nothing in it was acknowledged: the bad frame before it lies at or past every synced point.
             disk.remove(&segment.path).map_err(failed)?;
@@ -280,8 +292,10 @@ fn finish(disk: &dyn Disk, scanned: Vec<Scanned>, synced: u64, found: &mut Recov
                 segment.file.write_at(end - segment.base, &rest).map_err(failed)?;
             }
         }
-        write_again(&segment, synced, end).map_err(failed)?;
-        segment.file.sync().map_err(failed)?;
+        if segment.object.is_none() {
+            write_again(&segment, synced, end).map_err(failed)?;
+            segment.file.sync().map_err(failed)?;
+        }
         found.next = Some(if sealed { segment.end() } else { end });
         found.state.segments.insert(segment.base, segment);
     }

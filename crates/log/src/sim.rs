@@ -93,6 +93,8 @@ fn acknowledged_records_survive_and_offsets_never_mean_other_data() {
         "fenced",
         "collected",
         "merged",
+        "put",
+        "take-over",
     ] {
         assert!(told.get(what).is_some_and(|times| *times > 10), "{what} hardly ever happens: {told:?}");
     }

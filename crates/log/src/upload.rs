@@ -10,6 +10,7 @@
 //! epochs, or of this one and not in flight, and that no running read holds. Higher epochs are another's business.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -24,11 +25,14 @@ use crate::{
     object::{self, ObjectId},
     open::Shared,
     store::{HeadVersion, Store},
+    upload::seat::Seat,
     wal::Spare,
+    wal_object::{self, Found, WalId},
 };
 
 mod gather;
 mod merge;
+mod seat;
 
 /// Files of the index before the next one is a snapshot.
 const FILES_MAX: usize = 64;
@@ -40,6 +44,8 @@ const MERGE_LOOKS: usize = 4;
 const MERGES_MAX: usize = 8;
 /// What waits to be removed; past it, it is found again by listing.
 const GARBAGE_MAX: usize = 10_000;
+/// A write-ahead object that is larger is no fence, however the store encrypts it.
+const FENCE_BYTES_MAX: u64 = 4 << 10;
 /// Waits between attempts while the store is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
@@ -64,6 +70,7 @@ struct InFlight {
 struct Garbage {
     objects: Vec<ObjectId>,
     files: Vec<IndexName>,
+    write_ahead: Vec<WalId>,
     /// Whether there may be more that only a list finds: after a start, and after too much was forgotten.
     unknown: bool,
 }
@@ -74,7 +81,7 @@ pub(crate) struct Uploader {
     shared: Arc<Shared>,
     entropy: Entropy,
     /// The head that is ours, or that was there when we came.
-    version: Option<HeadVersion>,
+    seat: Seat,
     /// The snapshot and the deltas that the head names.
     files: Vec<IndexName>,
     /// The index as committed.
@@ -98,16 +105,16 @@ impl Uploader {
     ) -> Self {
         let garbage = Garbage { unknown: true, ..Garbage::default() };
         let position = index.covered;
-        Self { shared, entropy, version, files, index, position, objects: 0, merge_at: 0, in_flight: None, garbage }
+        let seat = Seat::new(version);
+        Self { shared, entropy, seat, files, index, position, objects: 0, merge_at: 0, in_flight: None, garbage }
     }
 
     fn store(&self) -> &dyn Store {
         self.shared.options.store.as_ref()
     }
 
-    /// Prepares the step that makes this epoch the owner, from `at` on.
-    pub(crate) fn begin_epoch(&mut self, at: u64) {
-        let changes = vec![Change::Epoch { epoch: self.shared.epoch, at }];
+    /// Prepares the step that makes this epoch the owner.
+    pub(crate) fn begin_epoch(&mut self, changes: Vec<Change>) {
         self.prepare(None, self.index.covered, changes);
     }
 
@@ -125,7 +132,8 @@ impl Uploader {
         } else {
             (self.files.iter().copied().chain([name]).collect(), delta.encode())
         };
-        let head = HeadRecord { log, epoch, sequence, files, beat: 0, owner: 0, is_closed: false };
+        let head =
+            HeadRecord { log, epoch, sequence, files, beat: 0, owner: self.shared.options.owner, is_closed: false };
         let merges = delta.changes.iter().any(|change| matches!(change, Change::Moved { .. }));
         self.in_flight = Some(InFlight { object, file: (name, bytes), delta, head, merges });
     }
@@ -147,10 +155,28 @@ impl Uploader {
             if gathered.object.is_some() {
                 self.objects += 1;
             }
-            self.prepare(gathered.object.map(|bytes| (id, bytes)), gathered.end, gathered.changes);
+            let mut changes = gathered.changes;
+            changes.extend(self.covered_objects(gathered.end));
+            self.prepare(gathered.object.map(|bytes| (id, bytes)), gathered.end, changes);
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Which write-ahead objects are needed no more once the store has all before `end` in its index.
+    fn covered_objects(&self, end: u64) -> Vec<Change> {
+        let state = self.shared.state.read();
+        let mut needed = BTreeMap::new();
+        for segment in state.segments.values().take_while(|segment| segment.end() <= end) {
+            if let Some(id) = segment.object {
+                needed.insert(id.epoch, id.number + 1);
+            }
+        }
+        let needed = needed.into_iter().filter_map(|(epoch, from)| {
+            let (_, to) = self.index.write_ahead.get(&epoch)?;
+            Some(Change::WriteAhead { epoch, from, to: *to })
+        });
+        needed.collect()
     }
 
     /// Prepares to put small objects together, where enough lie side by side. Says whether there is a step to settle.
@@ -172,7 +198,8 @@ impl Uploader {
         let id = ObjectId { epoch: self.shared.epoch, number: self.objects };
         // One that cannot be read is not tried again at once.
         self.merge_at = count + options.merge_objects;
-        let (bytes, changes) = merge::merge(self.store(), self.shared.log, &self.index, &chosen, id).await?;
+        let merging = merge::merge(options.store.as_ref(), self.shared.log, &self.index, &chosen, id);
+        let (bytes, changes) = self.seat.keep(&self.shared, merging).await?;
         self.merge_at = 0;
         self.objects += 1;
         self.prepare(Some((id, bytes)), self.index.covered, changes);
@@ -182,30 +209,22 @@ impl Uploader {
     /// Brings the step in flight to its end, or fails and keeps it for another try.
     pub(crate) async fn settle(&mut self) -> Result<(), StoreError> {
         let Some(step) = &self.in_flight else { return Ok(()) };
-        if let Some((id, bytes)) = &step.object {
-            put(self.store(), &id.name(), bytes.clone()).await?;
-        }
-        put(self.store(), &step.file.0.name(), step.file.1.clone()).await?;
-        let replaced = self.store().replace_head(self.version.as_ref(), step.head.encode()).await;
-        match replaced {
-            Ok(version) => {
-                self.committed(version);
-                Ok(())
+        let (shared, store) = (&self.shared, self.shared.options.store.as_ref());
+        let put = async {
+            if let Some((id, bytes)) = &step.object {
+                put(store, &id.name(), bytes.clone()).await?;
             }
-            Err(StoreError::HeadChanged) => {
-                let now = self.store().head().await?.and_then(|head| HeadRecord::decode(&head.bytes));
-                let epoch = now.map_or(self.shared.epoch, |head| head.epoch);
-                self.shared.fence(epoch);
-                Err(StoreError::Fenced { epoch })
-            }
-            Err(error) => Err(error),
-        }
+            put(store, &step.file.0.name(), step.file.1.clone()).await
+        };
+        self.seat.keep(shared, put).await?;
+        self.seat.replace(shared, &step.head).await?;
+        self.committed();
+        Ok(())
     }
 
     /// The store has it: the index first, then what readers see, then the write-ahead log may be used again.
-    fn committed(&mut self, version: HeadVersion) {
+    fn committed(&mut self) {
         let Some(step) = self.in_flight.take() else { return };
-        self.shared.is_ours_now();
         let counters = &self.shared.counters;
         match &step.object {
             Some((_, bytes)) if step.merges => {
@@ -216,7 +235,6 @@ impl Uploader {
             None => {}
         }
         let gone = self.index.apply(&step.delta);
-        self.version = Some(version);
         let replaced = self.files.iter().filter(|file| !step.head.files.contains(file));
         self.garbage.files.extend(replaced.copied());
         self.garbage.objects.extend(gone);
@@ -232,19 +250,26 @@ impl Uploader {
         self.trim();
     }
 
-    /// Gives back write-ahead files that the store has, the oldest first. One that a reader holds is removed, not reused.
-    fn trim(&self) {
+    /// Gives back write-ahead files that the store has, the oldest first. One that a reader holds is removed, not reused. Objects
+    /// of the write-ahead log become garbage.
+    fn trim(&mut self) {
         let disk = self.shared.options.disk.as_ref();
         let covered = self.index.covered;
         loop {
             let segment = {
                 let mut state = self.shared.state.write();
                 let oldest = state.segments.first_key_value();
-                // The newest is the writer's.
-                let free = oldest.filter(|(_, segment)| segment.end() <= covered && state.segments.len() > 1);
+                // The newest file is the writer's.
+                let free = oldest.filter(|(_, segment)| {
+                    segment.end() <= covered && (state.segments.len() > 1 || segment.object.is_some())
+                });
                 let Some(base) = free.map(|(base, _)| *base) else { return };
                 state.segments.remove(&base).expect("it was just seen")
             };
+            if let Some(id) = segment.object {
+                self.garbage.write_ahead.push(id);
+                continue;
+            }
             let mut spares = self.shared.spares.lock();
             let (options, is_sealed) = (&self.shared.options, segment.seal.is_some());
             // One in the clear would keep what it held beside what is encrypted.
@@ -266,7 +291,8 @@ impl Uploader {
 
     /// Removes what the committed index does not name.
     pub(crate) async fn collect(&mut self) -> Result<(), StoreError> {
-        if self.garbage.objects.len() + self.garbage.files.len() > GARBAGE_MAX {
+        let Garbage { objects, files, write_ahead, .. } = &self.garbage;
+        if objects.len() + files.len() + write_ahead.len() > GARBAGE_MAX {
             self.garbage = Garbage { unknown: true, ..Garbage::default() };
         }
         if self.garbage.unknown {
@@ -281,6 +307,10 @@ impl Uploader {
             self.store().delete(&object.name()).await?;
             self.garbage.objects.swap_remove(at);
             self.shared.counters.objects_removed.fetch_add(1, Ordering::Relaxed);
+        }
+        while let Some(id) = self.garbage.write_ahead.last() {
+            self.store().delete(&id.name()).await?;
+            self.garbage.write_ahead.pop();
         }
         while let Some(file) = self.garbage.files.last() {
             self.store().delete(&file.name()).await?;
@@ -302,8 +332,37 @@ impl Uploader {
         let files = files.iter().filter_map(|listed| IndexName::parse(&listed.name));
         let files = files.filter(|file| file.epoch <= ours && !self.files.contains(file));
         let files = files.filter(|file| Some(*file) != file_in_flight).collect();
-        self.garbage = Garbage { objects, files, unknown: false };
+        let write_ahead = self.find_write_ahead().await?;
+        self.garbage = Garbage { objects, files, write_ahead, unknown: false };
         Ok(())
+    }
+
+    /// Write-ahead objects that no epoch needs: what was uploaded, and what was put beyond a fence. Fences stay for ever. Of this
+    /// epoch only what was uploaded may go; of those before, all that the index does not name.
+    async fn find_write_ahead(&self) -> Result<Vec<WalId>, StoreError> {
+        let mut found = Vec::new();
+        for listed in self.store().list(wal_object::FOLDER).await? {
+            let Some(id) = WalId::parse(&listed.name).filter(|id| id.epoch <= self.shared.epoch) else { continue };
+            let needed = match self.index.write_ahead.get(&id.epoch) {
+                Some((from, to)) => id.number >= *from && to.is_none_or(|to| id.number < to),
+                // An epoch whose objects were all uploaded, or one that wrote none.
+                None => false,
+            };
+            if needed {
+                continue;
+            }
+            if listed.bytes <= FENCE_BYTES_MAX {
+                let bytes = match self.store().get_all(&listed.name).await {
+                    Err(StoreError::Missing { .. }) => continue, // who wrote it removes it too
+                    got => got?,
+                };
+                if matches!(wal_object::inspect(&bytes, self.shared.log, id), Some(Found::Fence(_))) {
+                    continue;
+                }
+            }
+            found.push(id);
+        }
+        Ok(found)
     }
 
     /// Looks for garbage by listing at the next collection.
@@ -353,8 +412,24 @@ impl Uploader {
 
     /// Uploads what is left, and gives up at the first failure.
     async fn finish(mut self) {
-        while let Some((uploader, Ok(true))) = self.step().await {
-            self = uploader;
+        loop {
+            match self.step().await {
+                Some((uploader, Ok(true))) => self = uploader,
+                Some((uploader, Ok(false))) => return uploader.release().await,
+                _ => return,
+            }
+        }
+    }
+
+    /// Says in the head that all there ever was is in the store, where that is so.
+    async fn release(mut self) {
+        let shared = self.shared.clone();
+        let left_nothing = shared.has_ended.load(Ordering::Acquire) && shared.state.read().depth() == 0;
+        if left_nothing
+            && shared.fenced().is_none()
+            && let Err(error) = self.seat.release(&shared).await
+        {
+            tracing::warn!(%error, "the object store does not know that this log ended well");
         }
     }
 
@@ -379,11 +454,18 @@ impl Uploader {
                 () = shared.uploads.notified() => Some(true),
                 () = tokio::time::sleep_until(due) => Some(false),
                 () = tokio::time::sleep(CONTACT_INTERVAL) => None,
+                () = beat(self.seat.due(&shared)) => {
+                    self.seat.beat(&shared).await;
+                    if shared.fenced().is_some() {
+                        return None;
+                    }
+                    continue;
+                }
                 stopped = is_stopped(stop) => return stopped.then_some(self),
             };
             let Some(by_size) = by_size else {
                 let now = shared.counters.fsyncs.load(Ordering::Relaxed);
-                let acknowledges = std::mem::replace(&mut seen, now) != now;
+                let acknowledges = std::mem::replace(&mut seen, now) != now && !shared.is_diskless();
                 if acknowledges && matches!(shared.contact().await, Ok(false)) {
                     return None;
                 }
@@ -430,6 +512,14 @@ impl Uploader {
                 tracing::warn!(%error, "objects that nothing needs could not be removed and are tried again");
             }
         }
+    }
+}
+
+/// Waits until a beat is due.
+async fn beat(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -35,7 +35,7 @@ use bytes::Buf;
 use cairn_keys::{AtRest, ENVELOPE_BYTES_MAX, FileSeal};
 use uuid::Uuid;
 
-use crate::{Disk, DiskFile, OpenError, frame::Shape};
+use crate::{Disk, DiskFile, OpenError, frame::Shape, wal_object::WalId};
 
 /// Bytes of the head of a file in the clear.
 pub(crate) const HEAD_BYTES: usize = 64;
@@ -97,6 +97,8 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn DiskFile>,
     /// What it is encrypted with.
     pub(crate) seal: Option<Arc<FileSeal>>,
+    /// Which object of the store it is, where it is no file.
+    pub(crate) object: Option<WalId>,
 }
 
 impl Segment {
@@ -112,7 +114,7 @@ impl Segment {
         let path = folder.join(format!("{base:016x}.wal"));
         let (head, seal) = head(log, base, bytes, at_rest);
         let file = disk.create(&path, bytes, &head)?;
-        Ok(Self { path, base, bytes, file, seal })
+        Ok(Self { path, base, bytes, file, seal, object: None })
     }
 
     /// Makes the next file of a spare; durable when this returns. It has its new head before it has its name.
@@ -129,7 +131,7 @@ impl Segment {
         spare.file.sync()?;
         let path = folder.join(format!("{base:016x}.wal"));
         disk.rename(&spare.path, &path)?;
-        Ok(Self { path, base, bytes: spare.bytes, file: spare.file, seal })
+        Ok(Self { path, base, bytes: spare.bytes, file: spare.file, seal, object: None })
     }
 
     /// Opens a file; `None` where its head is not one that this version writes.
@@ -150,7 +152,7 @@ impl Segment {
         if !is_sealed && head[..8] != MAGIC || crc32c::crc32c(&head[..40]) != crc || length < bytes {
             return Ok(None);
         }
-        let mut segment = Self { path: path.to_owned(), base, bytes, file, seal: None };
+        let mut segment = Self { path: path.to_owned(), base, bytes, file, seal: None, object: None };
         if is_sealed {
             let mut head = vec![0; SEALED_HEAD_BYTES];
             segment.file.read_at(0, &mut head).map_err(failed)?;

@@ -1,5 +1,8 @@
 //! The one thread that orders, writes, syncs and publishes. Called through `log` by a bounded queue.
 //!
+//! Where the store is the write-ahead log, a group is not written and synced here but handed to `lander`, which puts it and then does
+//! what this file does after a sync; the thread orders on meanwhile, within a bound.
+//!
 //! While one sync runs, appends gather in the queue; the next group takes all of them into one write and one sync.
 //! The values say where an append stands: a [`Call`] was admitted to the queue, an [`Ordered`] has its offsets and its
 //! place, and only what [`Writer::persist`] returned is acknowledged. A failed write or sync stops the log for good:
@@ -13,15 +16,17 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use cairn_clock::Entropy;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     Append, AppendError, Appended, InTransaction, LeaderEpoch, Offset, ProducerId, ProducerView, ReadError, StreamId,
     frame::{self, BATCH_OVERHEAD_BYTES, BatchEntry, Entry, HEADER_BYTES, Hand, Shape},
+    lander::Flight,
     ledger::{Entered, Ledger},
     open::Shared,
     state::{Placed, Stream},
-    wal::Segment,
+    wal::{HEAD_BYTES, Segment},
+    wal_object::{self, WalId},
 };
 
 /// Bytes of one group: a larger one would only delay its first member.
@@ -39,15 +44,34 @@ pub(crate) enum Call {
 }
 
 /// A call with its offsets and its place in the group, not durable yet.
-struct Ordered {
-    results: Vec<Result<Appended, AppendError>>,
-    reply: oneshot::Sender<Results>,
+#[derive(Debug)]
+pub(crate) struct Ordered {
+    pub(crate) results: Vec<Result<Appended, AppendError>>,
+    pub(crate) reply: oneshot::Sender<Results>,
 }
 
 /// What becomes visible when the group is durable.
-enum Visible {
+#[derive(Debug)]
+pub(crate) enum Visible {
     Batch(StreamId, Placed, Option<(ProducerId, InTransaction)>),
     Change(Entry),
+}
+
+/// What became durable: bytes of the log at their positions, the object that holds them where it is one, and where the log goes on.
+#[derive(Debug)]
+pub(crate) struct Landed {
+    pub(crate) groups: Vec<(u64, Bytes)>,
+    pub(crate) segment: Option<Segment>,
+    pub(crate) end: u64,
+}
+
+/// Where frames go.
+#[derive(Debug)]
+pub(crate) enum Ground {
+    /// Into files of this machine.
+    Disk,
+    /// Into objects of the store; the next one has this name.
+    Store { flights: tokio::sync::mpsc::Sender<Flight>, next: WalId, launched: Option<Instant> },
 }
 
 /// The writer's own state; nothing else touches it.
@@ -59,6 +83,7 @@ pub(crate) struct Writer {
     pub(crate) next: u64,
     pub(crate) synced: u64,
     pub(crate) segment: Option<Segment>,
+    pub(crate) ground: Ground,
     /// Draws the nonces of what is encrypted.
     pub(crate) entropy: Entropy,
     /// What was written and is not shown yet.
@@ -79,6 +104,7 @@ impl Writer {
                 }
                 group.push(call);
             }
+            self.linger(calls, &mut group, bytes);
             if let Some(error) = self.shared.fenced().or_else(|| failed.clone()) {
                 group.into_iter().for_each(|call| self.refuse(call, &error));
                 continue;
@@ -86,6 +112,7 @@ impl Writer {
             match self.group(group) {
                 Ok(None) => {}
                 Ok(Some(closing)) => {
+                    self.shared.has_ended.store(true, Ordering::Release);
                     let _ = closing.send(());
                     return;
                 }
@@ -95,6 +122,21 @@ impl Writer {
                     failed = Some(AppendError::Failed { reason });
                 }
             }
+        }
+    }
+
+    /// Where the store is the log: so much comes together in one object that no more of them are put than `wal_interval` allows.
+    /// Who comes after a pause waits for nobody.
+    fn linger(&self, calls: &mpsc::Receiver<Call>, group: &mut Vec<Call>, mut bytes: usize) {
+        let Ground::Store { launched: Some(launched), .. } = &self.ground else { return };
+        let due = *launched + self.shared.options.wal_interval;
+        while bytes < GROUP_BYTES_MAX && !matches!(group.last(), Some(Call::Close { .. })) {
+            let left = due.saturating_duration_since(Instant::now());
+            let Ok(call) = calls.recv_timeout(left) else { break };
+            if let Call::Append { bytes: more, .. } = &call {
+                bytes += more;
+            }
+            group.push(call);
         }
     }
 
@@ -142,8 +184,16 @@ impl Writer {
             }
             ordered.push(Ordered { results, reply });
         }
+        if let Ground::Store { .. } = self.ground {
+            let has_ended = closing.is_some();
+            self.shared.has_ended.fetch_or(has_ended, Ordering::AcqRel);
+            self.launch(start, &mut buffer, (visible, ordered, closing));
+            // The lander says that it is done.
+            return Ok(has_ended.then(|| oneshot::channel().0));
+        }
         self.persist(start, &mut buffer, false)?;
-        self.show(visible);
+        let groups = self.written.drain(..).collect();
+        show(&self.shared, Some(Landed { groups, segment: None, end: self.next }), visible);
         for Ordered { results, reply } in ordered {
             // A caller that went away has its batch durable all the same.
             let _ = reply.send(Ok(results));
@@ -231,13 +281,45 @@ impl Writer {
 
     /// Whether one more frame, and the empty one that leaves the file, fit behind what is gathered.
     fn fits(&self, start: u64, gathered: usize, body: usize) -> bool {
+        if let Ground::Store { .. } = self.ground {
+            return gathered == 0 || gathered + body <= GROUP_BYTES_MAX;
+        }
         let Some(segment) = &self.segment else { return false };
         let shape = segment.shape();
         start + (gathered + shape.frame_bytes(body) + shape.frame_bytes(0)) as u64 <= segment.end()
     }
 
+    /// Whether a group would be taken without waiting for others to land.
+    #[cfg(test)]
+    pub(crate) fn has_room(&self) -> bool {
+        match &self.ground {
+            Ground::Disk => true,
+            Ground::Store { flights, .. } => flights.capacity() > 0,
+        }
+    }
+
+    /// Says in the file, at `position`, that the log goes on elsewhere; durable when this returns.
+    pub(crate) fn leave(&mut self, position: u64) -> io::Result<()> {
+        let Some(segment) = self.segment.take() else { return Ok(()) };
+        let mut buffer = Vec::new();
+        if position + segment.shape().frame_bytes(0) as u64 <= segment.end() {
+            frame::put_frame(&mut buffer, self.hand(), segment.shape(), position, self.synced, &[]);
+            if let Some(seal) = &segment.seal {
+                frame::seal(&mut buffer, self.shared.log, seal, &self.entropy);
+            }
+            segment.file.write_at(position - segment.base, &buffer)?;
+            return segment.file.sync();
+        }
+        Ok(())
+    }
+
     /// Writes what is gathered, syncs it, and, where asked, leaves the file for a new one.
     pub(crate) fn persist(&mut self, start: u64, buffer: &mut Vec<u8>, leave: bool) -> io::Result<()> {
+        if let Ground::Store { .. } = self.ground {
+            // What it makes visible comes with the rest of its group.
+            self.launch(start, buffer, (Vec::new(), Vec::new(), None));
+            return Ok(());
+        }
         if leave && let Some(segment) = &self.segment {
             let position = start + buffer.len() as u64;
             let shape = segment.shape();
@@ -273,54 +355,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes a durable group visible, all of it at once, and wakes who waits for it.
-    fn show(&mut self, visible: Vec<Visible>) {
-        let mut state = self.shared.state.write();
-        for (position, group) in self.written.drain(..) {
-            state.tail.push(position, group, self.shared.options.tail_bytes_max);
-        }
-        state.durable = self.next;
-        let mut touched = Vec::new();
-        for shown in visible {
-            match shown {
-                Visible::Batch(id, placed, part) => {
-                    if let Some(stream) = state.streams.get_mut(&id) {
-                        stream.push(placed);
-                        if let Some((producer, part)) = part {
-                            stream.follow(producer, part, placed.base);
-                        }
-                        touched.push(id);
-                    }
-                }
-                Visible::Change(Entry::Create(id, retention)) => {
-                    state.streams.entry(id).or_insert_with(|| Stream::new(retention));
-                }
-                Visible::Change(Entry::SetRetention(id, retention)) => {
-                    if let Some(stream) = state.streams.get_mut(&id) {
-                        stream.retention = retention;
-                    }
-                }
-                Visible::Change(Entry::Delete(id)) => {
-                    state.streams.remove(&id);
-                }
-                Visible::Change(Entry::DeleteBefore(id, offset)) => {
-                    if let Some(stream) = state.streams.get_mut(&id) {
-                        stream.delete_before(offset);
-                    }
-                }
-                Visible::Change(Entry::Batch(_)) => {}
-            }
-        }
-        touched.dedup();
-        for id in touched {
-            if let Some(stream) = state.streams.get(&id) {
-                stream.publish();
-            }
-        }
-        let depth = state.depth();
-        drop(state);
-        if depth >= self.shared.upload_at() {
-            self.shared.uploads.notify_one();
+    /// Hands what is gathered to the lander, and waits while enough is on its way.
+    fn launch(
+        &mut self,
+        start: u64,
+        buffer: &mut Vec<u8>,
+        (visible, ordered, closing): (Vec<Visible>, Vec<Ordered>, Option<oneshot::Sender<()>>),
+    ) {
+        let Ground::Store { flights, next, launched } = &mut self.ground else { return };
+        let object = (!buffer.is_empty()).then(|| {
+            let base = start - HEAD_BYTES as u64;
+            let bytes = wal_object::object(self.shared.log, base, *next, buffer);
+            self.next = base + bytes.len() as u64 + HEAD_BYTES as u64;
+            let id = std::mem::replace(next, next.next());
+            *launched = Some(Instant::now());
+            (id, base, bytes)
+        });
+        buffer.clear();
+        let flight = Flight { object, visible, ordered, closing };
+        // Who waits for an answer hears that the log is closed where nobody lands any more.
+        if let Err(tokio::sync::mpsc::error::TrySendError::Full(flight)) = flights.try_send(flight) {
+            let _ = flights.blocking_send(flight);
         }
     }
 
@@ -340,6 +395,62 @@ impl Writer {
                 let _ = reply.send(());
             }
         }
+    }
+}
+
+/// Makes a durable group visible, all of it at once, and wakes who waits for it.
+pub(crate) fn show(shared: &Shared, landed: Option<Landed>, visible: Vec<Visible>) {
+    let mut state = shared.state.write();
+    if let Some(Landed { groups, segment, end }) = landed {
+        for (position, group) in groups {
+            state.tail.push(position, group, shared.options.tail_bytes_max);
+        }
+        if let Some(segment) = segment {
+            state.segments.insert(segment.base, segment);
+        }
+        state.durable = end;
+    }
+    let mut touched = Vec::new();
+    for shown in visible {
+        match shown {
+            Visible::Batch(id, placed, part) => {
+                if let Some(stream) = state.streams.get_mut(&id) {
+                    stream.push(placed);
+                    if let Some((producer, part)) = part {
+                        stream.follow(producer, part, placed.base);
+                    }
+                    touched.push(id);
+                }
+            }
+            Visible::Change(Entry::Create(id, retention)) => {
+                state.streams.entry(id).or_insert_with(|| Stream::new(retention));
+            }
+            Visible::Change(Entry::SetRetention(id, retention)) => {
+                if let Some(stream) = state.streams.get_mut(&id) {
+                    stream.retention = retention;
+                }
+            }
+            Visible::Change(Entry::Delete(id)) => {
+                state.streams.remove(&id);
+            }
+            Visible::Change(Entry::DeleteBefore(id, offset)) => {
+                if let Some(stream) = state.streams.get_mut(&id) {
+                    stream.delete_before(offset);
+                }
+            }
+            Visible::Change(Entry::Batch(_)) => {}
+        }
+    }
+    touched.dedup();
+    for id in touched {
+        if let Some(stream) = state.streams.get(&id) {
+            stream.publish();
+        }
+    }
+    let depth = state.depth();
+    drop(state);
+    if depth >= shared.upload_at() {
+        shared.uploads.notify_one();
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "a group is shown before it is durable",
         file: "crates/log/src/writer.rs",
         before: "self.persist(start, &mut buffer, false)?;",
-        after: "self.show(std::mem::take(&mut visible)); self.persist(start, &mut buffer, false)?;",
+        after: "show(&self.shared, None, std::mem::take(&mut visible)); self.persist(start, &mut buffer, false)?;",
         test: "-p cairn --test crash nothing_is_shown",
     },
     Mutant {
@@ -29,8 +29,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the log shows a group before it is written",
         file: "crates/log/src/writer.rs",
-        before: "        self.persist(start, &mut buffer, false)?;\n        self.show(visible);",
-        after: "        self.show(visible);\n        self.persist(start, &mut buffer, false)?;",
+        before: "        self.persist(start, &mut buffer, false)?;\n        let groups",
+        after: "        show(&self.shared, None, std::mem::take(&mut visible));\n        self.persist(start, &mut buffer, false)?;\n        let groups",
         test: "-p cairn-log --lib sim::ack",
     },
     Mutant {
@@ -56,9 +56,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "an opener that lost its store goes on",
-        file: "crates/log/src/upload.rs",
+        file: "crates/log/src/upload/seat.rs",
         before: "            Err(StoreError::HeadChanged) => {",
-        after: "            Err(StoreError::HeadChanged) if self.index.sequence == u64::MAX => {",
+        after: "            Err(StoreError::HeadChanged) if head.sequence == u64::MAX => {",
         test: "-p cairn-log --lib sim::ack",
     },
     Mutant {
@@ -85,7 +85,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a lost local log is not missed",
         file: "crates/log/src/open.rs",
-        before: "version.is_some().then_some(index.epoch)",
+        before: "version.is_some().then_some(&index)",
         after: "None",
         test: "-p cairn-broker --test clients what_was_not_uploaded",
     },
@@ -169,8 +169,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "who lost the store in a pause acknowledges once more",
         file: "crates/log/src/open.rs",
-        before: "if !self.is_long_unseen() || self.trouble",
-        after: "if self.is_long_unseen() || self.trouble",
+        before: "|| !self.is_long_unseen() || self.trouble",
+        after: "|| self.is_long_unseen() || self.trouble",
         test: "-p cairn-log --lib who_lost_the_store_in_a_pause",
     },
     Mutant {

@@ -56,8 +56,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "new files go on in the clear once encryption is on",
         file: "crates/log/src/open.rs",
-        before: "if !is_as_new {",
-        after: "if !is_as_new && false {",
+        before: "if writer.segment.as_ref().is_some_and(|segment| !segment.is_as_new(&shared.options.at_rest)) {",
+        after: "if writer.next == 0 {",
         test: "-p cairn-log --lib at_rest_tests",
     },
     Mutant {

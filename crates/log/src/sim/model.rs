@@ -65,6 +65,11 @@ impl StreamModel {
         self.maybe_start = Some(offset.min(self.end));
     }
 
+    /// Whether a batch is there, or was and went as it should.
+    pub(crate) fn has(&self, batch: &Batch) -> bool {
+        batch.next() <= self.start || self.batches.get(&batch.base) == Some(batch)
+    }
+
     /// After a restart: what was not acknowledged is there from now on, or was never.
     pub(crate) fn settle(&mut self, start: u64, end: u64) {
         assert!(end >= self.end, "acknowledged records are gone: {} of {}", end, self.end);

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{
     model::{Batch, StreamModel},
-    world::{World, drive, entry},
+    world::{Pending, World, drive, entry},
 };
 use crate::{InTransaction, Isolation, Offset, Read, ReadError, StreamId, open::Shared, writer::Call};
 
@@ -108,7 +108,8 @@ impl World {
 
     /// Ends the transaction of one producer: a marker in each stream, all in one call.
     pub(super) fn end_transaction(&mut self) {
-        let producer = self.a_producer();
+        self.settle_puts();
+        let (producer, dies) = (self.a_producer(), self.roll(12) == 0);
         let end = if self.roll(2) == 0 { InTransaction::Commit } else { InTransaction::Abort };
         let ends = self.streams.iter().filter(|(_, stream)| stream.open().contains_key(&producer));
         let ends: Vec<_> = ends.map(|(id, stream)| (*id, stream.end)).collect();
@@ -122,13 +123,22 @@ impl World {
         let Some(log) = &mut self.log else { return };
         log.shared.counters.queued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        let done = log.writer.group(vec![Call::Append { entries, bytes: 0, reply }]).is_ok();
+        let lands = log.landing.is_some();
+        let done = log.writer.group(vec![Call::Append { entries, bytes: 0, reply }]).is_ok() && !(lands && dies);
+        log.pending.push(Pending { answer, expected });
         let what = if end == InTransaction::Commit { "commit" } else { "abort" };
         self.tell(format!("{what} {} {done}", ends.len()));
         if !done {
             self.maybe_ended.push((producer, ends));
         }
-        self.answered(answer, expected);
+        if !lands {
+            self.answered();
+            self.unanswered();
+        } else if dies {
+            self.is_doomed = true;
+        } else {
+            self.settle_puts();
+        }
     }
 
     /// After a restart: each end that was not acknowledged is in all of its streams, or in none.

@@ -21,8 +21,9 @@ use super::{
     model::{Batch, StreamModel},
 };
 use crate::{
-    Append, ErrorKind, InTransaction, Isolation, LeaderEpoch, LogOptions, Offset, OpenError, PartitionIndex,
-    ProducerEpoch, ProducerId, ProducerMark, ReadError, Retention, SealedStore, Sequence, StoreError, StreamId,
+    Append, AppendError, ErrorKind, InTransaction, Isolation, LeaderEpoch, LogOptions, Offset, OpenError,
+    PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, ReadError, Retention, SealedStore, Sequence, StoreError,
+    StreamId, WriteAhead,
     frame::Entry,
     open::{self, Opened, Shared},
     store::memory::{Faults, MemoryStore},
@@ -47,6 +48,33 @@ pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Writer,
     uploading: Uploading,
+    /// Where the store is the write-ahead log.
+    pub(super) landing: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// Appends on their way, in order.
+    pub(super) pending: Vec<Pending>,
+}
+
+/// A call that was not answered yet, and what it must be answered.
+pub(super) struct Pending {
+    pub(super) answer: oneshot::Receiver<Results>,
+    pub(super) expected: Vec<(StreamId, Batch, bool)>,
+}
+
+impl Running {
+    fn new(opened: Opened) -> Self {
+        let Opened { shared, writer, uploader, lander } = opened;
+        let landing = lander.map(|lander| Box::pin(lander.land()) as Pin<Box<dyn Future<Output = ()>>>);
+        Self { shared, writer, uploading: Uploading::Rests(Box::new(uploader)), landing, pending: Vec::new() }
+    }
+
+    /// One poll of what puts objects.
+    fn land(&mut self) {
+        if let Some(landing) = &mut self.landing
+            && landing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        {
+            self.landing = None;
+        }
+    }
 }
 
 pub(super) struct World {
@@ -61,6 +89,8 @@ pub(super) struct World {
     /// Ends of transactions that were not acknowledged when the process died: whose, and where the markers would be.
     pub(super) maybe_ended: Vec<(i64, Vec<(StreamId, u64)>)>,
     batches: u64,
+    /// The process dies at the end of this step.
+    pub(super) is_doomed: bool,
     trace: Vec<String>,
 }
 
@@ -77,6 +107,7 @@ impl World {
             zombies: Vec::new(),
             maybe_ended: Vec::new(),
             batches: 0,
+            is_doomed: false,
             trace: vec![format!("seed {seed}")],
         };
         // A failed assertion says which seed it was.
@@ -108,7 +139,9 @@ impl World {
             1 => at_rest(2, &[1]),
             _ => at_rest(1, &[2]),
         };
+        let wal = if self.roll(2) == 0 { WriteAhead::Object } else { WriteAhead::Local };
         LogOptions {
+            wal,
             wal_segment_bytes: SEGMENT_BYTES,
             wal_bytes_max: 1 << 30,
             upload_bytes: 20_000,
@@ -138,13 +171,17 @@ impl World {
             }
             94..96 => self.power_loss(true),
             96..97 => self.kill(),
-            97..99 => self.lose_folder(),
+            97 => self.lose_folder(),
+            98 => self.take_over(),
             _ => self.zombie(),
         }
     }
 
     /// A process whose disk died goes on reading for a moment, and must not show what is not durable. Then it dies.
     fn after_step(&mut self) {
+        if std::mem::take(&mut self.is_doomed) {
+            self.kill();
+        }
         if self.disk.is_dead() {
             self.read();
             if self.roll(2) == 0 { self.power_loss(true) } else { self.kill() }
@@ -160,10 +197,14 @@ impl World {
 
     /// One group of calls, each with some batches; a few of them are sent a second time.
     fn append(&mut self) {
+        self.land();
+        if self.log.as_ref().is_none_or(|log| !log.writer.has_room()) {
+            self.tell("full".to_owned());
+            return;
+        }
         let mut calls = Vec::new();
         let mut waiting = Vec::new();
-        let mut ends: BTreeMap<StreamId, (u64, i32)> =
-            self.streams.iter().map(|(id, stream)| (*id, (stream.end, stream.next_sequence))).collect();
+        let mut ends = self.ends();
         for _ in 0..=self.roll(3) {
             let (mut entries, mut expected) = (Vec::new(), Vec::new());
             for _ in 0..=self.roll(4) {
@@ -196,22 +237,74 @@ impl World {
         log.shared.counters.queued.fetch_add(calls.len() as u64, std::sync::atomic::Ordering::Relaxed);
         let done = log.writer.group(calls).is_ok();
         let lengths: Vec<_> = waiting.iter().map(|(_, expected)| expected.len()).collect();
+        log.pending.extend(waiting.into_iter().map(|(answer, expected)| Pending { answer, expected }));
+        let lands = log.landing.is_some();
         self.tell(format!("append {lengths:?} {done}"));
-        for (answer, expected) in waiting {
-            self.answered(answer, expected);
+        if lands {
+            self.tell("put".to_owned());
+            self.land();
+        } else {
+            self.answered();
+            self.unanswered();
         }
     }
 
-    pub(super) fn answered(&mut self, mut answer: oneshot::Receiver<Results>, expected: Vec<(StreamId, Batch, bool)>) {
-        let Ok(results) = answer.try_recv() else {
-            for (id, batch, again) in expected {
-                if !again {
-                    self.streams.get_mut(&id).expect("known").may_have(batch);
-                }
+    /// Where each stream will go on, with the sequence of its producer.
+    fn ends(&self) -> BTreeMap<StreamId, (u64, i32)> {
+        let ends = self.streams.iter().map(|(id, stream)| (*id, (stream.end, stream.next_sequence)));
+        let mut ends: BTreeMap<_, _> = ends.collect();
+        let pending = self.log.iter().flat_map(|log| &log.pending).flat_map(|pending| &pending.expected);
+        for (id, batch, _) in pending.filter(|(_, _, again)| !again) {
+            let (end, next) = ends.get_mut(id).expect("every stream is there");
+            *end = batch.next();
+            *next = batch.sequence.map_or(*next, |sequence| sequence + batch.records as i32);
+        }
+        ends
+    }
+
+    /// A few polls of what puts objects, and what they were good for.
+    fn land(&mut self) {
+        for _ in 0..self.roll(8) {
+            if let Some(log) = &mut self.log {
+                log.land();
             }
-            return;
+            self.answered();
+        }
+    }
+
+    /// Takes in what was answered.
+    pub(super) fn answered(&mut self) {
+        while let Some(log) = &mut self.log
+            && let Some(first) = log.pending.first_mut()
+            && let Ok(results) = first.answer.try_recv()
+        {
+            let Pending { expected, .. } = log.pending.remove(0);
+            self.acknowledged(results, expected);
+        }
+    }
+
+    /// What was not answered may have happened: its process is gone.
+    pub(super) fn unanswered(&mut self) {
+        self.answered();
+        let Some(log) = &mut self.log else { return };
+        let expected: Vec<_> = log.pending.drain(..).flat_map(|pending| pending.expected).collect();
+        self.may_have(expected);
+    }
+
+    fn may_have(&mut self, expected: Vec<(StreamId, Batch, bool)>) {
+        for (id, batch, again) in expected {
+            if !again && let Some(stream) = self.streams.get_mut(&id) {
+                stream.may_have(batch);
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, results: Results, expected: Vec<(StreamId, Batch, bool)>) {
+        let results = match results {
+            // Its object may have landed all the same.
+            Err(AppendError::Fenced { .. }) => return self.may_have(expected),
+            results => results.expect("the writer had no reason to refuse the call"),
         };
-        let results = results.expect("the writer had no reason to refuse the call");
         for ((id, batch, again), result) in expected.into_iter().zip(results) {
             let appended = result.expect("the writer had no reason to refuse the batch");
             assert_eq!((appended.base_offset.get(), appended.duplicate), (batch.base, again), "of {id}");
@@ -239,8 +332,9 @@ impl World {
             _ => Next::Upload,
         };
         let lists = self.roll(4) == 0;
+        self.land();
         let Some(log) = &mut self.log else { return };
-        let line = poll_upload(&mut log.uploading, lists, next);
+        let line = poll_upload(&mut log.uploading, lists, next, false);
         self.tell(line);
     }
 
@@ -270,10 +364,33 @@ impl World {
     }
 
     fn change(&mut self, entry: Entry) -> bool {
+        self.settle_puts();
+        let dies = self.roll(12) == 0;
         let Some(log) = &mut self.log else { return false };
         let (reply, mut answer) = oneshot::channel();
         let _ = log.writer.group(vec![Call::Change { entry, reply }]);
+        if log.landing.is_some() {
+            if dies {
+                self.is_doomed = true;
+                return false;
+            }
+            self.settle_puts();
+        }
         matches!(answer.try_recv(), Ok(Ok(_)))
+    }
+
+    /// Until all that is on its way has landed.
+    pub(super) fn settle_puts(&mut self) {
+        if self.log.as_ref().is_none_or(|log| log.landing.is_none()) {
+            return;
+        }
+        self.calm();
+        for _ in 0..40 {
+            if let Some(log) = &mut self.log {
+                log.land();
+            }
+            self.answered();
+        }
     }
 
     fn delete_before(&mut self) {
@@ -348,6 +465,7 @@ impl World {
     }
 
     fn power_loss(&mut self, dying_opens: bool) {
+        self.unanswered();
         self.log = None;
         self.disk.lose_power();
         self.tell("power loss".to_owned());
@@ -355,6 +473,7 @@ impl World {
     }
 
     fn kill(&mut self) {
+        self.unanswered();
         self.log = None;
         self.disk.revive();
         self.tell("kill".to_owned());
@@ -392,9 +511,14 @@ impl World {
             }
             other => other,
         };
-        let Opened { shared, writer, uploader } = opened.unwrap_or_else(|error| panic!("it does not open: {error}"));
-        self.tell(format!("open {}", shared.epoch));
-        self.log = Some(Running { shared: shared.clone(), writer, uploading: Uploading::Rests(Box::new(uploader)) });
+        self.adopt(opened.unwrap_or_else(|error| panic!("it does not open: {error}")));
+    }
+
+    /// Goes on with what an opener found.
+    fn adopt(&mut self, opened: Opened) {
+        let shared = opened.shared.clone();
+        self.tell(format!("open {} {:?}", shared.epoch, shared.options.wal));
+        self.log = Some(Running::new(opened));
         let state = shared.state.read();
         self.streams.retain(|id, stream| {
             let found = state.streams.get(id);
@@ -409,6 +533,51 @@ impl World {
         self.settle_ends();
         if self.streams.is_empty() {
             self.create();
+        }
+    }
+
+    /// Another opens the store while this one goes on: appends, puts, uploads. What this one acknowledges, at whatever moment, is
+    /// there.
+    fn take_over(&mut self) {
+        self.disk.revive();
+        let Some(log) = &self.log else { return };
+        let alone = log.shared.state.read().segments.values().all(|segment| segment.object.is_some());
+        if log.landing.is_none() || !alone {
+            return;
+        }
+        self.tell("take-over".to_owned());
+        let old_disk = std::mem::replace(&mut self.disk, SimDisk::new(self.entropy.next_u64()));
+        self.store.set_away(false);
+        self.store.set_faults(Faults { delays: 60, ..Faults::default() });
+        let mut opening = Box::pin(open::open(self.options(), self.clock.clone(), self.entropy.clone()));
+        let opened = loop {
+            if let Poll::Ready(opened) = opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                break opened;
+            }
+            match self.roll(6) {
+                0 => self.append(),
+                1 => self.upload(),
+                2 => self.land(),
+                _ => {}
+            }
+        };
+        drop(opening);
+        let opened = match opened {
+            // The other committed between two steps of ours: as many times as are tried.
+            Err(OpenError::Store(StoreError::Fenced { .. })) => {
+                self.tell("lost the race".to_owned());
+                self.disk = old_disk;
+                return;
+            }
+            opened => opened.unwrap_or_else(|error| panic!("it does not take over: {error}")),
+        };
+        self.answered();
+        let old = self.log.take().expect("it was there");
+        self.may_have(old.pending.iter().flat_map(|pending| pending.expected.clone()).collect());
+        self.zombies.push(old);
+        self.adopt(opened);
+        if self.roll(2) == 0 {
+            self.zombie();
         }
     }
 
@@ -433,11 +602,12 @@ impl World {
 
     /// Uploads all, then another opener begins with the bucket alone. Sometimes the first does not know that it is over.
     fn lose_folder(&mut self) {
+        self.settle_puts();
         self.calm();
         self.disk.revive();
         let Some(mut log) = self.log.take() else { return };
         loop {
-            let line = poll_upload(&mut log.uploading, false, Next::Upload);
+            let line = poll_upload(&mut log.uploading, false, Next::Upload, false);
             let rests = matches!(log.uploading, Uploading::Rests(_));
             if self.disk.is_dead() || matches!(log.uploading, Uploading::Ended) {
                 self.log = Some(log);
@@ -464,17 +634,38 @@ impl World {
         let Some(mut zombie) = self.zombies.pop() else { return };
         self.calm();
         let Some(id) = zombie.shared.state.read().streams.keys().next().copied() else { return };
-        let (reply, _) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         let bytes = Bytes::from_static(&[0xee; 900]);
         let entries = vec![entry(id, &Batch { base: 0, records: 1, bytes, sequence: None, part: None }, 0)];
-        let _ = zombie.writer.group(vec![Call::Append { entries, bytes: 0, reply }]);
+        for _ in 0..20 {
+            zombie.land();
+        }
+        if zombie.writer.has_room() {
+            let _ = zombie.writer.group(vec![Call::Append { entries, bytes: 0, reply }]);
+        }
         for n in 0..200 {
-            let line =
-                poll_upload(&mut zombie.uploading, n % 3 == 0, if n % 5 == 0 { Next::Collect } else { Next::Upload });
+            let line = {
+                let next = if n % 5 == 0 { Next::Collect } else { Next::Upload };
+                poll_upload(&mut zombie.uploading, n % 3 == 0, next, true)
+            };
             assert!(line != "committed", "a fenced opener changed the store");
             if line.starts_with("fenced") {
                 self.tell(line);
             }
+            zombie.land();
+        }
+        // What it had put before it was fenced is there, and it may say so however late. Nothing else.
+        for Pending { mut answer, expected } in std::mem::take(&mut zombie.pending) {
+            if let Ok(Ok(_)) = answer.try_recv() {
+                for (id, batch, again) in expected {
+                    let there = self.streams.get(&id).is_none_or(|stream| again || stream.has(&batch));
+                    assert!(there, "a fenced opener acknowledged what is not in the log");
+                    self.tell("late".to_owned());
+                }
+            }
+        }
+        if zombie.shared.is_diskless() {
+            assert!(!matches!(answer.try_recv(), Ok(Ok(_))), "a fenced opener acknowledged an append");
         }
         assert!(zombie.shared.fenced().is_some(), "it never learnt that it is fenced");
         self.verify();
@@ -493,7 +684,7 @@ enum Next {
 }
 
 /// One poll of a task, or the start of the next.
-fn poll_upload(uploading: &mut Uploading, lists: bool, next: Next) -> String {
+fn poll_upload(uploading: &mut Uploading, lists: bool, next: Next, is_replaced: bool) -> String {
     match std::mem::replace(uploading, Uploading::Ended) {
         Uploading::Ended => "ended".to_owned(),
         Uploading::Rests(mut uploader) => {
@@ -547,7 +738,9 @@ fn poll_upload(uploading: &mut Uploading, lists: bool, next: Next) -> String {
                 if error.kind() == ErrorKind::Fenced {
                     return format!("fenced {error}");
                 }
-                assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+                // Who was replaced may miss what the next one removed.
+                let was_replaced = is_replaced && matches!(error, StoreError::Missing { .. });
+                assert!(was_replaced || error.kind() == ErrorKind::Retry, "{error}");
                 *uploading = Uploading::Rests(Box::new(uploader));
                 format!("not-{what}")
             }

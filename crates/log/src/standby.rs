@@ -1,0 +1,85 @@
+//! Standing by: whose the store is, and when it is somebody else's turn. Called by whoever runs several openers on one bucket, of
+//! which one at a time has it.
+//!
+//! The owner changes the head at least every `beat_interval`. One that stands still for [`TAKE_OVER_AFTER`], by the clock of who
+//! looks, is taken for gone. That is a guess, and safe all the same: who opens takes the head and fences, and an owner that was
+//! only slow is refused from then on. Clocks give speed here, never safety.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{StoreError, index::HeadRecord, store::Store};
+
+/// How often the owner beats where others stand by.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// A head that has not changed for so long has lost its owner.
+pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(6);
+/// How often it is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Who has a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ownership {
+    /// The owner's epoch.
+    pub epoch: u32,
+    /// Who it is, in its own words ([`crate::LogOptions::owner`]).
+    pub owner: u32,
+    /// It ended, and the store has all that it acknowledged.
+    pub is_closed: bool,
+}
+
+/// Whose a store is; nobody's, where it is new.
+///
+/// # Errors
+/// Where the store does not answer, or its head is damaged.
+pub async fn ownership(store: &dyn Store) -> Result<Option<Ownership>, StoreError> {
+    Ok(look(store).await?.map(|head| head.0))
+}
+
+async fn look(store: &dyn Store) -> Result<Option<(Ownership, HeadRecord)>, StoreError> {
+    let Some(head) = store.head().await? else { return Ok(None) };
+    let head = HeadRecord::decode(&head.bytes).ok_or_else(|| StoreError::Damaged {
+        name: "head".to_owned(),
+        what: "it is not one that this version writes".to_owned(),
+    })?;
+    let HeadRecord { epoch, owner, is_closed, .. } = head;
+    Ok(Some((Ownership { epoch, owner, is_closed }, head)))
+}
+
+/// Waits until the store has no owner, as far as can be told: it is new, its owner ended, is `own` itself (an earlier life of it), or
+/// is silent. Tells `seen` who has it whenever that changes. A store that does not answer says nothing: it is asked again.
+pub async fn await_turn(store: &dyn Store, own: u32, mut seen: impl FnMut(Ownership)) -> Option<Ownership> {
+    let mut last: Option<(HeadRecord, Instant)> = None;
+    loop {
+        match tokio::time::timeout(TAKE_OVER_AFTER, look(store)).await {
+            Ok(Ok(None)) => return None,
+            Ok(Ok(Some((owner, head)))) => {
+                if owner.is_closed || owner.owner == own {
+                    return Some(owner);
+                }
+                let now = Instant::now();
+                match &last {
+                    Some((before, since)) if *before == head => {
+                        if now - *since >= TAKE_OVER_AFTER {
+                            return Some(owner);
+                        }
+                    }
+                    before => {
+                        let known = before.as_ref().map(|(head, _)| (head.epoch, head.owner));
+                        if known != Some((head.epoch, head.owner)) {
+                            seen(owner);
+                        }
+                        last = Some((head, now));
+                    }
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the object store does not say who has it");
+                last = None; // silence of the store is not the owner's
+            }
+            Err(_) => last = None,
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
