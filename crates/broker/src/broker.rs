@@ -310,8 +310,11 @@ impl Broker {
             group_bytes_max: limits.group_bytes_max,
             groups_bytes_max: limits.groups_bytes_max,
             offsets_bytes_max: limits.offsets_bytes_max,
+            consumer_session_ms: millis(limits.consumer_session_timeout),
+            consumer_interval_ms: millis(limits.consumer_heartbeat_interval),
         };
-        let opened = Coordinator::open(log.clone(), offsets.id, offsets.partitions, limits, clock.clone()).await;
+        let (sight, time) = (topics.sight(), clock.clone());
+        let opened = Coordinator::open(log.clone(), offsets.id, offsets.partitions, limits, time, sight).await;
         let groups = opened.map_err(|e| failed(&e))?;
         // A crash may have come between the end of a topic and that of its offsets.
         let gone = groups.forget_topics(|topic| topics.get(topic).is_none()).await;

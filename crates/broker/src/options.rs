@@ -149,6 +149,10 @@ pub struct BrokerLimits {
     pub session_timeout_max: Duration,
     /// How long a group's first member waits for others.
     pub initial_rebalance_delay: Duration,
+    /// How long a member of a consumer group (KIP-848) may be silent before its partitions go to others.
+    pub consumer_session_timeout: Duration,
+    /// How often such a member is told to be heard of.
+    pub consumer_heartbeat_interval: Duration,
     /// Bytes of the metadata of one committed offset.
     pub offset_metadata_bytes_max: usize,
     /// Bytes that committed offsets may take in memory.
@@ -184,6 +188,8 @@ impl Default for BrokerLimits {
             session_timeout_min: Duration::from_secs(1),
             session_timeout_max: Duration::from_secs(1_800),
             initial_rebalance_delay: Duration::from_millis(500),
+            consumer_session_timeout: Duration::from_secs(45),
+            consumer_heartbeat_interval: Duration::from_secs(5),
             offset_metadata_bytes_max: 4_096,
             offsets_bytes_max: 128 << 20,
         }

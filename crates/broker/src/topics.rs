@@ -29,8 +29,10 @@ use crate::{
 };
 
 pub(crate) mod configs;
+mod sight;
 
 use configs::TopicConfigs;
+pub(crate) use sight::Sight;
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -69,6 +71,8 @@ struct Known {
     by_id: HashMap<Uuid, Arc<Topic>>,
     /// Of all topics.
     partitions: usize,
+    /// Rises with each topic that comes, goes or changes.
+    version: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,7 +121,7 @@ pub(crate) struct Catalogue {
     log: Log,
     clock: Clock,
     entropy: Entropy,
-    known: RwLock<Known>,
+    known: Arc<RwLock<Known>>,
     /// Held while a change is made durable, so that changes have one order.
     changing: tokio::sync::Mutex<()>,
     cluster: Uuid,
@@ -151,7 +155,7 @@ impl Catalogue {
             log,
             clock,
             entropy,
-            known: RwLock::default(),
+            known: Arc::default(),
             changing: tokio::sync::Mutex::default(),
             cluster,
             epoch,
@@ -191,6 +195,11 @@ impl Catalogue {
 
     pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
         self.known.read().by_name.values().cloned().collect()
+    }
+
+    /// What groups see of it.
+    pub(crate) fn sight(&self) -> Sight {
+        Sight::of(&self.known)
     }
 
     /// Partitions of all topics.
@@ -281,6 +290,7 @@ impl Catalogue {
         self.store(vec![(topic_key(topic.id), None)]).await?;
         {
             let mut known = self.known.write();
+            known.version += 1;
             known.by_name.remove(&topic.name);
             if known.by_id.remove(&topic.id).is_some() {
                 known.partitions -= topic.partitions as usize;
@@ -297,6 +307,7 @@ impl Catalogue {
 
     fn publish(&self, topic: Arc<Topic>) {
         let mut known = self.known.write();
+        known.version += 1;
         known.partitions += topic.partitions as usize;
         if let Some(before) = known.by_id.insert(topic.id, Arc::clone(&topic)) {
             known.partitions -= before.partitions as usize;

@@ -7,6 +7,8 @@ mod admin;
 mod bounds;
 #[path = "protocol/configs.rs"]
 mod configs;
+#[path = "protocol/consumer_groups.rs"]
+mod consumer_groups;
 #[path = "protocol/keeping.rs"]
 mod keeping;
 #[path = "protocol/logins.rs"]
@@ -205,6 +207,8 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         ApiKey::CreatePartitions => admin::partitions(TOPIC, 7, true),
         ApiKey::AlterConfigs => admin::replace(TOPIC, &[("retention.ms", "3600000")], true),
         ApiKey::IncrementalAlterConfigs => admin::alter(TOPIC, &[("retention.ms", 0, Some("3600000"))], true),
+        ApiKey::ConsumerGroupHeartbeat => consumer_groups::joins(&format!("new{version}"), "m", &[TOPIC]),
+        ApiKey::ConsumerGroupDescribe => consumer_groups::describe(&["new0", "g0", "nobody"]),
         ApiKey::DeleteGroups => {
             RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(vec![text("nobody").into()]))
         }
@@ -242,6 +246,7 @@ fn refusals(key: ApiKey, version: i16) -> Option<RequestKind> {
         ApiKey::InitProducerId => {
             RequestKind::InitProducerId(InitProducerIdRequest::default().with_transactional_id(Some(text("t").into())))
         }
+        ApiKey::ConsumerGroupHeartbeat => consumer_groups::stays("new0", "m", 9, None),
         ApiKey::DeleteRecords => admin::delete_records("none", 0, 0),
         ApiKey::CreatePartitions => admin::partitions("none", 7, false),
         ApiKey::AlterConfigs => admin::replace("none", &[("retention.ms", "1")], false),

@@ -106,6 +106,13 @@ pub(super) fn of_group(error: GroupError) -> i16 {
         GroupError::GroupFull => ResponseError::GroupMaxSizeReached,
         GroupError::NotEmpty => ResponseError::NonEmptyGroup,
         GroupError::GroupNotFound => ResponseError::GroupIdNotFound,
+        GroupError::InvalidRequest => ResponseError::InvalidRequest,
+        GroupError::FencedEpoch => ResponseError::FencedMemberEpoch,
+        GroupError::StaleEpoch => ResponseError::StaleMemberEpoch,
+        GroupError::UnreleasedInstance => ResponseError::UnreleasedInstanceId,
+        GroupError::UnsupportedAssignor => ResponseError::UnsupportedAssignor,
+        GroupError::InvalidRegex => ResponseError::InvalidRegularExpression,
+        GroupError::UnsupportedVersion => ResponseError::UnsupportedVersion,
         GroupError::OffsetsFull => ResponseError::InvalidCommitOffsetSize,
         GroupError::Unavailable => ResponseError::CoordinatorNotAvailable,
     }

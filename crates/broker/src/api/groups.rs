@@ -21,7 +21,7 @@ use kafka_protocol::{
 use super::{Session, codes, reason, text};
 use crate::{
     broker::Broker,
-    group::{GroupError, GroupView, Identity, Input, Join, Joined, Reply},
+    group::{GroupError, GroupSnapshot, GroupState, GroupView, Identity, Input, Join, Joined, Listed, Reply},
 };
 
 /// How much of a client's or instance's id begins its member id.
@@ -31,6 +31,7 @@ const ID_REQUIRED_FIRST: i16 = 4;
 const LEAVE_MANY_FIRST: i16 = 3;
 const PROTOCOL_NULL_FIRST: i16 = 7;
 const SKIP_FIRST: i16 = 9;
+const WHY_DEAD_FIRST: i16 = 6;
 
 fn identity(member: &StrBytes, instance: Option<&StrBytes>) -> Identity {
     Identity { member: member.to_string(), instance: instance.map(ToString::to_string) }
@@ -161,21 +162,28 @@ pub(super) async fn describe(broker: &Broker, request: DescribeGroupsRequest, ve
         let has_offsets = !broker.inner.groups.committed_all(&name).is_empty();
         let group = DescribedGroup::default().with_group_id(name.clone());
         groups.push(match view {
-            Some(view) => described(group, view),
-            None if has_offsets => group.with_group_state(text("Empty")),
-            None if version >= 6 => {
-                let why = format!("group `{}` does not exist", name.as_str());
-                let dead = group.with_group_state(text("Dead")).with_error_message(Some(reason(why)));
-                dead.with_error_code(ResponseError::GroupIdNotFound.code())
+            Some(GroupView::Classic(state, snapshot)) => described(group, state, snapshot),
+            // As Kafka says of a group that this request cannot describe.
+            Some(GroupView::Consumer(_)) => {
+                dead(group, version, format!("group `{}` is not a classic group", name.as_str()))
             }
-            None => group.with_group_state(text("Dead")),
+            None if has_offsets => group.with_group_state(text("Empty")),
+            None => dead(group, version, format!("group `{}` does not exist", name.as_str())),
         });
     }
     DescribeGroupsResponse::default().with_groups(groups)
 }
 
-fn described(group: DescribedGroup, view: GroupView) -> DescribedGroup {
-    let members = view.snapshot.members.into_iter().map(|member| {
+fn dead(group: DescribedGroup, version: i16, why: String) -> DescribedGroup {
+    let dead = group.with_group_state(text("Dead"));
+    if version < WHY_DEAD_FIRST {
+        return dead;
+    }
+    dead.with_error_message(Some(reason(why))).with_error_code(ResponseError::GroupIdNotFound.code())
+}
+
+fn described(group: DescribedGroup, state: GroupState, snapshot: GroupSnapshot) -> DescribedGroup {
+    let members = snapshot.members.into_iter().map(|member| {
         DescribedGroupMember::default()
             .with_member_id(text(member.id))
             .with_group_instance_id(member.instance.map(text))
@@ -185,9 +193,9 @@ fn described(group: DescribedGroup, view: GroupView) -> DescribedGroup {
             .with_member_assignment(member.assignment)
     });
     group
-        .with_group_state(text(view.state.name()))
-        .with_protocol_type(text(view.snapshot.protocol_type))
-        .with_protocol_data(text(view.snapshot.protocol.unwrap_or_default()))
+        .with_group_state(text(state.name()))
+        .with_protocol_type(text(snapshot.protocol_type))
+        .with_protocol_data(text(snapshot.protocol.unwrap_or_default()))
         .with_members(members.collect())
 }
 
@@ -196,17 +204,16 @@ pub(super) async fn list(broker: &Broker, request: ListGroupsRequest) -> ListGro
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
     let all = broker.inner.groups.list().await.into_iter();
-    let groups = all
-        .filter(|(_, state, _)| {
-            wanted(&request.states_filter, state.name()) && wanted(&request.types_filter, "classic")
-        })
-        .map(|(name, state, protocol_type)| {
-            ListedGroup::default()
-                .with_group_id(text(name).into())
-                .with_protocol_type(text(protocol_type))
-                .with_group_state(text(state.name()))
-                .with_group_type(text("classic"))
-        });
+    let asked = |listed: &Listed| {
+        wanted(&request.states_filter, listed.state) && wanted(&request.types_filter, listed.group_type)
+    };
+    let groups = all.filter(asked).map(|listed| {
+        ListedGroup::default()
+            .with_group_id(text(listed.name).into())
+            .with_protocol_type(text(listed.protocol_type))
+            .with_group_state(text(listed.state))
+            .with_group_type(text(listed.group_type))
+    });
     ListGroupsResponse::default().with_groups(groups.collect())
 }
 

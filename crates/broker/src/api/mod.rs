@@ -8,6 +8,7 @@ mod clients;
 mod cluster;
 mod codes;
 mod configs;
+mod consumer_groups;
 mod coordinator;
 mod epochs;
 mod fetch;
@@ -28,8 +29,9 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey, ConsumerGroupDescribeRequest,
+        ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
         DescribeGroupsRequest, DescribeUserScramCredentialsRequest, FetchRequest, FindCoordinatorRequest,
         HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
         ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
@@ -87,6 +89,8 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::DescribeUserScramCredentials, 0..=0),
     (ApiKey::AlterUserScramCredentials, 0..=0),
     (ApiKey::DescribeCluster, 0..=2),
+    (ApiKey::ConsumerGroupHeartbeat, 0..=1),
+    (ApiKey::ConsumerGroupDescribe, 0..=1),
 ];
 
 /// Answers Produce; `None` where the client wants no answer (acks 0).
@@ -130,7 +134,7 @@ fn answer_bytes(broker: &Broker, request: &Request) -> usize {
     match request.key {
         ApiKey::Metadata => topics.len() * TOPIC_BYTES + topics.partitions() * PARTITION_BYTES,
         ApiKey::DescribeConfigs => topics.len().min(request.elements) * TOPIC_CONFIG_BYTES,
-        ApiKey::DescribeGroups => broker.inner.options.limits.group_bytes_max,
+        ApiKey::DescribeGroups | ApiKey::ConsumerGroupDescribe => broker.inner.options.limits.group_bytes_max,
         _ => 0,
     }
 }
@@ -185,7 +189,13 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         ApiKey::DescribeGroups => answer!(DescribeGroupsRequest, |r| groups::describe(broker, r, version)),
         ApiKey::ListGroups => answer!(ListGroupsRequest, |r| groups::list(broker, r)),
         ApiKey::DeleteGroups => answer!(DeleteGroupsRequest, |r| groups::delete(broker, r)),
-        ApiKey::OffsetCommit => answer!(OffsetCommitRequest, |r| offsets::commit(broker, r)),
+        ApiKey::ConsumerGroupHeartbeat => {
+            answer!(ConsumerGroupHeartbeatRequest, |r| consumer_groups::heartbeat(broker, session_ref, r, version))
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            answer!(ConsumerGroupDescribeRequest, |r| consumer_groups::describe(broker, r))
+        }
+        ApiKey::OffsetCommit => answer!(OffsetCommitRequest, |r| offsets::commit(broker, r, version)),
         ApiKey::OffsetFetch => answer!(OffsetFetchRequest, |r| offsets::fetch(broker, r, version)),
         key => Err(RequestError::Unknown { key: key as i16 }),
     }

@@ -5,6 +5,7 @@ use kafka_protocol::{
     messages::{
         OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
+        offset_fetch_request::OffsetFetchRequestGroup,
         offset_fetch_response::{
             OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
             OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -19,8 +20,9 @@ use crate::{
 };
 
 const GROUPS_FIRST: i16 = 8;
+const MEMBERS_FIRST: i16 = 9;
 
-pub(super) async fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(super) async fn commit(broker: &Broker, request: OffsetCommitRequest, version: i16) -> OffsetCommitResponse {
     let now_ms = broker.inner.clock.now().as_millis();
     let most = broker.inner.options.limits.offset_metadata_bytes_max;
     let mut accepted = Vec::new();
@@ -56,7 +58,7 @@ pub(super) async fn commit(broker: &Broker, request: OffsetCommitRequest) -> Off
         instance: request.group_instance_id.map(|instance| instance.to_string()),
     };
     let generation = request.generation_id_or_member_epoch;
-    let committed = broker.inner.groups.commit(request.group_id.to_string(), who, generation, accepted).await;
+    let committed = broker.inner.groups.commit(request.group_id.to_string(), who, generation, version, accepted).await;
     let all = committed.map_or_else(codes::of_group, |()| codes::NONE);
     let topics = topics.into_iter().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(index, code)| {
@@ -89,24 +91,37 @@ pub(super) async fn fetch(broker: &Broker, request: OffsetFetchRequest, version:
         });
         return OffsetFetchResponse::default().with_topics(topics.collect());
     }
-    let groups = request.groups.into_iter().map(|group| {
-        let wanted = group
-            .topics
-            .map(|topics| topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect());
-        let topics = find(broker, &group.group_id, wanted).into_iter().map(|(name, partitions)| {
-            let partitions = partitions.into_iter().map(|(index, value)| {
-                let value = value.unwrap_or_else(none);
-                OffsetFetchResponsePartitions::default()
-                    .with_partition_index(index)
-                    .with_committed_offset(value.offset)
-                    .with_committed_leader_epoch(value.leader_epoch)
-                    .with_metadata(Some(text(value.metadata)))
-            });
-            OffsetFetchResponseTopics::default().with_name(text(name).into()).with_partitions(partitions.collect())
+    let mut groups = Vec::new();
+    for group in request.groups {
+        groups.push(fetch_group(broker, group, version).await);
+    }
+    OffsetFetchResponse::default().with_groups(groups)
+}
+
+async fn fetch_group(broker: &Broker, group: OffsetFetchRequestGroup, version: i16) -> OffsetFetchResponseGroup {
+    let response = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
+    if version >= MEMBERS_FIRST {
+        let member = group.member_id.map(|member| member.to_string());
+        let allowed = broker.inner.groups.may_fetch(group.group_id.to_string(), member, group.member_epoch).await;
+        if let Err(error) = allowed {
+            return response.with_error_code(codes::of_group(error));
+        }
+    }
+    let wanted = group
+        .topics
+        .map(|topics| topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect());
+    let topics = find(broker, &group.group_id, wanted).into_iter().map(|(name, partitions)| {
+        let partitions = partitions.into_iter().map(|(index, value)| {
+            let value = value.unwrap_or_else(none);
+            OffsetFetchResponsePartitions::default()
+                .with_partition_index(index)
+                .with_committed_offset(value.offset)
+                .with_committed_leader_epoch(value.leader_epoch)
+                .with_metadata(Some(text(value.metadata)))
         });
-        OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone()).with_topics(topics.collect())
+        OffsetFetchResponseTopics::default().with_name(text(name).into()).with_partitions(partitions.collect())
     });
-    OffsetFetchResponse::default().with_groups(groups.collect())
+    response.with_topics(topics.collect())
 }
 
 /// What is committed, of what is wanted, or everything.

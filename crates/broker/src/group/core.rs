@@ -10,7 +10,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use super::member::{GroupError, GroupLimits, GroupSnapshot, Identity, Join, Joined, MemberSnapshot, Synced};
+use super::{
+    consumer::{Change, Told},
+    member::{GroupError, GroupLimits, GroupSnapshot, Identity, Join, Joined, MemberSnapshot, Synced},
+};
 
 mod rebalance;
 
@@ -50,12 +53,13 @@ pub(crate) enum Input {
         group: String,
         who: Vec<Identity>,
     },
-    /// May this member commit offsets now?
+    /// May this member commit offsets now, with a request of this version?
     Commit {
         ticket: Ticket,
         group: String,
         who: Identity,
         generation: i32,
+        version: i16,
     },
     Delete {
         ticket: Ticket,
@@ -65,11 +69,36 @@ pub(crate) enum Input {
     Tick,
 }
 
+impl Input {
+    /// The group that it is about.
+    pub(crate) fn group(&self) -> Option<&str> {
+        match self {
+            Self::Join { group, .. }
+            | Self::Sync { group, .. }
+            | Self::Heartbeat { group, .. }
+            | Self::Leave { group, .. }
+            | Self::Commit { group, .. }
+            | Self::Delete { group, .. } => Some(group),
+            Self::Tick => None,
+        }
+    }
+}
+
 /// What the driver must do, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Make this durable before any reply that follows it.
     Store(GroupSnapshot),
+    /// As [`Store`](Self::Store), of a consumer group.
+    Change {
+        group: String,
+        changes: Vec<Change>,
+    },
+    /// Find out which topics these expressions of a consumer group name, and say it.
+    Ask {
+        group: String,
+        regexes: Vec<String>,
+    },
     Reply(Ticket, Reply),
 }
 
@@ -82,6 +111,8 @@ pub(crate) enum Reply {
     Synced(Synced),
     Done,
     Left(Vec<Result<(), GroupError>>),
+    /// To a heartbeat of a consumer group.
+    Told(Told),
     Refused(GroupError),
 }
 
@@ -152,11 +183,13 @@ pub(crate) struct Core {
     groups: HashMap<String, Group>,
     /// What all groups take.
     bytes: usize,
+    /// What those of the other protocol take.
+    others_bytes: usize,
 }
 
 impl Core {
     pub(crate) fn new(limits: GroupLimits) -> Self {
-        Self { limits, groups: HashMap::new(), bytes: 0 }
+        Self { limits, groups: HashMap::new(), bytes: 0, others_bytes: 0 }
     }
 
     /// The one door.
@@ -188,7 +221,7 @@ impl Core {
                     self.count(&group);
                 }
             },
-            Input::Commit { ticket, group, who, generation } => {
+            Input::Commit { ticket, group, who, generation, .. } => {
                 let result = self.may_commit(now_ms, &group, &who, generation);
                 answer(ticket, result, &mut out);
             }
@@ -260,7 +293,7 @@ impl Core {
         let taken = self.groups.get(name).map_or(0, |group| group.bytes);
         if taken.saturating_add(more) > self.limits.group_bytes_max {
             Err(GroupError::GroupFull)
-        } else if self.bytes.saturating_add(more) > self.limits.groups_bytes_max {
+        } else if self.bytes.saturating_add(self.others_bytes).saturating_add(more) > self.limits.groups_bytes_max {
             Err(GroupError::Unavailable)
         } else {
             Ok(())
@@ -275,6 +308,36 @@ impl Core {
     /// Names, states and protocol types of all groups.
     pub(crate) fn list(&self) -> Vec<(String, GroupState, String)> {
         self.groups.iter().map(|(name, g)| (name.clone(), g.state, g.protocol_type.clone())).collect()
+    }
+
+    /// The state of a group, if it is one of these.
+    pub(crate) fn state(&self, name: &str) -> Option<GroupState> {
+        self.groups
+            .get(name)
+            .map(|group| if group.pending.is_empty() { group.state } else { GroupState::PreparingRebalance })
+    }
+
+    /// Is told what groups of the other protocol take, with which these share the bound.
+    pub(crate) const fn share(&mut self, others_bytes: usize) {
+        self.others_bytes = others_bytes;
+    }
+
+    /// What all of them take.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Begins a group where one of the consumer protocol was, whose epoch its generation goes on from.
+    pub(crate) fn begin(&mut self, name: &str, epoch: i32) {
+        let group = self.groups.entry(name.to_owned()).or_insert_with(Group::new);
+        group.generation = group.generation.max(epoch);
+    }
+
+    /// Forgets a group that has no members; its generation.
+    pub(crate) fn end(&mut self, name: &str) -> i32 {
+        let Some(group) = self.groups.remove(name) else { return 0 };
+        self.bytes = self.bytes.saturating_sub(group.bytes);
+        group.generation
     }
 
     fn group(&mut self, name: &str) -> Result<&mut Group, GroupError> {

@@ -1,60 +1,84 @@
 //! The coordinator at work: one task owns the core, gives it the time, stores what it says, and answers who waits.
 //! Called by the group requests. Committed offsets are kept beside it, keyed by group.
 //!
-//! It guarantees: what a reply depends on is durable before the reply; offsets are visible only once durable.
+//! It guarantees: what a reply depends on is durable before the reply; what could not be stored is stored before the group is heard
+//! again; offsets are visible only once durable.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
+use bytes::{Bytes, BytesMut};
 use cairn_clock::Clock;
-use cairn_log::{Log, Offset, PartitionIndex, StreamId};
+use cairn_log::Log;
 use parking_lot::RwLock;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
 use uuid::Uuid;
 
 use super::{
-    Core, Effect, GroupError, GroupLimits, GroupSnapshot, GroupState, Identity, Input, Reply, Ticket,
+    Ask, Effect, GroupError, GroupLimits, GroupSnapshot, GroupState, Groups, Identity, Input, Reply, Ticket,
+    consumer::{self, Beat, ConsumerView, Named, Topics},
     offsets::{OffsetEntry, Offsets},
-    records::{self, GroupRecord, OffsetValue},
+    records::{self, OffsetValue},
+    store::Store,
 };
-use crate::{
-    batch::{BatchBuilder, Record},
-    streams::{self, StreamError},
-};
+use crate::{batch::BatchBuilder, streams::StreamError, topics::Sight};
 
 const COMMANDS_MAX: usize = 1_024;
-/// A partition of `__consumer_offsets` is rewritten at start when it holds more records than this, and more than so many
-/// times those that are live.
-const COMPACT_RECORDS: usize = 10_000;
-const COMPACT_RATIO: usize = 4;
-const COMPACT_BATCH_BYTES: usize = 256 << 10;
+/// How long the topics may be gone through for one expression.
+const ASKING_MAX: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(60);
 
-/// A group as DescribeGroups shows it.
+/// A group as DescribeGroups and ConsumerGroupDescribe show it.
 #[derive(Debug, Clone)]
-pub(crate) struct GroupView {
-    pub(crate) state: GroupState,
-    pub(crate) snapshot: GroupSnapshot,
+pub(crate) enum GroupView {
+    Classic(GroupState, GroupSnapshot),
+    Consumer(ConsumerView),
+}
+
+/// A group as ListGroups shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) state: &'static str,
+    pub(crate) protocol_type: String,
+    pub(crate) group_type: &'static str,
+}
+
+impl Listed {
+    fn classic(name: String, state: GroupState, protocol_type: String) -> Self {
+        Self { name, state: state.name(), protocol_type, group_type: "classic" }
+    }
 }
 
 #[derive(Debug)]
 enum Command {
     Input(Box<dyn FnOnceInput>, oneshot::Sender<Reply>),
+    /// What an expression of a group names.
+    Named {
+        group: String,
+        regex: String,
+        version: u64,
+        named: Option<Named>,
+    },
     Describe(String, oneshot::Sender<Option<GroupView>>),
-    List(oneshot::Sender<Vec<(String, GroupState, String)>>),
+    List(oneshot::Sender<Vec<Listed>>),
     Close(oneshot::Sender<()>),
 }
 
 /// Makes an input once its ticket is known.
 trait FnOnceInput: Send {
-    fn make(self: Box<Self>, ticket: Ticket) -> Input;
+    fn make(self: Box<Self>, ticket: Ticket) -> Ask;
 }
 
-impl<F: FnOnce(Ticket) -> Input + Send> FnOnceInput for F {
-    fn make(self: Box<Self>, ticket: Ticket) -> Input {
-        self(ticket)
+impl<I: Into<Ask>, F: FnOnce(Ticket) -> I + Send> FnOnceInput for F {
+    fn make(self: Box<Self>, ticket: Ticket) -> Ask {
+        self(ticket).into()
     }
 }
 
@@ -72,15 +96,39 @@ pub(crate) struct Coordinator {
     /// Bytes that these may take in memory.
     offsets_bytes_max: usize,
     store: Store,
+    names: Names,
 }
 
-/// Where group records go.
+/// Which topics an expression names: found out on a thread of its own, one at a time, so that nobody's expression holds up the
+/// groups of others.
 #[derive(Debug, Clone)]
-struct Store {
-    log: Log,
-    topic: Uuid,
-    partitions: u32,
-    clock: Clock,
+struct Names {
+    topics: Sight,
+    turn: Arc<Semaphore>,
+}
+
+impl Names {
+    /// The version of the topics, then what is named.
+    async fn find(&self, regex: String) -> Result<(u64, Named), GroupError> {
+        let _turn = self.turn.acquire().await.map_err(|_| GroupError::Unavailable)?;
+        let topics = self.topics.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let compiled = consumer::compile(&regex)?;
+            let (version, ends) = (topics.version(), Instant::now() + ASKING_MAX);
+            let mut named = Named::new();
+            for name in topics.names() {
+                if compiled.is_match(name.as_bytes()) {
+                    named.insert(name);
+                }
+                if Instant::now() > ends {
+                    tracing::warn!(regex, "an expression takes too long for the topics there are: it is refused");
+                    return Err(GroupError::InvalidRegex);
+                }
+            }
+            Ok((version, named))
+        });
+        found.await.map_err(|_| GroupError::Unavailable)?
+    }
 }
 
 impl Coordinator {
@@ -91,14 +139,19 @@ impl Coordinator {
         partitions: u32,
         limits: GroupLimits,
         clock: Clock,
+        topics: Sight,
     ) -> Result<Self, StreamError> {
         let store = Store { log, topic, partitions, clock };
-        let (offsets, groups) = store.load().await?;
+        let loaded = store.load().await?;
         let offsets_bytes_max = limits.offsets_bytes_max;
-        let mut core = Core::new(limits);
-        for group in groups.into_values() {
-            core.restore(0, group);
+        let mut core = Groups::new(limits);
+        for group in loaded.groups.into_values() {
+            core.classic.restore(0, group);
         }
+        for (name, group) in loaded.consumers {
+            core.consumer.restore(0, name, group);
+        }
+        let names = Names { topics, turn: Arc::new(Semaphore::new(1)) };
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let task = Task {
             core,
@@ -107,18 +160,41 @@ impl Coordinator {
             next_ticket: 0,
             started: Instant::now(),
             store: store.clone(),
+            unstored: HashMap::new(),
+            names: names.clone(),
+            itself: commands.downgrade(),
         };
         tokio::spawn(task.run());
-        Ok(Self { commands, offsets: Arc::new(RwLock::new(offsets)), offsets_bytes_max, store })
+        Ok(Self { commands, offsets: Arc::new(RwLock::new(loaded.offsets)), offsets_bytes_max, store, names })
     }
 
     /// Puts one input through the core and waits for its reply.
-    pub(crate) async fn ask(&self, input: impl FnOnce(Ticket) -> Input + Send + 'static) -> Reply {
+    pub(crate) async fn ask<I: Into<Ask>>(&self, input: impl FnOnce(Ticket) -> I + Send + 'static) -> Reply {
         let (sender, receiver) = oneshot::channel();
         if self.commands.send(Command::Input(Box::new(input), sender)).await.is_err() {
             return Reply::Refused(GroupError::Unavailable);
         }
         receiver.await.unwrap_or(Reply::Refused(GroupError::Unavailable))
+    }
+
+    /// A heartbeat of the new protocol. What its expression names is found out first.
+    pub(crate) async fn beat(&self, group: String, mut beat: Beat) -> Reply {
+        if let Some(regex) = beat.regex.clone().filter(|regex| !regex.is_empty()) {
+            match self.names.find(regex).await {
+                Ok(named) => beat.named = Some(named),
+                Err(error) => return Reply::Refused(error),
+            }
+        }
+        let beat = Box::new(beat);
+        self.ask(move |ticket| consumer::Input::Beat { ticket, group, beat }).await
+    }
+
+    /// Whether a member of the new protocol may see what is committed with this epoch.
+    pub(crate) async fn may_fetch(&self, group: String, member: Option<String>, epoch: i32) -> Result<(), GroupError> {
+        match self.ask(move |ticket| consumer::Input::Fetch { ticket, group, member, epoch }).await {
+            Reply::Refused(error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Ends the task, and with it its hold on the log; who waits is told that the coordinator is away.
@@ -137,14 +213,14 @@ impl Coordinator {
     }
 
     /// All groups, those that only have offsets included.
-    pub(crate) async fn list(&self) -> Vec<(String, GroupState, String)> {
+    pub(crate) async fn list(&self) -> Vec<Listed> {
         let (sender, receiver) = oneshot::channel();
         let sent = self.commands.send(Command::List(sender)).await;
         let mut all = if sent.is_ok() { receiver.await.unwrap_or_default() } else { Vec::new() };
-        let known: std::collections::HashSet<String> = all.iter().map(|(name, ..)| name.clone()).collect();
+        let known: std::collections::HashSet<String> = all.iter().map(|listed| listed.name.clone()).collect();
         let offsets = self.offsets.read();
         let only_offsets = offsets.groups().map(|(name, _)| name).filter(|name| !known.contains(*name));
-        all.extend(only_offsets.map(|name| (name.clone(), GroupState::Empty, String::new())));
+        all.extend(only_offsets.map(|name| Listed::classic(name.clone(), GroupState::Empty, String::new())));
         all
     }
 
@@ -154,10 +230,11 @@ impl Coordinator {
         group: String,
         who: Identity,
         generation: i32,
+        version: i16,
         entries: Vec<(String, i32, OffsetValue)>,
     ) -> Result<(), GroupError> {
         let name = group.clone();
-        let reply = self.ask(move |ticket| Input::Commit { ticket, group: name, who, generation }).await;
+        let reply = self.ask(move |ticket| Input::Commit { ticket, group: name, who, generation, version }).await;
         if let Reply::Refused(error) = reply {
             return Err(error);
         }
@@ -235,119 +312,22 @@ impl Coordinator {
     }
 }
 
-impl Store {
-    fn stream(&self, group: &str) -> StreamId {
-        let partition = java_hash(group).unsigned_abs() % self.partitions;
-        StreamId::new(self.topic, PartitionIndex::new(partition))
-    }
-
-    async fn append(&self, group: &str, batch: BatchBuilder) -> Result<Option<Offset>, GroupError> {
-        streams::append(&self.log, self.stream(group), batch).await.map_err(|error| {
-            tracing::warn!(group, %error, "group state could not be stored");
-            GroupError::Unavailable
-        })
-    }
-
-    /// Reads every partition back, and rewrites those where most records are out of date.
-    async fn load(&self) -> Result<(Offsets, HashMap<String, GroupSnapshot>), StreamError> {
-        let mut offsets = Offsets::default();
-        let mut groups = HashMap::new();
-        for partition in 0..self.partitions {
-            let stream = StreamId::new(self.topic, PartitionIndex::new(partition));
-            let mut read = Loaded::default();
-            streams::replay(&self.log, stream, |record| read.take(record)).await?;
-            if read.records > COMPACT_RECORDS && read.records > COMPACT_RATIO * read.live() {
-                self.compact(stream, &read).await?;
-            }
-            // A group's records lie in one partition only.
-            offsets.extend(read.offsets);
-            groups.extend(read.groups);
-        }
-        Ok((offsets, groups))
-    }
-
-    /// Writes what is live once more, then forgets what lies before. A crash between the two leaves both, which reads the same.
-    async fn compact(&self, stream: StreamId, read: &Loaded) -> Result<(), StreamError> {
-        let now_ms = self.clock.now().as_millis();
-        let mut first = None;
-        let mut batch = BatchBuilder::new();
-        for (group, of_group) in read.offsets.groups() {
-            for ((topic, partition), entry) in of_group {
-                let key = records::offset_key(group, topic, *partition);
-                batch.push(now_ms, Some(&key), Some(&records::offset_value(&entry.value)), &[]);
-                if batch.bytes() > COMPACT_BATCH_BYTES {
-                    let written = streams::append(&self.log, stream, std::mem::take(&mut batch)).await?;
-                    first = first.or(written);
-                }
-            }
-        }
-        for (group, snapshot) in &read.groups {
-            let value = records::group_value(snapshot, now_ms);
-            batch.push(now_ms, Some(&records::group_key(group)), Some(&value), &[]);
-            if batch.bytes() > COMPACT_BATCH_BYTES {
-                let written = streams::append(&self.log, stream, std::mem::take(&mut batch)).await?;
-                first = first.or(written);
-            }
-        }
-        let written = streams::append(&self.log, stream, batch).await?;
-        let end = match first.or(written) {
-            Some(first) => first,
-            // Nothing is live.
-            None => self.log.bounds(stream).map_err(|source| StreamError::Read { stream, at: 0, source })?.durable_end,
-        };
-        self.log.delete_before(stream, end).await.map_err(|source| StreamError::Append { stream, source })
-    }
-}
-
-/// What one partition of `__consumer_offsets` says.
-#[derive(Default)]
-struct Loaded {
-    offsets: Offsets,
-    groups: HashMap<String, GroupSnapshot>,
-    records: usize,
-}
-
-impl Loaded {
-    fn live(&self) -> usize {
-        self.groups.len() + self.offsets.len()
-    }
-
-    fn take(&mut self, record: Record) {
-        self.records += 1;
-        let Some(key) = &record.key else { return };
-        match records::decode(key, record.value.as_ref()) {
-            Some(GroupRecord::Offset { group, topic, partition, value: Some(value) }) => {
-                let entry = OffsetEntry { value, stored_at: Offset::new(record.offset) };
-                self.offsets.put(&group, topic, partition, entry);
-            }
-            Some(GroupRecord::Offset { group, topic, partition, value: None }) => {
-                self.offsets.remove(&group, &topic, partition);
-            }
-            Some(GroupRecord::Group { group, value: Some(value) }) => {
-                self.groups.insert(group, value);
-            }
-            Some(GroupRecord::Group { group, value: None }) => {
-                self.groups.remove(&group);
-            }
-            Some(GroupRecord::Unknown) => {}
-            None => tracing::warn!(offset = record.offset, "a record of __consumer_offsets cannot be read"),
-        }
-    }
-}
-
-/// Java's `String.hashCode`, which places a group among the partitions of `__consumer_offsets` as Kafka does.
-fn java_hash(text: &str) -> i32 {
-    text.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
-}
-
 struct Task {
-    core: Core,
+    core: Groups,
     inbox: mpsc::Receiver<Command>,
     waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: u64,
     started: Instant,
     store: Store,
+    /// By group, records that could not be written: the newest of each key, so that they are no more than the group is large.
+    unstored: HashMap<String, Records>,
+    names: Names,
+    /// The way to itself for what is found out elsewhere; it does not keep the task alive.
+    itself: mpsc::WeakSender<Command>,
 }
+
+/// Key and value of records of one group.
+type Records = BTreeMap<Bytes, Option<Bytes>>;
 
 impl Task {
     async fn run(mut self) {
@@ -367,7 +347,7 @@ impl Task {
                     Some(command) => self.take(command).await,
                     None => return,
                 },
-                () = tokio::time::sleep_until(wait) => self.put(Input::Tick).await,
+                () = tokio::time::sleep_until(wait) => self.put(Input::Tick.into()).await,
             }
         }
     }
@@ -380,37 +360,100 @@ impl Task {
                 self.waiting.insert(ticket, sender);
                 self.put(input.make(ticket)).await;
             }
+            Command::Named { group, regex, version, named } => {
+                self.put(consumer::Input::Named { group, regex, version, named }.into()).await;
+            }
             Command::Describe(group, sender) => {
-                let view = self.core.describe(&group).map(|(state, snapshot)| GroupView { state, snapshot });
+                let classic = || self.core.classic.describe(&group);
+                let view = match self.core.consumer.describe(&group) {
+                    Some(view) => Some(GroupView::Consumer(view)),
+                    None => classic().map(|(state, snapshot)| GroupView::Classic(state, snapshot)),
+                };
                 drop(sender.send(view));
             }
-            Command::List(sender) => drop(sender.send(self.core.list())),
+            Command::List(sender) => {
+                let classic = self.core.classic.list().into_iter();
+                let mut all: Vec<Listed> = classic.map(|(name, state, of)| Listed::classic(name, state, of)).collect();
+                all.extend(self.core.consumer.list().map(|(name, state)| Listed {
+                    name: name.clone(),
+                    state: state.name(),
+                    protocol_type: "consumer".to_owned(),
+                    group_type: "consumer",
+                }));
+                drop(sender.send(all));
+            }
             Command::Close(sender) => drop(sender),
         }
     }
 
-    async fn put(&mut self, input: Input) {
+    async fn put(&mut self, ask: Ask) {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut unstored = false;
-        for effect in self.core.handle(now_ms, input) {
+        // What could not be stored before comes first: the group is further than its records.
+        let mut unstored = match ask.group() {
+            Some(group) if self.unstored.contains_key(group) => {
+                let group = group.to_owned();
+                !self.write(&group, Records::new()).await
+            }
+            _ => false,
+        };
+        let topics = self.names.topics.clone();
+        for effect in self.core.handle(now_ms, ask, &topics) {
             match effect {
                 Effect::Store(snapshot) => {
-                    let now_ms = self.store.clock.now().as_millis();
-                    let mut batch = BatchBuilder::new();
-                    let key = records::group_key(&snapshot.group);
-                    batch.push(now_ms, Some(&key), Some(&records::group_value(&snapshot, now_ms)), &[]);
-                    if self.store.append(&snapshot.group, batch).await.is_err() {
-                        unstored = true;
-                    }
+                    let value = records::group_value(&snapshot, self.store.clock.now().as_millis());
+                    let record = (records::group_key(&snapshot.group).freeze(), Some(value.freeze()));
+                    unstored |= !self.write(&snapshot.group, [record].into()).await;
                 }
+                Effect::Change { group, changes } => {
+                    let (now_ms, version) = (self.store.clock.now().as_millis(), topics.version());
+                    let mut written = Records::new();
+                    for change in changes {
+                        let (key, value) = consumer::records::encode(&group, &change, now_ms, version);
+                        written.insert(key.freeze(), value.map(BytesMut::freeze));
+                    }
+                    unstored |= !self.write(&group, written).await;
+                }
+                Effect::Ask { group, regexes } => self.find_names(group, regexes),
                 Effect::Reply(ticket, reply) => {
                     let Some(sender) = self.waiting.remove(&ticket) else { continue };
                     // What could not be stored is not promised: the member asks again.
-                    let promises = matches!(reply, Reply::Synced(_) | Reply::Joined(_));
+                    let promises = matches!(reply, Reply::Synced(_) | Reply::Joined(_) | Reply::Told(_));
                     let reply = if unstored && promises { Reply::Refused(GroupError::Unavailable) } else { reply };
                     drop(sender.send(reply));
                 }
             }
         }
+    }
+
+    /// Makes records of a group durable in one batch, with those that could not be written before; whether they are.
+    async fn write(&mut self, group: &str, records: Records) -> bool {
+        let mut all = self.unstored.remove(group).unwrap_or_default();
+        all.extend(records);
+        let now_ms = self.store.clock.now().as_millis();
+        let mut batch = BatchBuilder::new();
+        for (key, value) in &all {
+            batch.push(now_ms, Some(key), value.as_deref(), &[]);
+        }
+        let written = self.store.append(group, batch).await.is_ok();
+        if !written {
+            self.unstored.insert(group.to_owned(), all);
+        }
+        written
+    }
+
+    /// Has expressions asked beside the task, which goes on.
+    fn find_names(&self, group: String, regexes: Vec<String>) {
+        let (names, itself) = (self.names.clone(), self.itself.clone());
+        tokio::spawn(async move {
+            for regex in regexes {
+                let found = names.find(regex.clone()).await;
+                let (version, named) = found.map_or((0, None), |(version, named)| (version, Some(named)));
+                let Some(commands) = itself.upgrade() else { return };
+                let told = Command::Named { group: group.clone(), regex, version, named };
+                if commands.send(told).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 }

@@ -16,6 +16,10 @@ pub(crate) struct GroupLimits {
     pub(crate) groups_bytes_max: usize,
     /// Bytes of all committed offsets.
     pub(crate) offsets_bytes_max: usize,
+    /// How long a member of a consumer group may be silent.
+    pub(crate) consumer_session_ms: u64,
+    /// How often it is to be heard of.
+    pub(crate) consumer_interval_ms: u64,
 }
 
 /// Why a member's request is refused. One wire code each.
@@ -31,10 +35,48 @@ pub(crate) enum GroupError {
     GroupFull,
     NotEmpty,
     GroupNotFound,
+    /// Fields of a heartbeat of the new protocol are missing, or contradict each other.
+    InvalidRequest,
+    FencedEpoch,
+    StaleEpoch,
+    UnreleasedInstance,
+    UnsupportedAssignor,
+    InvalidRegex,
+    /// Members of the new protocol commit with version 9 or newer.
+    UnsupportedVersion,
     /// Committed offsets take as much memory as they may.
     OffsetsFull,
     /// Too many groups, or what was decided could not be made durable: try again.
     Unavailable,
+}
+
+impl GroupError {
+    /// In words, for answers that have room for them.
+    pub(crate) const fn says(self) -> &'static str {
+        match self {
+            Self::InvalidGroupId => "the group needs a name",
+            Self::InvalidSessionTimeout => "the session timeout is outside of what this broker allows",
+            Self::InconsistentProtocol => "the group speaks another protocol",
+            Self::UnknownMember => "the group has no such member: join it again",
+            Self::FencedInstance => "another member with the same group.instance.id has taken this one's place",
+            Self::IllegalGeneration => "the generation is not the group's",
+            Self::RebalanceInProgress => "the group is rebalancing: join again",
+            Self::GroupFull => "the group has as many members, or takes as much memory, as it may",
+            Self::NotEmpty => "the group has members",
+            Self::GroupNotFound => "there is no such group of this protocol",
+            Self::InvalidRequest => "fields of the request are missing, or contradict each other",
+            Self::FencedEpoch => {
+                "the member epoch is not the member's: give up all partitions and join again with epoch 0"
+            }
+            Self::StaleEpoch => "the member epoch is not the member's: try again after the next heartbeat",
+            Self::UnreleasedInstance => "the group.instance.id is still in use by another member: it must leave first",
+            Self::UnsupportedAssignor => "there is no such assignor: the broker has `uniform` and `range`",
+            Self::InvalidRegex => "the regular expression is not one of RE2's, or is too large",
+            Self::UnsupportedVersion => "members of the consumer protocol commit with OffsetCommit 9 or newer",
+            Self::OffsetsFull => "committed offsets take as much memory as they may: delete groups, or raise the limit",
+            Self::Unavailable => "the coordinator is not available: try again",
+        }
+    }
 }
 
 /// Who speaks: the ids of a request that names a member.

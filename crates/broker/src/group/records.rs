@@ -6,11 +6,16 @@
 //! | offset | i16 1, group, topic, i32 partition | i16 3, i64 offset, i32 leader epoch, metadata, i64 commit time ms |
 //! | group | i16 2, group | i16 3, protocol type, i32 generation, protocol?, leader?, i64 time ms, i32 members, each: id, instance?, client id, client host, i32 rebalance ms, i32 session ms, subscription, assignment |
 //!
+//! Those of consumer groups are in `consumer/records.rs`.
+//!
 //! Strings are i16 length and UTF-8 (`?`: -1 for null), blobs i32 length and bytes. A missing value deletes the key.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::member::{GroupSnapshot, MemberSnapshot};
+use super::{
+    consumer::{self, Change},
+    member::{GroupSnapshot, MemberSnapshot},
+};
 
 /// A decoded record.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +29,11 @@ pub(crate) enum GroupRecord {
     Group {
         group: String,
         value: Option<GroupSnapshot>,
+    },
+    /// Of a group of the new protocol.
+    Consumer {
+        group: String,
+        change: Change,
     },
     /// Of a version that this broker does not know.
     Unknown,
@@ -112,7 +122,10 @@ pub(crate) fn decode(key: &[u8], value: Option<&Bytes>) -> Option<GroupRecord> {
             };
             Some(GroupRecord::Group { group, value })
         }
-        _ => Some(GroupRecord::Unknown),
+        kind => Some(match consumer::records::decode(kind, key, value)? {
+            Some((group, change)) => GroupRecord::Consumer { group, change },
+            None => GroupRecord::Unknown,
+        }),
     }
 }
 
@@ -154,7 +167,7 @@ fn decode_group(group: &str, value: &[u8]) -> Option<Option<GroupSnapshot>> {
     Some(Some(out))
 }
 
-fn put_string(out: &mut BytesMut, text: &str) {
+pub(super) fn put_string(out: &mut BytesMut, text: &str) {
     out.put_i16(i16::try_from(text.len()).expect("strings of the Kafka protocol are at most 32767 bytes long"));
     out.extend_from_slice(text.as_bytes());
 }
@@ -171,20 +184,20 @@ fn put_blob(out: &mut BytesMut, blob: &[u8]) {
     out.extend_from_slice(blob);
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, tail) = self.0.split_first_chunk::<N>()?;
         self.0 = tail;
         Some(*head)
     }
 
-    fn i16(&mut self) -> Option<i16> {
+    pub(super) fn i16(&mut self) -> Option<i16> {
         self.take().map(i16::from_be_bytes)
     }
 
-    fn i32(&mut self) -> Option<i32> {
+    pub(super) fn i32(&mut self) -> Option<i32> {
         self.take().map(i32::from_be_bytes)
     }
 
@@ -192,7 +205,7 @@ impl<'a> Reader<'a> {
         self.take().map(i64::from_be_bytes)
     }
 
-    fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
         let (head, tail) = self.0.split_at_checked(length)?;
         self.0 = tail;
         Some(head)
@@ -207,7 +220,7 @@ impl<'a> Reader<'a> {
         String::from_utf8(text.to_vec()).ok().map(Some)
     }
 
-    fn string(&mut self) -> Option<String> {
+    pub(super) fn string(&mut self) -> Option<String> {
         self.nullable()?
     }
 

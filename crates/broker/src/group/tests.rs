@@ -23,6 +23,8 @@ fn limits() -> GroupLimits {
         group_bytes_max: 10_000,
         groups_bytes_max: 15_000,
         offsets_bytes_max: 1 << 20,
+        consumer_session_ms: 100,
+        consumer_interval_ms: 10,
     }
 }
 
@@ -45,6 +47,7 @@ impl Bench {
         for effect in self.core.handle(self.now_ms, make(ticket)) {
             match effect {
                 Effect::Store(snapshot) => self.stored.push(snapshot),
+                Effect::Change { .. } | Effect::Ask { .. } => panic!("of the other protocol"),
                 Effect::Reply(ticket, reply) => assert!(self.replies.insert(ticket, reply).is_none(), "two replies"),
             }
         }
@@ -215,7 +218,7 @@ fn commits_are_for_members_and_for_those_who_never_join() {
     let mut bench = Bench::new();
     let commit = |bench: &mut Bench, member: &str, generation| {
         let who = Identity { member: member.into(), instance: None };
-        let ticket = bench.put(|ticket| Input::Commit { ticket, group: GROUP.into(), who, generation });
+        let ticket = bench.put(|ticket| Input::Commit { ticket, group: GROUP.into(), who, generation, version: 9 });
         bench.replies[&ticket].clone()
     };
     assert_eq!(commit(&mut bench, "", -1), Reply::Done);

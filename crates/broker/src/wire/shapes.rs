@@ -46,6 +46,8 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS,
         ApiKey::DescribeUserScramCredentials => DESCRIBE_USER_SCRAM_CREDENTIALS,
         ApiKey::AlterUserScramCredentials => ALTER_USER_SCRAM_CREDENTIALS,
+        ApiKey::ConsumerGroupHeartbeat => CONSUMER_GROUP_HEARTBEAT,
+        ApiKey::ConsumerGroupDescribe => CONSUMER_GROUP_DESCRIBE,
         _ => return None,
     })
 }
@@ -289,3 +291,18 @@ const ALTER_USER_SCRAM_CREDENTIALS: &[Field] = &[
         ]),
     ),
 ];
+
+const CONSUMER_GROUP_HEARTBEAT: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(0, LAST, Text),
+    Field(0, LAST, INT),
+    Field(0, LAST, Text),
+    Field(0, LAST, Text),
+    Field(0, LAST, INT),
+    Field(0, LAST, TEXTS),
+    Field(1, LAST, Text),
+    Field(0, LAST, Text),
+    Field(0, LAST, Each(&[Field(0, LAST, UUID), Field(0, LAST, INTS)])),
+];
+
+const CONSUMER_GROUP_DESCRIBE: &[Field] = &[Field(0, LAST, TEXTS), Field(0, LAST, BYTE)];

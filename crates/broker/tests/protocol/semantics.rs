@@ -244,6 +244,8 @@ async fn no_request_that_could_change_a_protected_topic_is_offered_but_those_tha
         ApiKey::DeleteGroups,
         ApiKey::DescribeUserScramCredentials,
         ApiKey::AlterUserScramCredentials,
+        ApiKey::ConsumerGroupHeartbeat,
+        ApiKey::ConsumerGroupDescribe,
     ];
     let folder = tempfile::tempdir().unwrap();
     let (served, id) = start(folder.path()).await;
