@@ -11,6 +11,7 @@ mod contracts;
 mod diskless;
 mod evidence;
 mod governance;
+mod groups;
 mod lake;
 mod log;
 mod observing;
@@ -52,6 +53,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(registry::MUTANTS)
         .chain(reporting::MUTANTS)
         .chain(lake::MUTANTS)
+        .chain(groups::MUTANTS)
         .chain(log::MUTANTS)
         .chain(diskless::MUTANTS)
         .chain(observing::MUTANTS)
