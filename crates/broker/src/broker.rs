@@ -26,6 +26,7 @@ use crate::{
     group::{Coordinator, GroupLimits},
     options::BrokerOptions,
     principal::Principal,
+    quotas::Quotas,
     topics::{Catalogue, CatalogueError, OFFSETS_TOPIC, Topic, configs::TopicConfigs},
 };
 
@@ -79,6 +80,8 @@ pub struct BrokerStats {
     pub batches: u64,
     /// Batches refused.
     pub batches_refused: u64,
+    /// Time that clients were told to wait because they had used up their quota, in microseconds.
+    pub quota_throttled_us: u64,
     /// Fetch sessions that are open.
     pub fetch_sessions: usize,
     /// Partitions in them.
@@ -252,6 +255,7 @@ pub(crate) struct Inner {
     pub(crate) entropy: Entropy,
     pub(crate) topics: Catalogue,
     pub(crate) access: Access,
+    pub(crate) quotas: Quotas,
     pub(crate) groups: Coordinator,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) counters: Counters,
@@ -290,6 +294,7 @@ impl Broker {
         let failed = |error: &dyn std::fmt::Display| OpenError { reason: error.to_string() };
         let topics = Catalogue::open(log.clone(), clock.clone(), entropy.clone()).await.map_err(|e| failed(&e))?;
         let access = Access::open(&topics, &entropy).await.map_err(|e| failed(&e))?;
+        let quotas = Quotas::open(topics.take_quotas()).map_err(|e| failed(&e))?;
         let offsets = match topics.get(OFFSETS_TOPIC) {
             Some(topic) => topic,
             None => {
@@ -333,6 +338,7 @@ impl Broker {
             entropy,
             topics,
             access,
+            quotas,
             groups,
             fetch_sessions,
             counters,
@@ -590,6 +596,7 @@ impl Broker {
             requests: read(&counters.requests),
             batches: read(&counters.batches),
             batches_refused: read(&counters.batches_refused),
+            quota_throttled_us: self.inner.quotas.throttled_us(),
             fetch_sessions: fetch_sessions.sessions,
             fetch_session_partitions: fetch_sessions.partitions,
             fetch_sessions_evicted: fetch_sessions.evicted,

@@ -17,6 +17,7 @@ mod group;
 mod offline;
 mod options;
 mod principal;
+mod quotas;
 mod server;
 mod streams;
 mod topics;

@@ -2,7 +2,8 @@
 //!
 //! A frame is a four-byte length, a request header and a body. Answers leave in the order of their requests. Produce
 //! requests of one connection wait for the disk together (they enter the log in their order); any other request waits
-//! for those before it and holds those behind it, as in Kafka.
+//! for those before it and holds those behind it, as in Kafka. A connection whose client has used up its quota is answered, told
+//! so, and not read for a while (KIP-219).
 //!
 //! It guarantees: memory is claimed only for bytes that arrived, and from one budget for all connections, answers from
 //! another; a peer that sends what is not a request is disconnected with the reason in the log; a peer that does not read
@@ -11,7 +12,7 @@
 mod intake;
 mod places;
 
-use std::{io, sync::atomic::Ordering};
+use std::{io, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use cairn_tls::HandshakeError;
@@ -19,7 +20,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,12 +29,13 @@ use crate::{
     broker::Broker,
     budget::{Claim, Overloaded},
     options::{HostPort, Port},
+    quotas,
 };
 use intake::{Frame, Intake};
 use places::{Place, Places};
 
 /// How long the listener pauses when it cannot accept.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a connection ends early.
 #[derive(Debug, thiserror::Error)]
@@ -134,10 +136,10 @@ async fn connect(broker: &Broker, port: &Port, stream: TcpStream, place: Place) 
     let intake = Intake::new(&broker.inner.requests_budget);
     let broker = broker.clone();
     match &port.tls {
-        None => Connection { broker, stream, intake, session, place }.serve().await,
+        None => Connection { broker, stream, intake, session, place, muted: None }.serve().await,
         Some(handshakes) => {
             let stream = handshakes.of(stream).await?;
-            Connection { broker, stream, intake, session, place }.serve().await
+            Connection { broker, stream, intake, session, place, muted: None }.serve().await
         }
     }
 }
@@ -148,6 +150,8 @@ struct Connection<S> {
     intake: Intake,
     session: Session,
     place: Place,
+    /// Until when nothing is read.
+    muted: Option<Instant>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
@@ -157,7 +161,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let mut answers: FuturesOrdered<Answer> = FuturesOrdered::new();
         loop {
             let alone = answers.is_empty();
-            if alone {
+            let muted = self.muted;
+            if alone && muted.is_none() {
                 self.place.rest();
             }
             // Reading stops while enough waits for the disk; whole frames stay in the socket and slow the peer.
@@ -167,7 +172,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     self.write(answer?).await?;
                     drop(claim);
                 }
-                frame = self.intake.frame(&mut self.stream, &limits, alone), if answers.len() < in_flight_max => {
+                () = sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => self.muted = None,
+                frame = self.intake.frame(&mut self.stream, &limits, alone),
+                    if muted.is_none() && answers.len() < in_flight_max =>
+                {
                     let Some(frame) = frame? else {
                         // The peer is done writing, perhaps not reading.
                         while let Some((answer, _)) = answers.next().await {
@@ -189,13 +197,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let answer = self.session.raw_token(&self.broker, &bytes).await?;
             return self.write(Some(answer)).await;
         }
+        let sent = bytes.len();
         let request = Request::parse(bytes, &self.broker.inner.options.limits)?;
         if !self.session.may_ask(&request, self.broker.inner.clock.now()) {
             return Err(ConnectionError::NotLoggedIn);
         }
         claim.cover(claim.bytes() + request.decoded_bytes()).await?;
         if request.is_produce() {
-            let (broker, session) = (self.broker.clone(), self.session.clone());
+            let (broker, mut session) = (self.broker.clone(), self.session.clone());
+            session.throttled = broker.inner.quotas.charge(quotas::SENT, &session.principal, &request.client_id, sent);
+            self.mute(session.throttled);
             let mut answer: Answer = Box::pin(async move {
                 let answer = api::produce(&broker, &session, request).await;
                 (answer, claim)
@@ -214,7 +225,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         drop(claim);
         self.write(Some(answer)).await?;
         drop(held);
+        let throttled = std::mem::take(&mut self.session.throttled);
+        self.mute(throttled);
         if self.session.is_over() { Err(ConnectionError::LoginFailed) } else { Ok(()) }
+    }
+
+    /// Reads nothing for so long, or until later where that is said already.
+    fn mute(&mut self, throttled: Duration) {
+        if !throttled.is_zero() {
+            self.muted = self.muted.max(Some(Instant::now() + throttled));
+        }
     }
 
     async fn write(&mut self, answer: Option<Bytes>) -> Result<(), ConnectionError> {

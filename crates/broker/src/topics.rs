@@ -9,6 +9,7 @@
 //! | `epoch` | `{"epoch":<n>}`: higher at each start; producer ids are this epoch and a counter, so none is given twice |
 //! | `topic/<uuid>` | `{"name":…,"partitions":…,"configs":{…}}`, or nothing when it was deleted |
 //! | `scram…`, `acl…` | as `access` says |
+//! | `quota/…` | as `quotas` says |
 //!
 //! A change is durable before anybody sees it.
 
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 use crate::{
     batch::BatchBuilder,
+    quotas,
     streams::{self, StreamError},
 };
 
@@ -129,6 +131,8 @@ pub(crate) struct Catalogue {
     next_producer: AtomicU32,
     /// What was read back for `access`, until that takes it.
     access: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// The same for `quotas`.
+    quotas: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Catalogue {
@@ -161,6 +165,7 @@ impl Catalogue {
             epoch,
             next_producer: AtomicU32::new(0),
             access: Mutex::new(stored.access),
+            quotas: Mutex::new(stored.quotas),
         };
         let mut records = vec![("epoch".to_owned(), Some(json(&StoredEpoch { epoch })))];
         if stored.cluster.is_none() {
@@ -212,7 +217,12 @@ impl Catalogue {
         std::mem::take(&mut self.access.lock())
     }
 
-    /// Makes records of others durable: `access` has its own in the same stream.
+    /// The records that were read back for `quotas`, once.
+    pub(crate) fn take_quotas(&self) -> BTreeMap<String, Vec<u8>> {
+        std::mem::take(&mut self.quotas.lock())
+    }
+
+    /// Makes records of others durable: `access` and `quotas` have their own in the same stream.
     pub(crate) async fn record(&self, records: Vec<(String, Option<Vec<u8>>)>) -> Result<(), CatalogueError> {
         Ok(self.store(records).await?)
     }
@@ -331,6 +341,7 @@ struct Stored {
     cluster: Option<Uuid>,
     topics: BTreeMap<Uuid, StoredTopic>,
     access: BTreeMap<String, Vec<u8>>,
+    quotas: BTreeMap<String, Vec<u8>>,
 }
 
 impl Stored {
@@ -348,6 +359,12 @@ impl Stored {
             }
             ("epoch", Some(value)) => {
                 self.epoch = serde_json::from_slice::<StoredEpoch>(value).map_err(bad)?.epoch;
+            }
+            _ if key.starts_with(quotas::RECORD_PREFIX) => {
+                match value {
+                    Some(value) => self.quotas.insert(key.to_owned(), value.to_vec()),
+                    None => self.quotas.remove(key),
+                };
             }
             _ if ["scram", "acl"].iter().any(|of| key.starts_with(of)) => {
                 match value {

@@ -13,6 +13,8 @@ mod consumer_groups;
 mod keeping;
 #[path = "protocol/logins.rs"]
 mod logins;
+#[path = "protocol/quotas.rs"]
+mod quotas;
 #[path = "protocol/semantics.rs"]
 mod semantics;
 #[path = "protocol/sessions.rs"]
@@ -212,6 +214,8 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         ApiKey::DeleteGroups => {
             RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(vec![text("nobody").into()]))
         }
+        ApiKey::DescribeClientQuotas => quotas::describe(&[("user", 2, None)], false),
+        ApiKey::AlterClientQuotas => quotas::alter(&[("user", None)], &[("producer_byte_rate", Some(5.0))], true),
         other => panic!("{other:?} is offered and has no sample"),
     }
 }
@@ -247,6 +251,8 @@ fn refusals(key: ApiKey, version: i16) -> Option<RequestKind> {
             RequestKind::InitProducerId(InitProducerIdRequest::default().with_transactional_id(Some(text("t").into())))
         }
         ApiKey::ConsumerGroupHeartbeat => consumer_groups::stays("new0", "m", 9, None),
+        ApiKey::DescribeClientQuotas => quotas::describe(&[("planet", 0, Some("earth"))], false),
+        ApiKey::AlterClientQuotas => quotas::alter(&[], &[("producer_byte_rate", Some(-5.0))], true),
         ApiKey::DeleteRecords => admin::delete_records("none", 0, 0),
         ApiKey::CreatePartitions => admin::partitions("none", 7, false),
         ApiKey::AlterConfigs => admin::replace("none", &[("retention.ms", "1")], false),

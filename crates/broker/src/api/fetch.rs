@@ -24,6 +24,7 @@ use super::{Session, codes, text};
 use crate::{
     broker::{Broker, Fetched},
     budget::Claim,
+    quotas,
 };
 
 pub(super) mod sessions;
@@ -55,7 +56,7 @@ impl Wanted {
 
 pub(super) async fn answer(
     broker: &Broker,
-    session: &Session,
+    session: &mut Session,
     mut request: FetchRequest,
     version: i16,
     claim: &mut Claim,
@@ -67,7 +68,12 @@ pub(super) async fn answer(
         Err(error) => return FetchResponse::default().with_error_code(error.code()),
     };
     let (heads, mut wanted) = resolve(broker, &asked, by_id);
-    let partitions = gather(broker, &request, &mut wanted, claim).await;
+    // So that an answer can be made good in one window.
+    let bytes_max = broker.inner.quotas.answer_bytes_max(&session.principal, &session.client_id);
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(bytes_max);
+    let partitions = gather(broker, &request, bytes_max, &mut wanted, claim).await;
+    let told = partitions.iter().filter_map(|(_, data)| data.records.as_ref()).map(Bytes::len).sum();
+    session.throttled = broker.inner.quotas.charge(quotas::RECEIVED, &session.principal, &session.client_id, told);
     Answer { broker, session, version, purpose, asked }.assemble(heads, partitions)
 }
 
@@ -75,13 +81,14 @@ pub(super) async fn answer(
 async fn gather(
     broker: &Broker,
     request: &FetchRequest,
+    bytes_max: usize,
     wanted: &mut [Wanted],
     claim: &mut Claim,
 ) -> Vec<(usize, PartitionData)> {
     let limits = &broker.inner.options.limits;
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits.fetch_wait_max);
     let deadline = Instant::now() + wait;
-    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(limits.fetch_bytes_max);
+    let bytes_max = bytes_max.min(limits.fetch_bytes_max);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
     let batch_bytes = wanted.iter().map(|wanted| wanted.batch_bytes_max).max().unwrap_or(0);
     loop {
@@ -257,7 +264,8 @@ impl Answer<'_> {
         if matches!(self.purpose, Purpose::Continues(_)) {
             heads.retain(|head| !head.partitions.is_empty());
         }
-        let mut response = FetchResponse::default().with_session_id(id).with_responses(heads);
+        let response = FetchResponse::default().with_throttle_time_ms(self.session.throttle_ms());
+        let mut response = response.with_session_id(id).with_responses(heads);
         if leads {
             let me = NodeEndpoint::default()
                 .with_node_id(self.broker.inner.options.node_id.into())

@@ -20,6 +20,7 @@ mod offset_list;
 mod offsets;
 mod old_produce;
 mod produce;
+mod quotas;
 mod scram;
 mod session;
 mod topics;
@@ -29,13 +30,14 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey, ConsumerGroupDescribeRequest,
-        ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeGroupsRequest, DescribeUserScramCredentialsRequest, FetchRequest, FindCoordinatorRequest,
-        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-        ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
-        OffsetForLeaderEpochRequest, ProduceRequest, SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
+        AlterClientQuotasRequest, AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey,
+        ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest,
+        DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeUserScramCredentialsRequest,
+        FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+        JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest,
+        OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SaslAuthenticateRequest,
+        SaslHandshakeRequest, SyncGroupRequest,
     },
     protocol::StrBytes,
 };
@@ -86,6 +88,8 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::CreatePartitions, 0..=3),
     (ApiKey::DeleteGroups, 0..=2),
     (ApiKey::IncrementalAlterConfigs, 0..=1),
+    (ApiKey::DescribeClientQuotas, 0..=1),
+    (ApiKey::AlterClientQuotas, 0..=1),
     (ApiKey::DescribeUserScramCredentials, 0..=0),
     (ApiKey::AlterUserScramCredentials, 0..=0),
     (ApiKey::DescribeCluster, 0..=2),
@@ -159,6 +163,8 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
             let decoded = request.decode::<SaslAuthenticateRequest>()?;
             request.respond(&session.authenticate(broker, &decoded, version).await)
         }
+        ApiKey::DescribeClientQuotas => answer!(DescribeClientQuotasRequest, |r| quotas::describe(broker, r)),
+        ApiKey::AlterClientQuotas => answer!(AlterClientQuotasRequest, |r| quotas::alter(broker, r)),
         ApiKey::DescribeUserScramCredentials => {
             answer!(DescribeUserScramCredentialsRequest, |r| scram::describe(broker, session_ref, r))
         }

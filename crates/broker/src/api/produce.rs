@@ -55,7 +55,7 @@ pub(super) async fn answer(broker: &Broker, session: &Session, request: ProduceR
         });
         head.with_partition_responses(partitions.collect())
     });
-    ProduceResponse::default().with_responses(responses.collect())
+    ProduceResponse::default().with_throttle_time_ms(session.throttle_ms()).with_responses(responses.collect())
 }
 
 type Admission = Result<Admitted, (i16, String)>;

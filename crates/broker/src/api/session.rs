@@ -3,6 +3,8 @@
 //! A connection is anonymous until it proves who it is; it never becomes [`Principal::Internal`]. What was proven counts for as long as
 //! it is good: after that nothing is answered until it is proven again.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use cairn_clock::Timestamp;
 use kafka_protocol::{
@@ -31,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) client_id: String,
     pub(crate) host: String,
     pub(crate) advertised: HostPort,
+    /// How long nothing more is read, because a quota is used up: told in the answer that is being made.
+    pub(crate) throttled: Duration,
     /// Who may come in by this port, where that is not anybody.
     only: Option<Users>,
     login: Login,
@@ -41,10 +45,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// The same, as answers tell it.
+    pub(super) fn throttle_ms(&self) -> i32 {
+        i32::try_from(self.throttled.as_millis()).unwrap_or(i32::MAX)
+    }
+
     pub(crate) fn new(host: String, advertised: HostPort, only: Option<Users>) -> Self {
         let (client_id, principal) = (String::new(), Principal::Anonymous);
-        let (login, raw, proven, failures) = (Login::None, false, None, 0);
-        Self { principal, client_id, host, advertised, only, login, raw, proven, failures }
+        let (throttled, login, raw, proven, failures) = (Duration::ZERO, Login::None, false, None, 0);
+        Self { principal, client_id, host, advertised, throttled, only, login, raw, proven, failures }
     }
 
     /// Whether this may be asked now: nothing but how to prove who one is, where that is not known and must be, or is known no longer.

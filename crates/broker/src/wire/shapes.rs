@@ -48,6 +48,8 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::AlterUserScramCredentials => ALTER_USER_SCRAM_CREDENTIALS,
         ApiKey::ConsumerGroupHeartbeat => CONSUMER_GROUP_HEARTBEAT,
         ApiKey::ConsumerGroupDescribe => CONSUMER_GROUP_DESCRIBE,
+        ApiKey::DescribeClientQuotas => DESCRIBE_CLIENT_QUOTAS,
+        ApiKey::AlterClientQuotas => ALTER_CLIENT_QUOTAS,
         _ => return None,
     })
 }
@@ -306,3 +308,18 @@ const CONSUMER_GROUP_HEARTBEAT: &[Field] = &[
 ];
 
 const CONSUMER_GROUP_DESCRIBE: &[Field] = &[Field(0, LAST, TEXTS), Field(0, LAST, BYTE)];
+
+const DESCRIBE_CLIENT_QUOTAS: &[Field] =
+    &[Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, BYTE), Field(0, LAST, Text)])), Field(0, LAST, BYTE)];
+
+const ALTER_CLIENT_QUOTAS: &[Field] = &[
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, Text)])),
+            Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, LONG), Field(0, LAST, BYTE)])),
+        ]),
+    ),
+    Field(0, LAST, BYTE),
+];

@@ -3,8 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        ApiKey, CreateTopicsRequest, FetchRequest, JoinGroupRequest, MetadataRequest, OffsetCommitRequest,
-        OffsetFetchRequest, ProduceRequest, SyncGroupRequest, create_topics_request::*, fetch_request::*,
+        AlterClientQuotasRequest, ApiKey, CreateTopicsRequest, DescribeClientQuotasRequest, FetchRequest,
+        JoinGroupRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
+        alter_client_quotas_request::*, create_topics_request::*, describe_client_quotas_request::*, fetch_request::*,
         join_group_request::*, metadata_request::*, offset_commit_request::*, offset_fetch_request::*,
         produce_request::*, sync_group_request::*,
     },
@@ -75,6 +76,15 @@ fn sample(key: ApiKey, version: i16) -> Option<BytesMut> {
                 .with_assignments(vec![CreatableReplicaAssignment::default().with_broker_ids(vec![1.into()])])
                 .with_configs(vec![CreatableTopicConfig::default()]);
             encoded(&CreateTopicsRequest::default().with_topics(vec![topic]), version)
+        }
+        ApiKey::DescribeClientQuotas => {
+            let components = vec![ComponentData::default().with_entity_type(text("user")); 2];
+            encoded(&DescribeClientQuotasRequest::default().with_components(components), version)
+        }
+        ApiKey::AlterClientQuotas => {
+            let entity = vec![EntityData::default().with_entity_type(text("user")).with_entity_name(None)];
+            let entry = EntryData::default().with_entity(entity).with_ops(vec![OpData::default(); 2]);
+            encoded(&AlterClientQuotasRequest::default().with_entries(vec![entry]), version)
         }
         _ => return None,
     })

@@ -241,6 +241,8 @@ async fn no_request_that_could_change_a_protected_topic_is_offered_but_those_tha
         ApiKey::DescribeConfigs,
         ApiKey::SaslAuthenticate,
         ApiKey::DescribeCluster,
+        ApiKey::DescribeClientQuotas,
+        ApiKey::AlterClientQuotas,
         ApiKey::DeleteGroups,
         ApiKey::DescribeUserScramCredentials,
         ApiKey::AlterUserScramCredentials,
