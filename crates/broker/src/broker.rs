@@ -292,6 +292,7 @@ impl Broker {
     /// Reads topics, groups and offsets back from the log. The log's `stamp` option must be [`batch::stamp`].
     pub async fn open(options: BrokerOptions, log: Log, clock: Clock, entropy: Entropy) -> Result<Self, OpenError> {
         let failed = |error: &dyn std::fmt::Display| OpenError { reason: error.to_string() };
+        log.compact_with(Arc::new(batch::RecordKeys));
         let topics = Catalogue::open(log.clone(), clock.clone(), entropy.clone()).await.map_err(|e| failed(&e))?;
         let access = Access::open(&topics, &entropy).await.map_err(|e| failed(&e))?;
         let quotas = Quotas::open(topics.take_quotas()).map_err(|e| failed(&e))?;

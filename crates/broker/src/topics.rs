@@ -257,6 +257,7 @@ impl Catalogue {
         let stored = StoredTopic { name: name.to_owned(), partitions, configs: topic.configs.given().clone() };
         self.store(vec![(topic_key(id), Some(json(&stored)))]).await?;
         self.publish(Arc::clone(&topic));
+        self.retain(&topic).await?;
         Ok(topic)
     }
 
@@ -281,10 +282,12 @@ impl Catalogue {
         Ok(self.retain(&topic).await?)
     }
 
-    /// Lets each stream keep what the topic's configs say.
+    /// Lets each stream keep what the topic's configs say, and be compacted as they say: of that the log remembers nothing.
     async fn retain(&self, topic: &Topic) -> Result<(), CatalogueError> {
         let retention = topic.configs.retention();
         for stream in topic.streams() {
+            let set = self.log.set_compaction(stream, topic.configs.compaction());
+            set.map_err(|error| CatalogueError::Log { stream, reason: error.to_string() })?;
             if self.log.retention(stream).is_ok_and(|now| now == retention) {
                 continue;
             }

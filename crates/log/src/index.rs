@@ -47,6 +47,26 @@ pub(crate) struct Range {
     /// Transactions whose abort was written here, in the order of their ends. One is named as long as its marker is here: without
     /// the marker, a reader would take what its producer wrote later for a part of it.
     pub(crate) aborted: Vec<Aborted>,
+    /// What was done with it since it was uploaded.
+    pub(crate) past: Past,
+}
+
+/// What was done with a range since it was uploaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Past {
+    /// Its object took the place of others: it is not written again only because it is small.
+    pub(crate) merged: bool,
+    /// Its records were compared by their keys.
+    pub(crate) compacted: Option<Compacted>,
+}
+
+/// What key compaction left of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Compacted {
+    /// When the first of its tombstones may go, in milliseconds of the epoch.
+    pub(crate) horizon: Option<i64>,
+    /// Records that are left; where there is none, the last batch is there all the same, so that who reads gets past it.
+    pub(crate) records: u64,
 }
 
 /// One step of the index.
@@ -63,8 +83,9 @@ pub(crate) enum Change {
     Deleted { id: StreamId },
     /// A range was added.
     Range { id: StreamId, range: Arc<Range> },
-    /// A range took the place of those within its offsets: the same batches, in another object.
-    Moved { id: StreamId, range: Arc<Range> },
+    /// Ranges, one behind the other, took the place of those within their offsets: the same batches in another object, or what
+    /// compaction left of them.
+    Moved { id: StreamId, ranges: Vec<Arc<Range>> },
     /// What is remembered of producers at the end of the stream; others are as before.
     Producers { id: StreamId, producers: Vec<(i64, Producer)> },
     /// The transactions that are open at the end of the stream, and where each began: these and no others.
@@ -96,12 +117,14 @@ pub(crate) struct Indexed {
 /// What the index needs of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Held {
-    /// As in its ranges.
+    /// As in its ranges, the first of them.
     pub(crate) position: u64,
     /// Ranges in it.
     pub(crate) ranges: u32,
     /// Bytes of the batches in them.
     pub(crate) bytes: u64,
+    /// Ranges for which it took the place of others.
+    pub(crate) merged: u32,
 }
 
 /// The whole index.
@@ -180,10 +203,11 @@ impl Index {
                     hold(&mut self.objects, range);
                 }
             }
-            Change::Moved { id, range } => {
+            Change::Moved { id, ranges } => {
                 let Some(stream) = self.streams.get_mut(id) else { return };
-                if let Some(old) = move_into(&mut stream.ranges, range) {
-                    hold(&mut self.objects, range);
+                if let Some(Replaced { old, new }) = move_into(&mut stream.ranges, ranges, stream.start) {
+                    // The new first: a range may stay where it is.
+                    new.iter().for_each(|range| hold(&mut self.objects, range));
                     old.iter().for_each(|range| release(&mut self.objects, range, gone));
                 }
             }
@@ -225,29 +249,42 @@ impl Index {
     }
 }
 
-/// Puts a range in the place of those within its offsets, and gives these; nothing where there is none any more.
-pub(crate) fn move_into(ranges: &mut VecDeque<Arc<Range>>, range: &Arc<Range>) -> Option<Vec<Arc<Range>>> {
-    let from = ranges.partition_point(|old| old.base < range.base);
-    let to = ranges.partition_point(|old| old.next <= range.next);
+/// What `move_into` did.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    pub(crate) old: Vec<Arc<Range>>,
+    pub(crate) new: Vec<Arc<Range>>,
+}
+
+/// Puts ranges in the place of those within their offsets, but for what lies before `start`; nothing where there is none any more.
+pub(crate) fn move_into(ranges: &mut VecDeque<Arc<Range>>, by: &[Arc<Range>], start: Offset) -> Option<Replaced> {
+    let (first, last) = (by.first()?, by.last()?);
+    let from = ranges.partition_point(|old| old.base < first.base);
+    let to = ranges.partition_point(|old| old.next <= last.next);
     if from >= to {
         return None;
     }
     let old = ranges.drain(from..to).collect();
-    ranges.insert(from, range.clone());
-    Some(old)
+    let new: Vec<_> = by.iter().filter(|range| range.next > start).cloned().collect();
+    let behind = ranges.split_off(from);
+    ranges.extend(new.iter().cloned());
+    ranges.extend(behind);
+    Some(Replaced { old, new })
 }
 
 fn hold(objects: &mut BTreeMap<ObjectId, Held>, range: &Range) {
     let held = objects.entry(range.object).or_default();
-    held.position = range.position;
+    held.position = if held.ranges == 0 { range.position } else { held.position.min(range.position) };
     held.ranges += 1;
     held.bytes += range.bytes;
+    held.merged += u32::from(range.past.merged);
 }
 
 fn release(objects: &mut BTreeMap<ObjectId, Held>, range: &Range, gone: &mut Vec<ObjectId>) {
     if let Some(held) = objects.get_mut(&range.object) {
         held.ranges -= 1;
         held.bytes -= range.bytes;
+        held.merged -= u32::from(range.past.merged);
         if held.ranges == 0 {
             objects.remove(&range.object);
             gone.push(range.object);

@@ -4,7 +4,7 @@
 //! sealed goes to the object store and is served from there. This crate must never know what a batch holds: Kafka's
 //! header is patched by the `stamp` function of [`LogOptions`].
 //!
-//! Reading order: `ids`, `frame` (bytes of one frame), `transactions`, `ledger` (what ordering knows of a stream), `disk`, `wal`
+//! Reading order: `ids`, `compaction` (what callers say of keys), `frame` (bytes of one frame), `transactions`, `ledger` (what ordering knows of a stream), `disk`, `wal`
 //! (segment files), `state` (what is durable), `writer` (the one thread that orders), `wal_object` and `lander` and `closing` (where the
 //! store is the write-ahead log), `store` and `folder` and `s3` and `sealed`,
 //! `object` (bytes of one object), `index` (what the store holds), `upload`, `fetch` (reading objects), `retain`, `recover`,
@@ -13,6 +13,7 @@
 
 mod check;
 mod closing;
+mod compaction;
 mod disk;
 mod error;
 mod fetch;
@@ -47,6 +48,7 @@ mod walk;
 mod writer;
 
 pub use check::{BatchSpan, CheckOptions, Checked, Finding, FindingKind, Judge, check};
+pub use compaction::{Compaction, Keep, KeyHash, Keys, Rebuilt, Rule};
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{AppendError, ErrorKind, OpenError, ReadError, StoreError};
 pub use folder::FolderStore;

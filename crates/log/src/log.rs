@@ -19,8 +19,8 @@ use tokio::{
 };
 
 use crate::{
-    Append, AppendError, Beginning, Bounds, Isolation, LeaderEpoch, LogOptions, LogStats, Offset, OpenError,
-    ProducerView, Read, ReadError, Retention, Room, StreamId, Tiers,
+    Append, AppendError, Beginning, Bounds, Compaction, Isolation, Keys, LeaderEpoch, LogOptions, LogStats, Offset,
+    OpenError, ProducerView, Read, ReadError, Retention, Room, StreamId, Tiers,
     frame::Entry,
     open::{self, Opened, Shared, append_bytes_max, new_shape},
     writer::{Call, Results, frame_size},
@@ -112,6 +112,22 @@ impl Log {
     pub async fn set_retention(&self, id: StreamId, retention: Retention) -> Result<(), AppendError> {
         self.known(id)?;
         self.change(Entry::SetRetention(id, retention)).await
+    }
+
+    /// Says how batches are read and rebuilt: from then on streams can be compacted. What was said first holds.
+    pub fn compact_with(&self, keys: Arc<dyn Keys>) {
+        let _ = self.0.shared.keys.set(keys);
+    }
+
+    /// Sets how a stream is compacted by key, or that it is not. Who opens the log says it again: it is not kept.
+    ///
+    /// # Errors
+    /// Where the stream is unknown.
+    pub fn set_compaction(&self, id: StreamId, compaction: Option<Compaction>) -> Result<(), AppendError> {
+        let mut state = self.0.shared.state.write();
+        let stream = state.streams.get_mut(&id).ok_or(AppendError::UnknownStream { stream: id })?;
+        stream.compaction = compaction;
+        Ok(())
     }
 
     /// Deletes a stream.
@@ -349,6 +365,11 @@ impl Log {
             objects_removed: read(&counters.objects_removed),
             merges: read(&counters.merges),
             merged_bytes: read(&counters.merged_bytes),
+            compactions: read(&counters.compactions),
+            compacted_bytes: read(&counters.compacted_bytes),
+            compaction_freed_bytes: read(&counters.compaction_freed_bytes),
+            uploaded_bytes: read(&counters.uploaded_bytes),
+            index_bytes: read(&counters.index_bytes),
             object_reads: read(&self.0.shared.fetcher.reads),
             read_failures: read(&counters.read_failures),
             appends_refused: read(&counters.appends_refused),

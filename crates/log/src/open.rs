@@ -10,7 +10,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use crate::{
-    AppendError, Beginning, ErrorKind, LogOptions, OpenError, Room, StoreError, StreamId, WriteAhead,
+    AppendError, Beginning, ErrorKind, Keys, LogOptions, OpenError, Room, StoreError, StreamId, WriteAhead,
     closing::{self, Closed},
     fetch::Fetcher,
     frame::Shape,
@@ -57,6 +57,11 @@ pub(crate) struct Counters {
     pub(crate) uploads: AtomicU64,
     pub(crate) merges: AtomicU64,
     pub(crate) merged_bytes: AtomicU64,
+    pub(crate) compactions: AtomicU64,
+    pub(crate) compacted_bytes: AtomicU64,
+    pub(crate) compaction_freed_bytes: AtomicU64,
+    pub(crate) uploaded_bytes: AtomicU64,
+    pub(crate) index_bytes: AtomicU64,
     pub(crate) upload_failures: AtomicU64,
     pub(crate) objects_removed: AtomicU64,
     pub(crate) appends_refused: AtomicU64,
@@ -84,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) fetcher: Fetcher,
     pub(crate) clock: Clock,
+    /// Reads and rebuilds batches, once their writer said how: until then nothing is compacted.
+    pub(crate) keys: OnceLock<Arc<dyn Keys>>,
     /// Woken when enough waits for upload.
     pub(crate) uploads: Notify,
     /// Write-ahead files to be used again.
@@ -273,6 +280,7 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
         counters: Counters::default(),
         fetcher,
         clock,
+        keys: OnceLock::new(),
         uploads: Notify::new(),
         spares: Mutex::new(found.spares),
         trouble: Mutex::default(),

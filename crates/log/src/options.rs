@@ -35,8 +35,10 @@ pub struct LogOptions {
     pub upload_bytes: u64,
     /// Age of the oldest durable byte that starts an upload.
     pub upload_interval: Duration,
-    /// So many small objects side by side are put together.
+    /// So many objects side by side, small or of small pieces, are put together.
     pub merge_objects: usize,
+    /// Keys that key compaction remembers at once, some 30 bytes each; a stream with more of them takes several passes.
+    pub compaction_keys_max: usize,
     /// Bytes of recent batches kept in memory.
     pub tail_bytes_max: u64,
     /// Bytes of object ranges kept in memory.
@@ -72,6 +74,7 @@ impl LogOptions {
             upload_bytes: 32 << 20,
             upload_interval: Duration::from_secs(30),
             merge_objects: 16,
+            compaction_keys_max: 900_000,
             tail_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
             queue_calls_max: 4096,
@@ -251,10 +254,20 @@ pub struct LogStats {
     pub wal_depth_bytes: u64,
     /// Objects put.
     pub uploads: u64,
-    /// Objects put in the place of several small ones.
+    /// Objects put in the place of several.
     pub merges: u64,
     /// Bytes of those.
     pub merged_bytes: u64,
+    /// Pieces of work that compacted by key.
+    pub compactions: u64,
+    /// Bytes of the objects that they put.
+    pub compacted_bytes: u64,
+    /// Bytes of batches that they left out.
+    pub compaction_freed_bytes: u64,
+    /// Bytes of objects that uploads put.
+    pub uploaded_bytes: u64,
+    /// Bytes of the index's files.
+    pub index_bytes: u64,
     /// Uploads that failed and are tried again.
     pub upload_failures: u64,
     /// Batches that wait for upload.

@@ -15,7 +15,11 @@ impl Shared {
         for (id, stream) in &state.streams {
             let oldest = stream.retention.ms.map(|ms| now.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)));
             let mut excess = stream.retention.bytes.map_or(0, |most| stream.bytes().saturating_sub(most));
-            let ranges = stream.ranges.iter().map(|range| (range.max_timestamp, range.bytes, range.next));
+            let ranges = stream.ranges.iter().map(|range| {
+                // Where compaction left no record, nothing can be too young.
+                let is_empty = range.past.compacted.is_some_and(|compacted| compacted.records == 0);
+                (if is_empty { 0 } else { range.max_timestamp }, range.bytes, range.next)
+            });
             let batches = stream.waiting().map(|batch| (batch.max_timestamp, u64::from(batch.length), batch.next()));
             let mut keep_from = stream.start;
             for (max_timestamp, bytes, next) in ranges.chain(batches) {

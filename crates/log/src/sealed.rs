@@ -120,7 +120,7 @@ impl SealedStore {
 }
 
 /// Work that takes a while, on a thread where it holds up nobody; here, where there is no runtime.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
     if tokio::runtime::Handle::try_current().is_err() {
         return Ok(work());
     }

@@ -5,14 +5,18 @@
 //! What it holds the log to: an acknowledged batch is read back byte for byte at its offset, whatever happens (I3); an
 //! offset that was acknowledged or read never means anything else (I4); nothing is visible that is not durable (I3); a batch
 //! that is sent again is known, also by what a bucket alone remembers; who reads what is committed sees exactly that, and a
-//! transaction over several streams ends in all of them or in none.
+//! transaction over several streams ends in all of them or in none; where a stream is compacted, the newest record of every key
+//! stays, a tombstone stays its time, and every record has the offset it had.
 //! Uploads are stepped poll by poll between the other
 //! steps, so that each may meet each at every point where the uploader waits for the store.
 
-mod disk;
+pub(crate) mod disk;
+pub(crate) mod keyed;
 mod model;
 mod transactions;
 mod world;
+
+pub(crate) use world::drive;
 
 use std::sync::{Arc, OnceLock};
 
@@ -95,6 +99,7 @@ fn acknowledged_records_survive_and_offsets_never_mean_other_data() {
         "merged",
         "put",
         "take-over",
+        "compacted",
     ] {
         assert!(told.get(what).is_some_and(|times| *times > 10), "{what} hardly ever happens: {told:?}");
     }

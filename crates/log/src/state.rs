@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
-    Aborted, InTransaction, Offset, ProducerId, Retention, StreamId,
-    index::{self, Change, Delta, Indexed, Range},
+    Aborted, Compaction, InTransaction, Offset, ProducerId, Retention, StreamId,
+    index::{self, Change, Delta, Indexed, Range, Replaced},
     transactions::Open,
     wal::Segment,
 };
@@ -47,6 +47,8 @@ pub(crate) struct Stream {
     pub(crate) ranges: VecDeque<Arc<Range>>,
     pub(crate) start: Offset,
     pub(crate) retention: Retention,
+    /// How it is compacted by key, if it is.
+    pub(crate) compaction: Option<Compaction>,
     pub(crate) end: watch::Sender<Offset>,
     /// One past what the store holds.
     pub(crate) uploaded: Offset,
@@ -67,6 +69,7 @@ impl Stream {
             ranges: VecDeque::new(),
             start: Offset::default(),
             retention,
+            compaction: None,
             end,
             uploaded: Offset::default(),
             open: Open::default(),
@@ -176,10 +179,10 @@ impl Stream {
     }
 
     /// Takes in that what it holds lies elsewhere now.
-    fn move_range(&mut self, range: &Arc<Range>) {
-        if let Some(old) = index::move_into(&mut self.ranges, range) {
+    fn move_ranges(&mut self, ranges: &[Arc<Range>]) {
+        if let Some(Replaced { old, new }) = index::move_into(&mut self.ranges, ranges, self.start) {
             self.range_bytes -= old.iter().map(|range| range.bytes).sum::<u64>();
-            self.range_bytes += range.bytes;
+            self.range_bytes += new.iter().map(|range| range.bytes).sum::<u64>();
         }
     }
 
@@ -255,11 +258,12 @@ impl State {
     /// Takes in what was committed: ranges instead of batches, except for those that the tail still serves.
     pub(crate) fn commit(&mut self, delta: &Delta) {
         for change in &delta.changes {
-            let (Change::Range { id, range } | Change::Moved { id, range }) = change else { continue };
+            let (Change::Range { id, .. } | Change::Moved { id, .. }) = change else { continue };
             let Some(stream) = self.streams.get_mut(id) else { continue };
             match change {
-                Change::Moved { .. } => stream.move_range(range),
-                _ => stream.add_range(range),
+                Change::Moved { ranges, .. } => stream.move_ranges(ranges),
+                Change::Range { range, .. } => stream.add_range(range),
+                _ => {}
             }
         }
         self.covered = self.covered.max(delta.covered);

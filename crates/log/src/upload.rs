@@ -11,7 +11,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     ErrorKind, StoreError,
-    index::{Change, Delta, HeadRecord, Index, IndexName, Range},
+    index::{Change, Compacted, Delta, HeadRecord, Index, IndexName, Past, Range},
     object::{self, ObjectId},
     open::Shared,
     store::{HeadVersion, Store},
@@ -30,18 +33,17 @@ use crate::{
     wal_object::{self, Found, WalId},
 };
 
+mod compact;
 mod gather;
 mod merge;
 mod seat;
+mod source;
+mod tidy;
 
 /// Files of the index before the next one is a snapshot.
 const FILES_MAX: usize = 64;
 /// Write-ahead files that are kept to be used again.
 const SPARES_MAX: usize = 2;
-/// How often it is looked for small objects until as many came as are put together.
-const MERGE_LOOKS: usize = 4;
-/// Objects that are put together before it is looked again whether something waits for upload.
-const MERGES_MAX: usize = 8;
 /// What waits to be removed; past it, it is found again by listing.
 const GARBAGE_MAX: usize = 10_000;
 /// A write-ahead object that is larger is no fence, however the store encrypts it.
@@ -61,8 +63,18 @@ struct InFlight {
     file: (IndexName, Bytes),
     delta: Delta,
     head: HeadRecord,
-    /// Whether the object takes the place of others.
-    merges: bool,
+    makes: Makes,
+}
+
+/// What a step is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Makes {
+    /// It carries what was written, or says whose the store is.
+    Upload,
+    /// Its object takes the place of others.
+    Merge,
+    /// It holds what compaction left, of so many bytes more.
+    Compaction { freed: u64 },
 }
 
 /// What the index does not name any more.
@@ -89,10 +101,9 @@ pub(crate) struct Uploader {
     /// Up to where the write-ahead log was looked at; empty frames need no commit.
     position: u64,
     objects: u64,
-    /// With so many objects it is looked again whether some can be put together.
-    merge_at: usize,
     in_flight: Option<InFlight>,
     garbage: Garbage,
+    tidying: tidy::Tidying,
 }
 
 impl Uploader {
@@ -105,8 +116,8 @@ impl Uploader {
     ) -> Self {
         let garbage = Garbage { unknown: true, ..Garbage::default() };
         let position = index.covered;
-        let seat = Seat::new(version);
-        Self { shared, entropy, seat, files, index, position, objects: 0, merge_at: 0, in_flight: None, garbage }
+        let (seat, tidying) = (Seat::new(version), tidy::Tidying::default());
+        Self { shared, entropy, seat, files, index, position, objects: 0, in_flight: None, garbage, tidying }
     }
 
     fn store(&self) -> &dyn Store {
@@ -115,11 +126,11 @@ impl Uploader {
 
     /// Prepares the step that makes this epoch the owner.
     pub(crate) fn begin_epoch(&mut self, changes: Vec<Change>) {
-        self.prepare(None, self.index.covered, changes);
+        self.prepare(Makes::Upload, None, self.index.covered, changes);
     }
 
     /// Decides every name and byte of a step.
-    fn prepare(&mut self, object: Option<(ObjectId, Bytes)>, covered: u64, changes: Vec<Change>) {
+    fn prepare(&mut self, makes: Makes, object: Option<(ObjectId, Bytes)>, covered: u64, changes: Vec<Change>) {
         let (log, epoch) = (self.shared.log, self.shared.epoch);
         let sequence = self.index.sequence + 1;
         let delta = Delta { log, snapshot: false, epoch, sequence, covered, changes };
@@ -134,8 +145,7 @@ impl Uploader {
         };
         let head =
             HeadRecord { log, epoch, sequence, files, beat: 0, owner: self.shared.options.owner, is_closed: false };
-        let merges = delta.changes.iter().any(|change| matches!(change, Change::Moved { .. }));
-        self.in_flight = Some(InFlight { object, file: (name, bytes), delta, head, merges });
+        self.in_flight = Some(InFlight { object, file: (name, bytes), delta, head, makes });
     }
 
     /// Takes what is durable and not uploaded, up to `upload_bytes`. Says whether there is a step to settle.
@@ -157,7 +167,8 @@ impl Uploader {
             }
             let mut changes = gathered.changes;
             changes.extend(self.covered_objects(gathered.end));
-            self.prepare(gathered.object.map(|bytes| (id, bytes)), gathered.end, changes);
+            let object = gathered.object.map(|bytes| (id, bytes));
+            self.prepare(Makes::Upload, object, gathered.end, changes);
             return Ok(true);
         }
         Ok(false)
@@ -179,33 +190,6 @@ impl Uploader {
         needed.collect()
     }
 
-    /// Prepares to put small objects together, where enough lie side by side. Says whether there is a step to settle.
-    pub(crate) async fn merge(&mut self) -> Result<bool, StoreError> {
-        if self.in_flight.is_some() {
-            return Ok(true);
-        }
-        let count = self.index.objects.len();
-        if count < self.merge_at {
-            return Ok(false);
-        }
-        let options = &self.shared.options;
-        let chosen = merge::due(&self.index.objects, options.merge_objects, options.upload_bytes);
-        if chosen.is_empty() {
-            // To look is to go through all of them.
-            self.merge_at = count + (options.merge_objects / MERGE_LOOKS).max(1);
-            return Ok(false);
-        }
-        let id = ObjectId { epoch: self.shared.epoch, number: self.objects };
-        // One that cannot be read is not tried again at once.
-        self.merge_at = count + options.merge_objects;
-        let merging = merge::merge(options.store.as_ref(), self.shared.log, &self.index, &chosen, id);
-        let (bytes, changes) = self.seat.keep(&self.shared, merging).await?;
-        self.merge_at = 0;
-        self.objects += 1;
-        self.prepare(Some((id, bytes)), self.index.covered, changes);
-        Ok(true)
-    }
-
     /// Brings the step in flight to its end, or fails and keeps it for another try.
     pub(crate) async fn settle(&mut self) -> Result<(), StoreError> {
         let Some(step) = &self.in_flight else { return Ok(()) };
@@ -225,15 +209,7 @@ impl Uploader {
     /// The store has it: the index first, then what readers see, then the write-ahead log may be used again.
     fn committed(&mut self) {
         let Some(step) = self.in_flight.take() else { return };
-        let counters = &self.shared.counters;
-        match &step.object {
-            Some((_, bytes)) if step.merges => {
-                counters.merges.fetch_add(1, Ordering::Relaxed);
-                counters.merged_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            }
-            Some(_) => drop(counters.uploads.fetch_add(1, Ordering::Relaxed)),
-            None => {}
-        }
+        self.count(&step);
         let gone = self.index.apply(&step.delta);
         let replaced = self.files.iter().filter(|file| !step.head.files.contains(file));
         self.garbage.files.extend(replaced.copied());
@@ -248,6 +224,27 @@ impl Uploader {
             state.objects = self.index.objects.len() as u64;
         }
         self.trim();
+    }
+
+    fn count(&self, step: &InFlight) {
+        let counters = &self.shared.counters;
+        let object = step.object.as_ref().map(|(_, bytes)| bytes.len() as u64);
+        let add = |counter: &AtomicU64, by: u64| {
+            counter.fetch_add(by, Ordering::Relaxed);
+        };
+        let (times, bytes) = match step.makes {
+            Makes::Upload => (&counters.uploads, &counters.uploaded_bytes),
+            Makes::Merge => (&counters.merges, &counters.merged_bytes),
+            Makes::Compaction { freed } => {
+                add(&counters.compaction_freed_bytes, freed);
+                (&counters.compactions, &counters.compacted_bytes)
+            }
+        };
+        if object.is_some() || step.makes != Makes::Upload {
+            add(times, 1);
+        }
+        add(bytes, object.unwrap_or(0));
+        add(&counters.index_bytes, step.file.1.len() as u64);
     }
 
     /// Gives back write-ahead files that the store has, the oldest first. One that a reader holds is removed, not reused. Objects
@@ -433,18 +430,6 @@ impl Uploader {
         }
     }
 
-    /// Puts small objects together while nothing waits for upload.
-    async fn tidy(&mut self) -> Result<(), StoreError> {
-        for _ in 0..MERGES_MAX {
-            let waits = self.shared.state.read().depth() >= self.shared.upload_at();
-            if waits || !self.merge().await? {
-                break;
-            }
-            self.settle().await?;
-        }
-        Ok(())
-    }
-
     /// Gives the uploader back where it was stopped, and nothing where there is no more to do for it.
     async fn work(mut self, stop: &mut watch::Receiver<bool>) -> Option<Self> {
         let (interval, shared) = (self.shared.options.upload_interval, self.shared.clone());
@@ -503,10 +488,12 @@ impl Uploader {
                     }
                 }
             }
-            match self.tidy().await {
+            match self.tidy(due, stop).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Fenced => return None,
-                Err(error) => tracing::warn!(%error, "small objects could not be put together and are tried again"),
+                Err(error) => {
+                    tracing::warn!(%error, "objects could not be put together or compacted; it is tried again")
+                }
             }
             if let Err(error) = self.collect().await {
                 tracing::warn!(%error, "objects that nothing needs could not be removed and are tried again");

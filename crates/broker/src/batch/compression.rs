@@ -1,14 +1,23 @@
-//! The four codecs of Kafka, each with a limit on what comes out. Called by the batch decoder.
+//! The four codecs of Kafka, each with a limit on what comes out. Called by the batch decoder, and by compaction, which packs again.
 //!
 //! Snappy comes in two wrappings: raw blocks, and the framing of xerial's Java library (magic `\x82SNAPPY\0`, two
 //! versions, then blocks of a four-byte length and a raw block each), which the Java client writes.
 
-use std::io::Read;
+use std::io::{Read, Write};
+
+use bytes::Bytes;
 
 use super::BatchError;
 
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER_BYTES: usize = 16;
+/// Bytes of one block, as the library makes them.
+const XERIAL_BLOCK_BYTES: usize = 32 << 10;
+
+/// Whether packed bytes are Snappy in xerial's framing.
+pub(super) fn is_xerial(codec: Compression, packed: &[u8]) -> bool {
+    codec == Compression::Snappy && packed.starts_with(XERIAL_MAGIC)
+}
 
 /// How the records of a batch are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +76,38 @@ impl Compression {
                 self.read_all(decoder, limit)
             }
         }
+    }
+
+    /// Packs `data`; Snappy in xerial's framing where `xerial` says so, which only some clients read without.
+    pub(super) fn pack(self, data: Bytes, xerial: bool) -> Result<Bytes, BatchError> {
+        let packed = match self {
+            Self::None => return Ok(data),
+            Self::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                encoder.write_all(&data).and_then(|()| encoder.finish()).map_err(|e| self.failed(&e))?
+            }
+            Self::Snappy if xerial => {
+                let mut out = XERIAL_MAGIC.to_vec();
+                // Its version, and the oldest that reads it.
+                out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1]);
+                for block in data.chunks(XERIAL_BLOCK_BYTES) {
+                    let block = snap::raw::Encoder::new().compress_vec(block).map_err(|e| self.failed(&e))?;
+                    out.extend_from_slice(&(block.len() as u32).to_be_bytes());
+                    out.extend_from_slice(&block);
+                }
+                out
+            }
+            Self::Snappy => snap::raw::Encoder::new().compress_vec(&data).map_err(|e| self.failed(&e))?,
+            Self::Lz4 => {
+                // What Java's reader takes: independent blocks of 64 KiB.
+                let info = lz4_flex::frame::FrameInfo::new().block_size(lz4_flex::frame::BlockSize::Max64KB);
+                let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+                encoder.write_all(&data).map_err(|e| self.failed(&e))?;
+                encoder.finish().map_err(|e| self.failed(&e))?
+            }
+            Self::Zstd => zstd::bulk::compress(&data, 0).map_err(|e| self.failed(&e))?,
+        };
+        Ok(packed.into())
     }
 
     fn read_all(self, from: impl Read, limit: usize) -> Result<Vec<u8>, BatchError> {

@@ -27,11 +27,16 @@ pub struct Record {
 }
 
 /// One record as it lies in the unpacked bytes.
-struct RawRecord<'a> {
-    timestamp_delta: i64,
-    offset_delta: i64,
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
+pub(super) struct RawRecord<'a> {
+    /// All of it, its length included.
+    pub(super) whole: &'a [u8],
+    pub(super) attributes: u8,
+    pub(super) timestamp_delta: i64,
+    /// What follows the timestamp.
+    pub(super) behind_timestamp: &'a [u8],
+    pub(super) offset_delta: i64,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
     headers: &'a [u8],
     header_count: usize,
 }
@@ -114,7 +119,7 @@ pub fn decode(bytes: &[u8], unpacked_bytes_max: usize) -> Result<Vec<Record>, Ba
     Ok(out)
 }
 
-fn unpack<'a>(bytes: &'a [u8], header: &BatchHeader, limit: usize) -> Result<Cow<'a, [u8]>, BatchError> {
+pub(super) fn unpack<'a>(bytes: &'a [u8], header: &BatchHeader, limit: usize) -> Result<Cow<'a, [u8]>, BatchError> {
     let packed = &bytes[HEADER_BYTES..header.total_bytes];
     match header.compression()? {
         Compression::None => Ok(Cow::Borrowed(packed)),
@@ -122,7 +127,7 @@ fn unpack<'a>(bytes: &'a [u8], header: &BatchHeader, limit: usize) -> Result<Cow
     }
 }
 
-fn walk(
+pub(super) fn walk(
     mut rest: &[u8],
     header: &BatchHeader,
     mut each: impl FnMut(usize, RawRecord<'_>) -> Result<(), BatchError>,
@@ -133,18 +138,21 @@ fn walk(
     }
     for index in 0..promised {
         let short = BatchError::Record { index, what: "it is cut short" };
+        let from = rest;
         let length = varint::take(&mut rest).and_then(|n| usize::try_from(n).ok()).ok_or(short.clone())?;
         let (body, tail) = rest.split_at_checked(length).ok_or(short)?;
         rest = tail;
-        each(index, raw_record(body, index)?)?;
+        let whole = &from[..from.len() - tail.len()];
+        each(index, raw_record(whole, body, index)?)?;
     }
     if rest.is_empty() { Ok(()) } else { Err(BatchError::Header { what: "bytes follow the last record" }) }
 }
 
-fn raw_record(mut body: &[u8], index: usize) -> Result<RawRecord<'_>, BatchError> {
+fn raw_record<'a>(whole: &'a [u8], body: &'a [u8], index: usize) -> Result<RawRecord<'a>, BatchError> {
     let bad = |what| BatchError::Record { index, what };
-    body = body.get(1..).ok_or(bad("it is empty"))?;
+    let (attributes, mut body) = body.split_first().ok_or(bad("it is empty"))?;
     let timestamp_delta = varint::take(&mut body).ok_or(bad("timestamp"))?;
+    let behind_timestamp = body;
     let offset_delta = varint::take(&mut body).ok_or(bad("offset delta"))?;
     let key = blob(&mut body).ok_or(bad("key"))?;
     let value = blob(&mut body).ok_or(bad("value"))?;
@@ -161,7 +169,18 @@ fn raw_record(mut body: &[u8], index: usize) -> Result<RawRecord<'_>, BatchError
     if !body.is_empty() {
         return Err(bad("bytes follow its headers"));
     }
-    Ok(RawRecord { timestamp_delta, offset_delta, key, value, headers, header_count })
+    let attributes = *attributes;
+    Ok(RawRecord {
+        whole,
+        attributes,
+        timestamp_delta,
+        behind_timestamp,
+        offset_delta,
+        key,
+        value,
+        headers,
+        header_count,
+    })
 }
 
 /// A length, -1 for null, and that many bytes. The outer `None` says that they are not there.

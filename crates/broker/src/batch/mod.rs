@@ -3,7 +3,7 @@
 //! Called by Produce (check), by the in-process writers (encode) and by whoever reads batches back (decode).
 //! Guarantees: no number that a peer sent decides how much memory is reserved; a batch that passes [`check`] holds
 //! exactly the records its header promises. It must never change the bytes of a batch but by [`stamp`],
-//! [`stamp_append_time`] and [`stamp_max_timestamp`].
+//! [`stamp_append_time`] and [`stamp_max_timestamp`], and where a batch is compacted by key ([`RecordKeys`]).
 //!
 //! | offset | bytes | field |
 //! | --- | --- | --- |
@@ -22,6 +22,7 @@
 //! | 57 | 4 | record count |
 //! | 61 | … | records, compressed as one block where attributes say so |
 
+mod compact;
 mod compression;
 mod decode;
 mod encode;
@@ -29,6 +30,7 @@ mod encode;
 mod tests;
 mod varint;
 
+pub use compact::RecordKeys;
 pub use compression::Compression;
 pub use decode::{Checked, Record, check, decode};
 pub use encode::BatchBuilder;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cairn_log::Retention;
+use cairn_log::{Compaction, Retention};
 
 /// How DescribeConfigs types a value (`ConfigType` of Kafka's admin client).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,20 +24,20 @@ const KNOWN: &[(&str, Kind, &str, bool)] = &[
     ("compression.lz4.level", Kind::Int, "9", false),
     ("compression.type", Kind::Text, "producer", true),
     ("compression.zstd.level", Kind::Int, "3", false),
-    ("delete.retention.ms", Kind::Long, "86400000", false),
+    ("delete.retention.ms", Kind::Long, "86400000", true),
     ("file.delete.delay.ms", Kind::Long, "60000", false),
     ("flush.messages", Kind::Long, "1", false),
     ("flush.ms", Kind::Long, "0", false),
     ("follower.replication.throttled.replicas", Kind::List, "", false),
     ("index.interval.bytes", Kind::Int, "4096", false),
     ("leader.replication.throttled.replicas", Kind::List, "", false),
-    ("max.compaction.lag.ms", Kind::Long, "9223372036854775807", false),
+    ("max.compaction.lag.ms", Kind::Long, "9223372036854775807", true),
     ("max.message.bytes", Kind::Int, "1048588", true),
     ("message.timestamp.after.max.ms", Kind::Long, "9223372036854775807", true),
     ("message.timestamp.before.max.ms", Kind::Long, "9223372036854775807", true),
     ("message.timestamp.type", Kind::Text, "CreateTime", true),
-    ("min.cleanable.dirty.ratio", Kind::Double, "0.5", false),
-    ("min.compaction.lag.ms", Kind::Long, "0", false),
+    ("min.cleanable.dirty.ratio", Kind::Double, "0.5", true),
+    ("min.compaction.lag.ms", Kind::Long, "0", true),
     ("min.insync.replicas", Kind::Int, "1", false),
     ("preallocate", Kind::Boolean, "true", false),
     ("retention.bytes", Kind::Long, "-1", true),
@@ -128,6 +128,18 @@ impl TopicConfigs {
         Retention { ms: limit("retention.ms"), bytes: limit("retention.bytes") }
     }
 
+    /// How the log compacts by key, if it does.
+    pub(crate) fn compaction(&self) -> Option<Compaction> {
+        let ms = |name| self.value(name).parse::<u64>().unwrap_or(0);
+        let ratio = self.value("min.cleanable.dirty.ratio").parse::<f64>().unwrap_or(0.5);
+        self.is_compacted().then(|| Compaction {
+            min_lag_ms: ms("min.compaction.lag.ms"),
+            max_lag_ms: Some(ms("max.compaction.lag.ms")).filter(|lag| *lag < i64::MAX as u64),
+            delete_retention_ms: ms("delete.retention.ms"),
+            dirty_per_mille: (ratio.clamp(0.0, 1.0) * 1_000.0).round() as u16,
+        })
+    }
+
     /// Every setting, in order of name.
     pub(crate) fn shown(&self) -> impl Iterator<Item = Shown> + '_ {
         KNOWN.iter().map(|(name, kind, default, has_effect)| Shown {
@@ -153,6 +165,9 @@ fn check(name: &str, value: &str) -> Result<(), String> {
         ("message.timestamp.after.max.ms" | "message.timestamp.before.max.ms", _) => {
             value.parse::<i64>().is_ok_and(|value| value >= 0)
         }
+        ("delete.retention.ms" | "min.compaction.lag.ms", _) => value.parse::<i64>().is_ok_and(|value| value >= 0),
+        ("max.compaction.lag.ms", _) => value.parse::<i64>().is_ok_and(|value| value >= 1),
+        ("min.cleanable.dirty.ratio", _) => value.parse::<f64>().is_ok_and(|value| (0.0..=1.0).contains(&value)),
         ("max.message.bytes" | "min.insync.replicas", _) => value.parse::<i32>().is_ok_and(|value| value >= 1),
         (_, Kind::Boolean) => matches!(value, "true" | "false"),
         (_, Kind::Int) => value.parse::<i32>().is_ok(),
@@ -181,6 +196,8 @@ mod tests {
         assert!(configs(&[("retention.millis", "1")]).is_err());
         assert!(configs(&[("retention.ms", "-2")]).is_err());
         assert!(configs(&[("compression.type", "gzip")]).is_err());
+        assert!(configs(&[("min.cleanable.dirty.ratio", "1.5")]).is_err());
+        assert!(configs(&[("max.compaction.lag.ms", "0")]).is_err());
         assert!(configs(&[("segment.bytes", "1000000"), ("cleanup.policy", "compact,delete")]).is_ok());
     }
 
@@ -190,6 +207,8 @@ mod tests {
         assert_eq!((kept.ms, kept.bytes), (None, None));
         let compacted = configs(&[("cleanup.policy", "compact")]).expect("valid");
         assert!(compacted.is_compacted());
+        assert_eq!(compacted.compaction(), Some(Compaction::default()), "Kafka's defaults");
+        assert_eq!(TopicConfigs::default().compaction(), None);
         assert_eq!(compacted.retention().ms, None);
         assert_eq!(TopicConfigs::default().retention().ms, Some(604_800_000));
     }

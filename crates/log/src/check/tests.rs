@@ -222,6 +222,7 @@ fn a_gap_and_an_overlap_between_ranges_are_found() {
             epochs: Vec::new(),
             position: base,
             aborted: Vec::new(),
+            past: crate::index::Past::default(),
         })
     };
     let found = |start: u64, ranges: &[(u64, u64)], end: u64| {

@@ -19,6 +19,7 @@
 //! | 3 deleted | stream |
 //! | 4 range | stream, object's epoch 4, object's number 8, part's place 8, part's bytes 4, base 8, next 8, bytes 8, batches 4, max timestamp 8, number 4 of leader epochs (epoch 4, start 8), number 4 of aborted transactions (producer 8, first 8, last 8, from version 3 on the stable end behind it 8), object's position 8 (not in version 1) |
 //! | 6 moved | as range, and takes the place of the ranges within its offsets (not in version 1) |
+//! | 9 ranges with a past | stream, 0 added or 1 in the place of those within their offsets 1, number 4 of ranges (1 where added), each as range and then: 1 where its object took the place of others 1, 1 where it was compacted 1, when its first tombstone may go 8 (2^63-1 is never), records that are left 8 (from version 3 on). Ranges without a past are written as 4, one that was put together only as 6 |
 //! | 7 write-ahead objects | epoch 4, first number that the store needs 8, one past the last 8 (2^64-1 while the epoch writes); nothing is needed where both are the same (from version 3 on) |
 //! | 5 producers | stream, number 4 of producers (id 8, epoch 2, number 4 of last batches (first sequence 4, records 4, base 8)); up to version 2 |
 //! | 10 open transactions | stream, number 4 of them (producer 8, first offset 8); from version 3 on |
@@ -45,7 +46,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::{BufMut, Bytes};
 use uuid::Uuid;
 
-use super::{Change, Delta, Range};
+use super::{Change, Compacted, Delta, Past, Range};
 use crate::{
     Aborted, Offset, ProducerEpoch, ProducerId, Retention, Sequence, StreamId,
     fields::Fields,
@@ -62,6 +63,11 @@ const HEAD_MAGIC: [u8; 8] = *b"CHEA0002";
 /// Heads that name files and nothing else.
 const HEAD_MAGIC_1: [u8; 8] = *b"CHEA0001";
 const NONE: u64 = u64::MAX;
+const NEVER: i64 = i64::MAX;
+/// Bytes of a range with its past, at least.
+const RANGE_BYTES_MIN: usize = 94;
+/// The past of a range that was put together with others and not compacted.
+const MERGED: Past = Past { merged: true, compacted: None };
 /// The folder of all index files.
 pub(crate) const FOLDER: &str = "index/";
 
@@ -234,14 +240,18 @@ fn put_change(into: &mut Vec<u8>, change: &Change) {
             into.put_u64_le(to.unwrap_or(NONE));
         }
         Change::Deleted { id } => put_stream(into, 3, id),
-        Change::Range { id, range } => {
+        Change::Range { id, range } if range.past == Past::default() => {
             put_stream(into, 4, id);
             put_range(into, range);
         }
-        Change::Moved { id, range } => {
-            put_stream(into, 6, id);
-            put_range(into, range);
-        }
+        Change::Range { id, range } => put_with_past(into, id, false, std::slice::from_ref(range)),
+        Change::Moved { id, ranges } => match &ranges[..] {
+            [range] if range.past == MERGED => {
+                put_stream(into, 6, id);
+                put_range(into, range);
+            }
+            ranges => put_with_past(into, id, true, ranges),
+        },
         Change::Producers { id, producers } => {
             put_stream(into, 11, id);
             into.put_u32_le(count(producers.len()));
@@ -266,6 +276,20 @@ fn put_change(into: &mut Vec<u8>, change: &Change) {
                 into.put_u64_le(first.get());
             }
         }
+    }
+}
+
+fn put_with_past(into: &mut Vec<u8>, id: &StreamId, moved: bool, ranges: &[Arc<Range>]) {
+    put_stream(into, 9, id);
+    into.put_u8(u8::from(moved));
+    into.put_u32_le(count(ranges.len()));
+    for range in ranges {
+        put_range(into, range);
+        let Past { merged, compacted } = range.past;
+        into.put_u8(u8::from(merged));
+        into.put_u8(u8::from(compacted.is_some()));
+        into.put_i64_le(compacted.and_then(|compacted| compacted.horizon).unwrap_or(NEVER));
+        into.put_u64_le(compacted.map_or(0, |compacted| compacted.records));
     }
 }
 
@@ -311,8 +335,10 @@ fn change(fields: &mut Fields<'_>, version: Version) -> Option<Change> {
         }
         4 => Change::Range { id: fields.stream()?, range: Arc::new(range(fields, version)?) },
         6 if version != Version::One => {
-            Change::Moved { id: fields.stream()?, range: Arc::new(range(fields, version)?) }
+            let (id, range) = (fields.stream()?, range(fields, version)?);
+            Change::Moved { id, ranges: vec![Arc::new(Range { past: MERGED, ..range })] }
         }
+        9 if version == Version::Three => with_past(fields, version)?,
         10 if version == Version::Three => {
             let (id, mut open) = (fields.stream()?, Vec::new());
             for _ in 0..fields.count(16)? {
@@ -333,6 +359,30 @@ fn change(fields: &mut Fields<'_>, version: Version) -> Option<Change> {
     })
 }
 
+/// Only what is written so: the same meaning has the same bytes.
+fn with_past(fields: &mut Fields<'_>, version: Version) -> Option<Change> {
+    let (id, moved) = (fields.stream()?, fields.flag()?);
+    let mut ranges = Vec::new();
+    for _ in 0..fields.count(RANGE_BYTES_MIN)? {
+        let range = range(fields, version)?;
+        let (merged, is_compacted) = (fields.flag()?, fields.flag()?);
+        let (horizon, records) = (fields.i64()?, fields.u64()?);
+        if !is_compacted && (horizon != NEVER || records != 0) {
+            return None;
+        }
+        let horizon = (horizon != NEVER).then_some(horizon);
+        let compacted = is_compacted.then_some(Compacted { horizon, records });
+        ranges.push(Arc::new(Range { past: Past { merged, compacted }, ..range }));
+    }
+    let follow = ranges.windows(2).all(|two| two[0].next == two[1].base);
+    match (moved, &ranges[..]) {
+        (false, [range]) if range.past != Past::default() => Some(Change::Range { id, range: range.clone() }),
+        (false, _) | (true, []) => None,
+        (true, [range]) if range.past == MERGED => None,
+        (true, _) => follow.then_some(Change::Moved { id, ranges }),
+    }
+}
+
 fn range(fields: &mut Fields<'_>, version: Version) -> Option<Range> {
     let object = ObjectId { epoch: fields.u32()?, number: fields.u64()? };
     let part = PartPlace { at: fields.u64()?, bytes: fields.u32()? };
@@ -350,7 +400,8 @@ fn range(fields: &mut Fields<'_>, version: Version) -> Option<Range> {
         aborted.push(Aborted { producer, first, last, stable });
     }
     let position = if version == Version::One { 0 } else { fields.u64()? };
-    let found = Range { object, part, base, next, bytes, batches, max_timestamp, epochs, position, aborted };
+    let past = Past::default();
+    let found = Range { object, part, base, next, bytes, batches, max_timestamp, epochs, position, aborted, past };
     (base < next).then_some(found)
 }
 
@@ -394,8 +445,13 @@ pub(crate) mod tests {
 
     /// Any changes that this version can write.
     pub(crate) fn changes() -> impl Strategy<Value = Vec<Change>> {
-        let range = (0u32..4, 0u64..4, offset(), 1u64..99, any::<i64>(), proptest::collection::vec(offset(), 0..3));
-        let range = range.prop_map(|(epoch, number, base, records, max_timestamp, starts)| {
+        let compacted = (proptest::option::of(0i64..9), 0u64..9);
+        let compacted = compacted.prop_map(|(horizon, records)| Compacted { horizon, records });
+        let past = (any::<bool>(), proptest::option::of(compacted));
+        let past = past.prop_map(|(merged, compacted)| Past { merged, compacted });
+        let starts = proptest::collection::vec(offset(), 0..3);
+        let range = (0u32..4, 0u64..4, offset(), 1u64..99, any::<i64>(), starts, past);
+        let range = range.prop_map(|(epoch, number, base, records, max_timestamp, starts, past)| {
             Arc::new(Range {
                 object: ObjectId { epoch, number },
                 part: PartPlace { at: 9, bytes: 60 },
@@ -407,6 +463,7 @@ pub(crate) mod tests {
                 epochs: starts.iter().map(|start| (epoch, *start)).collect(),
                 position: number * 8,
                 aborted: starts.iter().map(|first| aborted(*first, base)).collect(),
+                past,
             })
         });
         let producer = (any::<i16>(), proptest::collection::vec(seen(), 0..5), offset(), any::<i64>());
@@ -432,9 +489,14 @@ pub(crate) mod tests {
                 next
             }),
             stream().prop_map(|id| Change::Deleted { id }),
-            (stream(), range, any::<bool>()).prop_map(|(id, range, moved)| match moved {
-                true => Change::Moved { id, range },
-                false => Change::Range { id, range },
+            (stream(), range, 0u8..3).prop_map(|(id, range, how)| match how {
+                0 => Change::Moved { id, ranges: vec![range] },
+                1 => Change::Range { id, range },
+                _ => {
+                    let next = Offset::new(range.next.get() + 7);
+                    let behind = Arc::new(Range { base: range.next, next, past: Past::default(), ..(*range).clone() });
+                    Change::Moved { id, ranges: vec![range, behind] }
+                }
             }),
             (stream(), proptest::collection::btree_map(0i64..9, producer, 1..4))
                 .prop_map(|(id, producers)| Change::Producers { id, producers: producers.into_iter().collect() }),
@@ -500,6 +562,7 @@ pub(crate) mod tests {
             epochs: vec![(1, Offset::new(3))],
             position: 800,
             aborted: Vec::new(),
+            past: Past::default(),
         };
         let id = StreamId::new(Uuid::from_u128(1), PartitionIndex::new(0));
         let file = |range: Range| {

@@ -1,11 +1,12 @@
 //! What must be true of the log, kept beside it: every acknowledged batch, and what may have happened and was not
 //! acknowledged. Used by the simulation; knows nothing of files or objects.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use crate::InTransaction;
+use super::keyed;
+use crate::{Compaction, InTransaction};
 
 /// One batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,9 +38,17 @@ pub(crate) struct StreamModel {
     /// The last five of the producer, oldest first.
     pub(crate) last: VecDeque<Batch>,
     pub(crate) next_sequence: i32,
+    /// How it is compacted, if it is: then what a newer record of the same key replaced may be gone.
+    pub(crate) compaction: Option<Compaction>,
+    /// When each record of a key was appended, and in which batch, by offset.
+    of_keys: BTreeMap<u8, BTreeMap<u64, (i64, u64)>>,
 }
 
 impl StreamModel {
+    pub(crate) fn new(compaction: Option<Compaction>) -> Self {
+        Self { compaction, ..Self::default() }
+    }
+
     pub(crate) fn acknowledge(&mut self, batch: Batch) {
         assert_eq!(batch.base, self.end, "an offset was skipped or given twice");
         self.end = batch.next();
@@ -49,6 +58,12 @@ impl StreamModel {
             if self.last.len() > 5 {
                 self.last.pop_front();
             }
+        }
+        let (head, records) = keyed::read(&batch.bytes).expect("the world writes whole batches");
+        let is_marker = batch.part.is_some_and(|(_, part)| part != InTransaction::Yes);
+        for record in records.into_iter().filter(|_| !is_marker) {
+            let offset = batch.base + u64::from(record.delta);
+            self.of_keys.entry(record.key).or_default().insert(offset, (head.at_ms, batch.base));
         }
         self.batches.insert(batch.base, batch);
     }
@@ -86,7 +101,10 @@ impl StreamModel {
     }
 
     /// Compares what a read from `from` gave; returns where it ended.
-    pub(crate) fn compare(&self, from: u64, read: &[Bytes]) -> u64 {
+    pub(crate) fn compare(&self, from: u64, read: &[Bytes], now_ms: i64) -> u64 {
+        if self.compaction.is_some() {
+            return self.compare_compacted(from, read, now_ms);
+        }
         let first = self.batches.range(..=from).next_back().map_or(from, |(base, _)| *base);
         let mut expected = self.batches.range(first..);
         let mut at = from;
@@ -104,5 +122,56 @@ impl StreamModel {
             at = batch.next();
         }
         at
+    }
+
+    /// The same where records may be gone: what is there is what was acknowledged at its offset, and what is not may be gone.
+    fn compare_compacted(&self, from: u64, read: &[Bytes], now_ms: i64) -> u64 {
+        let (mut at, (stable, counted)) = (from, self.decided());
+        for bytes in read {
+            let (head, found) = keyed::read(bytes).expect("what is left of a batch is one");
+            let batch = self.batches.get(&head.base);
+            let batch = batch.unwrap_or_else(|| panic!("nothing was acknowledged at {}: an offset moved", head.base));
+            assert!(batch.next() > at, "the batch at {} lies before {at}", head.base);
+            let (known, records) = keyed::read(&batch.bytes).expect("the world writes whole batches");
+            assert_eq!((head.number, head.at_ms), (known.number, known.at_ms), "the batch at {}", head.base);
+            assert!(found.iter().all(|record| records.contains(record)), "a record at {} is another", head.base);
+            let gone = |base: u64, deltas: &mut dyn Iterator<Item = &keyed::Record>| {
+                if base < stable && !counted.contains(&base) {
+                    let part = self.batches[&base].part;
+                    assert!(
+                        part.is_some_and(|(_, part)| part == InTransaction::Yes) || deltas.next().is_none(),
+                        "the marker at {base} is gone"
+                    );
+                    return; // it was aborted
+                }
+                for record in deltas.filter(|record| base + u64::from(record.delta) >= at) {
+                    self.may_be_gone(base + u64::from(record.delta), record, now_ms, &counted);
+                }
+            };
+            for (base, between) in self.batches.range(..head.base).rev().take_while(|(_, batch)| batch.next() > at) {
+                let (_, records) = keyed::read(&between.bytes).expect("the world writes whole batches");
+                gone(*base, &mut records.iter());
+            }
+            gone(head.base, &mut records.iter().filter(|record| !found.contains(record)));
+            at = batch.next();
+        }
+        at
+    }
+
+    fn may_be_gone(&self, offset: u64, record: &keyed::Record, now_ms: i64, counted: &BTreeSet<u64>) {
+        let compaction = self.compaction.expect("only then a record goes");
+        let of_key = &self.of_keys[&record.key];
+        let lasts = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        match of_key.range(offset + 1..).find(|(_, (_, base))| counted.contains(base)) {
+            Some((newer, (at_ms, _))) => assert!(
+                now_ms - at_ms >= lasts(compaction.min_lag_ms),
+                "the record at {offset} is gone, and the newer one at {newer} is too young"
+            ),
+            None => assert!(
+                record.value.is_none() && now_ms - of_key[&offset].0 >= lasts(compaction.delete_retention_ms),
+                "the newest record of key {}, at {offset}, is gone",
+                record.key
+            ),
+        }
     }
 }

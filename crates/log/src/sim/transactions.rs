@@ -38,7 +38,7 @@ impl StreamModel {
     }
 
     /// Up to where everything is decided, and the base offsets of the batches that count.
-    fn decided(&self) -> (u64, BTreeSet<u64>) {
+    pub(super) fn decided(&self) -> (u64, BTreeSet<u64>) {
         let (mut pending, mut counted) = (BTreeMap::<i64, Vec<u64>>::new(), BTreeSet::new());
         for batch in self.batches.values() {
             match batch.part {
@@ -57,8 +57,8 @@ impl StreamModel {
     }
 
     /// Holds what a reader of committed records got against what counts, and returns where it ended.
-    fn judge(&self, (stable, counted): &(u64, BTreeSet<u64>), from: u64, read: &Read) -> u64 {
-        let to = self.compare(from, &read.batches);
+    fn judge(&self, (stable, counted): &(u64, BTreeSet<u64>), from: u64, read: &Read, now_ms: i64) -> u64 {
+        let to = self.compare(from, &read.batches, now_ms);
         assert_eq!(read.stable_end.get(), *stable, "what is decided ends elsewhere");
         assert!(to <= from.max(*stable), "a batch of an open transaction was given out");
         assert!(from >= *stable || to > from, "nothing was read at {from}, before {stable}");
@@ -92,7 +92,8 @@ impl StreamModel {
         let (mut at, decided) = (self.start, self.decided());
         loop {
             let read = drive(shared.read(id, Offset::new(at), 9_000, Isolation::Committed));
-            let to = self.judge(&decided, at, &read.unwrap_or_else(|error| panic!("{id} at {at}: {error}")));
+            let read = read.unwrap_or_else(|error| panic!("{id} at {at}: {error}"));
+            let to = self.judge(&decided, at, &read, shared.clock.now().as_millis());
             if to == at {
                 return;
             }
@@ -115,7 +116,8 @@ impl World {
         let ends: Vec<_> = ends.map(|(id, stream)| (*id, stream.end)).collect();
         let (mut entries, mut expected) = (Vec::new(), Vec::new());
         for (id, base) in &ends {
-            let (bytes, now) = (self.bytes(*base), self.clock.now().as_millis());
+            let now = self.clock.now().as_millis();
+            let bytes = self.bytes(*base, now, Some((producer, end)), &[(0, false)]);
             let marker = Batch { base: *base, records: 1, bytes, sequence: None, part: Some((producer, end)) };
             entries.push(entry(*id, &marker, now));
             expected.push((*id, marker, false));
@@ -160,7 +162,7 @@ impl World {
         match drive(log.shared.read(id, Offset::new(from), most, Isolation::Committed)) {
             Ok(read) => {
                 let stream = &self.streams[&id];
-                let to = stream.judge(&stream.decided(), from, &read);
+                let to = stream.judge(&stream.decided(), from, &read, self.clock.now().as_millis());
                 self.tell(format!("read-committed {from}..{to}"));
             }
             Err(ReadError::Failed { .. }) => self.tell(format!("read-failed {from}")),

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use cairn_clock::{Clock, Entropy, Timestamp};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -18,10 +18,11 @@ use uuid::Uuid;
 use super::{
     at_rest,
     disk::SimDisk,
+    keyed::{self, SimKeys},
     model::{Batch, StreamModel},
 };
 use crate::{
-    Append, AppendError, ErrorKind, InTransaction, Isolation, LeaderEpoch, LogOptions, Offset, OpenError,
+    Append, AppendError, Compaction, ErrorKind, InTransaction, Isolation, LeaderEpoch, LogOptions, Offset, OpenError,
     PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, ReadError, Retention, SealedStore, Sequence, StoreError,
     StreamId, WriteAhead,
     frame::Entry,
@@ -120,6 +121,8 @@ impl World {
         world.calm();
         world.power_loss(false);
         world.verify();
+        world.compact_all();
+        world.lose_folder();
         drop(guard);
         std::mem::take(&mut world.trace)
     }
@@ -146,6 +149,8 @@ impl World {
             wal_bytes_max: 1 << 30,
             upload_bytes: 20_000,
             merge_objects: 3,
+            // Sometimes fewer than one batch has.
+            compaction_keys_max: if self.roll(2) == 0 { 2 } else { 1_000 },
             tail_bytes_max: 10_000,
             cache_bytes_max: 8_000,
             disk: Arc::new(self.disk.clone()),
@@ -218,13 +223,14 @@ impl World {
                     continue;
                 }
                 let (end, sequence) = ends.get_mut(&id).expect("every stream is there");
-                let (base, records) = (*end, 1 + self.roll(3) as u32);
+                let keys: Vec<_> = (0..=self.roll(3)).map(|_| (self.roll(6) as u8, self.roll(5) == 0)).collect();
+                let (base, records) = (*end, keys.len() as u32);
                 let idempotent = self.roll(2) == 0;
                 let part = (!idempotent && self.roll(2) == 0).then(|| (self.a_producer(), InTransaction::Yes));
                 let sequence = idempotent.then(|| std::mem::replace(sequence, *sequence + records as i32));
                 *end += u64::from(records);
-                let bytes = self.bytes(base);
                 let now = self.clock.now().as_millis();
+                let bytes = self.bytes(base, now, part, &keys);
                 let batch = Batch { base, records, bytes, sequence, part };
                 entries.push(entry(id, &batch, now));
                 expected.push((id, batch, false));
@@ -314,21 +320,24 @@ impl World {
         }
     }
 
-    pub(super) fn bytes(&mut self, base: u64) -> Bytes {
+    pub(super) fn bytes(
+        &mut self,
+        base: u64,
+        now_ms: i64,
+        part: Option<(i64, InTransaction)>,
+        keys: &[(u8, bool)],
+    ) -> Bytes {
         self.batches += 1;
-        let length = 16 + if self.roll(20) == 0 { self.roll(20_000) } else { self.roll(1_500) };
-        let mut bytes = BytesMut::new();
-        bytes.put_u64(base);
-        bytes.put_u64(self.batches);
-        bytes.resize(length as usize, self.batches as u8);
-        bytes.freeze()
+        let length = if self.roll(20) == 0 { self.roll(20_000) } else { self.roll(1_500) };
+        keyed::fresh((base, self.batches, now_ms), part, keys, length as usize)
     }
 
     /// One poll of what the uploader is at, or its next task.
     fn upload(&mut self) {
-        let next = match self.roll(6) {
+        let next = match self.roll(7) {
             0 | 1 => Next::Collect,
             2 => Next::Merge,
+            3 => Next::Compact,
             _ => Next::Upload,
         };
         let lists = self.roll(4) == 0;
@@ -352,7 +361,8 @@ impl World {
         let read = drive(shared.read(id, Offset::new(from), most, Isolation::Durable));
         match read {
             Ok(read) => {
-                let to = self.streams[&id].compare(from, &read.batches);
+                let now_ms = self.clock.now().as_millis();
+                let to = self.streams[&id].compare(from, &read.batches, now_ms);
                 assert!(from == end || to > from, "nothing was read at {from}, before {end}");
                 assert_eq!(read.durable_end.get(), end, "more is visible than was acknowledged");
                 self.tell(format!("read {from}..{to}"));
@@ -444,10 +454,52 @@ impl World {
         let limit = |chance: u64, value: u64| (chance == 0).then_some(value);
         let retention = Retention { ms: limit(self.roll(3), 300_000), bytes: limit(self.roll(3), 60_000) };
         let done = self.change(Entry::Create(id, retention));
-        self.tell(format!("create {done}"));
+        let compaction = (self.roll(2) == 0).then(|| Compaction {
+            min_lag_ms: limit(self.roll(3), 100_000).unwrap_or(0),
+            max_lag_ms: limit(self.roll(3), 200_000),
+            delete_retention_ms: 120_000,
+            dirty_per_mille: if self.roll(2) == 0 { 0 } else { 500 },
+        });
+        self.tell(format!("create {done} {}", compaction.is_some()));
         if done {
-            self.streams.insert(id, StreamModel::default());
+            self.streams.insert(id, StreamModel::new(compaction));
+            self.say_compactions();
         }
+    }
+
+    /// Tells the log which streams are compacted: it does not remember.
+    fn say_compactions(&self) {
+        let Some(log) = &self.log else { return };
+        let mut state = log.shared.state.write();
+        for (id, stream) in &self.streams {
+            if let Some(found) = state.streams.get_mut(id) {
+                found.compaction = stream.compaction;
+            }
+        }
+    }
+
+    /// Time passes, and everything is uploaded and compacted that can be.
+    fn compact_all(&mut self) {
+        self.settle_puts();
+        self.calm();
+        for _ in 0..3 {
+            self.clock.advance(Duration::from_secs(130));
+            let Some(log) = &mut self.log else { return };
+            for next in [Next::Upload, Next::Compact] {
+                let mut rests = false;
+                for _ in 0..POLLS_MAX {
+                    // What compaction prepared is committed by the next step.
+                    let next = if rests { next } else { Next::Upload };
+                    let line = poll_upload(&mut log.uploading, false, next, false);
+                    rests = line == "nothing" || line == "committed";
+                    if (next == Next::Upload && line == "nothing") || line == "not-due" {
+                        break;
+                    }
+                }
+            }
+        }
+        self.tell("compacted-all".to_owned());
+        self.verify();
     }
 
     /// The store becomes good, bad, or goes away.
@@ -518,6 +570,7 @@ impl World {
     fn adopt(&mut self, opened: Opened) {
         let shared = opened.shared.clone();
         self.tell(format!("open {} {:?}", shared.epoch, shared.options.wal));
+        let _ = shared.keys.set(Arc::new(SimKeys));
         self.log = Some(Running::new(opened));
         let state = shared.state.read();
         self.streams.retain(|id, stream| {
@@ -531,6 +584,7 @@ impl World {
         });
         drop(state);
         self.settle_ends();
+        self.say_compactions();
         if self.streams.is_empty() {
             self.create();
         }
@@ -591,7 +645,7 @@ impl World {
             while at < stream.end {
                 let read = drive(shared.read(*id, Offset::new(at), 30_000, Isolation::Durable));
                 let read = read.unwrap_or_else(|error| panic!("{id} at {at} of {}: {error}", stream.end));
-                let to = stream.compare(at, &read.batches);
+                let to = stream.compare(at, &read.batches, self.clock.now().as_millis());
                 assert!(to > at, "nothing was read at {at} of {}", stream.end);
                 at = to;
             }
@@ -677,8 +731,10 @@ impl World {
 enum Next {
     /// To settle what there is.
     Upload,
-    /// To put small objects together.
+    /// To put objects together.
     Merge,
+    /// To compact by key.
+    Compact,
     /// To remove what nobody needs.
     Collect,
 }
@@ -702,6 +758,17 @@ fn poll_upload(uploading: &mut Uploading, lists: bool, next: Next, is_replaced: 
                     (*uploader, what, done)
                 }));
                 return "merge".to_owned();
+            }
+            if next == Next::Compact {
+                *uploading = Uploading::Works(Box::pin(async move {
+                    let (what, done) = match uploader.compact().await {
+                        Ok(true) => ("compacted", Ok(())),
+                        Ok(false) => ("not-due", Ok(())),
+                        Err(error) => ("compacted", Err(error)),
+                    };
+                    (*uploader, what, done)
+                }));
+                return "compact".to_owned();
             }
             if next == Next::Collect {
                 *uploading = Uploading::Works(Box::pin(async move {
@@ -766,7 +833,7 @@ pub(super) fn entry(stream: StreamId, batch: &Batch, max_timestamp: i64) -> Appe
 }
 
 /// Polls a future to its end.
-pub(super) fn drive<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn drive<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     for _ in 0..POLLS_MAX {
         if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Change, Index, Range, Shared};
+use super::{Change, Index, Past, Range, Shared};
 use crate::{
     InTransaction, Offset, Retention, StoreError, StreamId,
     frame::{self, BatchEntry, Entry, HEADER_BYTES},
@@ -201,6 +201,7 @@ impl Gathering<'_> {
             epochs: Vec::new(),
             position,
             aborted: Vec::new(),
+            past: Past::default(),
         });
         range.next = next;
         range.bytes += u64::from(batch.length);
