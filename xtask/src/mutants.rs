@@ -5,6 +5,7 @@
 //! not compile is not counted as caught, and that the checkout is never touched.
 
 mod administering;
+mod compaction;
 mod consumers;
 mod context;
 mod contracts;
@@ -56,6 +57,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(groups::MUTANTS)
         .chain(log::MUTANTS)
         .chain(diskless::MUTANTS)
+        .chain(compaction::MUTANTS)
         .chain(observing::MUTANTS)
         .chain(postgres::MUTANTS)
         .chain(administering::MUTANTS)

@@ -19,7 +19,7 @@ use std::{
 };
 
 use cairn_clock::{Clock, Entropy};
-use cairn_log::{Log, PartitionIndex, Retention, StreamId};
+use cairn_log::{Compaction, Log, PartitionIndex, Retention, StreamId};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -140,6 +140,9 @@ impl Catalogue {
     pub(crate) async fn open(log: Log, clock: Clock, entropy: Entropy) -> Result<Self, CatalogueError> {
         let stream = own_stream();
         ensure_stream(&log, stream, Retention { ms: None, bytes: None }).await?;
+        // Of each key the newest record is all that is read here.
+        let set = log.set_compaction(stream, Some(Compaction::default()));
+        set.map_err(|error| CatalogueError::Log { stream, reason: error.to_string() })?;
         let mut stored = Stored::default();
         let mut failure = None;
         streams::replay(&log, stream, |record| {

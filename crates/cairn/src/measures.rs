@@ -328,8 +328,21 @@ impl Page<'_> {
         )?;
         self.gauge("cairn_log_fenced", "1 once another process has taken the store.", u64::from(stats.is_fenced))?;
         self.counter("cairn_log_uploads", "Objects put into the store.", stats.uploads)?;
-        self.counter("cairn_log_merges", "Objects put in the place of several small ones.", stats.merges)?;
-        self.counter("cairn_log_merged_bytes", "Bytes of those objects.", stats.merged_bytes)?;
+        self.counter("cairn_log_uploaded_bytes", "Bytes of those objects.", stats.uploaded_bytes)?;
+        self.counter("cairn_log_index_bytes", "Bytes of the index's files put into the store.", stats.index_bytes)?;
+        self.counter("cairn_log_merges", "Objects put in the place of several.", stats.merges)?;
+        self.counter(
+            "cairn_log_merged_bytes",
+            "Bytes of the objects put in the place of several.",
+            stats.merged_bytes,
+        )?;
+        self.counter("cairn_log_compactions", "Pieces of work of compaction by key.", stats.compactions)?;
+        self.counter("cairn_log_compacted_bytes", "Bytes of the objects that they put.", stats.compacted_bytes)?;
+        self.counter(
+            "cairn_log_compaction_freed_bytes",
+            "Bytes of batches that they left out.",
+            stats.compaction_freed_bytes,
+        )?;
         self.counter("cairn_log_upload_failures", "Uploads that failed and are tried again.", stats.upload_failures)?;
         self.gauge("cairn_store_away", "1 while uploads to the store fail.", u64::from(stats.store_away))?;
         self.gauge("cairn_store_objects", "Objects in the store that streams need.", stats.objects)?;

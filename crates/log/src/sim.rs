@@ -14,6 +14,7 @@ pub(crate) mod disk;
 pub(crate) mod keyed;
 mod model;
 mod transactions;
+mod uploading;
 mod world;
 
 pub(crate) use world::drive;

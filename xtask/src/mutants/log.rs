@@ -182,15 +182,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "objects go before the index names what takes their place",
-        file: "crates/log/src/upload.rs",
-        before: "        self.merge_at = 0;\n        self.objects += 1;",
-        after: "        self.merge_at = 0;\n        self.garbage.objects.extend(&chosen);\n        self.objects += 1;",
+        file: "crates/log/src/upload/tidy.rs",
+        before: "        self.objects += 1;",
+        after: "        self.objects += 1;\n        let moved = self.index.objects.iter().filter(|(_, held)| held.merged == 0).map(|(id, _)| *id);\n        self.garbage.objects.extend(moved);",
         test: "-p cairn-log --lib acknowledged_records_survive",
     },
     Mutant {
         name: "readers go on to the objects that were put together",
         file: "crates/log/src/state.rs",
-        before: "Change::Moved { .. } => stream.move_range(range),",
+        before: "Change::Moved { ranges, .. } => stream.move_ranges(ranges),",
         after: "Change::Moved { .. } => {}",
         test: "-p cairn-log --lib acknowledged_records_survive",
     },
@@ -204,8 +204,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what is put together goes uncounted where it lies",
         file: "crates/log/src/index.rs",
-        before: "                    hold(&mut self.objects, range);\n                    old.iter()",
-        after: "                    old.iter()",
+        before: "                    new.iter().for_each(|range| hold(&mut self.objects, range));",
+        after: "                    drop(new);",
         test: "-p cairn-log --lib acknowledged_records_survive",
     },
     Mutant {
@@ -218,8 +218,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "objects of any size are put together",
         file: "crates/log/src/upload/merge.rs",
-        before: "*bytes < size.min(bytes_max / 2);",
-        after: "*bytes < size.max(bytes_max);",
+        before: "held.bytes < size.min(bytes_max / 2) ||",
+        after: "held.bytes < size.max(bytes_max) ||",
         test: "-p cairn-log --lib neighbours_of_one_size",
     },
 ];

@@ -20,35 +20,26 @@ use super::{
     disk::SimDisk,
     keyed::{self, SimKeys},
     model::{Batch, StreamModel},
+    uploading::{Next, Uploading, poll_upload},
 };
 use crate::{
-    Append, AppendError, Compaction, ErrorKind, InTransaction, Isolation, LeaderEpoch, LogOptions, Offset, OpenError,
+    Append, AppendError, Compaction, InTransaction, Isolation, LeaderEpoch, LogOptions, Offset, OpenError,
     PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, ReadError, Retention, SealedStore, Sequence, StoreError,
     StreamId, WriteAhead,
     frame::Entry,
     open::{self, Opened, Shared},
     store::memory::{Faults, MemoryStore},
-    upload::Uploader,
     writer::{Call, Results, Writer},
 };
 
 /// Polls that a future may take before it counts as stuck.
-const POLLS_MAX: usize = 100_000;
+pub(super) const POLLS_MAX: usize = 100_000;
 const SEGMENT_BYTES: u64 = (1 << 16) + 64;
-
-type Upload = Pin<Box<dyn Future<Output = (Uploader, &'static str, Result<(), StoreError>)>>>;
-
-/// The uploader: at rest, or on its way.
-enum Uploading {
-    Rests(Box<Uploader>),
-    Works(Upload),
-    Ended,
-}
 
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Writer,
-    uploading: Uploading,
+    pub(super) uploading: Uploading,
     /// Where the store is the write-ahead log.
     pub(super) landing: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Appends on their way, in order.
@@ -467,41 +458,6 @@ impl World {
         }
     }
 
-    /// Tells the log which streams are compacted: it does not remember.
-    fn say_compactions(&self) {
-        let Some(log) = &self.log else { return };
-        let mut state = log.shared.state.write();
-        for (id, stream) in &self.streams {
-            if let Some(found) = state.streams.get_mut(id) {
-                found.compaction = stream.compaction;
-            }
-        }
-    }
-
-    /// Time passes, and everything is uploaded and compacted that can be.
-    fn compact_all(&mut self) {
-        self.settle_puts();
-        self.calm();
-        for _ in 0..3 {
-            self.clock.advance(Duration::from_secs(130));
-            let Some(log) = &mut self.log else { return };
-            for next in [Next::Upload, Next::Compact] {
-                let mut rests = false;
-                for _ in 0..POLLS_MAX {
-                    // What compaction prepared is committed by the next step.
-                    let next = if rests { next } else { Next::Upload };
-                    let line = poll_upload(&mut log.uploading, false, next, false);
-                    rests = line == "nothing" || line == "committed";
-                    if (next == Next::Upload && line == "nothing") || line == "not-due" {
-                        break;
-                    }
-                }
-            }
-        }
-        self.tell("compacted-all".to_owned());
-        self.verify();
-    }
-
     /// The store becomes good, bad, or goes away.
     fn weather(&mut self) {
         let kind = self.roll(4);
@@ -511,7 +467,7 @@ impl World {
         self.tell(format!("weather {kind}"));
     }
 
-    fn calm(&mut self) {
+    pub(super) fn calm(&mut self) {
         self.store.set_away(false);
         self.store.set_faults(Faults::default());
     }
@@ -636,7 +592,7 @@ impl World {
     }
 
     /// Reads every stream from start to end, in good weather.
-    fn verify(&mut self) {
+    pub(super) fn verify(&mut self) {
         self.calm();
         let Some(log) = &self.log else { return };
         let shared = log.shared.clone();
@@ -723,95 +679,6 @@ impl World {
         }
         assert!(zombie.shared.fenced().is_some(), "it never learnt that it is fenced");
         self.verify();
-    }
-}
-
-/// What the uploader begins when it rests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Next {
-    /// To settle what there is.
-    Upload,
-    /// To put objects together.
-    Merge,
-    /// To compact by key.
-    Compact,
-    /// To remove what nobody needs.
-    Collect,
-}
-
-/// One poll of a task, or the start of the next.
-fn poll_upload(uploading: &mut Uploading, lists: bool, next: Next, is_replaced: bool) -> String {
-    match std::mem::replace(uploading, Uploading::Ended) {
-        Uploading::Ended => "ended".to_owned(),
-        Uploading::Rests(mut uploader) => {
-            if lists {
-                uploader.doubt();
-            }
-            if next == Next::Merge {
-                *uploading = Uploading::Works(Box::pin(async move {
-                    // Settled by a later step: others come between.
-                    let (what, done) = match uploader.merge().await {
-                        Ok(true) => ("merged", Ok(())),
-                        Ok(false) => ("not-many", Ok(())),
-                        Err(error) => ("merged", Err(error)),
-                    };
-                    (*uploader, what, done)
-                }));
-                return "merge".to_owned();
-            }
-            if next == Next::Compact {
-                *uploading = Uploading::Works(Box::pin(async move {
-                    let (what, done) = match uploader.compact().await {
-                        Ok(true) => ("compacted", Ok(())),
-                        Ok(false) => ("not-due", Ok(())),
-                        Err(error) => ("compacted", Err(error)),
-                    };
-                    (*uploader, what, done)
-                }));
-                return "compact".to_owned();
-            }
-            if next == Next::Collect {
-                *uploading = Uploading::Works(Box::pin(async move {
-                    let done = uploader.collect().await;
-                    (*uploader, "collected", done)
-                }));
-                return "collect".to_owned();
-            }
-            match uploader.gather() {
-                Ok(true) => {
-                    *uploading = Uploading::Works(Box::pin(async move {
-                        let done = uploader.settle().await;
-                        (*uploader, "committed", done)
-                    }));
-                    "gathered".to_owned()
-                }
-                Ok(false) => {
-                    *uploading = Uploading::Rests(uploader);
-                    "nothing".to_owned()
-                }
-                Err(error) => panic!("what was written does not read back: {error}"),
-            }
-        }
-        Uploading::Works(mut task) => match task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => {
-                *uploading = Uploading::Works(task);
-                "waits".to_owned()
-            }
-            Poll::Ready((uploader, what, Ok(()))) => {
-                *uploading = Uploading::Rests(Box::new(uploader));
-                what.to_owned()
-            }
-            Poll::Ready((uploader, what, Err(error))) => {
-                if error.kind() == ErrorKind::Fenced {
-                    return format!("fenced {error}");
-                }
-                // Who was replaced may miss what the next one removed.
-                let was_replaced = is_replaced && matches!(error, StoreError::Missing { .. });
-                assert!(was_replaced || error.kind() == ErrorKind::Retry, "{error}");
-                *uploading = Uploading::Rests(Box::new(uploader));
-                format!("not-{what}")
-            }
-        },
     }
 }
 

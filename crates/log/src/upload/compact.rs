@@ -165,13 +165,15 @@ impl Work {
     pub(super) fn changes(mut self, places: &BTreeMap<SectionId, PartPlace>) -> Vec<Change> {
         let mut changes = Vec::new();
         for (id, done) in std::mem::take(&mut self.moves) {
-            let ranges = done.into_iter().filter_map(|done| match done {
-                Done::Stays(range) => Some(range),
+            let ranges = done.into_iter().map(|done| match done {
+                Done::Stays(range) => range,
                 Done::Written(n) => {
                     let section = (id, n);
-                    let (group, part) = (self.groups.remove(&section)?, places.get(&section)?);
+                    // Without it the index would forget what the group holds.
+                    let group = self.groups.remove(&section).expect("each group is written once");
+                    let part = places.get(&section).expect("each group has a batch");
                     let position = self.positions.get(&section).copied().unwrap_or(0);
-                    Some(Arc::new(group.at(*part, position)))
+                    Arc::new(group.at(*part, position))
                 }
             });
             changes.push(Change::Moved { id, ranges: ranges.collect() });

@@ -1,0 +1,148 @@
+//! The mutants of key compaction, and of what each byte costs: the newest record of every key stays, offsets stay, a tombstone stays its
+//! time. Written like those of the table beside it.
+
+use super::table::Mutant;
+
+/// All of them.
+pub(crate) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "compaction keeps the newest record but one",
+        file: "crates/log/src/upload/compact.rs",
+        before: "is_none_or(|newest| offset.get() >= *newest)",
+        after: "is_none_or(|newest| offset.get() > *newest)",
+        test: "-p cairn-log --lib acknowledged_records_survive",
+    },
+    Mutant {
+        name: "a key's older record counts as its newest",
+        file: "crates/log/src/upload/compact.rs",
+        before: "*known = offset.get().max(*known);",
+        after: "*known = offset.get().min(*known);",
+        test: "-p cairn-log --lib what_is_left_is_the_newest",
+    },
+    Mutant {
+        name: "what does not fit into the map is compacted all the same",
+        file: "crates/log/src/upload/compact.rs",
+        before: "let end = if self.is_full { self.mapped } else { self.due.until };",
+        after: "let end = self.due.until;",
+        test: "-p cairn-log --lib what_is_left_is_the_newest",
+    },
+    Mutant {
+        name: "compaction loses the end of a piece",
+        file: "crates/log/src/upload/compact.rs",
+        before: "        self.push(section, &stored);\n        if let",
+        after: "        if let",
+        test: "-p cairn-log --lib acknowledged_records_survive",
+    },
+    Mutant {
+        name: "a compacted piece begins where its first record is left",
+        file: "crates/log/src/upload/compact.rs",
+        before: "            self.groups.insert(section, Group::of(range, into));",
+        after: "            let first = filtered.batches.first().map_or(range.base, |stored| stored.base);\n            self.groups.insert(section, Group::of(&Range { base: first, ..range.clone() }, into));",
+        test: "-p cairn-log --lib acknowledged_records_survive",
+    },
+    Mutant {
+        name: "a stretch replaces the untouched range within it",
+        file: "crates/log/src/upload/compact.rs",
+        before: "let follows = self.end == Some((stream, base));",
+        after: "let follows = self.end.is_some_and(|(of, end)| of == stream && end <= base);",
+        test: "-p cairn-log --lib acknowledged_records_survive",
+    },
+    Mutant {
+        name: "compaction reaches past what is decided",
+        file: "crates/log/src/upload/tidy.rs",
+        before: "let (policy, settled) = (stream.compaction?, stream.stable_end());",
+        after: "let (policy, settled) = (stream.compaction?, stream.durable_end());",
+        test: "-p cairn-log --lib acknowledged_records_survive",
+    },
+    Mutant {
+        name: "an aborted record takes the place of one that counts",
+        file: "crates/log/src/upload/compact.rs",
+        before: "            if is_aborted(&self.aborted, keys, stored) {\n                self.mapped",
+        after: "            if is_aborted(&[], keys, stored) {\n                self.mapped",
+        test: "-p cairn-log --lib acknowledged_records_survive",
+    },
+    Mutant {
+        name: "a committed record is taken for an aborted one",
+        file: "crates/log/src/upload/compact.rs",
+        before: "later.any(|aborted| aborted.producer == producer && aborted.first <= stored.base)",
+        after: "later.any(|aborted| aborted.producer == producer)",
+        test: "-p cairn-log --lib acknowledged_records_survive",
+    },
+    Mutant {
+        name: "what is too young is compacted",
+        file: "crates/log/src/upload/compact.rs",
+        before: "let old = policy.min_lag_ms == 0 ||",
+        after: "let old = policy.min_lag_ms > 0 ||",
+        test: "-p cairn-log --lib compaction_waits",
+    },
+    Mutant {
+        name: "a piece of work that failed counts as done",
+        file: "crates/log/src/upload/tidy.rs",
+        before: "Err(error) => return Err(error),\n            }\n        }\n        work.close();",
+        after: "Err(_) => {}\n            }\n        }\n        work.close();",
+        test: "-p cairn-log --lib acknowledged_records_survive",
+    },
+    Mutant {
+        name: "what was compacted goes before the index names what is left",
+        file: "crates/log/src/upload/tidy.rs",
+        before: "        work.close();\n        if work.is_empty() {",
+        after: "        work.close();\n        self.garbage.objects.extend(self.index.objects.keys());\n        if work.is_empty() {",
+        test: "-p cairn-log --lib acknowledged_records_survive",
+    },
+    Mutant {
+        name: "the index forgets that a tombstone has its time",
+        file: "crates/log/src/index/layout.rs",
+        before: "let horizon = (horizon != NEVER).then_some(horizon);",
+        after: "let horizon = (horizon != NEVER && moved).then_some(horizon);",
+        test: "-p cairn-log --lib a_file_comes_back",
+    },
+    Mutant {
+        name: "a tombstone goes the first time it is compacted",
+        file: "crates/broker/src/batch/compact.rs",
+        before: "horizon.is_some_and(|horizon| horizon <= rule.now_ms)",
+        after: "horizon.is_none_or(|horizon| horizon <= rule.now_ms)",
+        test: "-p cairn-broker --lib what_stays_is_what_it_was",
+    },
+    Mutant {
+        name: "a tombstone's time begins anew with each compaction",
+        file: "crates/broker/src/batch/compact.rs",
+        before: "horizon.or(kept.tombstones.then_some(rule.horizon_ms))",
+        after: "kept.tombstones.then_some(rule.horizon_ms)",
+        test: "-p cairn-broker --lib what_stays_is_what_it_was",
+    },
+    Mutant {
+        name: "a batch that lost its last records ends earlier",
+        file: "crates/broker/src/batch/compact.rs",
+        before: "    put(RECORD_COUNT_AT, &kept.count.to_be_bytes());",
+        after: "    put(RECORD_COUNT_AT, &kept.count.to_be_bytes());\n    put(23, &(kept.count - 1).to_be_bytes());",
+        test: "-p cairn-broker --lib what_stays_is_what_it_was",
+    },
+    Mutant {
+        name: "timestamps move with the horizon",
+        file: "crates/broker/src/batch/compact.rs",
+        before: "varint::put(&mut body, record.timestamp_delta.wrapping_add(moved_by));",
+        after: "varint::put(&mut body, record.timestamp_delta);",
+        test: "-p cairn-broker --lib what_stays_is_what_it_was",
+    },
+    Mutant {
+        name: "damage gets a good checksum",
+        file: "crates/broker/src/batch/compact.rs",
+        before: "    check_crc(batch, header)?;",
+        after: "",
+        test: "-p cairn-broker --lib what_is_damaged_or_hostile",
+    },
+    Mutant {
+        name: "a stream's own objects are shared with others",
+        file: "crates/log/src/upload/merge.rs",
+        before: "piece.bytes < own_bytes",
+        after: "piece.bytes < u64::MAX",
+        test: "-p cairn-log --lib each_byte_is_written_twice",
+    },
+    Mutant {
+        name: "what was put together is put together again",
+        file: "crates/log/src/upload/merge.rs",
+        before: "    if held.merged > 0 {",
+        after: "    if held.merged > u32::MAX - 1 {",
+        test: "-p cairn-log --lib what_was_put_together_or_came_in_large",
+    },
+];
