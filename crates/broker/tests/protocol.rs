@@ -9,6 +9,8 @@ mod bounds;
 mod configs;
 #[path = "protocol/consumer_groups.rs"]
 mod consumer_groups;
+#[path = "protocol/describing.rs"]
+mod describing;
 #[path = "protocol/keeping.rs"]
 mod keeping;
 #[path = "protocol/logins.rs"]
@@ -214,6 +216,9 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         ApiKey::DeleteGroups => {
             RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(vec![text("nobody").into()]))
         }
+        ApiKey::DescribeLogDirs => describing::log_dirs(None),
+        ApiKey::ListConfigResources => describing::resources(&[]),
+        ApiKey::DescribeTopicPartitions => describing::partitions(&[TOPIC], 10, None),
         ApiKey::DescribeClientQuotas => quotas::describe(&[("user", 2, None)], false),
         ApiKey::AlterClientQuotas => quotas::alter(&[("user", None)], &[("producer_byte_rate", Some(5.0))], true),
         other => panic!("{other:?} is offered and has no sample"),
@@ -251,6 +256,9 @@ fn refusals(key: ApiKey, version: i16) -> Option<RequestKind> {
             RequestKind::InitProducerId(InitProducerIdRequest::default().with_transactional_id(Some(text("t").into())))
         }
         ApiKey::ConsumerGroupHeartbeat => consumer_groups::stays("new0", "m", 9, None),
+        ApiKey::DescribeLogDirs => describing::log_dirs(Some(&[("none", &[0])])),
+        ApiKey::ListConfigResources if version >= 1 => describing::resources(&[99]),
+        ApiKey::DescribeTopicPartitions => describing::partitions(&["none"], -1, Some(("a", -7))),
         ApiKey::DescribeClientQuotas => quotas::describe(&[("planet", 0, Some("earth"))], false),
         ApiKey::AlterClientQuotas => quotas::alter(&[], &[("producer_byte_rate", Some(-5.0))], true),
         ApiKey::DeleteRecords => admin::delete_records("none", 0, 0),

@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -342,6 +343,26 @@ impl Log {
     #[must_use]
     pub fn beginning(&self) -> Beginning {
         self.0.shared.beginning
+    }
+
+    /// Whether another opener has the store now, so that nothing more is acknowledged here.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.0.shared.fenced().is_some()
+    }
+
+    /// The folder of what is local.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.0.shared.options.folder
+    }
+
+    /// Bytes of the volume that the folder is on, and those of them that can be used; none where the system does not say.
+    #[must_use]
+    pub fn space(&self) -> Option<(i64, i64)> {
+        let about = rustix::fs::statvfs(self.folder()).ok()?;
+        let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(about.f_frsize)).unwrap_or(i64::MAX);
+        Some((bytes(about.f_blocks), bytes(about.f_bavail)))
     }
 
     /// Counters and depths.

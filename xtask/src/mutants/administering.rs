@@ -145,4 +145,18 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "if self.0.len() > usize::MAX / 2 && ",
         test: "-p cairn-broker --lib quotas",
     },
+    Mutant {
+        name: "a page of partitions begins with the one that the last ended with",
+        file: "crates/broker/src/api/topic_partitions.rs",
+        before: "next = Some((name, first + told));",
+        after: "next = Some((name, (first + told).saturating_sub(1)));",
+        test: "-p cairn-broker --test protocol describing::partitions",
+    },
+    Mutant {
+        name: "a broker that was replaced keeps its clients",
+        file: "crates/broker/src/api/metadata.rs",
+        before: "version >= REBOOTSTRAP_FIRST && broker.inner.log.is_fenced()",
+        after: "version > i16::MAX - 1 && broker.inner.log.is_fenced()",
+        test: "-p cairn-broker --test protocol describing::clients",
+    },
 ];

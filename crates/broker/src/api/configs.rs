@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub(super) const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const BROKER: i8 = 4;
 /// Where a value comes from, as Kafka numbers it.
 const GIVEN_ON_TOPIC: i8 = 1;
 const STATIC: i8 = 4;

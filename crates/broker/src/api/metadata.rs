@@ -18,6 +18,9 @@ use crate::{
     topics::Topic,
 };
 
+/// The first version whose answer can say that its client must begin again.
+const REBOOTSTRAP_FIRST: i16 = 13;
+
 pub(super) async fn answer(
     broker: &Broker,
     session: &Session,
@@ -47,7 +50,11 @@ pub(super) async fn answer(
             topics
         }
     };
+    // Who was replaced does not know who leads now: its clients begin again from where they were sent first (KIP-1102).
+    let is_replaced = version >= REBOOTSTRAP_FIRST && broker.inner.log.is_fenced();
+    let code = if is_replaced { ResponseError::RebootstrapRequired.code() } else { codes::NONE };
     MetadataResponse::default()
+        .with_error_code(code)
         .with_brokers(vec![me])
         .with_cluster_id(Some(text(broker.inner.topics.cluster().to_string())))
         .with_controller_id(node.into())

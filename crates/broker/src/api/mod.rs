@@ -7,6 +7,7 @@ mod alter;
 mod clients;
 mod cluster;
 mod codes;
+mod config_resources;
 mod configs;
 mod consumer_groups;
 mod coordinator;
@@ -14,6 +15,7 @@ mod epochs;
 mod fetch;
 mod frame;
 mod groups;
+mod log_dirs;
 mod login;
 mod metadata;
 mod offset_list;
@@ -23,6 +25,7 @@ mod produce;
 mod quotas;
 mod scram;
 mod session;
+mod topic_partitions;
 mod topics;
 
 use std::ops::RangeInclusive;
@@ -33,11 +36,12 @@ use kafka_protocol::{
         AlterClientQuotasRequest, AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey,
         ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest,
         DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeUserScramCredentialsRequest,
-        FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-        JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest,
-        OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SaslAuthenticateRequest,
-        SaslHandshakeRequest, SyncGroupRequest,
+        DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+        DescribeTopicPartitionsRequest, DescribeUserScramCredentialsRequest, FetchRequest, FindCoordinatorRequest,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+        ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+        OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
+        SyncGroupRequest,
     },
     protocol::StrBytes,
 };
@@ -84,6 +88,7 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::OffsetForLeaderEpoch, 2..=4),
     (ApiKey::DescribeConfigs, 1..=4),
     (ApiKey::AlterConfigs, 0..=2),
+    (ApiKey::DescribeLogDirs, 1..=4),
     (ApiKey::SaslAuthenticate, 0..=2),
     (ApiKey::CreatePartitions, 0..=3),
     (ApiKey::DeleteGroups, 0..=2),
@@ -93,6 +98,8 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::DescribeUserScramCredentials, 0..=0),
     (ApiKey::AlterUserScramCredentials, 0..=0),
     (ApiKey::DescribeCluster, 0..=2),
+    (ApiKey::ListConfigResources, 0..=1),
+    (ApiKey::DescribeTopicPartitions, 0..=0),
     (ApiKey::ConsumerGroupHeartbeat, 0..=1),
     (ApiKey::ConsumerGroupDescribe, 0..=1),
 ];
@@ -136,7 +143,10 @@ pub(crate) async fn answer(
 fn answer_bytes(broker: &Broker, request: &Request) -> usize {
     let topics = &broker.inner.topics;
     match request.key {
-        ApiKey::Metadata => topics.len() * TOPIC_BYTES + topics.partitions() * PARTITION_BYTES,
+        ApiKey::ListConfigResources => topics.len() * TOPIC_BYTES,
+        ApiKey::Metadata | ApiKey::DescribeLogDirs => {
+            topics.len() * TOPIC_BYTES + topics.partitions() * PARTITION_BYTES
+        }
         ApiKey::DescribeConfigs => topics.len().min(request.elements) * TOPIC_CONFIG_BYTES,
         ApiKey::DescribeGroups | ApiKey::ConsumerGroupDescribe => broker.inner.options.limits.group_bytes_max,
         _ => 0,
@@ -183,6 +193,13 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         }
         ApiKey::CreatePartitions => answer!(CreatePartitionsRequest, |r| alter::partitions(broker, session_ref, r)),
         ApiKey::DeleteRecords => answer!(DeleteRecordsRequest, |r| alter::records(broker, session_ref, r)),
+        ApiKey::DescribeLogDirs => answer!(DescribeLogDirsRequest, |r| log_dirs::answer(broker, r)),
+        ApiKey::ListConfigResources => {
+            answer!(ListConfigResourcesRequest, |r| config_resources::answer(broker, r, version))
+        }
+        ApiKey::DescribeTopicPartitions => {
+            answer!(DescribeTopicPartitionsRequest, |r| topic_partitions::answer(broker, r))
+        }
         ApiKey::DescribeConfigs => answer!(DescribeConfigsRequest, |r| configs::answer(broker, r)),
         ApiKey::InitProducerId => answer!(InitProducerIdRequest, |r| clients::init_producer_id(broker, r)),
         ApiKey::FindCoordinator => {

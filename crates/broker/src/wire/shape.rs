@@ -23,6 +23,8 @@ pub(super) enum Shape {
     List(&'static Shape),
     /// An array of structures, or null.
     Each(&'static [Field]),
+    /// A structure behind a byte that says whether it is there.
+    Maybe(&'static [Field]),
 }
 
 /// A field: first and last version that has it, and its shape.
@@ -96,6 +98,12 @@ impl Walk<'_> {
                     self.shape(element)?;
                 }
                 Ok(())
+            }
+            Shape::Maybe(fields) => {
+                let (there, tail) = self.rest.split_first().ok_or(ShapeError::Short)?;
+                self.rest = tail;
+                // Negative says that it is not.
+                if *there < 0x80 { self.structure(fields) } else { Ok(()) }
             }
             Shape::Each(fields) => {
                 for _ in 0..self.count()? {

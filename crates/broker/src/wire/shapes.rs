@@ -3,7 +3,7 @@
 use kafka_protocol::messages::ApiKey;
 
 use super::shape::{Field, Shape};
-use Shape::{Blob, Each, Fixed, List, Text};
+use Shape::{Blob, Each, Fixed, List, Maybe, Text};
 
 const LAST: i16 = i16::MAX;
 const BYTE: Shape = Fixed(1);
@@ -48,6 +48,9 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::AlterUserScramCredentials => ALTER_USER_SCRAM_CREDENTIALS,
         ApiKey::ConsumerGroupHeartbeat => CONSUMER_GROUP_HEARTBEAT,
         ApiKey::ConsumerGroupDescribe => CONSUMER_GROUP_DESCRIBE,
+        ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS,
+        ApiKey::ListConfigResources => LIST_CONFIG_RESOURCES,
+        ApiKey::DescribeTopicPartitions => DESCRIBE_TOPIC_PARTITIONS,
         ApiKey::DescribeClientQuotas => DESCRIBE_CLIENT_QUOTAS,
         ApiKey::AlterClientQuotas => ALTER_CLIENT_QUOTAS,
         _ => return None,
@@ -308,6 +311,16 @@ const CONSUMER_GROUP_HEARTBEAT: &[Field] = &[
 ];
 
 const CONSUMER_GROUP_DESCRIBE: &[Field] = &[Field(0, LAST, TEXTS), Field(0, LAST, BYTE)];
+
+const DESCRIBE_LOG_DIRS: &[Field] = &[Field(0, LAST, TOPIC_PARTITIONS)];
+
+const LIST_CONFIG_RESOURCES: &[Field] = &[Field(1, LAST, List(&BYTE))];
+
+const DESCRIBE_TOPIC_PARTITIONS: &[Field] = &[
+    Field(0, LAST, Each(&[Field(0, LAST, Text)])),
+    Field(0, LAST, INT),
+    Field(0, LAST, Maybe(&[Field(0, LAST, Text), Field(0, LAST, INT)])),
+];
 
 const DESCRIBE_CLIENT_QUOTAS: &[Field] =
     &[Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, BYTE), Field(0, LAST, Text)])), Field(0, LAST, BYTE)];

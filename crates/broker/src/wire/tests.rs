@@ -3,11 +3,12 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        AlterClientQuotasRequest, ApiKey, CreateTopicsRequest, DescribeClientQuotasRequest, FetchRequest,
-        JoinGroupRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
-        alter_client_quotas_request::*, create_topics_request::*, describe_client_quotas_request::*, fetch_request::*,
-        join_group_request::*, metadata_request::*, offset_commit_request::*, offset_fetch_request::*,
-        produce_request::*, sync_group_request::*,
+        AlterClientQuotasRequest, ApiKey, CreateTopicsRequest, DescribeClientQuotasRequest, DescribeLogDirsRequest,
+        DescribeTopicPartitionsRequest, FetchRequest, JoinGroupRequest, ListConfigResourcesRequest, MetadataRequest,
+        OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest, alter_client_quotas_request::*,
+        create_topics_request::*, describe_client_quotas_request::*, describe_log_dirs_request::*,
+        describe_topic_partitions_request::*, fetch_request::*, join_group_request::*, metadata_request::*,
+        offset_commit_request::*, offset_fetch_request::*, produce_request::*, sync_group_request::*,
     },
     protocol::{Encodable, StrBytes},
 };
@@ -76,6 +77,19 @@ fn sample(key: ApiKey, version: i16) -> Option<BytesMut> {
                 .with_assignments(vec![CreatableReplicaAssignment::default().with_broker_ids(vec![1.into()])])
                 .with_configs(vec![CreatableTopicConfig::default()]);
             encoded(&CreateTopicsRequest::default().with_topics(vec![topic]), version)
+        }
+        ApiKey::DescribeLogDirs => {
+            let topic = DescribableLogDirTopic::default().with_partitions(vec![1, 2]);
+            encoded(&DescribeLogDirsRequest::default().with_topics(Some(vec![topic])), version)
+        }
+        ApiKey::ListConfigResources if version >= 1 => {
+            encoded(&ListConfigResourcesRequest::default().with_resource_types(vec![2, 4]), version)
+        }
+        ApiKey::DescribeTopicPartitions => {
+            let request = DescribeTopicPartitionsRequest::default().with_topics(vec![TopicRequest::default()]);
+            let cursor = Cursor::default().with_topic_name(text("t").into());
+            assert!(check(key, version, &encoded(&request, version), 100).is_ok(), "without a cursor");
+            encoded(&request.with_cursor(Some(cursor)), version)
         }
         ApiKey::DescribeClientQuotas => {
             let components = vec![ComponentData::default().with_entity_type(text("user")); 2];
