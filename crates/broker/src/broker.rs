@@ -294,7 +294,7 @@ impl Broker {
         let failed = |error: &dyn std::fmt::Display| OpenError { reason: error.to_string() };
         log.compact_with(Arc::new(batch::RecordKeys));
         let topics = Catalogue::open(log.clone(), clock.clone(), entropy.clone()).await.map_err(|e| failed(&e))?;
-        let access = Access::open(&topics, &entropy).await.map_err(|e| failed(&e))?;
+        let access = Access::open(&topics, options.authorization, &entropy).await.map_err(|e| failed(&e))?;
         let quotas = Quotas::open(topics.take_quotas()).map_err(|e| failed(&e))?;
         let offsets = match topics.get(OFFSETS_TOPIC) {
             Some(topic) => topic,

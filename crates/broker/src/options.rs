@@ -49,6 +49,19 @@ pub struct Port {
     pub is_inner: bool,
 }
 
+/// Who may do what by the Kafka protocol. Protected topics are protected either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Authorization {
+    /// Everybody may do everything.
+    #[default]
+    Open,
+    /// As rules say that administrators set (Kafka's ACLs).
+    Rules {
+        /// Whether everybody may do what no rule is about.
+        everyone_if_none: bool,
+    },
+}
+
 /// Settings of one broker.
 #[derive(Debug, Clone)]
 pub struct BrokerOptions {
@@ -69,6 +82,8 @@ pub struct BrokerOptions {
     pub users: Users,
     /// Names of users that may do everything but write protected topics.
     pub super_users: BTreeSet<String>,
+    /// Who may do what.
+    pub authorization: Authorization,
     /// How long a login by SASL counts, unless its client proves it again (KIP-368); for ever where absent.
     pub login_age_max: Option<Duration>,
     /// Bounds.
@@ -86,6 +101,7 @@ impl Default for BrokerOptions {
             offsets_partitions: 8,
             users: Users::default(),
             super_users: BTreeSet::new(),
+            authorization: Authorization::Open,
             login_age_max: None,
             limits: BrokerLimits::default(),
         }

@@ -1,6 +1,8 @@
 //! The protocol as bytes: every version that is offered is answered, and hostile bytes are refused.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "protocol/acls.rs"]
+mod acls;
 #[path = "protocol/admin.rs"]
 mod admin;
 #[path = "protocol/bounds.rs"]
@@ -25,10 +27,10 @@ mod support;
 #[path = "protocol/times.rs"]
 mod times;
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use cairn_broker::{Port, Principal, SecretHash, TopicSpec, User, batch::BatchBuilder};
+use cairn_broker::{BrokerOptions, Port, Principal, SecretHash, TopicSpec, User, batch::BatchBuilder};
 use cairn_log::{Offset, PartitionIndex};
 use kafka_protocol::{
     messages::{
@@ -39,6 +41,7 @@ use kafka_protocol::{
         ProduceRequest, RequestKind, ResponseKind, SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
         TopicName,
         create_topics_request::CreatableTopic,
+        delete_acls_request::DeleteAclsFilter,
         delete_topics_request::DeleteTopicState,
         describe_configs_request::DescribeConfigsResource,
         fetch_request::{FetchPartition, FetchTopic},
@@ -98,10 +101,24 @@ fn produced(response: ResponseKind) -> (i16, i64) {
 }
 
 async fn start(folder: &std::path::Path) -> (Served, Uuid) {
-    let served = Served::start(folder, quick()).await;
+    start_with(folder, quick()).await
+}
+
+/// A broker with one topic.
+async fn start_with(folder: &std::path::Path, options: BrokerOptions) -> (Served, Uuid) {
+    let served = Served::start(folder, options).await;
     let spec = TopicSpec { name: TOPIC.into(), partitions: Some(1), ..TopicSpec::default() };
     let id = served.broker.create_topic(&Principal::Internal, spec).await.unwrap().id;
     (served, id)
+}
+
+/// The requests that are offered, with their versions.
+async fn all_offered(served: &Served) -> Vec<(ApiKey, RangeInclusive<i16>)> {
+    let mut wire = Wire::connect(served).await;
+    let request = RequestKind::ApiVersions(ApiVersionsRequest::default());
+    let ResponseKind::ApiVersions(offered) = wire.ask(ApiKey::ApiVersions, 0, &request).await else { panic!() };
+    let all = offered.api_keys.iter();
+    all.map(|api| (ApiKey::try_from(api.api_key).unwrap(), api.min_version..=api.max_version)).collect()
 }
 
 fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
@@ -204,6 +221,15 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
             RequestKind::DescribeConfigs(request.with_include_synonyms(true))
         }
         ApiKey::SaslAuthenticate => RequestKind::SaslAuthenticate(SaslAuthenticateRequest::default()),
+        ApiKey::DescribeAcls => acls::description(Some("t"), 2),
+        ApiKey::CreateAcls => {
+            acls::creation(vec![acls::rule(acls::CLUSTER, 3, "kafka-cluster", acls::WRITE, acls::ALLOW)])
+        }
+        ApiKey::DeleteAcls => {
+            let filter = DeleteAclsFilter::default().with_resource_type_filter(acls::TOPICS).with_operation(1);
+            let filter = filter.with_resource_name_filter(Some(text("nothing"))).with_pattern_type_filter(1);
+            acls::deletion(vec![filter.with_permission_type(1)])
+        }
         ApiKey::DescribeUserScramCredentials => logins::describe(&["somebody"]),
         ApiKey::AlterUserScramCredentials => logins::change(),
         ApiKey::DescribeCluster => RequestKind::DescribeCluster(DescribeClusterRequest::default()),

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use cairn_backbone::KafkaOptions;
+use cairn_broker::Authorization;
 use cairn_catalogue::Mode;
 use cairn_credentials::options::AuthOptions;
 use cairn_freshness::{Bounds, Declared, Dependence};
@@ -126,11 +127,41 @@ pub(crate) struct KafkaSection {
     pub(crate) users: BTreeMap<String, String>,
     /// Users that may do everything but write Cairn's topics.
     pub(crate) super_users: BTreeSet<String>,
+    authorization: KafkaAuthorization,
+    /// Whether everybody may do what no rule is about.
+    allow_everyone_if_no_acl: bool,
     /// How long a login counts until it is made again.
     pub(crate) login_seconds_max: Option<u64>,
     pub(crate) tls: Option<TlsSection>,
     /// Whether other machines may be served without TLS.
     pub(crate) allow_plaintext: bool,
+}
+
+/// Who says what may be done by the Kafka port.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Default, Debug)]
+#[serde(rename_all = "lowercase")]
+enum KafkaAuthorization {
+    /// Nobody: everything may be done but to write Cairn's topics.
+    #[default]
+    Open,
+    /// Kafka's access rules.
+    Acl,
+}
+
+impl KafkaSection {
+    pub(crate) const fn authorization(&self) -> Authorization {
+        match self.authorization {
+            KafkaAuthorization::Open => Authorization::Open,
+            KafkaAuthorization::Acl => Authorization::Rules { everyone_if_none: self.allow_everyone_if_no_acl },
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.allow_everyone_if_no_acl && self.authorization == KafkaAuthorization::Open {
+            bail!("kafka.allow_everyone_if_no_acl says what holds beside rules: set kafka.authorization = \"acl\" too");
+        }
+        Ok(())
+    }
 }
 
 /// `[admin]`
@@ -456,6 +487,7 @@ impl Config {
             .and_then(|_| config.tenants.prefixes())
             .and_then(|_| config.freshness.bounds())
             .and_then(|_| config.admin.check())
+            .and_then(|_| config.kafka.check())
             .and_then(|()| config.commands.check())
             .and_then(|()| config.registry.check())
             .and_then(|()| config.reporting())

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use cairn_backbone::{Backbone, EmbeddedBackbone, KafkaBackbone, KafkaOptions, reader::ReaderOptions};
-use cairn_broker::{Broker, Port, SALT_BYTES, SecretHash, User};
+use cairn_broker::{Authorization, Broker, Port, SALT_BYTES, SecretHash, User};
 use cairn_clock::{Clock, Entropy};
 use cairn_contract::TopicPrefix;
 use cairn_log::Log;
@@ -38,7 +38,7 @@ pub(crate) enum Role {
     Gateway,
 }
 
-/// How this process reads its own log. Where the Kafka port has TLS, that is by a port of its own on 127.0.0.1 which lets
+/// How this process reads its own log. Where the Kafka port has TLS or rules, that is by a port of its own on 127.0.0.1 which lets
 /// nobody in without a secret that this process alone knows, and that is another at each start: so reading needs neither a
 /// client certificate nor a name that the port's certificate has.
 pub(crate) struct Own {
@@ -145,13 +145,12 @@ impl Engine {
             let address = listener.local_addr()?.to_string();
             let port = Port { tls: tls.clone().map(listen::handshakes), ..Port::default() };
             let mut ports = vec![(listener, port)];
-            let own = match &tls {
-                None => Own { address: address.clone(), secret: None },
-                Some(_) => {
-                    let (own, port) = Own::open(entropy).await?;
-                    ports.push(port);
-                    own
-                }
+            let own = if tls.is_none() && kafka.authorization() == Authorization::Open {
+                Own { address: address.clone(), secret: None }
+            } else {
+                let (own, port) = Own::open(entropy).await?;
+                ports.push(port);
+                own
             };
             return Ok(Self::Embedded { log, broker, ports, address, own, tls, tenants });
         }

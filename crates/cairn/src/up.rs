@@ -431,6 +431,7 @@ pub(crate) async fn open_broker(
         advertised: Some(advertised),
         users: Writers::of(folder.path()).follow(&kafka.writers, &kafka.users, entropy)?,
         super_users: kafka.super_users.clone(),
+        authorization: kafka.authorization(),
         login_age_max: kafka.login_seconds_max.map(Duration::from_secs),
         ..BrokerOptions::default()
     };

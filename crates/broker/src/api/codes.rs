@@ -4,7 +4,7 @@ use cairn_log::ErrorKind;
 use kafka_protocol::error::ResponseError;
 
 use crate::{
-    access::ChangeError,
+    access::{AclError, ChangeError},
     batch::BatchError,
     broker::{FetchError, ProduceError, TopicError},
     group::GroupError,
@@ -126,6 +126,15 @@ pub(super) fn of_credential(error: &ChangeError) -> i16 {
         ChangeError::Twice => ResponseError::DuplicateResource,
         ChangeError::Unknown => ResponseError::ResourceNotFound,
         ChangeError::Storage { .. } => ResponseError::KafkaStorageError,
+    }
+    .code()
+}
+
+pub(super) fn of_acl(error: &AclError) -> i16 {
+    match error {
+        AclError::Off => ResponseError::SecurityDisabled,
+        AclError::Full => ResponseError::PolicyViolation,
+        AclError::Storage { .. } => ResponseError::KafkaStorageError,
     }
     .code()
 }

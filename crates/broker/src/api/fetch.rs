@@ -20,7 +20,11 @@ use kafka_protocol::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::{Session, codes, text};
+use super::{
+    Session, codes,
+    guard::{Gate, Readable},
+    text,
+};
 use crate::{
     broker::{Broker, Fetched},
     budget::Claim,
@@ -39,8 +43,8 @@ const LEADER_FIRST: i16 = 16;
 struct Wanted {
     topic: usize,
     asked: FetchPartition,
-    /// The stream, or why there is none.
-    stream: Result<StreamId, i16>,
+    /// What may be read, or why nothing.
+    stream: Result<Readable, i16>,
     end: Option<watch::Receiver<Offset>>,
     /// Bytes of its largest batch.
     batch_bytes_max: usize,
@@ -48,33 +52,37 @@ struct Wanted {
 
 impl Wanted {
     fn has_data(&self, broker: &Broker) -> bool {
-        let Ok(stream) = self.stream else { return false };
-        let end = broker.inner.log.bounds(stream).map_or(0, |bounds| bounds.durable_end.get());
+        let Ok(readable) = self.stream else { return false };
+        let end = broker.inner.log.bounds(readable.stream()).map_or(0, |bounds| bounds.durable_end.get());
         u64::try_from(self.asked.fetch_offset).is_ok_and(|from| from < end)
     }
 }
 
+/// The answer, and for how long its client is to be quiet after it.
 pub(super) async fn answer(
     broker: &Broker,
-    session: &mut Session,
+    gate: &Gate<'_>,
     mut request: FetchRequest,
     version: i16,
     claim: &mut Claim,
-) -> FetchResponse {
+) -> (FetchResponse, Duration) {
     let by_id = version >= BY_ID_FIRST;
     let begun = broker.inner.fetch_sessions.begin(&mut request, by_id, Instant::now());
     let (purpose, asked) = match begun {
         Ok(begun) => begun,
-        Err(error) => return FetchResponse::default().with_error_code(error.code()),
+        Err(error) => return (FetchResponse::default().with_error_code(error.code()), Duration::ZERO),
     };
-    let (heads, mut wanted) = resolve(broker, &asked, by_id);
+    let (heads, mut wanted) = resolve(broker, gate, &asked, by_id);
+    let session = gate.session();
     // So that an answer can be made good in one window.
     let bytes_max = broker.inner.quotas.answer_bytes_max(&session.principal, &session.client_id);
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(bytes_max);
     let partitions = gather(broker, &request, bytes_max, &mut wanted, claim).await;
     let told = partitions.iter().filter_map(|(_, data)| data.records.as_ref()).map(Bytes::len).sum();
-    session.throttled = broker.inner.quotas.charge(quotas::RECEIVED, &session.principal, &session.client_id, told);
-    Answer { broker, session, version, purpose, asked }.assemble(heads, partitions)
+    let throttled = broker.inner.quotas.charge(quotas::RECEIVED, &session.principal, &session.client_id, told);
+    let mut response = Answer { broker, session, version, purpose, asked }.assemble(heads, partitions);
+    response.throttle_time_ms = i32::try_from(throttled.as_millis()).unwrap_or(i32::MAX);
+    (response, throttled)
 }
 
 /// Reads until there is enough or the wait is over.
@@ -137,7 +145,13 @@ fn room_now(claim: &mut Claim, batch_bytes: usize, bytes_max: usize) -> usize {
     bytes_max.min(claim.bytes()).max(1)
 }
 
-fn resolve(broker: &Broker, asked: &[Asked], by_id: bool) -> (Vec<FetchableTopicResponse>, Vec<Wanted>) {
+/// Finds what is asked for, and lets through what of it may be read: also of what a session keeps, whoever began it.
+fn resolve(
+    broker: &Broker,
+    gate: &Gate<'_>,
+    asked: &[Asked],
+    by_id: bool,
+) -> (Vec<FetchableTopicResponse>, Vec<Wanted>) {
     let mut heads = Vec::new();
     let mut places = HashMap::new();
     let mut wanted = Vec::with_capacity(asked.len());
@@ -152,8 +166,10 @@ fn resolve(broker: &Broker, asked: &[Asked], by_id: bool) -> (Vec<FetchableTopic
             None => Err(unknown.code()),
             Some(topic) => topic.stream(partition.partition).ok_or(ResponseError::UnknownTopicOrPartition.code()),
         };
-        let stream = stream.and_then(|stream| check_epoch(broker, stream, partition.current_leader_epoch));
-        let end = stream.ok().and_then(|stream| broker.inner.log.watch(stream).ok());
+        // Who may not read a topic is told so before anything else, and whether it is there or not.
+        let known = found.as_ref().filter(|_| by_id).map_or(&***name, |topic| topic.name.as_str());
+        let stream = gate.readable(known, stream, |stream| check_epoch(broker, stream, partition.current_leader_epoch));
+        let end = stream.ok().and_then(|readable| broker.inner.log.watch(readable.stream()).ok());
         let otherwise = broker.inner.options.limits.message_bytes_max;
         let batch_bytes_max = found.as_ref().map_or(0, |topic| topic.configs.message_bytes_max(otherwise));
         wanted.push(Wanted { topic: *at, asked: partition.clone(), stream, end, batch_bytes_max });
@@ -203,7 +219,7 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], bytes_max: usize) -> (Vec<
 }
 
 async fn read_one(broker: &Broker, one: &Wanted, left: usize, first: bool) -> Result<(Fetched, Bytes), i16> {
-    let stream = one.stream?;
+    let stream = one.stream?.stream();
     let from = u64::try_from(one.asked.fetch_offset).map_err(|_| ResponseError::OffsetOutOfRange.code())?;
     let most = usize::try_from(one.asked.partition_max_bytes).unwrap_or(0).min(left);
     let fetched = if left == 0 && !first {
@@ -264,8 +280,7 @@ impl Answer<'_> {
         if matches!(self.purpose, Purpose::Continues(_)) {
             heads.retain(|head| !head.partitions.is_empty());
         }
-        let response = FetchResponse::default().with_throttle_time_ms(self.session.throttle_ms());
-        let mut response = response.with_session_id(id).with_responses(heads);
+        let mut response = FetchResponse::default().with_session_id(id).with_responses(heads);
         if leads {
             let me = NodeEndpoint::default()
                 .with_node_id(self.broker.inner.options.node_id.into())

@@ -2,11 +2,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
-    messages::{ApiKey, RequestHeader, ResponseHeader},
+    messages::{ApiKey, RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslHandshakeRequest},
     protocol::{Decodable, Encodable},
 };
 
-use super::ADVERTISED;
+use super::{ADVERTISED, guard::Undecided};
 use crate::{
     budget::Overloaded,
     options::BrokerLimits,
@@ -40,6 +40,12 @@ pub(crate) enum RequestError {
     #[error("a SASL token is not valid, or its user is unknown")]
     Token,
 }
+
+/// What a client sends to prove who it is.
+pub(super) trait AboutLogin: Decodable {}
+
+impl AboutLogin for SaslHandshakeRequest {}
+impl AboutLogin for SaslAuthenticateRequest {}
 
 /// A request whose shape was checked.
 #[derive(Debug)]
@@ -116,7 +122,13 @@ impl Request {
         matches!(self.key, ApiKey::ApiVersions | ApiKey::SaslHandshake | ApiKey::SaslAuthenticate)
     }
 
-    pub(super) fn decode<R: Decodable>(&self) -> Result<R, RequestError> {
+    /// What is asked; to be judged before anything of it is seen.
+    pub(super) fn decode<R: Decodable>(&self) -> Result<Undecided<R>, RequestError> {
+        R::decode(&mut self.body.clone(), self.version).map(Undecided::new).map_err(codec)
+    }
+
+    /// A message of a login, which anybody may send.
+    pub(super) fn decode_login<R: AboutLogin>(&self) -> Result<R, RequestError> {
         R::decode(&mut self.body.clone(), self.version).map_err(codec)
     }
 

@@ -3,6 +3,7 @@
 //! Each file turns a decoded request into a response by asking the broker; none touches a socket. Every request passes
 //! [`Request::parse`] first, which checks its shape and bounds.
 
+mod acls;
 mod alter;
 mod clients;
 mod cluster;
@@ -15,6 +16,7 @@ mod epochs;
 mod fetch;
 mod frame;
 mod groups;
+mod guard;
 mod log_dirs;
 mod login;
 mod metadata;
@@ -28,17 +30,18 @@ mod session;
 mod topic_partitions;
 mod topics;
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         AlterClientQuotasRequest, AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey,
-        ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
-        DescribeTopicPartitionsRequest, DescribeUserScramCredentialsRequest, FetchRequest, FindCoordinatorRequest,
-        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+        ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+        DescribeAclsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest,
+        DescribeUserScramCredentialsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+        IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
         ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
         OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
         SyncGroupRequest,
@@ -49,6 +52,8 @@ use kafka_protocol::{
 pub(crate) use fetch::sessions::FetchSessions;
 pub(crate) use frame::{Request, RequestError};
 pub(crate) use session::Session;
+
+use guard::{Gate, Guarded, Verdict};
 
 use crate::{broker::Broker, budget::Claim};
 
@@ -86,6 +91,9 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::DeleteRecords, 0..=2),
     (ApiKey::InitProducerId, 0..=5),
     (ApiKey::OffsetForLeaderEpoch, 2..=4),
+    (ApiKey::DescribeAcls, 1..=3),
+    (ApiKey::CreateAcls, 1..=3),
+    (ApiKey::DeleteAcls, 1..=3),
     (ApiKey::DescribeConfigs, 1..=4),
     (ApiKey::AlterConfigs, 0..=2),
     (ApiKey::DescribeLogDirs, 1..=4),
@@ -113,10 +121,20 @@ pub(crate) async fn produce(
     if request.is_old_produce() {
         return old_produce::refuse(&request);
     }
-    let decoded = request.decode::<ProduceRequest>()?;
-    let silent = decoded.acks == 0;
-    let response = produce::answer(broker, session, decoded).await;
-    if silent { Ok(None) } else { request.respond(&response).map(Some) }
+    let gate = Gate::of(broker, session);
+    let response = match request.decode::<ProduceRequest>()?.decide(&gate, request.version) {
+        Verdict::None(response) => response,
+        Verdict::Some(decoded, kept) => {
+            let silent = decoded.acks == 0;
+            let mut response = produce::answer(broker, session, decoded).await;
+            if silent {
+                return Ok(None);
+            }
+            ProduceRequest::complete(&gate, kept, &mut response);
+            response
+        }
+    };
+    request.respond(&response).map(Some)
 }
 
 /// Answers any other request: the frame, and the share of the answers' budget that it holds until it is written.
@@ -128,8 +146,12 @@ pub(crate) async fn answer(
     session.client_id.clone_from(&request.client_id);
     let mut claim = broker.inner.answers_budget.claim();
     if request.key == ApiKey::Fetch {
-        let decoded = request.decode::<FetchRequest>()?;
-        let response = fetch::answer(broker, session, decoded, request.version, &mut claim).await;
+        let gate = Gate::of(broker, session);
+        let (response, throttled) = match request.decode::<FetchRequest>()?.decide(&gate, request.version) {
+            Verdict::None(response) => (response, Duration::ZERO),
+            Verdict::Some(decoded, ()) => fetch::answer(broker, &gate, decoded, request.version, &mut claim).await,
+        };
+        session.throttled = throttled;
         return Ok((request.respond(&response)?, claim));
     }
     // What is told of every topic and group can be much; what a request names costs about as much as naming it.
@@ -155,32 +177,42 @@ fn answer_bytes(broker: &Broker, request: &Request) -> usize {
 
 #[allow(clippy::too_many_lines)] // a table: one line for each request
 async fn table(broker: &Broker, session: &mut Session, request: Request) -> Result<Bytes, RequestError> {
-    macro_rules! answer {
-        ($kind:ty, $answer:expr) => {{
-            let decoded = request.decode::<$kind>()?;
-            request.respond(&$answer(decoded).await)
-        }};
-    }
     let version = request.version;
     let session_ref = &*session;
+    macro_rules! answer {
+        ($kind:ty, $answer:expr) => {{
+            let gate = Gate::of(broker, session_ref);
+            match request.decode::<$kind>()?.decide(&gate, version) {
+                Verdict::None(answer) => request.respond(&answer),
+                Verdict::Some(decoded, kept) => {
+                    let mut answer = $answer(decoded).await;
+                    <$kind>::complete(&gate, kept, &mut answer);
+                    request.respond(&answer)
+                }
+            }
+        }};
+    }
     match request.key {
         ApiKey::ApiVersions => request.respond(&clients::api_versions(&request)),
         ApiKey::SaslHandshake => {
-            let decoded = request.decode::<SaslHandshakeRequest>()?;
+            let decoded = request.decode_login::<SaslHandshakeRequest>()?;
             request.respond(&session.handshake(&decoded, version))
         }
         ApiKey::SaslAuthenticate => {
-            let decoded = request.decode::<SaslAuthenticateRequest>()?;
+            let decoded = request.decode_login::<SaslAuthenticateRequest>()?;
             request.respond(&session.authenticate(broker, &decoded, version).await)
         }
         ApiKey::DescribeClientQuotas => answer!(DescribeClientQuotasRequest, |r| quotas::describe(broker, r)),
         ApiKey::AlterClientQuotas => answer!(AlterClientQuotasRequest, |r| quotas::alter(broker, r)),
         ApiKey::DescribeUserScramCredentials => {
-            answer!(DescribeUserScramCredentialsRequest, |r| scram::describe(broker, session_ref, r))
+            answer!(DescribeUserScramCredentialsRequest, |r| scram::describe(broker, r))
         }
         ApiKey::AlterUserScramCredentials => {
-            answer!(AlterUserScramCredentialsRequest, |r| scram::alter(broker, session_ref, r))
+            answer!(AlterUserScramCredentialsRequest, |r| scram::alter(broker, r))
         }
+        ApiKey::DescribeAcls => answer!(DescribeAclsRequest, |r| acls::describe(broker, r)),
+        ApiKey::CreateAcls => answer!(CreateAclsRequest, |r| acls::create(broker, r)),
+        ApiKey::DeleteAcls => answer!(DeleteAclsRequest, |r| acls::delete(broker, r)),
         ApiKey::Metadata => answer!(MetadataRequest, |r| metadata::answer(broker, session_ref, r, version)),
         ApiKey::DescribeCluster => answer!(DescribeClusterRequest, |r| cluster::answer(broker, session_ref, r)),
         ApiKey::ListOffsets => answer!(ListOffsetsRequest, |r| offset_list::answer(broker, r, version)),

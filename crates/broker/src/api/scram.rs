@@ -13,24 +13,17 @@ use kafka_protocol::{
     },
 };
 
-use super::{Session, codes, reason, text};
+use super::{codes, reason, text};
 use crate::{
     access::{Change, Mechanism, NewCredential},
     broker::Broker,
 };
 
-const DENIED: &str = "only super users may: name one in the broker's configuration";
-
 pub(super) async fn describe(
     broker: &Broker,
-    session: &Session,
     request: DescribeUserScramCredentialsRequest,
 ) -> DescribeUserScramCredentialsResponse {
     let response = DescribeUserScramCredentialsResponse::default();
-    if !session.is_super(broker) {
-        let code = ResponseError::ClusterAuthorizationFailed.code();
-        return response.with_error_code(code).with_error_message(Some(reason(DENIED)));
-    }
     let credentials = broker.inner.access.credentials();
     let users = credentials.users();
     let told = |user: &str, credentials: &[(Mechanism, u32)]| {
@@ -65,7 +58,6 @@ pub(super) async fn describe(
 
 pub(super) async fn alter(
     broker: &Broker,
-    session: &Session,
     request: AlterUserScramCredentialsRequest,
 ) -> AlterUserScramCredentialsResponse {
     let upserted = request.upsertions.into_iter().map(|one| Change {
@@ -77,14 +69,6 @@ pub(super) async fn alter(
     let deleted = deleted.map(|one| Change { user: one.name.to_string(), mechanism: one.mechanism, set: None });
     let changes: Vec<Change> = upserted.chain(deleted).collect();
     let result = |user: &str| AlterUserScramCredentialsResult::default().with_user(text(user)).with_error_message(None);
-    if !session.is_super(broker) {
-        let mut users: Vec<_> = changes.into_iter().map(|change| change.user).collect();
-        users.sort_unstable();
-        users.dedup();
-        let code = ResponseError::ClusterAuthorizationFailed.code();
-        let refused = |user: &String| result(user).with_error_code(code).with_error_message(Some(reason(DENIED)));
-        return AlterUserScramCredentialsResponse::default().with_results(users.iter().map(refused).collect());
-    }
     let altered = broker.inner.access.alter_credentials(&broker.inner.topics, changes).await;
     let results = altered.iter().map(|(user, altered)| match altered {
         Ok(()) => result(user),

@@ -44,6 +44,9 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::CreatePartitions => CREATE_PARTITIONS,
         ApiKey::AlterConfigs => ALTER_CONFIGS,
         ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS,
+        ApiKey::DescribeAcls => DESCRIBE_ACLS,
+        ApiKey::CreateAcls => CREATE_ACLS,
+        ApiKey::DeleteAcls => DELETE_ACLS,
         ApiKey::DescribeUserScramCredentials => DESCRIBE_USER_SCRAM_CREDENTIALS,
         ApiKey::AlterUserScramCredentials => ALTER_USER_SCRAM_CREDENTIALS,
         ApiKey::ConsumerGroupHeartbeat => CONSUMER_GROUP_HEARTBEAT,
@@ -336,3 +339,17 @@ const ALTER_CLIENT_QUOTAS: &[Field] = &[
     ),
     Field(0, LAST, BYTE),
 ];
+
+const DESCRIBE_ACLS: &[Field] = &[
+    Field(0, LAST, BYTE),
+    Field(0, LAST, Text),
+    Field(1, LAST, BYTE),
+    Field(0, LAST, Text),
+    Field(0, LAST, Text),
+    Field(0, LAST, BYTE),
+    Field(0, LAST, BYTE),
+];
+
+const CREATE_ACLS: &[Field] = &[Field(0, LAST, Each(DESCRIBE_ACLS))];
+
+const DELETE_ACLS: &[Field] = &[Field(0, LAST, Each(DESCRIBE_ACLS))];

@@ -13,8 +13,9 @@ use kafka_protocol::messages::{
     describe_user_scram_credentials_request::UserName,
 };
 use ring::{digest, hmac, pbkdf2};
+use uuid::Uuid;
 
-use super::{PATIENCE, text};
+use super::{PATIENCE, batch, produce, produced, text};
 use crate::support::{self, Served, Wire, quick};
 
 const FAILED: i16 = 58;
@@ -22,11 +23,12 @@ const BAD_STATE: i16 = 34;
 const CLUSTER_DENIED: i16 = 31;
 const ITERATIONS: i32 = 4_096;
 
-/// A broker with one super user, who logs in by PLAIN.
+/// A broker with one super user and one writer of Cairn's topics, who log in by PLAIN.
 pub(super) fn administered() -> BrokerOptions {
     let mut options = quick();
-    let user = User { secret: SecretHash::of([1; 16], b"root-secret"), writes_protected: false };
-    options.users = [("root", user)].into_iter().collect();
+    let user = |secret: &[u8], writes_protected| User { secret: SecretHash::of([1; 16], secret), writes_protected };
+    options.users =
+        [("root", user(b"root-secret", false)), ("gateway", user(b"gateway-secret", true))].into_iter().collect();
     options.super_users = ["root".to_owned()].into();
     options
 }
@@ -265,8 +267,15 @@ async fn only_a_super_user_makes_users_and_what_is_unacceptable_is_said() {
     let ada = ("ada".to_owned(), 0, vec![(1, ITERATIONS)]);
     assert_eq!(all, (0, vec![ada, ("nobody".to_owned(), 91, vec![]), ("twice".to_owned(), 92, vec![])]));
     // A user by SCRAM is none of those that may write what is Cairn's, whatever it is called.
-    set_password(&mut admin, "root", "mine").await;
-    assert_eq!(login(&mut Wire::connect(&served).await, "SCRAM-SHA-256", "root", "mine").await.0, 0);
+    set_password(&mut admin, "gateway", "mine").await;
+    let request = || produce("mcp.calls", Uuid::nil(), 9, -1, batch(&["v"]).freeze());
+    let mut guest = Wire::connect(&served).await;
+    assert_eq!(login(&mut guest, "SCRAM-SHA-256", "gateway", "mine").await.0, 0);
+    assert_eq!(produced(guest.ask(ApiKey::Produce, 9, &request()).await).0, 29);
+    let mut writer = Wire::connect(&served).await;
+    assert_eq!(handshake(&mut writer, "PLAIN").await, 0);
+    assert_eq!(say(&mut writer, b"\0gateway\0gateway-secret").await.0, 0);
+    assert_ne!(produced(writer.ask(ApiKey::Produce, 9, &request()).await).0, 29);
     served.end().await;
 }
 
