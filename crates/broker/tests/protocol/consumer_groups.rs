@@ -7,10 +7,11 @@ use cairn_broker::{Principal, TopicSpec};
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
     ConsumerGroupHeartbeatResponse, DeleteGroupsRequest, DescribeGroupsRequest, JoinGroupRequest, ListGroupsRequest,
-    OffsetCommitRequest, OffsetFetchRequest, RequestKind, ResponseKind,
+    MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, RequestKind, ResponseKind,
     consumer_group_describe_response::DescribedGroup,
     consumer_group_heartbeat_request::TopicPartitions,
     join_group_request::JoinGroupRequestProtocol,
+    metadata_request::MetadataRequestTopic,
     offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
     offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
 };
@@ -228,6 +229,12 @@ async fn an_expression_is_resolved_here_and_follows_the_topics() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     };
     assert_eq!((grown.len(), epoch), (5, 2));
+    // The Java client finds the names of what it got so: by id, with an empty name beside it.
+    let (id, _) = *grown.first().unwrap();
+    let topic = MetadataRequestTopic::default().with_topic_id(id).with_name(Some(name("")));
+    let request = RequestKind::Metadata(MetadataRequest::default().with_topics(Some(vec![topic])));
+    let ResponseKind::Metadata(answer) = wire.ask(ApiKey::Metadata, 13, &request).await else { panic!() };
+    assert!(answer.topics[0].name.as_ref().unwrap().starts_with("logs-"));
     let group = described(&mut wire, GROUP).await;
     assert_eq!(group.members[0].subscribed_topic_regex.as_deref(), Some("logs-.*"));
     served.end().await;
