@@ -1,5 +1,6 @@
 """confluent-kafka for Python (librdkafka): see README.md."""
 
+import re
 import time
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -36,13 +37,16 @@ def write(options, ledger):
     ledger.check_acknowledged()
 
 
-def member(options, group):
+def member(options, group, by_pattern=False):
+    classic = {"session.timeout.ms": 10000, "heartbeat.interval.ms": 1000, "partition.assignment.strategy": "range"}
+    chosen = classic if options.protocol == "classic" else {"group.protocol": "consumer"}
     consumer = Consumer({
         "bootstrap.servers": options.bootstrap, "group.id": group, "auto.offset.reset": "earliest",
-        "enable.auto.commit": False, "session.timeout.ms": 10000, "heartbeat.interval.ms": 1000,
-        "partition.assignment.strategy": "range",
+        "enable.auto.commit": False, **chosen,
     })
-    consumer.subscribe([options.topic])
+    # In the consumer protocol it is the broker that finds the topics of a pattern.
+    pattern = "^" + re.escape(options.topic) + "$"
+    consumer.subscribe([pattern if by_pattern and options.protocol == "consumer" else options.topic])
     return consumer
 
 
@@ -68,7 +72,7 @@ def read(options, ledger, group):
         for consumer in members:
             take(consumer, ledger)
         if count == 2 and len(ledger.delivered) * 4 >= options.records:
-            members.append(member(options, group))
+            members.append(member(options, group, by_pattern=True))
             count = 3
         if len(ledger.delivered) * 2 >= options.records:
             ledger.kill_once("read")

@@ -14,6 +14,7 @@ def arguments():
     parser.add_argument("--topic", required=True)
     parser.add_argument("--partitions", type=int, required=True)
     parser.add_argument("--records", type=int, required=True)
+    parser.add_argument("--protocol", choices=["classic", "consumer"], default="classic")
     return parser.parse_args()
 
 

@@ -44,17 +44,47 @@ const AWAY: Duration = Duration::from_millis(300);
 /// Sets up what a client needs and gives its command.
 type Prepare = fn() -> anyhow::Result<Command>;
 
-/// The clients, by the name of their library.
-const CLIENTS: &[(&str, Prepare)] = &[
-    ("confluent-kafka", || python("confluent.py")),
-    ("kafka-python", || python("kafka_python.py")),
-    ("aiokafka", || python("aio.py")),
-    ("kafkajs", || Ok(toolchain::node()?.script("kafka/kafkajs.mjs"))),
-    ("franz-go", || Ok(Command::new(toolchain::go_client()?))),
-    ("java", java),
-    ("kcat", || {
+/// One client.
+struct Client {
+    /// The name of its library, and what is special about it.
+    name: &'static str,
+    prepare: Prepare,
+    /// What it is told besides.
+    told: &'static [&'static str],
+    /// Whether CI's slice runs it too.
+    in_slice: bool,
+}
+
+impl Client {
+    const fn classic(name: &'static str, prepare: Prepare) -> Self {
+        Self { name, prepare, told: &[], in_slice: true }
+    }
+
+    /// With groups of KIP-848. A member whose leaving met a broker that was away is missed for its whole session, so these take a
+    /// minute each.
+    const fn consumer(name: &'static str, prepare: Prepare) -> Self {
+        Self { name, prepare, told: &["--protocol", "consumer"], in_slice: false }
+    }
+}
+
+/// The clients.
+const CLIENTS: &[Client] = &[
+    Client::classic("confluent-kafka", || python("confluent.py")),
+    Client::classic("kafka-python", || python("kafka_python.py")),
+    Client::classic("aiokafka", || python("aio.py")),
+    Client::classic("kafkajs", || Ok(toolchain::node()?.script("kafka/kafkajs.mjs"))),
+    Client::classic("franz-go", || Ok(Command::new(toolchain::go_client()?))),
+    Client::classic("java", java),
+    Client::classic("kcat", || {
         toolchain::kcat()?;
         python("kcat.py")
+    }),
+    Client::consumer("confluent-kafka-848", || python("confluent.py")),
+    Client::consumer("franz-go-848", || Ok(Command::new(toolchain::go_client()?))),
+    Client::consumer("java-848", java),
+    // It has no other groups.
+    Client::consumer("confluent-rust-848", || {
+        Ok(Command::new(toolchain::rust_program("kafka/rust", "cairn-kafka-client")?))
     }),
 ];
 
@@ -76,6 +106,9 @@ pub(crate) struct Options {
     /// Leave docs/kafka-compatibility.md as it is.
     #[arg(long)]
     pub(crate) keep_document: bool,
+    /// Leave out those that CI leaves out.
+    #[arg(long)]
+    pub(crate) slice: bool,
 }
 
 impl Options {
@@ -87,12 +120,19 @@ impl Options {
             profile: "dev".to_owned(),
             bootstrap: None,
             keep_document: true,
+            slice: true,
         }
     }
 
     /// The long version.
     pub(crate) fn proof() -> Self {
-        Self { records: RECORDS_PROOF, profile: "quick".to_owned(), keep_document: false, ..Self::slice() }
+        Self {
+            records: RECORDS_PROOF,
+            profile: "quick".to_owned(),
+            keep_document: false,
+            slice: false,
+            ..Self::slice()
+        }
     }
 }
 
@@ -101,13 +141,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let program = if options.bootstrap.is_none() { Some(cairn::build(&options.profile)?) } else { None };
     let (mut rows, mut offered) = (Vec::new(), Vec::new());
-    for (name, prepare) in CLIENTS {
-        if !options.only.is_empty() && !options.only.iter().any(|only| only == name) {
+    for Client { name, prepare, told, in_slice } in CLIENTS {
+        if (options.slice && !in_slice) || (!options.only.is_empty() && !options.only.iter().any(|only| only == name)) {
             continue;
         }
         let check = format!("kafka client {name}: {} records", options.records);
         match prepare() {
             Ok(mut command) => {
+                command.args(*told);
                 let started = Instant::now();
                 let driven = match (&program, &options.bootstrap) {
                     (Some(program), _) => drive(name, &mut command, program, options).map(|(row, versions)| {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ var (
 	topic      = flag.String("topic", "", "the topic to create")
 	partitions = flag.Int("partitions", 8, "its partitions")
 	records    = flag.Int("records", 1000, "how many records")
+	protocol   = flag.String("protocol", "classic", "the protocol of the group: classic, or consumer (KIP-848)")
 )
 
 func need(holds bool, format string, arguments ...any) {
@@ -40,7 +42,9 @@ func value(i int) []byte {
 	return bytes
 }
 
-func length(partition int) int64 { return int64((*records - partition + *partitions - 1) / *partitions) }
+func length(partition int) int64 {
+	return int64((*records - partition + *partitions - 1) / *partitions)
+}
 
 // book holds what came back, and on which occasions the broker was killed.
 type book struct {
@@ -136,10 +140,20 @@ func write(ctx context.Context, b *book) {
 }
 
 // join adds a member to the group until leave is called.
-func join(ctx context.Context, group string, b *book) (leave func()) {
-	c := client(kgo.ConsumerGroup(group), kgo.ConsumeTopics(*topic), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.SessionTimeout(10*time.Second), kgo.HeartbeatInterval(time.Second),
-		kgo.FetchMaxPartitionBytes(16384), kgo.Balancers(kgo.RangeBalancer()))
+func join(ctx context.Context, group string, byPattern bool, b *book) (leave func()) {
+	options := []kgo.Opt{kgo.ConsumerGroup(group), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.SessionTimeout(10 * time.Second), kgo.HeartbeatInterval(time.Second),
+		kgo.FetchMaxPartitionBytes(16384), kgo.Balancers(kgo.RangeBalancer())}
+	wanted := *topic
+	if *protocol == "consumer" {
+		// This library's own way to ask for it until it is its default.
+		options = append(options, kgo.WithContext(context.WithValue(ctx, "opt_in_kafka_next_gen_balancer_beta", true)))
+		if byPattern {
+			wanted = "^" + regexp.QuoteMeta(*topic) + "$"
+			options = append(options, kgo.ConsumeRegex())
+		}
+	}
+	c := client(append(options, kgo.ConsumeTopics(wanted))...)
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -164,12 +178,12 @@ func join(ctx context.Context, group string, b *book) (leave func()) {
 }
 
 func read(ctx context.Context, group string, b *book) (members []func(), count int) {
-	members, count = []func(){join(ctx, group, b), join(ctx, group, b)}, 2
+	members, count = []func(){join(ctx, group, false, b), join(ctx, group, false, b)}, 2
 	deadline := time.Now().Add(5*time.Minute + time.Duration(*records)*10*time.Millisecond)
 	for b.size() < *records {
 		need(time.Now().Before(deadline), "only %d records came back", b.size())
 		if count == 2 && b.size()*4 >= *records {
-			members, count = append(members, join(ctx, group, b)), 3
+			members, count = append(members, join(ctx, group, true, b)), 3
 		}
 		if b.size()*2 >= *records {
 			b.killOnce("read")

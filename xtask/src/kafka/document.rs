@@ -55,6 +55,8 @@ const NAMES: &[(i16, &str)] = &[
     (42, "DeleteGroups"),
     (44, "IncrementalAlterConfigs"),
     (60, "DescribeCluster"),
+    (68, "ConsumerGroupHeartbeat"),
+    (69, "ConsumerGroupDescribe"),
 ];
 
 fn name(key: i16) -> String {
@@ -101,12 +103,13 @@ fn document(rows: &[Row], offered: &Offered, records: u32) -> anyhow::Result<Str
         "Each wrote {records} records to 8 partitions with acknowledgement by all, read them back with a group whose \
          members joined and left, and compared every byte and offset; Cairn was killed by `kill -9` once while it wrote and \
          once while it read. They reach Cairn through a port mapping, by its advertised address. `clients/kafka/README.md` \
-         says what each must do.\n"
+         says what each must do. Those that end in `-848` use groups of KIP-848, one member by a regular expression.\n"
     )?;
     writeln!(text, "| client | version | result |\n| --- | --- | --- |")?;
     let versions = versions()?;
     for row in rows {
-        let version = versions.get(row.client).map_or("", String::as_str);
+        let library = row.client.strip_suffix("-848").unwrap_or(row.client);
+        let version = versions.get(library).map_or("", String::as_str);
         writeln!(text, "| {} | {version} | {} |", row.client, row.said)?;
     }
     writeln!(text, "\n## Requests\n\nWith the versions that each client chose.\n")?;
@@ -141,7 +144,7 @@ fn versions() -> anyhow::Result<BTreeMap<&'static str, String>> {
         line.and_then(|line| line.split_once("==")).map(|(_, version)| version.trim().to_owned()).unwrap_or_default()
     };
     let (python, node, go) = (read("requirements.txt")?, read("package.json")?, read("kafka/franz/go.mod")?);
-    let java = read("kafka/java/pom.xml")?;
+    let (java, rust) = (read("kafka/java/pom.xml")?, read("kafka/rust/Cargo.toml")?);
     let java = behind(&java, "<artifactId>kafka-clients</artifactId>", &['/']);
     Ok(BTreeMap::from([
         ("confluent-kafka", pinned(&python, "confluent-kafka")),
@@ -150,6 +153,7 @@ fn versions() -> anyhow::Result<BTreeMap<&'static str, String>> {
         ("kafkajs", behind(&node, "\"kafkajs\": \"", &['"'])),
         ("franz-go", behind(&go, "github.com/twmb/franz-go v", &['\n', ' '])),
         ("java", behind(&java, "<version>", &['<'])),
+        ("confluent-rust", behind(&rust, "confluent-kafka = { version = \"=", &['"'])),
         ("kcat", kcat()),
     ]))
 }

@@ -13,6 +13,7 @@ import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.LockSupport;
+import java.util.regex.Pattern;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
@@ -24,6 +25,7 @@ import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
+import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
@@ -40,6 +42,8 @@ public final class Client {
     private static String topic;
     private static int partitions;
     private static int records;
+    /** Whether the groups are those of KIP-848. */
+    private static boolean assignedByBroker;
     private static final Set<Integer> delivered = ConcurrentHashMap.newKeySet();
     private static final Set<String> killed = ConcurrentHashMap.newKeySet();
     private static final AtomicInteger again = new AtomicInteger();
@@ -130,18 +134,31 @@ public final class Client {
         private final KafkaConsumer<byte[], byte[]> consumer;
         private volatile boolean leaving;
 
-        Member(String group) {
-            consumer = new KafkaConsumer<>(with("group.id", group, "auto.offset.reset", "earliest", "enable.auto.commit", "false",
-                "session.timeout.ms", "10000", "heartbeat.interval.ms", "1000", "max.poll.records", "300",
-                "default.api.timeout.ms", "20000",
-                "key.deserializer", ByteArrayDeserializer.class.getName(), "value.deserializer", ByteArrayDeserializer.class.getName()));
+        private final boolean byPattern;
+
+        Member(String group, boolean byPattern) {
+            this.byPattern = byPattern && assignedByBroker;
+            Properties properties = with("group.id", group, "auto.offset.reset", "earliest", "enable.auto.commit", "false",
+                "max.poll.records", "300", "default.api.timeout.ms", "20000",
+                "key.deserializer", ByteArrayDeserializer.class.getName(), "value.deserializer", ByteArrayDeserializer.class.getName());
+            if (assignedByBroker) {
+                properties.put("group.protocol", "consumer");
+            } else {
+                properties.put("session.timeout.ms", "10000");
+                properties.put("heartbeat.interval.ms", "1000");
+            }
+            consumer = new KafkaConsumer<>(properties);
             setDaemon(true);
             start();
         }
 
         @Override
         public void run() {
-            consumer.subscribe(List.of(topic));
+            if (byPattern) {
+                consumer.subscribe(new SubscriptionPattern(Pattern.quote(topic)));
+            } else {
+                consumer.subscribe(List.of(topic));
+            }
             while (!leaving) {
                 if (delivered.size() * 2 >= records && !killed.contains("read")) {
                     // The kill that belongs at half has not been asked for: however quick, it waits.
@@ -167,13 +184,13 @@ public final class Client {
     }
 
     static List<Member> read(String group) throws Exception {
-        List<Member> members = new ArrayList<>(List.of(new Member(group), new Member(group)));
+        List<Member> members = new ArrayList<>(List.of(new Member(group, false), new Member(group, false)));
         boolean third = false;
         long deadline = System.currentTimeMillis() + 300_000 + 10L * records;
         while (delivered.size() < records) {
             need(System.currentTimeMillis() < deadline, "only " + delivered.size() + " records came back");
             if (!third && delivered.size() * 4 >= records) {
-                members.add(new Member(group));
+                members.add(new Member(group, true));
                 third = true;
             }
             if (delivered.size() * 2 >= records) {
@@ -248,6 +265,7 @@ public final class Client {
         topic = given.get("--topic");
         partitions = Integer.parseInt(given.get("--partitions"));
         records = Integer.parseInt(given.get("--records"));
+        assignedByBroker = "consumer".equals(given.get("--protocol"));
         String group = topic + ".group";
         try (Admin admin = Admin.create(with())) {
             admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1))).all().get();
