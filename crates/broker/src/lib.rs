@@ -27,5 +27,6 @@ pub use broker::{
     Broker, BrokerStats, FetchError, Fetched, OpenError, ProduceError, TopicDescription, TopicError, TopicSpec,
 };
 pub use offline::Names;
-pub use options::{Authorization, BrokerLimits, BrokerOptions, HostPort, Port};
+pub use options::{Authorization, BrokerLimits, BrokerOptions, HostPort, Peer, Port};
 pub use principal::{Principal, SALT_BYTES, SecretHash, User, Users};
+pub use server::Standby;

@@ -37,6 +37,27 @@ impl FromStr for HostPort {
     }
 }
 
+/// A broker that may be active, as clients are told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its node id.
+    pub id: i32,
+    /// Where it is reached.
+    pub address: HostPort,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not ID@HOST:PORT");
+        let (id, address) = text.split_once('@').ok_or_else(wrong)?;
+        let id =
+            id.parse().ok().filter(|id| *id >= 1).ok_or_else(|| format!("{}, with an id of 1 or more", wrong()))?;
+        Ok(Self { id, address: address.parse().map_err(|_| wrong())? })
+    }
+}
+
 /// One of the ports by which a broker is reached.
 #[derive(Debug, Clone, Default)]
 pub struct Port {
@@ -69,6 +90,9 @@ pub struct BrokerOptions {
     pub advertised: Option<HostPort>,
     /// This broker's node id.
     pub node_id: i32,
+    /// Every broker that may be active, this one included; none where it is the only one. Clients that reach this one by what it
+    /// advertises are told of all of them, so that they know whom to ask when it is gone.
+    pub peers: Vec<Peer>,
     /// Topics with this prefix are written, created and deleted by [`Principal::Internal`](crate::Principal::Internal)
     /// and `users` that are allowed to only; none of these but the first deletes them.
     pub protected_prefix: String,
@@ -95,6 +119,7 @@ impl Default for BrokerOptions {
         Self {
             advertised: None,
             node_id: 1,
+            peers: Vec::new(),
             protected_prefix: "mcp.".to_owned(),
             auto_create_topics: true,
             default_partitions: 4,

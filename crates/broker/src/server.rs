@@ -11,6 +11,7 @@
 
 mod intake;
 mod places;
+mod standby;
 
 use std::{io, sync::atomic::Ordering, time::Duration};
 
@@ -31,6 +32,8 @@ use crate::{
     options::{HostPort, Port},
     quotas,
 };
+pub use standby::Standby;
+
 use intake::{Frame, Intake};
 use places::{Place, Places};
 

@@ -121,6 +121,10 @@ pub(crate) struct LimitsSection {
 pub(crate) struct KafkaSection {
     pub(crate) listen: Option<String>,
     pub(crate) advertised: Option<String>,
+    /// This broker's node id.
+    pub(crate) node_id: Option<i32>,
+    /// Every broker that may take over the store, this one included, as `ID@HOST:PORT`.
+    pub(crate) brokers: Vec<String>,
     /// Secrets of those who may write Cairn's topics by this port, by name.
     pub(crate) writers: BTreeMap<String, String>,
     /// Secrets of other users, by name.

@@ -1,5 +1,5 @@
 //! What an exit code says: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 nobody answers,
-//! 5 what was verified, checked, played or compared is not as it should be.
+//! 5 what was verified, checked, played or compared is not as it should be, 6 another broker has taken over.
 //!
 //! A command gives its errors a kind where a script would want to tell them apart; `main` turns it into the code.
 
@@ -16,6 +16,8 @@ pub(crate) enum Ending {
     NotVerified(u64),
     /// What was played or compared is not as recorded.
     Differs(String),
+    /// Another broker has the log now.
+    Replaced(String),
     /// A consumer did not do so many of the things that it must.
     #[cfg_attr(not(feature = "audit"), expect(dead_code, reason = "there is no consumer to check"))]
     NotReady(u64),
@@ -24,7 +26,9 @@ pub(crate) enum Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSuch(words) | Self::NobodyThere(words) | Self::Differs(words) => f.write_str(words),
+            Self::NoSuch(words) | Self::NobodyThere(words) | Self::Differs(words) | Self::Replaced(words) => {
+                f.write_str(words)
+            }
             Self::NotReady(findings) => write!(f, "the consumer is not ready: {findings} of what it must do failed"),
             Self::NotVerified(findings) => {
                 write!(f, "the trail is not as it was signed and chained: {findings} findings")
@@ -41,6 +45,7 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
         Some(Ending::NoSuch(_)) => ExitCode::from(3),
         Some(Ending::NobodyThere(_)) => ExitCode::from(4),
         Some(Ending::NotVerified(_) | Ending::NotReady(_) | Ending::Differs(_)) => ExitCode::from(5),
+        Some(Ending::Replaced(_)) => ExitCode::from(6),
         None => ExitCode::FAILURE,
     }
 }

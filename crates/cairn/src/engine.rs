@@ -3,7 +3,7 @@
 //! [`crate::up`] opens one before the gateway, serves it once the gateway stands, and closes it last. With a cluster there is
 //! no log and no Kafka port of our own: events go through the spool in `spool/` of the data folder.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use cairn_backbone::{Backbone, EmbeddedBackbone, KafkaBackbone, KafkaOptions, reader::ReaderOptions};
@@ -21,6 +21,7 @@ use crate::{
     folder::{Folder, KafkaProtocol},
     listen,
     measures::Measures,
+    take_over::{self, Brokers},
     up,
 };
 
@@ -98,6 +99,8 @@ pub(crate) enum Engine {
         own: Own,
         tls: Option<ServerTls>,
         tenants: BTreeMap<String, TopicPrefix>,
+        /// Whether another broker takes over when this one is gone.
+        is_replaceable: bool,
     },
     Cluster {
         backbone: Arc<KafkaBackbone>,
@@ -140,10 +143,12 @@ impl Engine {
                 listener.local_addr()?,
                 kafka.allow_plaintext,
             )?;
-            let log = up::open_log(config, folder, clock, entropy).await?;
-            let broker = up::open_broker(config, folder, &listener, &log, clock, entropy).await?;
-            let address = listener.local_addr()?.to_string();
             let port = Port { tls: tls.clone().map(listen::handshakes), ..Port::default() };
+            let brokers = Brokers::of(config)?;
+            let log = up::open_log(config, folder, (brokers.as_ref(), &listener, &port), clock, entropy).await?;
+            let broker = up::open_broker(config, folder, &listener, (&log, brokers.as_ref()), clock, entropy).await?;
+            let address = listener.local_addr()?.to_string();
+            let is_replaceable = brokers.is_some();
             let mut ports = vec![(listener, port)];
             let own = if tls.is_none() && kafka.authorization() == Authorization::Open {
                 Own { address: address.clone(), secret: None }
@@ -152,7 +157,7 @@ impl Engine {
                 ports.push(port);
                 own
             };
-            return Ok(Self::Embedded { log, broker, ports, address, own, tls, tenants });
+            return Ok(Self::Embedded { log, broker, ports, address, own, tls, tenants, is_replaceable });
         }
         let KafkaSection { listen: address, advertised, tls, .. } = &config.kafka;
         if arguments.kafka.is_some() || address.is_some() || advertised.is_some() || tls.is_some() {
@@ -206,6 +211,14 @@ impl Engine {
             Self::Cluster { bootstrap, properties, .. } => (bootstrap.as_str(), properties.clone()),
         };
         ReaderOptions { properties, ..ReaderOptions::all(address) }
+    }
+
+    /// Ends when another broker has taken over, or may have; never, where there is no other.
+    pub(crate) fn lost(&self) -> Pin<Box<dyn Future<Output = String> + Send>> {
+        match self {
+            Self::Embedded { log, is_replaceable: true, .. } => Box::pin(take_over::lost(log)),
+            _ => Box::pin(std::future::pending()),
+        }
     }
 
     /// Whether the log is this process's own.

@@ -60,6 +60,7 @@ mod replay;
 mod say;
 mod since;
 mod store;
+mod take_over;
 mod tenants;
 mod token;
 mod trail;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use cairn_keys::AtRest;
-use cairn_log::{FolderStore, LogOptions, S3Options, S3Store, SealedStore, Store};
+use cairn_log::{FolderStore, LogOptions, S3Options, S3Store, SealedStore, Store, WriteAhead};
 use serde::Deserialize;
 
 /// `[store]`
@@ -29,11 +29,27 @@ pub(crate) struct StoreSection {
     session_token: Option<String>,
     upload_bytes: Option<u64>,
     upload_interval_ms: Option<u64>,
+    wal: Wal,
+    wal_interval_ms: Option<u64>,
     wal_bytes_max: Option<u64>,
     wal_segment_bytes: Option<u64>,
     retention_interval_ms: Option<u64>,
     cache_bytes_max: Option<u64>,
 }
+
+/// What makes an append durable.
+#[derive(Clone, Copy, Deserialize, Default, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+enum Wal {
+    /// A synced file of this machine.
+    #[default]
+    Local,
+    /// An object in the store.
+    Object,
+}
+
+/// What may wait for its upload where the store is the write-ahead log: it waits in memory.
+const OBJECT_WAL_BYTES_MAX: u64 = 256 << 20;
 
 /// What keeps the objects.
 #[derive(Clone, Copy, Deserialize, Default, PartialEq, Eq, Debug)]
@@ -47,6 +63,11 @@ enum StoreKind {
 }
 
 impl StoreSection {
+    /// Whether another machine can take over with all that was acknowledged.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.wal == Wal::Object && self.kind == StoreKind::S3
+    }
+
     /// Every value that may name environment variables.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut String> {
         let Self { bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token, .. } = self;
@@ -61,6 +82,13 @@ impl StoreSection {
         let ms = |value: Option<u64>, or: Duration| value.map_or(or, Duration::from_millis);
         options.upload_bytes = self.upload_bytes.unwrap_or(options.upload_bytes);
         options.upload_interval = ms(self.upload_interval_ms, options.upload_interval);
+        if self.wal == Wal::Object {
+            options.wal = WriteAhead::Object;
+            options.wal_bytes_max = OBJECT_WAL_BYTES_MAX;
+        } else if self.wal_interval_ms.is_some() {
+            bail!("store.wal_interval_ms is for wal = \"object\": a local write-ahead log is synced at once");
+        }
+        options.wal_interval = ms(self.wal_interval_ms, options.wal_interval);
         options.wal_bytes_max = self.wal_bytes_max.unwrap_or(options.wal_bytes_max);
         options.wal_segment_bytes = self.wal_segment_bytes.unwrap_or(options.wal_segment_bytes);
         options.retention_interval = ms(self.retention_interval_ms, options.retention_interval);
@@ -128,6 +156,8 @@ mod tests {
         assert!(fault("kind = \"s3\"").contains("name the bucket"));
         assert!(fault("bucket = \"b\"").contains("kind = \"s3\""));
         assert!(fault("kind = \"s3\"\nbucket = \"b\"\npath = \"/x\"").contains("store.path"));
+        assert!(fault("wal_interval_ms = 5").contains("wal = \"object\""));
+        assert!(fault("wal = \"nowhere\"").contains("unknown variant"));
         assert!(fault("kind = \"gcs\"").contains("unknown variant"));
         assert!(fault("buckt = \"b\"").contains("buckt"));
         let said = fault("kind = \"s3\"\nbucket = \"b\"\nsecret_access_key = \"s3cret\"");

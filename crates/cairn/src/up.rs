@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::Context;
 use cairn_backbone::{Recorder, RecorderOptions, gateway_id, next_epoch};
-use cairn_broker::{Broker, BrokerOptions};
+use cairn_broker::{Broker, BrokerOptions, Port};
 use cairn_catalogue::Book;
 use cairn_clock::{Clock, Entropy};
 use cairn_credentials::{Credentials, Environment, SealKey};
@@ -35,6 +35,7 @@ use crate::{
     UpArguments, access, acts,
     config::{AdminSection, Config},
     consumers, contracts, door,
+    ending::Ending,
     engine::{Engine, Role},
     evidence::Evidence,
     folder::{self, Endpoints, Folder},
@@ -44,7 +45,9 @@ use crate::{
     own::OwnServers,
     play, policies,
     registry::Bound,
-    say, tenants, token, whatif, wrap,
+    say,
+    take_over::Brokers,
+    tenants, token, whatif, wrap,
     writers::Writers,
 };
 
@@ -137,14 +140,25 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     folder.announce(&endpoints)?;
     token::show_if_new(&folder, &entropy)?;
     say_ready(&engine, &endpoints);
-    signals.wait(&stop).await;
+    let lost = tokio::select! {
+        () = signals.wait(&stop) => None,
+        why = engine.lost() => Some(why),
+    };
     ready.store(false, Ordering::Release);
     folder.withdraw();
+    if let Some(why) = &lost {
+        // Clients look for the other one at once.
+        eprintln!("cairn: {why}: this one ends; start it again, and it stands by");
+        stop.cancel();
+    }
     let ending = shut_down(measures, (collector, running), &stop, &tasks, engine);
     if tokio::time::timeout(END_MAX, ending).await.is_err() {
         eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
     }
-    Ok(())
+    match lost {
+        Some(why) => Err(Ending::Replaced(why).into()),
+        None => Ok(()),
+    }
 }
 
 /// Where the engine is; what else listens is told as it begins.
@@ -399,11 +413,16 @@ pub(crate) async fn bind(
 pub(crate) async fn open_log(
     config: &Config,
     folder: &Folder,
+    (brokers, listener, port): (Option<&Brokers>, &TcpListener, &Port),
     clock: &Clock,
     entropy: &Entropy,
 ) -> anyhow::Result<Log> {
     let at_rest = config.encryption.open(folder.path(), clock, entropy).await?;
     let options = config.store.log_options(folder.path(), &at_rest)?;
+    if let Some(brokers) = brokers {
+        let open = async |options| Log::open(options, clock.clone(), entropy.clone()).await;
+        return brokers.open(options, listener, port, open).await;
+    }
     let mut opening = Box::pin(Log::open(options, clock.clone(), entropy.clone()));
     let opened = tokio::select! {
         opened = &mut opening => opened,
@@ -419,16 +438,21 @@ pub(crate) async fn open_broker(
     config: &Config,
     folder: &Folder,
     kafka: &TcpListener,
-    log: &Log,
+    (log, brokers): (&Log, Option<&Brokers>),
     clock: &Clock,
     entropy: &Entropy,
 ) -> anyhow::Result<Broker> {
     let local = kafka.local_addr()?.to_string();
     let advertised = config.kafka.advertised.clone().unwrap_or(local);
-    let advertised = advertised.parse().map_err(|error| anyhow::anyhow!("kafka.advertised: {error}"))?;
+    let advertised = match brokers {
+        Some(brokers) => brokers.address(),
+        None => advertised.parse().map_err(|error| anyhow::anyhow!("kafka.advertised: {error}"))?,
+    };
     let kafka = &config.kafka;
     let options = BrokerOptions {
         advertised: Some(advertised),
+        node_id: kafka.node_id.unwrap_or(BrokerOptions::default().node_id),
+        peers: brokers.map(|brokers| brokers.all.clone()).unwrap_or_default(),
         users: Writers::of(folder.path()).follow(&kafka.writers, &kafka.users, entropy)?,
         super_users: kafka.super_users.clone(),
         authorization: kafka.authorization(),

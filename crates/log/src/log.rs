@@ -365,6 +365,23 @@ impl Log {
         Some((bytes(about.f_blocks), bytes(about.f_bavail)))
     }
 
+    /// The epoch of who took the store, once somebody did: nothing is accepted any more.
+    #[must_use]
+    pub fn fenced_by(&self) -> Option<LeaderEpoch> {
+        match self.0.shared.fenced() {
+            Some(AppendError::Fenced { epoch }) => Some(LeaderEpoch::new(epoch)),
+            _ => None,
+        }
+    }
+
+    /// For how long the store was not seen to be ours. By a clock that goes on while the machine sleeps.
+    #[must_use]
+    pub fn unseen_for(&self) -> Duration {
+        let shared = &self.0.shared;
+        let (now, seen) = (shared.clock.now().as_micros(), shared.seen_ours_us.load(Ordering::Relaxed));
+        Duration::from_micros(now.saturating_sub(seen))
+    }
+
     /// Counters and depths.
     #[must_use]
     pub fn stats(&self) -> LogStats {

@@ -51,10 +51,12 @@ async fn look(store: &dyn Store) -> Result<Option<(Ownership, HeadRecord)>, Stor
 /// is silent. Tells `seen` who has it whenever that changes. A store that does not answer says nothing: it is asked again.
 pub async fn await_turn(store: &dyn Store, own: u32, mut seen: impl FnMut(Ownership)) -> Option<Ownership> {
     let mut last: Option<(HeadRecord, Instant)> = None;
+    let mut is_away = false;
     loop {
         match tokio::time::timeout(TAKE_OVER_AFTER, look(store)).await {
             Ok(Ok(None)) => return None,
             Ok(Ok(Some((owner, head)))) => {
+                is_away = false;
                 if owner.is_closed || owner.owner == own {
                     return Some(owner);
                 }
@@ -75,7 +77,9 @@ pub async fn await_turn(store: &dyn Store, own: u32, mut seen: impl FnMut(Owners
                 }
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the object store does not say who has it");
+                if !std::mem::replace(&mut is_away, true) {
+                    tracing::warn!(%error, "the object store does not say who has it, and is asked again");
+                }
                 last = None; // silence of the store is not the owner's
             }
             Err(_) => last = None,

@@ -22,12 +22,14 @@ pub(super) async fn answer(
         return response.with_error_code(code).with_error_message(Some(reason(why)));
     }
     let node = broker.inner.options.node_id;
-    let me = DescribeClusterBroker::default()
-        .with_broker_id(node.into())
-        .with_host(text(session.advertised.host.clone()))
-        .with_port(i32::from(session.advertised.port));
+    let brokers = session.nodes(broker).into_iter().map(|peer| {
+        DescribeClusterBroker::default()
+            .with_broker_id(peer.id.into())
+            .with_host(text(peer.address.host))
+            .with_port(i32::from(peer.address.port))
+    });
     response
         .with_cluster_id(text(broker.inner.topics.cluster().to_string()))
         .with_controller_id(node.into())
-        .with_brokers(vec![me])
+        .with_brokers(brokers.collect())
 }

@@ -28,10 +28,12 @@ pub(super) async fn answer(
     version: i16,
 ) -> MetadataResponse {
     let node = broker.inner.options.node_id;
-    let me = MetadataResponseBroker::default()
-        .with_node_id(node.into())
-        .with_host(text(session.advertised.host.clone()))
-        .with_port(i32::from(session.advertised.port));
+    let brokers = session.nodes(broker).into_iter().map(|peer| {
+        MetadataResponseBroker::default()
+            .with_node_id(peer.id.into())
+            .with_host(text(peer.address.host))
+            .with_port(i32::from(peer.address.port))
+    });
     // Before version 4 a client could not say whether it wants topics created: it wants them.
     let may_create = broker.inner.options.auto_create_topics && (version < 4 || request.allow_auto_topic_creation);
     let topics = match request.topics {
@@ -55,7 +57,7 @@ pub(super) async fn answer(
     let code = if is_replaced { ResponseError::RebootstrapRequired.code() } else { codes::NONE };
     MetadataResponse::default()
         .with_error_code(code)
-        .with_brokers(vec![me])
+        .with_brokers(brokers.collect())
         .with_cluster_id(Some(text(broker.inner.topics.cluster().to_string())))
         .with_controller_id(node.into())
         .with_topics(topics)

@@ -27,6 +27,7 @@ mod produce;
 mod quotas;
 mod scram;
 mod session;
+pub(crate) mod standby;
 mod topic_partitions;
 mod topics;
 

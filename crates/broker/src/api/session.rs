@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     broker::Broker,
-    options::HostPort,
+    options::{HostPort, Peer},
     principal::{Principal, Users},
 };
 
@@ -77,6 +77,16 @@ impl Session {
             Principal::User(name) | Principal::Guest(name) => broker.inner.options.super_users.contains(name),
             Principal::Anonymous => false,
         }
+    }
+
+    /// The brokers that this client is told of: this one by the address that it came by, and those that may take over.
+    pub(super) fn nodes(&self, broker: &Broker) -> Vec<Peer> {
+        let options = &broker.inner.options;
+        let me = Peer { id: options.node_id, address: self.advertised.clone() };
+        let others = options.peers.iter().filter(|peer| peer.id != options.node_id);
+        // Who came by an inner port reaches nobody else.
+        let others = others.filter(|_| options.advertised.as_ref() == Some(&self.advertised)).cloned();
+        std::iter::once(me).chain(others).collect()
     }
 
     /// Whether the next frame is a bare message of a login.
