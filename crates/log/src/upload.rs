@@ -120,10 +120,6 @@ impl Uploader {
         Self { shared, entropy, seat, files, index, position, objects: 0, in_flight: None, garbage, tidying }
     }
 
-    fn store(&self) -> &dyn Store {
-        self.shared.options.store.as_ref()
-    }
-
     /// Prepares the step that makes this epoch the owner.
     pub(crate) fn begin_epoch(&mut self, changes: Vec<Change>) {
         self.prepare(Makes::Upload, None, self.index.covered, changes);
@@ -295,37 +291,39 @@ impl Uploader {
         if self.garbage.unknown {
             self.find_garbage().await?;
         }
-        let mut at = 0;
+        let (shared, mut at) = (self.shared.clone(), 0);
+        let store = shared.options.store.as_ref();
         while let Some(object) = self.garbage.objects.get(at).copied() {
             if self.shared.fetcher.pins.holds(object) {
                 at += 1; // a read needs it: next time
                 continue;
             }
-            self.store().delete(&object.name()).await?;
+            self.seat.keep(&shared, store.delete(&object.name())).await?;
             self.garbage.objects.swap_remove(at);
             self.shared.counters.objects_removed.fetch_add(1, Ordering::Relaxed);
         }
         while let Some(id) = self.garbage.write_ahead.last() {
-            self.store().delete(&id.name()).await?;
+            self.seat.keep(&shared, store.delete(&id.name())).await?;
             self.garbage.write_ahead.pop();
         }
         while let Some(file) = self.garbage.files.last() {
-            self.store().delete(&file.name()).await?;
+            self.seat.keep(&shared, store.delete(&file.name())).await?;
             self.garbage.files.pop();
         }
         Ok(())
     }
 
     async fn find_garbage(&mut self) -> Result<(), StoreError> {
-        let ours = self.shared.epoch;
+        let (shared, ours) = (self.shared.clone(), self.shared.epoch);
+        let store = shared.options.store.as_ref();
         let in_flight = self.in_flight.as_ref();
         let object_in_flight = in_flight.and_then(|step| step.object.as_ref()).map(|(id, _)| *id);
         let file_in_flight = in_flight.map(|step| step.file.0);
-        let objects = self.store().list(object::FOLDER).await?;
+        let objects = self.seat.keep(&shared, store.list(object::FOLDER)).await?;
         let objects = objects.iter().filter_map(|listed| ObjectId::parse(&listed.name));
         let objects = objects.filter(|id| id.epoch <= ours && !self.index.objects.contains_key(id));
         let objects: Vec<_> = objects.filter(|id| Some(*id) != object_in_flight).collect();
-        let files = self.store().list(IndexName::FOLDER).await?;
+        let files = self.seat.keep(&shared, store.list(IndexName::FOLDER)).await?;
         let files = files.iter().filter_map(|listed| IndexName::parse(&listed.name));
         let files = files.filter(|file| file.epoch <= ours && !self.files.contains(file));
         let files = files.filter(|file| Some(*file) != file_in_flight).collect();
@@ -336,9 +334,10 @@ impl Uploader {
 
     /// Write-ahead objects that no epoch needs: what was uploaded, and what was put beyond a fence. Fences stay for ever. Of this
     /// epoch only what was uploaded may go; of those before, all that the index does not name.
-    async fn find_write_ahead(&self) -> Result<Vec<WalId>, StoreError> {
-        let mut found = Vec::new();
-        for listed in self.store().list(wal_object::FOLDER).await? {
+    async fn find_write_ahead(&mut self) -> Result<Vec<WalId>, StoreError> {
+        let (shared, mut found) = (self.shared.clone(), Vec::new());
+        let store = shared.options.store.as_ref();
+        for listed in self.seat.keep(&shared, store.list(wal_object::FOLDER)).await? {
             let Some(id) = WalId::parse(&listed.name).filter(|id| id.epoch <= self.shared.epoch) else { continue };
             let needed = match self.index.write_ahead.get(&id.epoch) {
                 Some((from, to)) => id.number >= *from && to.is_none_or(|to| id.number < to),
@@ -349,7 +348,7 @@ impl Uploader {
                 continue;
             }
             if listed.bytes <= FENCE_BYTES_MAX {
-                let bytes = match self.store().get_all(&listed.name).await {
+                let bytes = match self.seat.keep(&shared, store.get_all(&listed.name)).await {
                     Err(StoreError::Missing { .. }) => continue, // who wrote it removes it too
                     got => got?,
                 };
