@@ -38,7 +38,7 @@ pub(crate) fn answer(peers: &[Peer], active: Option<i32>, request: &Request) -> 
     match request.key {
         ApiKey::ApiVersions => Ok(Told::Stays(request.respond(&clients::api_versions(request))?)),
         ApiKey::Metadata => {
-            let asked = request.decode::<MetadataRequest>()?;
+            let asked = request.decode::<MetadataRequest>()?.of_standby();
             let brokers = peers.iter().map(|peer| {
                 MetadataResponseBroker::default()
                     .with_node_id(peer.id.into())
@@ -64,7 +64,7 @@ pub(crate) fn answer(peers: &[Peer], active: Option<i32>, request: &Request) -> 
             Ok(if asks { Told::Leaves(frame) } else { Told::Stays(frame) })
         }
         ApiKey::DescribeCluster => {
-            let asked = request.decode::<DescribeClusterRequest>()?;
+            let asked = request.decode::<DescribeClusterRequest>()?.of_standby();
             let brokers = peers.iter().map(|peer| {
                 DescribeClusterBroker::default()
                     .with_broker_id(peer.id.into())
@@ -78,7 +78,7 @@ pub(crate) fn answer(peers: &[Peer], active: Option<i32>, request: &Request) -> 
             Ok(Told::Stays(request.respond(&response)?))
         }
         ApiKey::FindCoordinator => {
-            let asked = request.decode::<FindCoordinatorRequest>()?;
+            let asked = request.decode::<FindCoordinatorRequest>()?.of_standby();
             Ok(Told::Stays(request.respond(&coordinator(asked, node, request.version))?))
         }
         _ => Ok(Told::Nothing),

@@ -121,6 +121,11 @@ impl<R> Undecided<R> {
     pub(super) const fn new(request: R) -> Self {
         Self(request)
     }
+
+    /// For a broker that stands by: it has nothing that could be seen or done, and says who is active.
+    pub(super) fn of_standby(self) -> R {
+        self.0
+    }
 }
 
 impl<R: Guarded> Undecided<R> {
