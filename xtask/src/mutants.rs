@@ -23,6 +23,7 @@ mod replaying;
 mod reporting;
 mod security;
 mod table;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,6 +61,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(compaction::MUTANTS)
         .chain(observing::MUTANTS)
         .chain(postgres::MUTANTS)
+        .chain(transactions::MUTANTS)
         .chain(administering::MUTANTS)
         .chain(security::MUTANTS)
 }

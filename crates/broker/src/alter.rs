@@ -10,7 +10,7 @@ use cairn_log::{AppendError, Offset};
 use crate::{
     broker::{Broker, FetchError, TopicError},
     principal::Principal,
-    topics::{OFFSETS_TOPIC, Topic, configs::TopicConfigs},
+    topics::{Topic, configs::TopicConfigs},
 };
 
 /// Why records are not deleted.
@@ -118,7 +118,7 @@ impl Broker {
         }
         let topic = self.inner.topics.get(name).ok_or_else(|| TopicError::Unknown { name: name.to_owned() })?;
         if topic.is_internal() {
-            return Err(TopicError::Denied { prefix: OFFSETS_TOPIC.to_owned() });
+            return Err(TopicError::Denied { prefix: topic.name.clone() });
         }
         Ok(topic)
     }

@@ -12,8 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use cairn_clock::{Clock, Entropy};
 use cairn_log::{
-    Append, AppendError, Appended, ErrorKind, InTransaction, Log, Offset, PartitionIndex, ProducerEpoch, ProducerId,
-    ProducerMark, ReadError, Room, Sequence, StreamId,
+    Aborted, Append, AppendError, Appended, ErrorKind, InTransaction, Isolation, Log, Offset, PartitionIndex,
+    ProducerEpoch, ProducerId, ProducerMark, ReadError, Room, Sequence, StreamId,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -28,6 +28,7 @@ use crate::{
     principal::Principal,
     quotas::Quotas,
     topics::{Catalogue, CatalogueError, OFFSETS_TOPIC, Topic, configs::TopicConfigs},
+    txn::{Place, STATE_TOPIC, Transactions, TxnError},
 };
 
 /// A topic that somebody wants.
@@ -61,6 +62,10 @@ pub struct Fetched {
     pub batches: Vec<Bytes>,
     /// The durable end: one more than the last offset that can be read.
     pub high_watermark: Offset,
+    /// One more than the last offset before which every transaction has ended.
+    pub stable_end: Offset,
+    /// For who reads what is committed: the aborted transactions among the batches.
+    pub aborted: Vec<Aborted>,
     /// The first offset that is kept.
     pub log_start: Offset,
 }
@@ -196,9 +201,12 @@ pub enum ProduceError {
     /// Not a batch that may be stored.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// Transactions are not offered.
-    #[error("transactions are not supported: produce without a transactional id")]
+    /// A batch of a transaction where there can be none: from within the process, or into a topic that is written by Cairn only.
+    #[error("no transaction may write here: produce without a transactional id")]
     Transactional,
+    /// The transaction does not take it.
+    #[error(transparent)]
+    Transaction(#[from] TxnError),
     /// A record is older or newer than its topic takes.
     #[error("timestamp {timestamp} is more than `{config}` from the broker's time")]
     Timestamp {
@@ -258,6 +266,7 @@ pub(crate) struct Inner {
     pub(crate) quotas: Quotas,
     pub(crate) groups: Coordinator,
     pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) transactions: Transactions,
     pub(crate) counters: Counters,
     /// Bytes of requests that are being read or answered.
     pub(crate) requests_budget: Budget,
@@ -280,11 +289,23 @@ pub(crate) struct Admitted {
     entry: Append,
     /// The broker's time, where the topic wants that in place of the producer's.
     append_time_ms: Option<i64>,
+    /// Where it goes, if it belongs to a transaction.
+    place: Option<Place>,
 }
 
 impl Admitted {
     pub(crate) const fn append_time_ms(&self) -> Option<i64> {
         self.append_time_ms
+    }
+
+    /// Where it goes, if it belongs to a transaction.
+    pub(crate) const fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// Producer id and epoch.
+    pub(crate) fn producer(&self) -> (i64, i16) {
+        self.entry.producer.map_or((-1, -1), |mark| (mark.id.get(), mark.epoch.get()))
     }
 }
 
@@ -325,6 +346,8 @@ impl Broker {
         // A crash may have come between the end of a topic and that of its offsets.
         let gone = groups.forget_topics(|topic| topics.get(topic).is_none()).await;
         gone.map_err(|_| failed(&"offsets of deleted topics cannot be forgotten"))?;
+        let transactions = Transactions::open(&log, &clock, topics.get(STATE_TOPIC).as_deref()).await;
+        let transactions = transactions.map_err(|e| failed(&e))?;
         let counters = Counters::default();
         let limits = &options.limits;
         let requests_bytes = limits.requests_bytes_max.max(limits.request_bytes_max);
@@ -341,12 +364,15 @@ impl Broker {
             access,
             quotas,
             groups,
+            transactions,
             fetch_sessions,
             counters,
             requests_budget,
             answers_budget,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let broker = Self { inner: Arc::new(inner) };
+        broker.watch_transactions();
+        Ok(broker)
     }
 
     /// Creates a topic, as CreateTopics does.
@@ -365,6 +391,9 @@ impl Broker {
             return Err(TopicError::Name { name: name.clone() });
         }
         self.may_change(who, name)?;
+        if name == STATE_TOPIC && *who != Principal::Internal {
+            return Err(TopicError::Denied { prefix: name.clone() });
+        }
         if self.inner.topics.get(name).is_some() {
             return Err(TopicError::Exists { name: name.clone() });
         }
@@ -428,6 +457,9 @@ impl Broker {
         let unknown = || ProduceError::UnknownPartition { topic: topic.to_owned(), partition: index };
         let found = self.inner.topics.get(topic).ok_or_else(unknown)?;
         let admitted = self.admit(who, &found, index, batch)?;
+        if admitted.place.is_some() {
+            return Err(ProduceError::Transactional);
+        }
         let room = if *who == Principal::Internal { Room::Own } else { Room::Guest };
         let mut results = self.append(vec![admitted], room).await;
         results.pop().expect("one result for one batch").map(|appended| appended.base_offset)
@@ -461,8 +493,10 @@ impl Broker {
         });
         let records = u32::try_from(header.record_count).ok().and_then(NonZeroU32::new);
         let records = records.expect("the batch was checked to hold at least one record");
-        let transaction = InTransaction::No;
-        Ok(Admitted { entry: Append { stream, records, max_timestamp, producer, transaction, bytes }, append_time_ms })
+        let place = header.is_transactional().then(|| (topic.name.clone(), partition));
+        let transaction = if place.is_some() { InTransaction::Yes } else { InTransaction::No };
+        let entry = Append { stream, records, max_timestamp, producer, transaction, bytes };
+        Ok(Admitted { entry, append_time_ms, place })
     }
 
     fn check_batch(
@@ -490,7 +524,8 @@ impl Broker {
         if header.is_control() {
             return Err(ProduceError::Control);
         }
-        if header.is_transactional() {
+        // Who reads these within the process reads all that there is.
+        if header.is_transactional() && (self.is_protected(&topic.name) || header.producer_id < 0) {
             return Err(ProduceError::Transactional);
         }
         if !topic.configs.is_append_time() {
@@ -518,13 +553,26 @@ impl Broker {
 
     /// Appends what was admitted, in order, in one group; one result each.
     pub(crate) async fn append(&self, admitted: Vec<Admitted>, room: Room) -> Vec<Result<Appended, ProduceError>> {
-        let count = admitted.len();
-        if count == 0 {
+        self.append_behind(None, admitted, room).await
+    }
+
+    /// The same behind an entry of the broker's own, all in one frame. Where that entry is not stored, nothing is.
+    pub(crate) async fn append_behind(
+        &self,
+        own: Option<Append>,
+        admitted: Vec<Admitted>,
+        room: Room,
+    ) -> Vec<Result<Appended, ProduceError>> {
+        let (count, has_own) = (admitted.len(), own.is_some());
+        if count == 0 && !has_own {
             return Vec::new();
         }
-        let entries = admitted.into_iter().map(|admitted| admitted.entry).collect();
+        let entries = own.into_iter().chain(admitted.into_iter().map(|admitted| admitted.entry)).collect();
         match self.inner.log.append_within(entries, room).await {
-            Ok(results) => {
+            Ok(mut results) => {
+                if has_own {
+                    drop(results.remove(0)); // the broker's own streams take what they are given
+                }
                 let stored = results.iter().filter(|result| result.is_ok()).count() as u64;
                 self.inner.counters.batches.fetch_add(stored, Ordering::Relaxed);
                 self.inner.counters.batches_refused.fetch_add(count as u64 - stored, Ordering::Relaxed);
@@ -554,24 +602,36 @@ impl Broker {
         loop {
             // Marked as seen before the read, so that an advance between the two still wakes us.
             ends.borrow_and_update();
-            let fetched = self.read(stream, from, max_bytes).await?;
+            let fetched = self.read(stream, from, max_bytes, Isolation::Durable).await?;
             if !fetched.batches.is_empty() || Instant::now() >= deadline {
                 return Ok(fetched);
             }
             if !matches!(tokio::time::timeout_at(deadline, ends.changed()).await, Ok(Ok(()))) {
-                return self.read(stream, from, max_bytes).await;
+                return self.read(stream, from, max_bytes, Isolation::Durable).await;
             }
         }
     }
 
     /// Reads what there is now.
-    pub(crate) async fn read(&self, stream: StreamId, from: Offset, max_bytes: usize) -> Result<Fetched, FetchError> {
+    pub(crate) async fn read(
+        &self,
+        stream: StreamId,
+        from: Offset,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> Result<Fetched, FetchError> {
         let nothing = self.read_nothing(stream, from)?;
         if from == nothing.high_watermark {
             return Ok(nothing);
         }
-        let read = self.inner.log.read(stream, from, max_bytes).await?;
-        Ok(Fetched { batches: read.batches, high_watermark: read.durable_end, log_start: read.log_start })
+        let read = self.inner.log.read_isolated(stream, from, max_bytes, isolation).await?;
+        Ok(Fetched {
+            batches: read.batches,
+            high_watermark: read.durable_end,
+            stable_end: read.stable_end,
+            aborted: read.aborted,
+            log_start: read.log_start,
+        })
     }
 
     /// Checks that `from` is an offset of the partition, and says where it begins and ends.
@@ -581,7 +641,13 @@ impl Broker {
             let (log_start, end) = (bounds.log_start.get(), bounds.durable_end.get());
             return Err(FetchError::OutOfRange { asked: from.get(), log_start, end });
         }
-        Ok(Fetched { batches: Vec::new(), high_watermark: bounds.durable_end, log_start: bounds.log_start })
+        Ok(Fetched {
+            batches: Vec::new(),
+            high_watermark: bounds.durable_end,
+            stable_end: bounds.stable_end,
+            aborted: Vec::new(),
+            log_start: bounds.log_start,
+        })
     }
 
     /// Counters.
@@ -637,6 +703,7 @@ impl ProduceError {
             Self::UnknownPartition { .. }
             | Self::TooLarge { .. }
             | Self::Transactional
+            | Self::Transaction(_)
             | Self::Control
             | Self::Timestamp { .. } => ErrorKind::Invalid,
             Self::Denied { .. } => ErrorKind::Denied,

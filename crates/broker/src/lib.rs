@@ -1,4 +1,4 @@
-//! The Kafka protocol over the log: topics, groups, idempotent producers.
+//! The Kafka protocol over the log: topics, groups, idempotent and transactional producers.
 //!
 //! A [`Broker`] is used in two ways that share every check: in process ([`Broker::produce`], [`Broker::fetch`],
 //! [`Broker::create_topic`]), and over TCP by any Kafka client ([`Broker::serve`], [`Broker::serve_port`]). It guarantees that nothing is
@@ -21,6 +21,7 @@ mod quotas;
 mod server;
 mod streams;
 mod topics;
+mod txn;
 mod wire;
 
 pub use broker::{
@@ -30,3 +31,4 @@ pub use offline::Names;
 pub use options::{Authorization, BrokerLimits, BrokerOptions, HostPort, Peer, Port};
 pub use principal::{Principal, SALT_BYTES, SecretHash, User, Users};
 pub use server::Standby;
+pub use txn::TxnError;

@@ -102,6 +102,8 @@ pub struct BrokerOptions {
     pub default_partitions: u32,
     /// Partitions of `__consumer_offsets`, when it is first created.
     pub offsets_partitions: u32,
+    /// Partitions of `__transaction_state`, when it is first created: with the first transactional id.
+    pub transactions_partitions: u32,
     /// Users that may log in by SASL PLAIN, and which of them may write protected topics.
     pub users: Users,
     /// Names of users that may do everything but write protected topics.
@@ -124,6 +126,7 @@ impl Default for BrokerOptions {
             auto_create_topics: true,
             default_partitions: 4,
             offsets_partitions: 8,
+            transactions_partitions: 4,
             users: Users::default(),
             super_users: BTreeSet::new(),
             authorization: Authorization::Open,
@@ -196,8 +199,20 @@ pub struct BrokerLimits {
     pub consumer_heartbeat_interval: Duration,
     /// Bytes of the metadata of one committed offset.
     pub offset_metadata_bytes_max: usize,
-    /// Bytes that committed offsets may take in memory.
+    /// Bytes that committed offsets may take in memory, those of open transactions included.
     pub offsets_bytes_max: usize,
+    /// Transactional ids.
+    pub transactional_ids_max: usize,
+    /// Partitions of one transaction.
+    pub transaction_partitions_max: usize,
+    /// Bytes that transactional ids and the partitions of their transactions may take in memory.
+    pub transactions_bytes_max: usize,
+    /// The longest `transaction.timeout.ms` that a producer may ask for.
+    pub transaction_timeout_max: Duration,
+    /// A transactional id that nobody uses is forgotten after this.
+    pub transactional_id_expiration: Duration,
+    /// How often it is looked for transactions whose time is over.
+    pub transaction_interval: Duration,
 }
 
 impl Default for BrokerLimits {
@@ -233,6 +248,12 @@ impl Default for BrokerLimits {
             consumer_heartbeat_interval: Duration::from_secs(5),
             offset_metadata_bytes_max: 4_096,
             offsets_bytes_max: 128 << 20,
+            transactional_ids_max: 10_000,
+            transaction_partitions_max: 10_000,
+            transactions_bytes_max: 64 << 20,
+            transaction_timeout_max: Duration::from_secs(900),
+            transactional_id_expiration: Duration::from_secs(7 * 86_400),
+            transaction_interval: Duration::from_secs(1),
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     batch::BatchBuilder,
     quotas,
     streams::{self, StreamError},
+    txn::STATE_TOPIC,
 };
 
 pub(crate) mod configs;
@@ -60,7 +61,7 @@ impl Topic {
 
     /// Whether clients must not write it, whatever their rights.
     pub(crate) fn is_internal(&self) -> bool {
-        self.name == OFFSETS_TOPIC
+        self.name == OFFSETS_TOPIC || self.name == STATE_TOPIC
     }
 }
 

@@ -6,6 +6,8 @@ mod logins;
 #[path = "clients/store.rs"]
 mod store;
 mod support;
+#[path = "clients/transactions.rs"]
+mod transactions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -308,16 +310,5 @@ async fn clients_go_on_through_the_advertised_address() {
         assert!(taken.load(Ordering::SeqCst) > before, "through the mapping");
     }
     mapping.abort();
-    served.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transactional_producer_is_refused_at_once_and_with_a_reason() {
-    let folder = tempfile::tempdir().unwrap();
-    let served = Served::start(folder.path(), quick()).await;
-    let producer: FutureProducer = config(&served).set("transactional.id", "t").create().unwrap();
-    let refused = tokio::task::block_in_place(|| producer.init_transactions(PATIENCE)).unwrap_err();
-    let fatal = matches!(&refused, KafkaError::Transaction(error) if error.is_fatal());
-    assert!(fatal, "{refused:?}");
     served.end().await;
 }

@@ -26,6 +26,8 @@ mod sessions;
 mod support;
 #[path = "protocol/times.rs"]
 mod times;
+#[path = "protocol/transactions.rs"]
+mod transactions;
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -247,6 +249,14 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         ApiKey::DescribeTopicPartitions => describing::partitions(&[TOPIC], 10, None),
         ApiKey::DescribeClientQuotas => quotas::describe(&[("user", 2, None)], false),
         ApiKey::AlterClientQuotas => quotas::alter(&[("user", None)], &[("producer_byte_rate", Some(5.0))], true),
+        ApiKey::AddPartitionsToTxn
+        | ApiKey::AddOffsetsToTxn
+        | ApiKey::EndTxn
+        | ApiKey::TxnOffsetCommit
+        | ApiKey::WriteTxnMarkers
+        | ApiKey::DescribeProducers
+        | ApiKey::DescribeTransactions
+        | ApiKey::ListTransactions => transactions::sample(key, version),
         other => panic!("{other:?} is offered and has no sample"),
     }
 }

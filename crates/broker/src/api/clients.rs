@@ -8,14 +8,20 @@ use kafka_protocol::{
     },
 };
 
-use super::{ADVERTISED, Request, text};
-use crate::broker::Broker;
+use super::{ADVERTISED, Request, codes, text};
+use crate::{
+    broker::Broker,
+    txn::{TxnError, VERSION_BUMPS},
+};
 
-/// Features of Kafka's that this broker has, and at which level: the new group protocol (KIP-848).
-const FEATURES: &[(&str, i16)] = &[("group.version", 1)];
+/// Features of Kafka's that this broker has, and at which level: the new group protocol (KIP-848), and transactions whose end bumps
+/// the epoch of their producer (KIP-890).
+const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", VERSION_BUMPS)];
 /// The first version that tells of features, and the first that can say that one may be switched off.
 const FEATURES_FIRST: i16 = 3;
 const LEVEL_ZERO_FIRST: i16 = 4;
+/// The first version of InitProducerId whose answer can say that somebody else has the transactional id (KIP-588).
+const FENCED_FIRST: i16 = 4;
 
 pub(super) fn api_versions(request: &Request) -> ApiVersionsResponse {
     let keys = ADVERTISED.iter().map(|(key, versions)| {
@@ -44,13 +50,29 @@ pub(super) fn api_versions(request: &Request) -> ApiVersionsResponse {
         .with_finalized_features(finalized.collect())
 }
 
-pub(super) async fn init_producer_id(broker: &Broker, request: InitProducerIdRequest) -> InitProducerIdResponse {
+pub(super) async fn init_producer_id(
+    broker: &Broker,
+    request: InitProducerIdRequest,
+    version: i16,
+) -> InitProducerIdResponse {
     let response = InitProducerIdResponse::default();
-    if request.transactional_id.is_some() {
-        // Fatal for every client, unlike codes that would make it try again for ever.
-        return response
-            .with_error_code(ResponseError::TransactionalIdAuthorizationFailed.code())
-            .with_producer_id((-1).into());
+    if let Some(id) = &request.transactional_id {
+        let named = match (request.producer_id.0, request.producer_epoch) {
+            (-1, -1) => Ok(None),
+            (producer, epoch) if producer >= 0 && epoch >= 0 => Ok(Some((producer, epoch))),
+            _ => Err(TxnError::HalfNamed),
+        };
+        let begun = match named {
+            Ok(named) => broker.initialise_producer(id, request.transaction_timeout_ms, named).await,
+            Err(error) => Err(error),
+        };
+        return match begun {
+            Ok((producer, epoch)) => response.with_producer_id(producer.into()).with_producer_epoch(epoch),
+            Err(error) => {
+                let code = codes::of_transaction(error, version >= FENCED_FIRST);
+                response.with_error_code(code).with_producer_id((-1).into()).with_producer_epoch(-1)
+            }
+        };
     }
     match broker.inner.topics.next_producer_id() {
         // An id of its own for each request, also where the client names an older one: its sequence starts anew.

@@ -8,6 +8,7 @@ use crate::{
     batch::BatchError,
     broker::{FetchError, ProduceError, TopicError},
     group::GroupError,
+    txn::TxnError,
 };
 
 pub(super) const NONE: i16 = 0;
@@ -32,10 +33,27 @@ pub(super) fn of_produce(error: &ProduceError) -> i16 {
         ProduceError::Denied { .. } => ResponseError::TopicAuthorizationFailed,
         ProduceError::TooLarge { .. } => ResponseError::MessageTooLarge,
         ProduceError::Transactional => ResponseError::InvalidTxnState,
+        // Produce never had the newer code for it (KIP-588).
+        ProduceError::Transaction(error) => return of_transaction(*error, false),
         ProduceError::Control => ResponseError::InvalidRecord,
         ProduceError::Timestamp { .. } => ResponseError::InvalidTimestamp,
         ProduceError::Batch(error) => return of_batch(error),
         ProduceError::Append(error) => return of_append(error),
+    }
+    .code()
+}
+
+/// `knows_fenced`: the version of the request has the code that says so (KIP-588).
+pub(super) fn of_transaction(error: TxnError, knows_fenced: bool) -> i16 {
+    match error {
+        TxnError::Id | TxnError::HalfNamed => ResponseError::InvalidRequest,
+        TxnError::Timeout => ResponseError::InvalidTransactionTimeout,
+        TxnError::Mapping => ResponseError::InvalidProducerIdMapping,
+        TxnError::Fenced if knows_fenced => ResponseError::ProducerFenced,
+        TxnError::Fenced => ResponseError::InvalidProducerEpoch,
+        TxnError::State | TxnError::NotInTransaction => ResponseError::InvalidTxnState,
+        TxnError::Full => ResponseError::PolicyViolation,
+        TxnError::Unavailable => ResponseError::CoordinatorNotAvailable,
     }
     .code()
 }

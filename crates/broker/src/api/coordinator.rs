@@ -1,4 +1,4 @@
-//! FindCoordinator: always this broker, for groups. Transactions are not offered, and it says so.
+//! FindCoordinator: always this broker, for groups and transactional ids. Share groups are not offered, and it says so.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -18,13 +18,9 @@ pub(super) async fn answer(
     request: FindCoordinatorRequest,
     version: i16,
 ) -> FindCoordinatorResponse {
-    let refusal = (request.key_type != GROUP).then(|| {
-        let why = "only groups have a coordinator here: transactions and share groups are not supported";
-        // Fatal for every producer, unlike codes that would make some try again until their time is over.
-        let transaction = request.key_type == TRANSACTION;
-        let code =
-            if transaction { ResponseError::TransactionalIdAuthorizationFailed } else { ResponseError::InvalidRequest };
-        (code.code(), text(why))
+    let refusal = (!matches!(request.key_type, GROUP | TRANSACTION)).then(|| {
+        let why = "only groups and transactional ids have a coordinator here: share groups are not supported";
+        (ResponseError::InvalidRequest.code(), text(why))
     });
     let (host, port) = (text(session.advertised.host.clone()), i32::from(session.advertised.port));
     let node = broker.inner.options.node_id;

@@ -4,7 +4,7 @@
 //! Every batch carries the epoch in which it was stored, and epochs never fall along a partition, so the end is found by
 //! halving the range.
 
-use cairn_log::{Offset, StreamId};
+use cairn_log::{Isolation, Offset, StreamId};
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -59,7 +59,7 @@ async fn end_of(broker: &Broker, stream: StreamId, asked: i32) -> Result<(i32, i
     let (mut low, mut high, mut epoch) = (start, end, asked);
     while low < high {
         let middle = low + (high - low) / 2;
-        let fetched = broker.read(stream, Offset::new(middle), 1).await?;
+        let fetched = broker.read(stream, Offset::new(middle), 1, Isolation::Durable).await?;
         let Some(header) = fetched.batches.first().and_then(|bytes| BatchHeader::parse(bytes).ok()) else { break };
         let first = u64::try_from(header.base_offset).unwrap_or(0);
         if header.leader_epoch > asked {

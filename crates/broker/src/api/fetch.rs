@@ -8,14 +8,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use cairn_log::{Offset, StreamId};
+use cairn_log::{Isolation, Offset, StreamId};
 use futures::{StreamExt, stream::FuturesUnordered};
 use kafka_protocol::{
     error::ResponseError,
     messages::{
         FetchRequest, FetchResponse,
         fetch_request::FetchPartition,
-        fetch_response::{FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData},
+        fetch_response::{AbortedTransaction, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData},
     },
 };
 use tokio::{sync::watch, time::Instant};
@@ -48,12 +48,16 @@ struct Wanted {
     end: Option<watch::Receiver<Offset>>,
     /// Bytes of its largest batch.
     batch_bytes_max: usize,
+    isolation: Isolation,
 }
 
 impl Wanted {
     fn has_data(&self, broker: &Broker) -> bool {
         let Ok(readable) = self.stream else { return false };
-        let end = broker.inner.log.bounds(readable.stream()).map_or(0, |bounds| bounds.durable_end.get());
+        let end = broker.inner.log.bounds(readable.stream()).map_or(0, |bounds| match self.isolation {
+            Isolation::Durable => bounds.durable_end.get(),
+            Isolation::Committed => bounds.stable_end.get(),
+        });
         u64::try_from(self.asked.fetch_offset).is_ok_and(|from| from < end)
     }
 }
@@ -72,7 +76,7 @@ pub(super) async fn answer(
         Ok(begun) => begun,
         Err(error) => return (FetchResponse::default().with_error_code(error.code()), Duration::ZERO),
     };
-    let (heads, mut wanted) = resolve(broker, gate, &asked, by_id);
+    let (heads, mut wanted) = resolve(broker, gate, &asked, by_id, isolation(request.isolation_level));
     let session = gate.session();
     // So that an answer can be made good in one window.
     let bytes_max = broker.inner.quotas.answer_bytes_max(&session.principal, &session.client_id);
@@ -151,6 +155,7 @@ fn resolve(
     gate: &Gate<'_>,
     asked: &[Asked],
     by_id: bool,
+    isolation: Isolation,
 ) -> (Vec<FetchableTopicResponse>, Vec<Wanted>) {
     let mut heads = Vec::new();
     let mut places = HashMap::new();
@@ -172,7 +177,7 @@ fn resolve(
         let end = stream.ok().and_then(|readable| broker.inner.log.watch(readable.stream()).ok());
         let otherwise = broker.inner.options.limits.message_bytes_max;
         let batch_bytes_max = found.as_ref().map_or(0, |topic| topic.configs.message_bytes_max(otherwise));
-        wanted.push(Wanted { topic: *at, asked: partition.clone(), stream, end, batch_bytes_max });
+        wanted.push(Wanted { topic: *at, asked: partition.clone(), stream, end, batch_bytes_max, isolation });
     }
     (heads, wanted)
 }
@@ -200,7 +205,8 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], bytes_max: usize) -> (Vec<
             Ok((fetched, records)) => {
                 total += records.len();
                 data.with_high_watermark(wire(fetched.high_watermark))
-                    .with_last_stable_offset(wire(fetched.high_watermark))
+                    .with_last_stable_offset(wire(fetched.stable_end))
+                    .with_aborted_transactions(aborted(one.isolation, &fetched))
                     .with_log_start_offset(wire(fetched.log_start))
                     .with_records(Some(records))
             }
@@ -225,7 +231,7 @@ async fn read_one(broker: &Broker, one: &Wanted, left: usize, first: bool) -> Re
     let fetched = if left == 0 && !first {
         broker.read_nothing(stream, Offset::new(from))
     } else {
-        broker.read(stream, Offset::new(from), most).await
+        broker.read(stream, Offset::new(from), most, one.isolation).await
     };
     let fetched = fetched.map_err(|error| codes::of_fetch(&error))?;
     let bytes: usize = fetched.batches.iter().map(Bytes::len).sum();
@@ -306,6 +312,20 @@ impl Answer<'_> {
             .with_leader_epoch(i32::try_from(bounds.leader_epoch.get()).unwrap_or(i32::MAX));
         (data.with_current_leader(leader), true)
     }
+}
+
+/// What a reader of committed records must leave out; nobody else is told.
+fn aborted(isolation: Isolation, fetched: &Fetched) -> Option<Vec<AbortedTransaction>> {
+    let told = fetched.aborted.iter().map(|aborted| {
+        let told = AbortedTransaction::default().with_producer_id(aborted.producer.get().into());
+        told.with_first_offset(wire(aborted.first))
+    });
+    (isolation == Isolation::Committed).then(|| told.collect())
+}
+
+/// What a request's isolation level means.
+pub(super) const fn isolation(level: i8) -> Isolation {
+    if level == 1 { Isolation::Committed } else { Isolation::Durable }
 }
 
 fn wire(offset: Offset) -> i64 {

@@ -24,28 +24,31 @@ mod offset_list;
 mod offsets;
 mod old_produce;
 mod produce;
+mod producers;
 mod quotas;
 mod scram;
 mod session;
 pub(crate) mod standby;
 mod topic_partitions;
 mod topics;
+mod transactions;
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        AlterClientQuotasRequest, AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey,
-        ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreatePartitionsRequest,
-        CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-        DescribeAclsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest,
-        DescribeUserScramCredentialsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+        AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest, AlterConfigsRequest,
+        AlterUserScramCredentialsRequest, ApiKey, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
+        CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest,
+        DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
+        DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+        DescribeProducersRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
+        DescribeUserScramCredentialsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
         IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-        ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-        OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
-        SyncGroupRequest,
+        ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListTransactionsRequest, MetadataRequest,
+        OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SaslAuthenticateRequest,
+        SaslHandshakeRequest, SyncGroupRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
     },
     protocol::StrBytes,
 };
@@ -92,6 +95,11 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::DeleteRecords, 0..=2),
     (ApiKey::InitProducerId, 0..=5),
     (ApiKey::OffsetForLeaderEpoch, 2..=4),
+    (ApiKey::AddPartitionsToTxn, 0..=5),
+    (ApiKey::AddOffsetsToTxn, 0..=4),
+    (ApiKey::EndTxn, 0..=5),
+    (ApiKey::WriteTxnMarkers, 1..=1),
+    (ApiKey::TxnOffsetCommit, 0..=5),
     (ApiKey::DescribeAcls, 1..=3),
     (ApiKey::CreateAcls, 1..=3),
     (ApiKey::DeleteAcls, 1..=3),
@@ -111,6 +119,9 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::DescribeTopicPartitions, 0..=0),
     (ApiKey::ConsumerGroupHeartbeat, 0..=1),
     (ApiKey::ConsumerGroupDescribe, 0..=1),
+    (ApiKey::DescribeProducers, 0..=0),
+    (ApiKey::DescribeTransactions, 0..=0),
+    (ApiKey::ListTransactions, 0..=2),
 ];
 
 /// Answers Produce; `None` where the client wants no answer (acks 0).
@@ -127,7 +138,7 @@ pub(crate) async fn produce(
         Verdict::None(response) => response,
         Verdict::Some(decoded, kept) => {
             let silent = decoded.acks == 0;
-            let mut response = produce::answer(broker, session, decoded).await;
+            let mut response = produce::answer(broker, session, decoded, request.version).await;
             if silent {
                 return Ok(None);
             }
@@ -234,7 +245,23 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
             answer!(DescribeTopicPartitionsRequest, |r| topic_partitions::answer(broker, r))
         }
         ApiKey::DescribeConfigs => answer!(DescribeConfigsRequest, |r| configs::answer(broker, r)),
-        ApiKey::InitProducerId => answer!(InitProducerIdRequest, |r| clients::init_producer_id(broker, r)),
+        ApiKey::InitProducerId => answer!(InitProducerIdRequest, |r| clients::init_producer_id(broker, r, version)),
+        ApiKey::AddPartitionsToTxn => {
+            answer!(AddPartitionsToTxnRequest, |r| transactions::add_partitions(broker, session_ref, r, version))
+        }
+        ApiKey::AddOffsetsToTxn => {
+            answer!(AddOffsetsToTxnRequest, |r| transactions::add_offsets(broker, r, version))
+        }
+        ApiKey::EndTxn => answer!(EndTxnRequest, |r| transactions::end(broker, r, version)),
+        ApiKey::TxnOffsetCommit => {
+            answer!(TxnOffsetCommitRequest, |r| transactions::commit_offsets(broker, r, version))
+        }
+        ApiKey::WriteTxnMarkers => answer!(WriteTxnMarkersRequest, |r| producers::abort(broker, session_ref, r)),
+        ApiKey::DescribeProducers => answer!(DescribeProducersRequest, |r| producers::describe(broker, r)),
+        ApiKey::DescribeTransactions => {
+            answer!(DescribeTransactionsRequest, |r| producers::describe_transactions(broker, r))
+        }
+        ApiKey::ListTransactions => answer!(ListTransactionsRequest, |r| producers::list_transactions(broker, r)),
         ApiKey::FindCoordinator => {
             answer!(FindCoordinatorRequest, |r| coordinator::answer(broker, session_ref, r, version))
         }

@@ -1,6 +1,6 @@
 //! ListOffsets: where a partition begins and ends, here and in the store, or its first record at or after a time.
 
-use cairn_log::{Offset, StreamId};
+use cairn_log::{Isolation, Offset, StreamId};
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -24,6 +24,7 @@ const LATEST_TIERED: i64 = -5;
 const EPOCH_FIRST: i16 = 4;
 
 pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
+    let isolation = fetch::isolation(request.isolation_level);
     let mut topics = Vec::new();
     for asked in request.topics {
         let topic = broker.inner.topics.get(&asked.name);
@@ -35,7 +36,7 @@ pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest, version
             let found = match stream {
                 None => Err(ResponseError::UnknownTopicOrPartition.code()),
                 Some(stream) => match fetch::check_epoch(broker, stream, partition.current_leader_epoch) {
-                    Ok(stream) => find(broker, stream, partition.timestamp).await,
+                    Ok(stream) => find(broker, stream, partition.timestamp, isolation).await,
                     Err(code) => Err(code),
                 },
             };
@@ -57,12 +58,18 @@ type Found = (i64, i64, i32);
 
 const NOTHING: Found = (-1, -1, -1);
 
-async fn find(broker: &Broker, stream: StreamId, timestamp: i64) -> Result<Found, i16> {
+async fn find(broker: &Broker, stream: StreamId, timestamp: i64, isolation: Isolation) -> Result<Found, i16> {
     let bounds = broker.inner.log.bounds(stream).map_err(|error| codes::of_read(&error))?;
     let tiers = || broker.inner.log.tiers(stream).map_err(|error| codes::of_read(&error));
     let now = |offset: Offset| (-1, wire(offset.get()), i32::try_from(bounds.leader_epoch.get()).unwrap_or(-1));
+    let end = match isolation {
+        Isolation::Durable => bounds.durable_end,
+        Isolation::Committed => bounds.stable_end,
+    };
+    // A record that is not decided yet is not there for who reads what is committed.
+    let within = |found: Found| if found.1 < wire(end.get()) { found } else { NOTHING };
     match timestamp {
-        LATEST => Ok(now(bounds.durable_end)),
+        LATEST => Ok(now(end)),
         EARLIEST => Ok(now(bounds.log_start)),
         EARLIEST_LOCAL => Ok(now(tiers()?.local)),
         LATEST_TIERED => {
@@ -70,8 +77,8 @@ async fn find(broker: &Broker, stream: StreamId, timestamp: i64) -> Result<Found
             // The last offset that the store has, unlike the ends, which are one past it (KIP-1005).
             Ok(if stored > bounds.log_start { now(Offset::new(stored.get() - 1)) } else { NOTHING })
         }
-        MAX_TIMESTAMP => greatest(broker, stream).await.map_err(|error| codes::of_fetch(&error)),
-        timestamp => first_at(broker, stream, timestamp).await.map_err(|error| codes::of_fetch(&error)),
+        MAX_TIMESTAMP => greatest(broker, stream).await.map(within).map_err(|error| codes::of_fetch(&error)),
+        timestamp => first_at(broker, stream, timestamp).await.map(within).map_err(|error| codes::of_fetch(&error)),
     }
 }
 
@@ -117,7 +124,7 @@ async fn greatest(broker: &Broker, stream: StreamId) -> Result<Found, FetchError
 /// it came in: of one that cannot be read now, nothing is known.
 async fn batch_at(broker: &Broker, stream: StreamId, at: Offset) -> Result<Option<(Vec<Found>, Offset)>, FetchError> {
     let limit = broker.inner.options.limits.unpacked_bytes_max;
-    let fetched = broker.read(stream, at, 1).await?;
+    let fetched = broker.read(stream, at, 1, Isolation::Durable).await?;
     let Some(bytes) = fetched.batches.first() else { return Ok(None) };
     let Ok(header) = BatchHeader::parse(bytes) else { return Ok(None) };
     let Ok(records) = batch::decode(bytes, limit) else { return Ok(None) };

@@ -74,31 +74,40 @@ pub(super) async fn commit(broker: &Broker, request: OffsetCommitRequest, versio
 type Found = Vec<(String, Vec<(i32, Option<OffsetValue>)>)>;
 
 pub(super) async fn fetch(broker: &Broker, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
+    let require = request.require_stable;
     if version < GROUPS_FIRST {
         let wanted = request
             .topics
             .map(|topics| topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect());
         let topics = find(broker, &request.group_id, wanted).into_iter().map(|(name, partitions)| {
             let partitions = partitions.into_iter().map(|(index, value)| {
-                let value = value.unwrap_or_else(none);
+                let (code, value) = stable(broker, require, (&request.group_id, &name, index), value);
                 OffsetFetchResponsePartition::default()
                     .with_partition_index(index)
+                    .with_error_code(code)
                     .with_committed_offset(value.offset)
                     .with_committed_leader_epoch(value.leader_epoch)
                     .with_metadata(Some(text(value.metadata)))
             });
-            OffsetFetchResponseTopic::default().with_name(text(name).into()).with_partitions(partitions.collect())
+            OffsetFetchResponseTopic::default()
+                .with_name(text(name.as_str()).into())
+                .with_partitions(partitions.collect())
         });
         return OffsetFetchResponse::default().with_topics(topics.collect());
     }
     let mut groups = Vec::new();
     for group in request.groups {
-        groups.push(fetch_group(broker, group, version).await);
+        groups.push(fetch_group(broker, group, require, version).await);
     }
     OffsetFetchResponse::default().with_groups(groups)
 }
 
-async fn fetch_group(broker: &Broker, group: OffsetFetchRequestGroup, version: i16) -> OffsetFetchResponseGroup {
+async fn fetch_group(
+    broker: &Broker,
+    group: OffsetFetchRequestGroup,
+    require: bool,
+    version: i16,
+) -> OffsetFetchResponseGroup {
     let response = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
     if version >= MEMBERS_FIRST {
         let member = group.member_id.map(|member| member.to_string());
@@ -112,14 +121,15 @@ async fn fetch_group(broker: &Broker, group: OffsetFetchRequestGroup, version: i
         .map(|topics| topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect());
     let topics = find(broker, &group.group_id, wanted).into_iter().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(index, value)| {
-            let value = value.unwrap_or_else(none);
+            let (code, value) = stable(broker, require, (&group.group_id, &name, index), value);
             OffsetFetchResponsePartitions::default()
                 .with_partition_index(index)
+                .with_error_code(code)
                 .with_committed_offset(value.offset)
                 .with_committed_leader_epoch(value.leader_epoch)
                 .with_metadata(Some(text(value.metadata)))
         });
-        OffsetFetchResponseTopics::default().with_name(text(name).into()).with_partitions(partitions.collect())
+        OffsetFetchResponseTopics::default().with_name(text(name.as_str()).into()).with_partitions(partitions.collect())
     });
     response.with_topics(topics.collect())
 }
@@ -142,6 +152,19 @@ fn find(broker: &Broker, group: &str, wanted: Option<Vec<(String, Vec<i32>)>>) -
         (topic, partitions)
     };
     wanted.into_iter().map(one).collect()
+}
+
+/// What is told of a partition: who wants stable offsets only waits for the transaction that may change this one (KIP-447).
+fn stable(
+    broker: &Broker,
+    require: bool,
+    (group, topic, partition): (&str, &str, i32),
+    value: Option<OffsetValue>,
+) -> (i16, OffsetValue) {
+    if require && broker.inner.groups.is_pending(group, topic, partition) {
+        return (ResponseError::UnstableOffsetCommit.code(), none());
+    }
+    (codes::NONE, value.unwrap_or_else(none))
 }
 
 /// What stands for no commit.

@@ -1,7 +1,7 @@
 //! Produce: batches in, offsets out. All partitions of one request ride in one group of the log.
 
 use bytes::BytesMut;
-use cairn_log::{Appended, Room};
+use cairn_log::Appended;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -13,7 +13,10 @@ use kafka_protocol::{
 use uuid::Uuid;
 
 use super::{Session, codes, reason};
-use crate::broker::{Admitted, Broker, ProduceError};
+use crate::{
+    broker::{Admitted, Broker, ProduceError},
+    txn::TxnError,
+};
 
 /// One partition's place in the answer: refused at once, or the n-th of those that were admitted.
 enum Place {
@@ -21,7 +24,17 @@ enum Place {
     Admitted(usize),
 }
 
-pub(super) async fn answer(broker: &Broker, session: &Session, request: ProduceRequest) -> ProduceResponse {
+/// From this version on a transaction that a batch does not belong to can be aborted by its producer (KIP-890).
+const ABORTABLE_FIRST: i16 = 11;
+/// From this version on a batch makes its partition part of the transaction.
+const ADDS_FIRST: i16 = 12;
+
+pub(super) async fn answer(
+    broker: &Broker,
+    session: &Session,
+    request: ProduceRequest,
+    version: i16,
+) -> ProduceResponse {
     let mut admitted = Vec::new();
     let mut topics = Vec::new();
     let acks_known = matches!(request.acks, -1..=1);
@@ -44,12 +57,17 @@ pub(super) async fn answer(broker: &Broker, session: &Session, request: ProduceR
         topics.push((head, partitions));
     }
     let append_times: Vec<i64> = admitted.iter().map(|batch| batch.append_time_ms().unwrap_or(-1)).collect();
-    let results = broker.append(admitted, Room::Guest).await;
+    let id = request.transactional_id.as_ref().map(|id| id.as_str());
+    let results = broker.append_produced(id, version >= ADDS_FIRST, admitted).await;
     let responses = topics.into_iter().map(|(head, partitions)| {
         let partitions = partitions.into_iter().map(|(index, place)| match place {
             Place::Refused(code, why) => refused(index, code, why),
             Place::Admitted(at) => match &results[at] {
                 Ok(appended) => stored(index, appended, append_times[at]),
+                Err(ProduceError::Transaction(TxnError::NotInTransaction)) if version >= ABORTABLE_FIRST => {
+                    let code = ResponseError::TransactionAbortable.code();
+                    refused(index, code, TxnError::NotInTransaction.to_string())
+                }
                 Err(error) => refused(index, codes::of_produce(error), error.to_string()),
             },
         });

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CRC_AT, HEADER_BYTES, LENGTH_OVERHEAD_BYTES, varint};
+use super::{CONTROL, CRC_AT, HEADER_BYTES, LENGTH_OVERHEAD_BYTES, TRANSACTIONAL, varint};
 
 /// Collects records and writes them as one batch. An empty builder makes no batch.
 ///
@@ -21,6 +21,7 @@ pub struct BatchBuilder {
     base_timestamp: i64,
     max_timestamp: i64,
     producer: Option<(i64, i16, i32)>,
+    attributes: i16,
 }
 
 impl BatchBuilder {
@@ -34,6 +35,13 @@ impl BatchBuilder {
     #[must_use]
     pub const fn producer(mut self, id: i64, epoch: i16, first_sequence: i32) -> Self {
         self.producer = Some((id, epoch, first_sequence));
+        self
+    }
+
+    /// Makes the batch a part of its producer's transaction.
+    #[must_use]
+    pub const fn transactional(mut self) -> Self {
+        self.attributes |= TRANSACTIONAL;
         self
     }
 
@@ -92,7 +100,7 @@ impl BatchBuilder {
         out.put_i32(-1);
         out.put_i8(2);
         out.put_u32(0);
-        out.put_i16(0);
+        out.put_i16(self.attributes);
         out.put_i32(self.count - 1);
         out.put_i64(self.base_timestamp);
         out.put_i64(self.max_timestamp);
@@ -105,6 +113,18 @@ impl BatchBuilder {
         out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
         Some(out)
     }
+}
+
+/// The marker that ends a producer's transaction in one partition: a control batch of one record (KIP-98).
+#[must_use]
+pub(crate) fn marker(producer: i64, epoch: i16, commits: bool, coordinator_epoch: i32, now_ms: i64) -> BytesMut {
+    let (mut key, mut value) = ([0; 4], [0; 6]);
+    key[3] = u8::from(commits);
+    value[2..].copy_from_slice(&coordinator_epoch.to_be_bytes());
+    let mut builder = BatchBuilder::new().producer(producer, epoch, -1).transactional();
+    builder.attributes |= CONTROL;
+    builder.push(now_ms, Some(&key), Some(&value), &[]);
+    builder.build().expect("there is a record")
 }
 
 fn put_blob(into: &mut BytesMut, blob: Option<&[u8]>) {

@@ -34,6 +34,7 @@ pub use compact::RecordKeys;
 pub use compression::Compression;
 pub use decode::{Checked, Record, check, decode};
 pub use encode::BatchBuilder;
+pub(crate) use encode::marker;
 
 use cairn_log::{LeaderEpoch, Offset};
 
@@ -45,6 +46,9 @@ pub const LENGTH_OVERHEAD_BYTES: usize = 12;
 pub const RECORD_BYTES_MIN: usize = 7;
 /// What one batch may grow to when it is decompressed, unless the caller says otherwise.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
 
 const ATTRIBUTES_AT: usize = 21;
 const CRC_AT: usize = 17;
@@ -184,13 +188,13 @@ impl BatchHeader {
     /// Whether the batch belongs to a transaction.
     #[must_use]
     pub const fn is_transactional(&self) -> bool {
-        self.attributes & 0x10 != 0
+        self.attributes & TRANSACTIONAL != 0
     }
 
     /// Whether the batch is a transaction marker.
     #[must_use]
     pub const fn is_control(&self) -> bool {
-        self.attributes & 0x20 != 0
+        self.attributes & CONTROL != 0
     }
 
     /// Whether record timestamps are the broker's.

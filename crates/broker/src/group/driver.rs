@@ -20,6 +20,9 @@ use tokio::{
 };
 use uuid::Uuid;
 
+pub(super) mod pending;
+
+use self::pending::Pending;
 use super::{
     Ask, Effect, GroupError, GroupLimits, GroupSnapshot, GroupState, Groups, Identity, Input, Reply, Ticket,
     consumer::{self, Beat, ConsumerView, Named, Topics},
@@ -93,6 +96,8 @@ impl std::fmt::Debug for dyn FnOnceInput {
 pub(crate) struct Coordinator {
     commands: mpsc::Sender<Command>,
     offsets: Arc<RwLock<Offsets>>,
+    /// What open transactions would commit.
+    pending: Arc<RwLock<Pending>>,
     /// Bytes that these may take in memory.
     offsets_bytes_max: usize,
     store: Store,
@@ -165,7 +170,8 @@ impl Coordinator {
             itself: commands.downgrade(),
         };
         tokio::spawn(task.run());
-        Ok(Self { commands, offsets: Arc::new(RwLock::new(loaded.offsets)), offsets_bytes_max, store, names })
+        let (offsets, pending) = (Arc::new(RwLock::new(loaded.offsets)), Arc::new(RwLock::new(loaded.pending)));
+        Ok(Self { commands, offsets, pending, offsets_bytes_max, store, names })
     }
 
     /// Puts one input through the core and waits for its reply.
@@ -238,13 +244,7 @@ impl Coordinator {
         if let Reply::Refused(error) = reply {
             return Err(error);
         }
-        if self.offsets.read().bytes_with(&group, &entries) > self.offsets_bytes_max {
-            tracing::warn!(
-                group,
-                "committed offsets take as much memory as they may: delete groups, or raise the limit"
-            );
-            return Err(GroupError::OffsetsFull);
-        }
+        self.check_room(&group, &entries)?;
         let mut batch = BatchBuilder::new();
         let now_ms = self.store.clock.now().as_millis();
         for (topic, partition, value) in &entries {
@@ -259,9 +259,21 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Whether committed offsets may take that much more memory.
+    fn check_room(&self, group: &str, entries: &[(String, i32, OffsetValue)]) -> Result<(), GroupError> {
+        let committed = self.offsets.read().bytes_with(group, entries);
+        let pending = self.pending.read().bytes();
+        if committed + pending <= self.offsets_bytes_max {
+            return Ok(());
+        }
+        tracing::warn!(group, "committed offsets take as much memory as they may: delete groups, or raise the limit");
+        Err(GroupError::OffsetsFull)
+    }
+
     /// Forgets what groups committed for topics that are no more, so that no offset comes to mean another topic's data.
     pub(crate) async fn forget_topics(&self, gone: impl Fn(&str) -> bool) -> Result<(), GroupError> {
-        let found = self.offsets.read().of_topics(gone);
+        self.pending.write().retain(|_, topic| !gone(topic));
+        let found = self.offsets.read().of_topics(&gone);
         for (group, entries) in found {
             let now_ms = self.store.clock.now().as_millis();
             let mut batch = BatchBuilder::new();
@@ -308,6 +320,7 @@ impl Coordinator {
         }
         self.store.append(group, batch).await?;
         self.offsets.write().remove_group(group);
+        self.pending.write().retain(|of, _| of != group);
         Ok(())
     }
 }

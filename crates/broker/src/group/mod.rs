@@ -16,6 +16,7 @@ mod table;
 mod tests;
 
 pub(crate) use self::core::{Core, Effect, GroupState, Input, Reply, Ticket};
-pub(crate) use driver::{Coordinator, GroupView, Listed};
+pub(crate) use driver::{Coordinator, GroupView, Listed, pending::PendingCommit};
 pub(crate) use member::{GroupError, GroupLimits, GroupSnapshot, Identity, Join, Joined};
+pub(crate) use store::java_hash;
 pub(crate) use table::{Ask, Groups};

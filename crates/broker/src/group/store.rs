@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     GroupError, GroupSnapshot,
     consumer::{self, Stored},
+    driver::pending::Pending,
     offsets::{OffsetEntry, Offsets},
     records::{self, GroupRecord},
 };
@@ -35,7 +36,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    fn stream(&self, group: &str) -> StreamId {
+    pub(super) fn stream(&self, group: &str) -> StreamId {
         let partition = java_hash(group).unsigned_abs() % self.partitions;
         StreamId::new(self.topic, PartitionIndex::new(partition))
     }
@@ -53,14 +54,17 @@ impl Store {
         for partition in 0..self.partitions {
             let stream = StreamId::new(self.topic, PartitionIndex::new(partition));
             let mut read = Loaded::default();
-            streams::replay(&self.log, stream, |record| read.take(record)).await?;
-            if read.records > COMPACT_RECORDS && read.records > COMPACT_RATIO * read.live() {
+            streams::replay_batches(&self.log, stream, |header, records| read.take_batch(header, records)).await?;
+            // What an open transaction would commit stays where it is: its marker is still to come.
+            let many = read.records > COMPACT_RECORDS && read.records > COMPACT_RATIO * read.live();
+            if many && read.pending.is_empty() {
                 self.compact(stream, &read).await?;
             }
             // A group's records lie in one partition only.
             all.offsets.extend(read.offsets);
             all.groups.extend(read.groups);
             all.consumers.extend(read.consumers);
+            all.pending.extend(read.pending);
         }
         Ok(all)
     }
@@ -114,7 +118,8 @@ pub(super) struct Loaded {
     pub(super) offsets: Offsets,
     pub(super) groups: HashMap<String, GroupSnapshot>,
     pub(super) consumers: HashMap<String, Stored>,
-    records: usize,
+    pub(super) pending: Pending,
+    pub(super) records: usize,
 }
 
 impl Loaded {
@@ -122,7 +127,7 @@ impl Loaded {
         self.groups.len() + self.offsets.len() + self.consumers.values().map(Stored::len).sum::<usize>()
     }
 
-    fn take(&mut self, record: Record) {
+    pub(super) fn take(&mut self, record: Record) {
         self.records += 1;
         let Some(key) = &record.key else { return };
         match records::decode(key, record.value.as_ref()) {
@@ -132,6 +137,7 @@ impl Loaded {
             }
             Some(GroupRecord::Offset { group, topic, partition, value: None }) => {
                 self.offsets.remove(&group, &topic, partition);
+                self.pending.forget(&group, &topic, partition);
             }
             Some(GroupRecord::Group { group, value: Some(value) }) => {
                 self.groups.insert(group, value);
@@ -146,7 +152,8 @@ impl Loaded {
     }
 }
 
-/// Java's `String.hashCode`, which places a group among the partitions of `__consumer_offsets` as Kafka does.
-fn java_hash(text: &str) -> i32 {
+/// Java's `String.hashCode`, which places a group among the partitions of `__consumer_offsets`, and a transactional id among those of
+/// `__transaction_state`, as Kafka does.
+pub(crate) fn java_hash(text: &str) -> i32 {
     text.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
 }

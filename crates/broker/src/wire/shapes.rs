@@ -36,6 +36,14 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::DeleteTopics => DELETE_TOPICS,
         ApiKey::InitProducerId => INIT_PRODUCER_ID,
         ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH,
+        ApiKey::AddPartitionsToTxn => ADD_PARTITIONS_TO_TXN,
+        ApiKey::AddOffsetsToTxn => ADD_OFFSETS_TO_TXN,
+        ApiKey::EndTxn => END_TXN,
+        ApiKey::WriteTxnMarkers => WRITE_TXN_MARKERS,
+        ApiKey::TxnOffsetCommit => TXN_OFFSET_COMMIT,
+        ApiKey::DescribeProducers => DESCRIBE_PRODUCERS,
+        ApiKey::DescribeTransactions => DESCRIBE_TRANSACTIONS,
+        ApiKey::ListTransactions => LIST_TRANSACTIONS,
         ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
         ApiKey::SaslAuthenticate => SASL_AUTHENTICATE,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
@@ -233,6 +241,70 @@ const DELETE_TOPICS: &[Field] =
 
 const INIT_PRODUCER_ID: &[Field] =
     &[Field(0, LAST, Text), Field(0, LAST, INT), Field(3, LAST, LONG), Field(3, LAST, SHORT)];
+
+const ADD_PARTITIONS_TO_TXN: &[Field] = &[
+    Field(
+        4,
+        LAST,
+        Each(&[
+            Field(4, LAST, Text),
+            Field(4, LAST, LONG),
+            Field(4, LAST, SHORT),
+            Field(4, LAST, BYTE),
+            Field(4, LAST, TOPIC_PARTITIONS),
+        ]),
+    ),
+    Field(0, 3, Text),
+    Field(0, 3, LONG),
+    Field(0, 3, SHORT),
+    Field(0, 3, TOPIC_PARTITIONS),
+];
+
+const ADD_OFFSETS_TO_TXN: &[Field] =
+    &[Field(0, LAST, Text), Field(0, LAST, LONG), Field(0, LAST, SHORT), Field(0, LAST, Text)];
+
+const END_TXN: &[Field] = &[Field(0, LAST, Text), Field(0, LAST, LONG), Field(0, LAST, SHORT), Field(0, LAST, BYTE)];
+
+const WRITE_TXN_MARKERS: &[Field] = &[Field(
+    0,
+    LAST,
+    Each(&[
+        Field(0, LAST, LONG),
+        Field(0, LAST, SHORT),
+        Field(0, LAST, BYTE),
+        Field(0, LAST, TOPIC_PARTITIONS),
+        Field(0, LAST, INT),
+    ]),
+)];
+
+const TXN_OFFSET_COMMIT: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(0, LAST, Text),
+    Field(0, LAST, LONG),
+    Field(0, LAST, SHORT),
+    Field(3, LAST, INT),
+    Field(3, LAST, Text),
+    Field(3, LAST, Text),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, Text),
+            Field(
+                0,
+                LAST,
+                Each(&[Field(0, LAST, INT), Field(0, LAST, LONG), Field(2, LAST, INT), Field(0, LAST, Text)]),
+            ),
+        ]),
+    ),
+];
+
+const DESCRIBE_PRODUCERS: &[Field] = &[Field(0, LAST, TOPIC_PARTITIONS)];
+
+const DESCRIBE_TRANSACTIONS: &[Field] = &[Field(0, LAST, TEXTS)];
+
+const LIST_TRANSACTIONS: &[Field] =
+    &[Field(0, LAST, TEXTS), Field(0, LAST, List(&LONG)), Field(1, LAST, LONG), Field(2, LAST, Text)];
 
 const DESCRIBE_CONFIGS: &[Field] = &[
     Field(0, LAST, Each(&[Field(0, LAST, BYTE), Field(0, LAST, Text), Field(0, LAST, TEXTS)])),

@@ -3,12 +3,15 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        AlterClientQuotasRequest, ApiKey, CreateTopicsRequest, DescribeClientQuotasRequest, DescribeLogDirsRequest,
-        DescribeTopicPartitionsRequest, FetchRequest, JoinGroupRequest, ListConfigResourcesRequest, MetadataRequest,
-        OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest, alter_client_quotas_request::*,
+        AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest, ApiKey, CreateTopicsRequest,
+        DescribeClientQuotasRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, EndTxnRequest,
+        FetchRequest, JoinGroupRequest, ListConfigResourcesRequest, ListTransactionsRequest, MetadataRequest,
+        OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest, TxnOffsetCommitRequest,
+        WriteTxnMarkersRequest, add_partitions_to_txn_request::*, alter_client_quotas_request::*,
         create_topics_request::*, describe_client_quotas_request::*, describe_log_dirs_request::*,
         describe_topic_partitions_request::*, fetch_request::*, join_group_request::*, metadata_request::*,
         offset_commit_request::*, offset_fetch_request::*, produce_request::*, sync_group_request::*,
+        txn_offset_commit_request::*, write_txn_markers_request::*,
     },
     protocol::{Encodable, StrBytes},
 };
@@ -100,6 +103,31 @@ fn sample(key: ApiKey, version: i16) -> Option<BytesMut> {
             let entry = EntryData::default().with_entity(entity).with_ops(vec![OpData::default(); 2]);
             encoded(&AlterClientQuotasRequest::default().with_entries(vec![entry]), version)
         }
+        ApiKey::AddPartitionsToTxn if version < 4 => {
+            let topic = AddPartitionsToTxnTopic::default().with_partitions(vec![1, 2]);
+            encoded(&AddPartitionsToTxnRequest::default().with_v3_and_below_topics(vec![topic]), version)
+        }
+        ApiKey::AddPartitionsToTxn => {
+            let topic = AddPartitionsToTxnTopic::default().with_partitions(vec![1, 2]);
+            let one = AddPartitionsToTxnTransaction::default().with_topics(vec![topic]);
+            encoded(&AddPartitionsToTxnRequest::default().with_transactions(vec![one]), version)
+        }
+        ApiKey::TxnOffsetCommit => {
+            let partition = TxnOffsetCommitRequestPartition::default().with_committed_metadata(Some(text("m")));
+            let topic = TxnOffsetCommitRequestTopic::default().with_partitions(vec![partition]);
+            encoded(&TxnOffsetCommitRequest::default().with_topics(vec![topic]), version)
+        }
+        ApiKey::WriteTxnMarkers => {
+            let topic = WritableTxnMarkerTopic::default().with_partition_indexes(vec![1, 2]);
+            let marker = WritableTxnMarker::default().with_topics(vec![topic]);
+            encoded(&WriteTxnMarkersRequest::default().with_markers(vec![marker]), version)
+        }
+        ApiKey::ListTransactions => {
+            let request = ListTransactionsRequest::default().with_producer_id_filters(vec![4.into()]);
+            encoded(&request.with_state_filters(vec![text("Ongoing")]), version)
+        }
+        ApiKey::EndTxn => encoded(&EndTxnRequest::default(), version),
+        ApiKey::AddOffsetsToTxn => encoded(&AddOffsetsToTxnRequest::default(), version),
         _ => return None,
     })
 }
