@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a recipe talks to the person who started it")]
 #![allow(clippy::disallowed_methods, reason = "a recipe runs real processes in real time, and is never simulated")]
 
+mod apache;
 mod bench;
 mod bridging;
 mod cairn;
@@ -23,6 +24,7 @@ mod process;
 mod proof;
 mod registry;
 mod secrets;
+mod suites;
 mod tally;
 mod tap;
 mod test;
@@ -44,7 +46,7 @@ struct Arguments {
 enum Recipe {
     /// Sets up what the tests need and runs all of them, long suites as a named slice.
     Test {
-        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry, models, observe, lake, pilot.
+        /// Only these steps: fmt, clippy, tidy, rust, conformance, bridging, secrets, kafka, registry, suites, models, observe, lake, pilot.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Step>,
     },
@@ -56,6 +58,9 @@ enum Recipe {
     Kafka(kafka::Options),
     /// Runs the serializers of other people against Cairn's schema registry.
     Registry(registry::Options),
+    /// Runs the test suites of other people's Kafka clients and tools against a broker, and writes docs/kafka-suites.md.
+    #[command(after_help = "Example: cargo xtask suites --only franz-go,connect")]
+    Suites(suites::Options),
     /// Runs an instrumented agent and servers that report, on other people's SDKs, and looks at the trail that both leave.
     Models,
     /// Has spans and metrics read by other people's code, and each query of the dashboard run on a Prometheus.
@@ -91,6 +96,7 @@ fn main() -> ExitCode {
         Recipe::Conformance => conformance::run(conformance::Scale::Full),
         Recipe::Kafka(options) => kafka::run(&options),
         Recipe::Registry(options) => registry::run(&options),
+        Recipe::Suites(options) => suites::run(&options),
         Recipe::Models => models::run(),
         Recipe::Observe => observe::run(),
         Recipe::Lake => lake::run(),

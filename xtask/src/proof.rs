@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
 use crate::{
-    bridging, conformance, fuzz, kafka, lake, models, mutants, observe, pilot, places, registry, secrets, tidy,
+    bridging, conformance, fuzz, kafka, lake, models, mutants, observe, pilot, places, registry, secrets, suites, tidy,
 };
 
 /// How long the rounds of crashes may take.
@@ -42,7 +42,7 @@ type Suite = (String, Box<dyn Fn() -> anyhow::Result<Tally>>);
 
 /// In this order they stand in the file. The mutants are a suite for each crate: all of them take hours.
 fn suites() -> Vec<Suite> {
-    let plain: [(&str, Run); 13] = [
+    let plain: [(&str, Run); 14] = [
         ("tidy", tidy::run),
         ("Rust tests, long ones included", rust),
         ("crash and power loss, long rounds", crash),
@@ -55,6 +55,7 @@ fn suites() -> Vec<Suite> {
         ("the trail as an Iceberg table", lake::run),
         ("the pilot", pilot::run),
         ("serializers against the schema registry", || registry::run(&registry::Options::proof())),
+        ("other people's test suites", || suites::run(&suites::Options::proof())),
         ("Kafka clients, 100,000 records each", || kafka::run(&kafka::Options::proof())),
     ];
     let plain = plain.into_iter().map(|(name, suite)| -> Suite { (name.to_owned(), Box::new(suite)) });
@@ -94,17 +95,20 @@ pub(crate) fn run(only: &[String]) -> anyhow::Result<Tally> {
 }
 
 /// What a suite was run on, and when.
-struct Ran {
-    commit: String,
-    date: String,
+pub(crate) struct Ran {
+    pub(crate) commit: String,
+    pub(crate) date: String,
 }
 
 impl Ran {
-    fn now() -> anyhow::Result<Self> {
+    /// As the checkout is now.
+    pub(crate) fn now() -> anyhow::Result<Self> {
         let limit = Duration::from_secs(30);
         let git = |arguments: &[&str]| quiet(Command::new("git").args(arguments).current_dir(places::root()), limit);
         // What a suite writes down of its own results is no change of what it ran on.
-        let written = [":!docs/proof.md", ":!docs/mcp-conformance.md", ":!docs/kafka-compatibility.md"];
+        let written = ["proof", "mcp-conformance", "kafka-compatibility", "kafka-suites"];
+        let written = written.map(|name| format!(":!docs/{name}.md"));
+        let written: Vec<&str> = written.iter().map(String::as_str).collect();
         let changed = git(&[&["status", "--porcelain", "--", "."][..], &written].concat())?;
         let note = if changed.trim().is_empty() { "" } else { " with changes that are not committed" };
         let commit = format!("{}{note}", git(&["rev-parse", "--short=12", "HEAD"])?.trim());

@@ -10,7 +10,9 @@ use clap::ValueEnum;
 
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
-use crate::{bridging, conformance, identity, kafka, lake, models, observe, pilot, places, registry, secrets, tidy};
+use crate::{
+    bridging, conformance, identity, kafka, lake, models, observe, pilot, places, registry, secrets, suites, tidy,
+};
 
 /// How long the compiler may take for one step from an empty cache.
 const COMPILE_LIMIT: Duration = Duration::from_secs(1500);
@@ -40,6 +42,8 @@ pub(crate) enum Step {
     Kafka,
     /// Other people's serializers against the schema registry.
     Registry,
+    /// A named slice of other people's test suites.
+    Suites,
     /// An instrumented agent, and servers that report.
     Models,
     /// Spans, metrics and the dashboard, read by other people's code.
@@ -51,7 +55,7 @@ pub(crate) enum Step {
 }
 
 /// The order: what is quick to fail goes first.
-const ALL: [Step; 14] = [
+const ALL: [Step; 15] = [
     Step::Tidy,
     Step::Fmt,
     Step::Rust,
@@ -62,6 +66,7 @@ const ALL: [Step; 14] = [
     Step::Secrets,
     Step::Kafka,
     Step::Registry,
+    Step::Suites,
     Step::Models,
     Step::Observe,
     Step::Lake,
@@ -97,6 +102,7 @@ fn run_step(step: Step) -> anyhow::Result<Tally> {
         Step::Secrets => secrets::run(),
         Step::Kafka => kafka::run(&kafka::Options::slice()),
         Step::Registry => registry::run(&registry::Options::quick()),
+        Step::Suites => suites::run(&suites::Options::slice()),
         Step::Models => models::run(),
         Step::Observe => observe::run(),
         Step::Lake => lake::run(),

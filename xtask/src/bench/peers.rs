@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::{SET_UP_LIMIT, free_address, listening};
+use super::SET_UP_LIMIT;
+use crate::apache::{free_address, listening};
 use crate::places;
 use crate::process::{Running, quiet, version};
 
