@@ -1,6 +1,8 @@
 //! librdkafka against a served broker: every codec, groups that rebalance, offsets that survive.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "clients/compacting.rs"]
+mod compacting;
 #[path = "clients/logins.rs"]
 mod logins;
 #[path = "clients/store.rs"]

@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use cairn_broker::{
-    Principal, ProduceError, TopicError, TopicSpec,
+    Broker, Principal, ProduceError, TopicError, TopicSpec,
     batch::{self, BatchBuilder},
 };
 use cairn_log::{AppendError, Offset, PartitionIndex};
@@ -140,6 +140,47 @@ async fn ten_thousand_old_commits_are_forgotten_at_start_and_the_last_is_kept() 
         assert_eq!(records[0].value.as_ref().unwrap()[2..10], 10_499_i64.to_be_bytes());
         broker.close().await;
     }
+}
+
+/// Records that are there, by offset.
+async fn records_of(broker: &Broker, topic: &str) -> BTreeMap<u64, Bytes> {
+    let (mut at, mut found) = (Offset::new(0), BTreeMap::new());
+    loop {
+        let fetched = broker.fetch(topic, ZERO, at, 1 << 20, Duration::ZERO).await.unwrap();
+        let Some(last) = fetched.batches.last() else { return found };
+        let header = batch::BatchHeader::parse(last).unwrap();
+        at = Offset::new((header.base_offset + i64::from(header.last_offset_delta) + 1) as u64);
+        let records = fetched.batches.iter().flat_map(|bytes| batch::decode(bytes, 1 << 20).unwrap());
+        found.extend(records.map(|record| (record.offset, record.value.unwrap_or_default())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_commits_are_compacted_and_the_last_of_each_partition_stays_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = quick();
+    options.offsets_partitions = 1;
+    let broker = open_log(eager(folder.path()), options.clone()).await;
+    broker.create_topic(&Principal::Anonymous, spec("t", &[])).await.unwrap();
+    for round in 0..40 {
+        let mut batch = BatchBuilder::new();
+        (0..50).for_each(|at| commit(&mut batch, round * 50 + at));
+        broker.produce(&Principal::Internal, "__consumer_offsets", ZERO, batch.build().unwrap()).await.unwrap();
+    }
+    let mut left = records_of(&broker, "__consumer_offsets").await;
+    for _ in 0..600 {
+        if left.len() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        left = records_of(&broker, "__consumer_offsets").await;
+    }
+    assert_eq!(left.keys().copied().collect::<Vec<_>>(), [1_999]);
+    assert_eq!(left[&1_999][2..10], 1_999_i64.to_be_bytes());
+    broker.close().await;
+    let broker = open_log(eager(folder.path()), options).await;
+    assert_eq!(records_of(&broker, "__consumer_offsets").await, left);
+    broker.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,9 +42,11 @@ pub(super) struct Tidying {
 impl Uploader {
     /// Does what there is to do, until something waits for upload, `until` has come, or it is stopped.
     pub(super) async fn tidy(&mut self, until: Instant, stop: &watch::Receiver<bool>) -> Result<(), StoreError> {
-        for _ in 0..PIECES_MAX {
+        for piece in 0..PIECES_MAX {
             let waits = self.shared.state.read().depth() >= self.shared.upload_at();
-            if waits || *stop.borrow() || Instant::now() >= until {
+            // One piece is done each time, however long the upload before it took.
+            let is_late = piece > 0 && Instant::now() >= until;
+            if waits || *stop.borrow() || is_late {
                 break;
             }
             // What a pass has begun with stays where it is until it is done.

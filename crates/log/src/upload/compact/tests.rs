@@ -266,6 +266,22 @@ fn a_batch_of_more_keys_than_fit_stays_and_others_are_compacted() {
 }
 
 #[test]
+fn a_range_that_is_not_touched_stays_between_two_that_are() {
+    let mut small = Small::new(10);
+    let both = |key: u8, is_gone: bool| if is_gone { vec![(key, true), (key + 1, false)] } else { vec![(key, false)] };
+    for (key, is_gone, bytes) in [(1, true, 4_000), (3, false, 2_000), (4, true, 4_000)] {
+        small.append(&both(key, is_gone), 0, bytes);
+        small.upload();
+        small.compact();
+    }
+    assert_eq!(small.opened.uploader.index.streams[&stream()].ranges.len(), 3);
+    small.compare(&small.newest(true));
+    small.clock.advance(Duration::from_secs(11));
+    small.compact();
+    small.compare(&small.newest(false));
+}
+
+#[test]
 fn compaction_waits_for_its_ratio_and_its_lags() {
     let mut small = Small::new(10);
     let set = |small: &Small, policy: Compaction| {
