@@ -91,7 +91,7 @@ def read(options, ledger, group):
     return members, len(everyone)
 
 
-def administer(options):
+def administer(options, group):
     admin = KafkaAdminClient(bootstrap_servers=options.bootstrap)
     topic = options.topic + ".admin"
     admin.create_topics([NewTopic(topic, 1, 1)])
@@ -109,6 +109,14 @@ def administer(options):
     need((begins, ends) == (4, 10), f"the topic has offsets {begins} to {ends}")
     need(len(reader.partitions_for_topic(topic)) == 3, "it has not three partitions")
     reader.close()
+    told = admin.describe_topic_partitions([topic], response_partition_limit=2)
+    need(told, "its partitions are not described")
+    need(admin.describe_log_dirs({topic: [0]}), "what it holds is not described")
+    listed = admin.list_config_resources([ConfigResourceType.TOPIC])
+    need(any(topic in names for names in listed.values()), f"it is not among what has configs: {listed}")
+    places = [TopicPartition(options.topic, 0)]
+    done = admin.delete_group_offsets(group, places)
+    need(not any(error.errno for error in done.values()), f"the group's offset is not deleted: {done}")
     admin.delete_topics([topic])
     admin.close()
 
@@ -141,7 +149,7 @@ def main():
         member.leave.set()
         member.join(30)
     ledger.check_ends(ends, done)
-    administer(options)
+    administer(options, group)
     ledger.say_ok(count)
 
 

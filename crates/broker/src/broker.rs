@@ -337,6 +337,8 @@ impl Broker {
             group_bytes_max: limits.group_bytes_max,
             groups_bytes_max: limits.groups_bytes_max,
             offsets_bytes_max: limits.offsets_bytes_max,
+            offsets_kept_ms: options.offsets_retention.map(millis),
+            offsets_look_ms: millis(options.offsets_look_interval),
             consumer_session_ms: millis(limits.consumer_session_timeout),
             consumer_interval_ms: millis(limits.consumer_heartbeat_interval),
         };

@@ -104,6 +104,10 @@ pub struct BrokerOptions {
     pub offsets_partitions: u32,
     /// Partitions of `__transaction_state`, when it is first created: with the first transactional id.
     pub transactions_partitions: u32,
+    /// How long committed offsets are kept that no member of their group uses; for ever where absent.
+    pub offsets_retention: Option<Duration>,
+    /// How often it is looked whether some are older.
+    pub offsets_look_interval: Duration,
     /// Users that may log in by SASL PLAIN, and which of them may write protected topics.
     pub users: Users,
     /// Names of users that may do everything but write protected topics.
@@ -127,6 +131,8 @@ impl Default for BrokerOptions {
             default_partitions: 4,
             offsets_partitions: 8,
             transactions_partitions: 4,
+            offsets_retention: Some(Duration::from_secs(7 * 24 * 3_600)),
+            offsets_look_interval: Duration::from_secs(600),
             users: Users::default(),
             super_users: BTreeSet::new(),
             authorization: Authorization::Open,

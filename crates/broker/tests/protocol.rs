@@ -13,6 +13,8 @@ mod configs;
 mod consumer_groups;
 #[path = "protocol/describing.rs"]
 mod describing;
+#[path = "protocol/forgetting.rs"]
+mod forgetting;
 #[path = "protocol/keeping.rs"]
 mod keeping;
 #[path = "protocol/logins.rs"]
@@ -244,6 +246,7 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         ApiKey::DeleteGroups => {
             RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(vec![text("nobody").into()]))
         }
+        ApiKey::OffsetDelete => forgetting::delete("alone", &[(TOPIC, &[0])]),
         ApiKey::DescribeLogDirs => describing::log_dirs(None),
         ApiKey::ListConfigResources => describing::resources(&[]),
         ApiKey::DescribeTopicPartitions => describing::partitions(&[TOPIC], 10, None),
@@ -292,6 +295,7 @@ fn refusals(key: ApiKey, version: i16) -> Option<RequestKind> {
             RequestKind::InitProducerId(InitProducerIdRequest::default().with_transactional_id(Some(text("t").into())))
         }
         ApiKey::ConsumerGroupHeartbeat => consumer_groups::stays("new0", "m", 9, None),
+        ApiKey::OffsetDelete => forgetting::delete("nobody", &[("none", &[0])]),
         ApiKey::DescribeLogDirs => describing::log_dirs(Some(&[("none", &[0])])),
         ApiKey::ListConfigResources if version >= 1 => describing::resources(&[99]),
         ApiKey::DescribeTopicPartitions => describing::partitions(&["none"], -1, Some(("a", -7))),

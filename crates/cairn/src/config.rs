@@ -115,6 +115,9 @@ pub(crate) struct LimitsSection {
     session_idle_ms_max: Option<u64>,
 }
 
+/// As Kafka's `offsets.retention.minutes`.
+const OFFSETS_RETENTION_DAYS: u32 = 7;
+
 /// `[kafka]`: the embedded log's listener.
 #[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -134,6 +137,8 @@ pub(crate) struct KafkaSection {
     authorization: KafkaAuthorization,
     /// Whether everybody may do what no rule is about.
     allow_everyone_if_no_acl: bool,
+    /// Days for which committed offsets are kept that nobody uses; 0 for ever.
+    pub(crate) offsets_retention_days: Option<u32>,
     /// How long a login counts until it is made again.
     pub(crate) login_seconds_max: Option<u64>,
     pub(crate) tls: Option<TlsSection>,
@@ -165,6 +170,12 @@ impl KafkaSection {
             bail!("kafka.allow_everyone_if_no_acl says what holds beside rules: set kafka.authorization = \"acl\" too");
         }
         Ok(())
+    }
+
+    /// How long committed offsets are kept that nobody uses; none for ever.
+    pub(crate) fn offsets_retention(&self) -> Option<Duration> {
+        let days = self.offsets_retention_days.unwrap_or(OFFSETS_RETENTION_DAYS);
+        (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 3_600))
     }
 }
 

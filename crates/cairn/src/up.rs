@@ -457,6 +457,7 @@ pub(crate) async fn open_broker(
         super_users: kafka.super_users.clone(),
         authorization: kafka.authorization(),
         login_age_max: kafka.login_seconds_max.map(Duration::from_secs),
+        offsets_retention: kafka.offsets_retention(),
         ..BrokerOptions::default()
     };
     Ok(Broker::open(options, log.clone(), clock.clone(), entropy.clone()).await?)

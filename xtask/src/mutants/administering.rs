@@ -159,4 +159,25 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "version > i16::MAX - 1 && broker.inner.log.is_fenced()",
         test: "-p cairn-broker --test protocol describing::clients",
     },
+    Mutant {
+        name: "an offset that a member reads is forgotten on somebody's word",
+        file: "crates/broker/src/group/driver/forgetting.rs",
+        before: "if read.has(topic) { Err(GroupError::Subscribed)",
+        after: "if read.has(\"\") && !topic.is_empty() { Err(GroupError::Subscribed)",
+        test: "-p cairn-broker --test protocol forgetting::offsets",
+    },
+    Mutant {
+        name: "a start forgets since when a group has no members",
+        file: "crates/broker/src/group/store.rs",
+        before: "self.empty_since.insert(group.clone(), record.timestamp);",
+        after: "self.empty_since.insert(group.clone(), record.timestamp.min(0));",
+        test: "-p cairn-broker --test protocol forgetting::what",
+    },
+    Mutant {
+        name: "an offset that was committed meanwhile is forgotten",
+        file: "crates/broker/src/group/offsets.rs",
+        before: "if entry.is_some_and(|entry| entry.stored_at < at) {",
+        after: "if entry.is_some_and(|entry| entry.stored_at <= at) {",
+        test: "-p cairn-broker --lib group::offsets",
+    },
 ];

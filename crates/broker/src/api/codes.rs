@@ -123,6 +123,7 @@ pub(super) fn of_group(error: GroupError) -> i16 {
         GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
         GroupError::GroupFull => ResponseError::GroupMaxSizeReached,
         GroupError::NotEmpty => ResponseError::NonEmptyGroup,
+        GroupError::Subscribed => ResponseError::GroupSubscribedToTopic,
         GroupError::GroupNotFound => ResponseError::GroupIdNotFound,
         GroupError::InvalidRequest => ResponseError::InvalidRequest,
         GroupError::FencedEpoch => ResponseError::FencedMemberEpoch,

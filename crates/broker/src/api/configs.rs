@@ -134,6 +134,11 @@ fn own(options: &BrokerOptions) -> Vec<(&'static str, Kind, String)> {
         ("node.id", Kind::Int, options.node_id.to_string()),
         long("num.partitions", u128::from(options.default_partitions)),
         long("offset.metadata.max.bytes", limits.offset_metadata_bytes_max as u128),
+        long("offsets.retention.check.interval.ms", options.offsets_look_interval.as_millis()),
+        long(
+            "offsets.retention.minutes",
+            options.offsets_retention.map_or(u128::MAX, |kept| kept.as_millis() / 60_000),
+        ),
         long("offsets.topic.num.partitions", u128::from(options.offsets_partitions)),
         long("offsets.topic.replication.factor", 1),
         long("socket.request.max.bytes", *request_bytes_max as u128),

@@ -20,6 +20,7 @@ mod guard;
 mod log_dirs;
 mod login;
 mod metadata;
+mod offset_delete;
 mod offset_list;
 mod offsets;
 mod old_produce;
@@ -47,8 +48,9 @@ use kafka_protocol::{
         DescribeUserScramCredentialsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
         IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
         ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListTransactionsRequest, MetadataRequest,
-        OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SaslAuthenticateRequest,
-        SaslHandshakeRequest, SyncGroupRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+        OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest, TxnOffsetCommitRequest,
+        WriteTxnMarkersRequest,
     },
     protocol::StrBytes,
 };
@@ -110,6 +112,7 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::CreatePartitions, 0..=3),
     (ApiKey::DeleteGroups, 0..=2),
     (ApiKey::IncrementalAlterConfigs, 0..=1),
+    (ApiKey::OffsetDelete, 0..=0),
     (ApiKey::DescribeClientQuotas, 0..=1),
     (ApiKey::AlterClientQuotas, 0..=1),
     (ApiKey::DescribeUserScramCredentials, 0..=0),
@@ -278,7 +281,10 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         ApiKey::ConsumerGroupDescribe => {
             answer!(ConsumerGroupDescribeRequest, |r| consumer_groups::describe(broker, r))
         }
-        ApiKey::OffsetCommit => answer!(OffsetCommitRequest, |r| offsets::commit(broker, r, version)),
+        ApiKey::OffsetCommit => {
+            answer!(OffsetCommitRequest, |r| offsets::commit(broker, r, version))
+        }
+        ApiKey::OffsetDelete => answer!(OffsetDeleteRequest, |r| offset_delete::answer(broker, r)),
         ApiKey::OffsetFetch => answer!(OffsetFetchRequest, |r| offsets::fetch(broker, r, version)),
         key => Err(RequestError::Unknown { key: key as i16 }),
     }

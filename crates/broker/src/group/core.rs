@@ -305,6 +305,12 @@ impl Core {
         self.groups.get(name).map(|group| (group.state, group.snapshot(name)))
     }
 
+    /// Groups without members, that nobody is about to join.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = String> + '_ {
+        let idle = self.groups.iter().filter(|(_, group)| group.state == GroupState::Empty && group.pending.is_empty());
+        idle.map(|(name, _)| name.clone())
+    }
+
     /// Names, states and protocol types of all groups.
     pub(crate) fn list(&self) -> Vec<(String, GroupState, String)> {
         self.groups.iter().map(|(name, g)| (name.clone(), g.state, g.protocol_type.clone())).collect()

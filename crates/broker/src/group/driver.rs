@@ -37,6 +37,10 @@ const COMMANDS_MAX: usize = 1_024;
 const ASKING_MAX: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(60);
 
+mod forgetting;
+
+pub(crate) use forgetting::Place;
+
 /// A group as DescribeGroups and ConsumerGroupDescribe show it.
 #[derive(Debug, Clone)]
 pub(crate) enum GroupView {
@@ -70,6 +74,7 @@ enum Command {
         named: Option<Named>,
     },
     Describe(String, oneshot::Sender<Option<GroupView>>),
+    DeleteOffsets(String, Vec<Place>, oneshot::Sender<Result<Vec<Result<(), GroupError>>, GroupError>>),
     List(oneshot::Sender<Vec<Listed>>),
     Close(oneshot::Sender<()>),
 }
@@ -149,6 +154,8 @@ impl Coordinator {
         let store = Store { log, topic, partitions, clock };
         let loaded = store.load().await?;
         let offsets_bytes_max = limits.offsets_bytes_max;
+        let (kept_ms, look_every) = (limits.offsets_kept_ms, Duration::from_millis(limits.offsets_look_ms.max(1)));
+        let (offsets, pending) = (Arc::new(RwLock::new(loaded.offsets)), Arc::new(RwLock::new(loaded.pending)));
         let mut core = Groups::new(limits);
         for group in loaded.groups.into_values() {
             core.classic.restore(0, group);
@@ -168,9 +175,14 @@ impl Coordinator {
             unstored: HashMap::new(),
             names: names.clone(),
             itself: commands.downgrade(),
+            offsets: Arc::clone(&offsets),
+            pending: Arc::clone(&pending),
+            kept_ms,
+            look_every,
+            look_at: Instant::now() + look_every,
+            empty_since: loaded.empty_since,
         };
         tokio::spawn(task.run());
-        let (offsets, pending) = (Arc::new(RwLock::new(loaded.offsets)), Arc::new(RwLock::new(loaded.pending)));
         Ok(Self { commands, offsets, pending, offsets_bytes_max, store, names })
     }
 
@@ -216,6 +228,18 @@ impl Coordinator {
         let (sender, receiver) = oneshot::channel();
         self.commands.send(Command::Describe(group.to_owned(), sender)).await.ok()?;
         receiver.await.ok().flatten()
+    }
+
+    /// Forgets offsets that a group committed, of topics that its members do not read; one result each.
+    pub(crate) async fn delete_offsets(
+        &self,
+        group: &str,
+        wanted: Vec<Place>,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        let (sender, receiver) = oneshot::channel();
+        let sent = self.commands.send(Command::DeleteOffsets(group.to_owned(), wanted, sender)).await;
+        sent.map_err(|_| GroupError::Unavailable)?;
+        receiver.await.unwrap_or(Err(GroupError::Unavailable))
     }
 
     /// All groups, those that only have offsets included.
@@ -337,6 +361,15 @@ struct Task {
     names: Names,
     /// The way to itself for what is found out elsewhere; it does not keep the task alive.
     itself: mpsc::WeakSender<Command>,
+    offsets: Arc<RwLock<Offsets>>,
+    pending: Arc<RwLock<Pending>>,
+    /// How long offsets are kept that nobody uses.
+    kept_ms: Option<u64>,
+    look_every: Duration,
+    /// When they are looked at next.
+    look_at: Instant,
+    /// When classic groups lost their last member.
+    empty_since: HashMap<String, i64>,
 }
 
 /// Key and value of records of one group.
@@ -361,6 +394,10 @@ impl Task {
                     None => return,
                 },
                 () = tokio::time::sleep_until(wait) => self.put(Input::Tick.into()).await,
+                () = tokio::time::sleep_until(self.look_at) => {
+                    self.expire().await;
+                    self.look_at = Instant::now() + self.look_every;
+                }
             }
         }
     }
@@ -383,6 +420,9 @@ impl Task {
                     None => classic().map(|(state, snapshot)| GroupView::Classic(state, snapshot)),
                 };
                 drop(sender.send(view));
+            }
+            Command::DeleteOffsets(group, wanted, sender) => {
+                drop(sender.send(self.delete_offsets(&group, wanted).await));
             }
             Command::List(sender) => {
                 let classic = self.core.classic.list().into_iter();
@@ -413,7 +453,13 @@ impl Task {
         for effect in self.core.handle(now_ms, ask, &topics) {
             match effect {
                 Effect::Store(snapshot) => {
-                    let value = records::group_value(&snapshot, self.store.clock.now().as_millis());
+                    let now_ms = self.store.clock.now().as_millis();
+                    if snapshot.members.is_empty() {
+                        self.empty_since.insert(snapshot.group.clone(), now_ms);
+                    } else {
+                        self.empty_since.remove(&snapshot.group);
+                    }
+                    let value = records::group_value(&snapshot, now_ms);
                     let record = (records::group_key(&snapshot.group).freeze(), Some(value.freeze()));
                     unstored |= !self.write(&snapshot.group, [record].into()).await;
                 }

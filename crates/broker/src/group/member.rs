@@ -16,6 +16,10 @@ pub(crate) struct GroupLimits {
     pub(crate) groups_bytes_max: usize,
     /// Bytes of all committed offsets.
     pub(crate) offsets_bytes_max: usize,
+    /// How long offsets are kept that nobody uses; for ever where absent.
+    pub(crate) offsets_kept_ms: Option<u64>,
+    /// How often they are looked at.
+    pub(crate) offsets_look_ms: u64,
     /// How long a member of a consumer group may be silent.
     pub(crate) consumer_session_ms: u64,
     /// How often it is to be heard of.
@@ -34,6 +38,8 @@ pub(crate) enum GroupError {
     RebalanceInProgress,
     GroupFull,
     NotEmpty,
+    /// Its members read the topic whose offsets are to be forgotten.
+    Subscribed,
     GroupNotFound,
     /// Fields of a heartbeat of the new protocol are missing, or contradict each other.
     InvalidRequest,
@@ -63,6 +69,7 @@ impl GroupError {
             Self::RebalanceInProgress => "the group is rebalancing: join again",
             Self::GroupFull => "the group has as many members, or takes as much memory, as it may",
             Self::NotEmpty => "the group has members",
+            Self::Subscribed => "members of the group read that topic",
             Self::GroupNotFound => "there is no such group of this protocol",
             Self::InvalidRequest => "fields of the request are missing, or contradict each other",
             Self::FencedEpoch => {

@@ -72,6 +72,14 @@ impl Offsets {
         }
     }
 
+    /// The same, unless it was committed again at that place of `__consumer_offsets` or later.
+    pub(super) fn remove_before(&mut self, group: &str, topic: &str, partition: i32, at: Offset) {
+        let entry = self.groups.get(group).and_then(|of_group| of_group.get(&(topic.to_owned(), partition)));
+        if entry.is_some_and(|entry| entry.stored_at < at) {
+            self.remove(group, topic, partition);
+        }
+    }
+
     /// Forgets a group.
     pub(super) fn remove_group(&mut self, group: &str) {
         if let Some(of_group) = self.groups.remove(group) {
@@ -138,6 +146,8 @@ mod tests {
         offsets.put("g", "t".to_owned(), 0, entry(6, "", 4));
         offsets.put("g", "u".to_owned(), 1, entry(1, "", 5));
         assert_eq!(offsets.of_topics(|topic| topic == "u"), [("g".to_owned(), vec![("u".to_owned(), 1)])]);
+        offsets.remove_before("g", "t", 0, Offset::new(4));
+        assert_eq!(offsets.get("g", "t", 0).map(|value| value.offset), Some(6), "it was committed again meanwhile");
         offsets.remove("g", "t", 0);
         offsets.remove("g", "u", 1);
         assert_eq!((offsets.bytes, offsets.len()), (0, 0));

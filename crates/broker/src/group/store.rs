@@ -65,6 +65,7 @@ impl Store {
             all.groups.extend(read.groups);
             all.consumers.extend(read.consumers);
             all.pending.extend(read.pending);
+            all.empty_since.extend(read.empty_since);
         }
         Ok(all)
     }
@@ -85,8 +86,10 @@ impl Store {
             }
         }
         for (group, snapshot) in &read.groups {
-            let value = records::group_value(snapshot, now_ms);
-            batch.push(now_ms, Some(&records::group_key(group)), Some(&value), &[]);
+            // When it lost its last member is what its record's time says, and must not change.
+            let at_ms = read.empty_since.get(group).copied().unwrap_or(now_ms);
+            let value = records::group_value(snapshot, at_ms);
+            batch.push(at_ms, Some(&records::group_key(group)), Some(&value), &[]);
             if batch.bytes() > COMPACT_BATCH_BYTES {
                 let written = streams::append(&self.log, stream, std::mem::take(&mut batch)).await?;
                 first = first.or(written);
@@ -119,6 +122,8 @@ pub(super) struct Loaded {
     pub(super) groups: HashMap<String, GroupSnapshot>,
     pub(super) consumers: HashMap<String, Stored>,
     pub(super) pending: Pending,
+    /// When classic groups without members lost the last one, ms.
+    pub(super) empty_since: HashMap<String, i64>,
     pub(super) records: usize,
 }
 
@@ -140,10 +145,16 @@ impl Loaded {
                 self.pending.forget(&group, &topic, partition);
             }
             Some(GroupRecord::Group { group, value: Some(value) }) => {
+                if value.members.is_empty() {
+                    self.empty_since.insert(group.clone(), record.timestamp);
+                } else {
+                    self.empty_since.remove(&group);
+                }
                 self.groups.insert(group, value);
             }
             Some(GroupRecord::Group { group, value: None }) => {
                 self.groups.remove(&group);
+                self.empty_since.remove(&group);
             }
             Some(GroupRecord::Consumer { group, change }) => Stored::take(&mut self.consumers, group, change),
             Some(GroupRecord::Unknown) => {}

@@ -62,6 +62,7 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS,
         ApiKey::ListConfigResources => LIST_CONFIG_RESOURCES,
         ApiKey::DescribeTopicPartitions => DESCRIBE_TOPIC_PARTITIONS,
+        ApiKey::OffsetDelete => OFFSET_DELETE,
         ApiKey::DescribeClientQuotas => DESCRIBE_CLIENT_QUOTAS,
         ApiKey::AlterClientQuotas => ALTER_CLIENT_QUOTAS,
         _ => return None,
@@ -386,6 +387,11 @@ const CONSUMER_GROUP_HEARTBEAT: &[Field] = &[
 ];
 
 const CONSUMER_GROUP_DESCRIBE: &[Field] = &[Field(0, LAST, TEXTS), Field(0, LAST, BYTE)];
+
+const OFFSET_DELETE: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, Each(&[Field(0, LAST, INT)]))])),
+];
 
 const DESCRIBE_LOG_DIRS: &[Field] = &[Field(0, LAST, TOPIC_PARTITIONS)];
 

@@ -6,12 +6,12 @@ use kafka_protocol::{
         AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest, ApiKey, CreateTopicsRequest,
         DescribeClientQuotasRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, EndTxnRequest,
         FetchRequest, JoinGroupRequest, ListConfigResourcesRequest, ListTransactionsRequest, MetadataRequest,
-        OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest, TxnOffsetCommitRequest,
-        WriteTxnMarkersRequest, add_partitions_to_txn_request::*, alter_client_quotas_request::*,
-        create_topics_request::*, describe_client_quotas_request::*, describe_log_dirs_request::*,
-        describe_topic_partitions_request::*, fetch_request::*, join_group_request::*, metadata_request::*,
-        offset_commit_request::*, offset_fetch_request::*, produce_request::*, sync_group_request::*,
-        txn_offset_commit_request::*, write_txn_markers_request::*,
+        OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
+        TxnOffsetCommitRequest, WriteTxnMarkersRequest, add_partitions_to_txn_request::*,
+        alter_client_quotas_request::*, create_topics_request::*, describe_client_quotas_request::*,
+        describe_log_dirs_request::*, describe_topic_partitions_request::*, fetch_request::*, join_group_request::*,
+        metadata_request::*, offset_commit_request::*, offset_delete_request::*, offset_fetch_request::*,
+        produce_request::*, sync_group_request::*, txn_offset_commit_request::*, write_txn_markers_request::*,
     },
     protocol::{Encodable, StrBytes},
 };
@@ -93,6 +93,11 @@ fn sample(key: ApiKey, version: i16) -> Option<BytesMut> {
             let cursor = Cursor::default().with_topic_name(text("t").into());
             assert!(check(key, version, &encoded(&request, version), 100).is_ok(), "without a cursor");
             encoded(&request.with_cursor(Some(cursor)), version)
+        }
+        ApiKey::OffsetDelete => {
+            let partitions = vec![OffsetDeleteRequestPartition::default(); 2];
+            let topic = OffsetDeleteRequestTopic::default().with_partitions(partitions);
+            encoded(&OffsetDeleteRequest::default().with_topics(vec![topic]), version)
         }
         ApiKey::DescribeClientQuotas => {
             let components = vec![ComponentData::default().with_entity_type(text("user")); 2];

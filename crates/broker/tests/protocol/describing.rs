@@ -15,7 +15,10 @@ use kafka_protocol::messages::{
 use super::{PATIENCE, TOPIC, batch, name, start};
 use crate::support::{Served, Wire, eager, open_log, quick, until};
 
-pub(super) fn log_dirs(topics: Option<&[(&str, &[i32])]>) -> RequestKind {
+/// Topics and their partitions.
+type Asked<'a> = &'a [(&'a str, &'a [i32])];
+
+pub(super) fn log_dirs(topics: Option<Asked<'_>>) -> RequestKind {
     let topic = |(topic, partitions): &(&str, &[i32])| {
         DescribableLogDirTopic::default().with_topic(name(topic)).with_partitions(partitions.to_vec())
     };
@@ -110,7 +113,7 @@ async fn a_partitions_size_is_all_that_is_kept_of_it_wherever_that_lies() {
         if stored {
             until(|| served.broker.log().stats().wal_depth_bytes == 0).await;
         }
-        let asked: [(Option<&[(&str, &[i32])]>, usize); 3] = [
+        let asked: [(Option<Asked<'_>>, usize); 3] = [
             (None, 3),
             (Some(&[(TOPIC, &[0, 1, 2, 9]), (TOPIC, &[0]), ("none", &[0])]), 3),
             (Some(&[(TOPIC, &[1])]), 1),

@@ -23,6 +23,8 @@ pub(super) fn limits() -> GroupLimits {
         group_bytes_max: 60_000,
         groups_bytes_max: 80_000,
         offsets_bytes_max: 1 << 20,
+        offsets_kept_ms: None,
+        offsets_look_ms: 1_000,
         consumer_session_ms: 100,
         consumer_interval_ms: 10,
     }

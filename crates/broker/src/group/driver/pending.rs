@@ -83,6 +83,28 @@ impl Pending {
         }
     }
 
+    /// The same, of what was written before that place of `__consumer_offsets`.
+    pub(super) fn forget_before(&mut self, group: &str, topic: &str, partition: i32, at: Offset) {
+        let key = (group.to_owned(), topic.to_owned(), partition);
+        if !self.times.contains_key(&key) {
+            return;
+        }
+        for entries in self.by_producer.values_mut() {
+            if entries.get(&key).is_some_and(|entry| entry.stored_at < at) {
+                let entry = entries.remove(&key).expect("it was just looked at");
+                self.bytes -= cost(&key, &entry);
+                if let Some(times) = self.times.get_mut(&key) {
+                    *times -= 1;
+                }
+            }
+        }
+        self.times.retain(|_, times| *times > 0);
+    }
+
+    pub(super) fn has(&self, group: &str, topic: &str, partition: i32) -> bool {
+        !self.is_empty() && self.times.contains_key(&(group.to_owned(), topic.to_owned(), partition))
+    }
+
     pub(in crate::group) fn is_empty(&self) -> bool {
         self.times.is_empty()
     }
@@ -190,8 +212,7 @@ impl Coordinator {
 
     /// Whether an open transaction may change the committed offset.
     pub(crate) fn is_pending(&self, group: &str, topic: &str, partition: i32) -> bool {
-        let pending = self.pending.read();
-        !pending.is_empty() && pending.times.contains_key(&(group.to_owned(), topic.to_owned(), partition))
+        self.pending.read().has(group, topic, partition)
     }
 }
 
@@ -221,6 +242,11 @@ mod tests {
         assert!(pending.is_empty() && pending.bytes() == 0 && pending.by_producer.is_empty());
         pending.put(3, key("t"), entry(8, 3));
         pending.put(3, key("u"), entry(9, 4));
+        pending.forget_before("g", "t", 0, Offset::new(3));
+        assert!(pending.has("g", "t", 0), "it was written there, not before");
+        pending.put(4, key("t"), entry(1, 1));
+        pending.forget_before("g", "t", 0, Offset::new(3));
+        assert_eq!(pending.times.get(&key("t")), Some(&1));
         pending.forget("g", "t", 0);
         pending.retain(|_, topic| topic != "u");
         assert!(pending.is_empty() && pending.bytes() == 0);

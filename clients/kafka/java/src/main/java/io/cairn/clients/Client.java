@@ -17,6 +17,7 @@ import java.util.regex.Pattern;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.ListConfigResourcesOptions;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
@@ -33,6 +34,10 @@ import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.quota.ClientQuotaAlteration;
+import org.apache.kafka.common.quota.ClientQuotaEntity;
+import org.apache.kafka.common.quota.ClientQuotaFilter;
+import org.apache.kafka.common.quota.ClientQuotaFilterComponent;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
@@ -251,9 +256,57 @@ public final class Client {
         need(count == 3, "it has " + count + " partitions");
         need(admin.describeConsumerGroups(List.of(group)).all().get().get(group).groupId().equals(group), "the group is not described");
         need(admin.listGroups().all().get().stream().anyMatch(found -> found.groupId().equals(group)), "the group is not listed");
+        TopicPartition written = new TopicPartition(topic, 0);
+        admin.deleteConsumerGroupOffsets(group, Set.of(written)).all().get();
+        need(!admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get().containsKey(written),
+            "an offset that was deleted is committed still");
         admin.deleteConsumerGroups(List.of(group)).all().get();
         need(!admin.describeCluster().nodes().get().isEmpty(), "no broker is described");
+        describe(admin, own);
+        quotas(admin, own);
         admin.deleteTopics(List.of(own)).all().get();
+    }
+
+    /** What the topic holds, where it begins and ends, and what has configs. */
+    static void describe(Admin admin, String own) throws Exception {
+        TopicPartition place = new TopicPartition(own, 0);
+        for (OffsetSpec spec : List.of(OffsetSpec.maxTimestamp(), OffsetSpec.latest(), OffsetSpec.earliestLocal())) {
+            long offset = admin.listOffsets(Map.of(place, spec)).all().get().get(place).offset();
+            need(offset >= 4 && offset <= 10, spec + " is " + offset);
+        }
+        long tiered = admin.listOffsets(Map.of(place, OffsetSpec.latestTiered())).all().get().get(place).offset();
+        need(tiered >= -1 && tiered < 10, "the store has up to " + tiered);
+        int node = admin.describeCluster().nodes().get().iterator().next().id();
+        long size = admin.describeLogDirs(List.of(node)).allDescriptions().get().get(node).values().stream()
+            .mapToLong(dir -> dir.replicaInfos().get(place).size()).sum();
+        need(size > 0, "the topic has " + size + " bytes");
+        ConfigResource broker = new ConfigResource(ConfigResource.Type.BROKER, Integer.toString(node));
+        ConfigEntry most = admin.describeConfigs(List.of(broker)).all().get().get(broker).get("message.max.bytes");
+        need(most != null && most.isReadOnly(), "message.max.bytes is " + most);
+        boolean listed = admin.listConfigResources(Set.of(ConfigResource.Type.TOPIC), new ListConfigResourcesOptions()).all().get()
+            .stream().anyMatch(found -> found.name().equals(own));
+        need(listed, "the topic is not among what has configs");
+    }
+
+    /** A quota that is set, told, felt and taken back. */
+    static void quotas(Admin admin, String own) throws Exception {
+        ClientQuotaEntity slow = new ClientQuotaEntity(Map.of(ClientQuotaEntity.CLIENT_ID, "slow"));
+        ClientQuotaFilter asked = ClientQuotaFilter.containsOnly(List.of(ClientQuotaFilterComponent.ofEntity(ClientQuotaEntity.CLIENT_ID, "slow")));
+        admin.alterClientQuotas(List.of(new ClientQuotaAlteration(slow, List.of(
+            new ClientQuotaAlteration.Op("producer_byte_rate", 2000.0), new ClientQuotaAlteration.Op("consumer_byte_rate", 5000.0))))).all().get();
+        Map<String, Double> told = admin.describeClientQuotas(asked).entities().get().get(slow);
+        need(told != null && told.get("producer_byte_rate") == 2000.0, "the quota is " + told);
+        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(with("client.id", "slow",
+            "key.serializer", ByteArraySerializer.class.getName(), "value.serializer", ByteArraySerializer.class.getName()))) {
+            producer.send(new ProducerRecord<>(own, 1, key(1), new byte[4000])).get();
+            double waited = producer.metrics().entrySet().stream()
+                .filter(one -> one.getKey().name().equals("produce-throttle-time-max"))
+                .mapToDouble(one -> (Double) one.getValue().metricValue()).max().orElse(0);
+            need(waited >= 1000, "who sent twice its quota was told to wait " + waited + " ms");
+        }
+        admin.alterClientQuotas(List.of(new ClientQuotaAlteration(slow, List.of(
+            new ClientQuotaAlteration.Op("producer_byte_rate", null), new ClientQuotaAlteration.Op("consumer_byte_rate", null))))).all().get();
+        need(admin.describeClientQuotas(asked).entities().get().isEmpty(), "a quota that was taken back is told");
     }
 
     public static void main(String[] arguments) throws Exception {
