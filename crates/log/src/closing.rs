@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Objects that are read beside each other.
-const READS_MAX: usize = 8;
+const READS_MAX: usize = 32;
 
 /// What the epochs before left.
 #[derive(Debug, Default)]

@@ -43,6 +43,8 @@ const OPEN_TRIES_MAX: usize = 10;
 const UNSEEN_MAX: Duration = Duration::from_secs(2);
 /// How long that may take.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// So many write-ahead objects are uploaded though they are small.
+const WRITE_AHEAD_OBJECTS_MAX: usize = 256;
 /// The least bytes of a write-ahead file.
 const SEGMENT_BYTES_MIN: u64 = (1 << 16) + HEAD_BYTES as u64;
 
@@ -121,6 +123,12 @@ impl Shared {
     /// Depth of the write-ahead log that starts an upload.
     pub(crate) fn upload_at(&self) -> u64 {
         self.options.upload_bytes.min(self.options.wal_bytes_max / 2).max(1)
+    }
+
+    /// Whether enough waits for upload: in bytes, or in write-ahead objects, each of which costs whoever takes over a request.
+    pub(crate) fn is_upload_due(&self, state: &State) -> bool {
+        let many = self.is_diskless() && state.segments.len() >= WRITE_AHEAD_OBJECTS_MAX;
+        many || state.depth() >= self.upload_at()
     }
 
     /// Whether more may be appended.

@@ -46,6 +46,8 @@ const FILES_MAX: usize = 64;
 const SPARES_MAX: usize = 2;
 /// What waits to be removed; past it, it is found again by listing.
 const GARBAGE_MAX: usize = 10_000;
+/// Write-ahead objects that are removed beside each other.
+const DELETES_MAX: usize = 16;
 /// A write-ahead object that is larger is no fence, however the store encrypts it.
 const FENCE_BYTES_MAX: u64 = 4 << 10;
 /// Waits between attempts while the store is away.
@@ -302,9 +304,12 @@ impl Uploader {
             self.garbage.objects.swap_remove(at);
             self.shared.counters.objects_removed.fetch_add(1, Ordering::Relaxed);
         }
-        while let Some(id) = self.garbage.write_ahead.last() {
-            self.seat.keep(&shared, store.delete(&id.name())).await?;
-            self.garbage.write_ahead.pop();
+        while !self.garbage.write_ahead.is_empty() {
+            let from = self.garbage.write_ahead.len().saturating_sub(DELETES_MAX);
+            let names: Vec<_> = self.garbage.write_ahead[from..].iter().map(|id| id.name()).collect();
+            let deletes = futures::future::try_join_all(names.iter().map(|name| store.delete(name)));
+            self.seat.keep(&shared, deletes).await?;
+            self.garbage.write_ahead.truncate(from);
         }
         while let Some(file) = self.garbage.files.last() {
             self.seat.keep(&shared, store.delete(&file.name())).await?;
@@ -333,32 +338,41 @@ impl Uploader {
     }
 
     /// Write-ahead objects that no epoch needs: what was uploaded, and what was put beyond a fence. Fences stay for ever. Of this
-    /// epoch only what was uploaded may go; of those before, all that the index does not name.
+    /// epoch only what was uploaded may go; of those before, all that the index does not name. What is not known to be no fence
+    /// is read first; the only object of an epoch is its fence, or may stay as well.
     async fn find_write_ahead(&mut self) -> Result<Vec<WalId>, StoreError> {
-        let (shared, mut found) = (self.shared.clone(), Vec::new());
+        let (shared, mut by_epoch) = (self.shared.clone(), BTreeMap::<u32, Vec<(WalId, u64)>>::new());
         let store = shared.options.store.as_ref();
         for listed in self.seat.keep(&shared, store.list(wal_object::FOLDER)).await? {
-            let Some(id) = WalId::parse(&listed.name).filter(|id| id.epoch <= self.shared.epoch) else { continue };
-            let needed = match self.index.write_ahead.get(&id.epoch) {
-                Some((from, to)) => id.number >= *from && to.is_none_or(|to| id.number < to),
-                // An epoch whose objects were all uploaded, or one that wrote none.
-                None => false,
+            let Some(id) = WalId::parse(&listed.name).filter(|id| id.epoch <= shared.epoch) else { continue };
+            by_epoch.entry(id.epoch).or_default().push((id, listed.bytes));
+        }
+        let mut found = Vec::new();
+        for (epoch, objects) in by_epoch {
+            let (needed, fence) = match self.index.write_ahead.get(&epoch) {
+                Some((from, to)) => (*from..to.unwrap_or(u64::MAX), *to),
+                // All that it had was uploaded, or it wrote nothing.
+                None if objects.len() == 1 => continue,
+                None => (0..0, None),
             };
-            if needed {
-                continue;
-            }
-            if listed.bytes <= FENCE_BYTES_MAX {
-                let bytes = match self.seat.keep(&shared, store.get_all(&listed.name)).await {
-                    Err(StoreError::Missing { .. }) => continue, // who wrote it removes it too
-                    got => got?,
-                };
-                if matches!(wal_object::inspect(&bytes, self.shared.log, id), Some(Found::Fence(_))) {
+            for (id, bytes) in objects {
+                let is_kept = needed.contains(&id.number) || Some(id.number) == fence;
+                let may_be_fence = epoch < shared.epoch && fence.is_none() && bytes <= FENCE_BYTES_MAX;
+                if is_kept || (may_be_fence && self.is_fence(store, id).await?) {
                     continue;
                 }
+                found.push(id);
             }
-            found.push(id);
         }
         Ok(found)
+    }
+
+    async fn is_fence(&mut self, store: &dyn Store, id: WalId) -> Result<bool, StoreError> {
+        let shared = self.shared.clone();
+        match self.seat.keep(&shared, store.get_all(&id.name())).await {
+            Err(StoreError::Missing { .. }) => Ok(true), // who wrote it removes it too
+            got => Ok(matches!(wal_object::inspect(&got?, shared.log, id), Some(Found::Fence(_)))),
+        }
     }
 
     /// Looks for garbage by listing at the next collection.
@@ -412,7 +426,8 @@ impl Uploader {
             match self.step().await {
                 Some((uploader, Ok(true))) => self = uploader,
                 Some((uploader, Ok(false))) => return uploader.release().await,
-                _ => return,
+                Some((_, Err(error))) => return tracing::warn!(%error, "what is left could not be uploaded"),
+                None => return,
             }
         }
     }
@@ -459,7 +474,7 @@ impl Uploader {
                 due = Instant::now() + interval;
             }
             // An interval uploads all there is; size alone leaves what is too little for an object of its own.
-            let enough = |shared: &Shared| !by_size || shared.state.read().depth() >= shared.upload_at();
+            let enough = |shared: &Shared| !by_size || shared.is_upload_due(&shared.state.read());
             let mut wait = RETRY_FIRST;
             while enough(&shared) {
                 if *stop.borrow() || stop.has_changed().is_err() {
@@ -494,7 +509,11 @@ impl Uploader {
                     tracing::warn!(%error, "objects could not be put together or compacted; it is tried again")
                 }
             }
-            if let Err(error) = self.collect().await {
+            let collected = tokio::select! {
+                collected = self.collect() => collected,
+                stopped = is_stopped(stop) => return stopped.then_some(self),
+            };
+            if let Err(error) = collected {
                 tracing::warn!(%error, "objects that nothing needs could not be removed and are tried again");
             }
         }

@@ -447,9 +447,9 @@ pub(crate) fn show(shared: &Shared, landed: Option<Landed>, visible: Vec<Visible
             stream.publish();
         }
     }
-    let depth = state.depth();
+    let is_due = shared.is_upload_due(&state);
     drop(state);
-    if depth >= shared.upload_at() {
+    if is_due {
         shared.uploads.notify_one();
     }
 }

@@ -42,7 +42,7 @@ struct Touched {
     range: Option<Range>,
 }
 
-/// Reads from `position` on: whole frames of one file, up to `upload_bytes`. Nothing where nothing is durable there.
+/// Reads from `position` on: whole frames of one file, or of some write-ahead objects, up to `upload_bytes`. Nothing where nothing is durable there.
 pub(super) fn gather(
     shared: &Shared,
     index: &Index,
@@ -54,37 +54,18 @@ pub(super) fn gather(
         Some(Place::Left(end)) => return Ok(Some(Gathered { object: None, changes: Vec::new(), end })),
         Some(Place::Frames(segment, from, to)) => (segment, from, to),
     };
-    let bytes = read(&segment, from, to, shared.options.upload_bytes).map_err(|error| StoreError::Failed {
-        reason: format!("cannot read {} for upload: {error}", segment.path.display()),
-    })?;
     let mut gathering =
         Gathering { shared, index, id, touched: BTreeMap::new(), object: ObjectBuilder::default(), position: from };
-    let shape = segment.shape();
-    let damaged = |position: u64| StoreError::Damaged {
-        name: segment.path.display().to_string(),
-        what: format!("what was written at position {position} does not read back"),
-    };
-    let mut at = 0;
-    while at < bytes.len() && at + HEADER_BYTES <= bytes.len() {
-        let position = from + at as u64;
-        let Some(header) = frame::check(&bytes[at..], shared.log, shape, position) else {
-            let whole = shape.frame_length(&bytes[at..]).is_some_and(|length| at + length <= bytes.len());
-            if at > 0 && !whole {
-                break; // the read ended within this frame
-            }
-            return Err(damaged(position));
-        };
-        let body = frame::body(&bytes[at..], &header, shared.log, segment.seal.as_deref());
-        let body = body.ok_or_else(|| damaged(position))?;
-        for entry in frame::entries(&body).unwrap_or_default() {
-            gathering.take(entry, header.epoch, &body);
-        }
-        at += header.frame_bytes();
-        if header.body_bytes == 0 {
-            break; // the log goes on in the next file
-        }
+    let most = shared.options.upload_bytes;
+    let mut end = gathering.piece(&segment, from, to, most)?;
+    let mut is_object = segment.object.is_some();
+    // Objects of the write-ahead log are many and small: as many as make one go together.
+    while is_object && end - from < most {
+        let Some(Place::Frames(segment, next, to)) = place(shared, end) else { break };
+        is_object = segment.object.is_some();
+        end = gathering.piece(&segment, next, to, most - (end - from))?;
     }
-    Ok(Some(gathering.finish(from + at as u64)))
+    Ok(Some(gathering.finish(end)))
 }
 
 enum Place {
@@ -140,6 +121,39 @@ struct Gathering<'a> {
 }
 
 impl Gathering<'_> {
+    /// Takes the whole frames from `from` on: about `most` bytes of them, one at least. Returns where it ended.
+    fn piece(&mut self, segment: &Segment, from: u64, to: u64, most: u64) -> Result<u64, StoreError> {
+        let bytes = read(segment, from, to, most).map_err(|error| StoreError::Failed {
+            reason: format!("cannot read {} for upload: {error}", segment.path.display()),
+        })?;
+        let (shape, log) = (segment.shape(), self.shared.log);
+        let damaged = |position: u64| StoreError::Damaged {
+            name: segment.path.display().to_string(),
+            what: format!("what was written at position {position} does not read back"),
+        };
+        let mut at = 0;
+        while at < bytes.len() && at + HEADER_BYTES <= bytes.len() {
+            let position = from + at as u64;
+            let Some(header) = frame::check(&bytes[at..], log, shape, position) else {
+                let whole = shape.frame_length(&bytes[at..]).is_some_and(|length| at + length <= bytes.len());
+                if at > 0 && !whole {
+                    break; // the read ended within this frame
+                }
+                return Err(damaged(position));
+            };
+            let body = frame::body(&bytes[at..], &header, log, segment.seal.as_deref());
+            let body = body.ok_or_else(|| damaged(position))?;
+            for entry in frame::entries(&body).unwrap_or_default() {
+                self.take(entry, header.epoch, &body);
+            }
+            at += header.frame_bytes();
+            if header.body_bytes == 0 {
+                break; // the log goes on in the next file
+            }
+        }
+        Ok(from + at as u64)
+    }
+
     fn touched(&mut self, id: StreamId) -> &mut Touched {
         self.touched.entry(id).or_insert_with(|| {
             self.index.streams.get(&id).map_or_else(Touched::default, |indexed| Touched {
