@@ -42,6 +42,7 @@ mod proving;
 mod starting;
 mod store;
 mod support;
+mod take_over;
 mod tasks;
 mod tenants;
 mod tls;

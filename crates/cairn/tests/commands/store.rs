@@ -30,7 +30,7 @@ use crate::{
 };
 
 #[path = "../../../../clients/moto/moto.rs"]
-mod moto;
+pub(crate) mod moto;
 
 /// Kills of the default run, and of a proof.
 const KILLS: u64 = 16;
@@ -159,7 +159,7 @@ pub(crate) fn read(kafka: &str, topic: &str, from: &BTreeMap<i32, i64>) -> Recor
 
 /// What was read, and what must be there: each number once and in order in its partition, what was acknowledged at its
 /// offset.
-fn agree(read: &Records, acknowledged: &Records, topic: &str) {
+pub(crate) fn agree(read: &Records, acknowledged: &Records, topic: &str) {
     let mut last: BTreeMap<i32, (i64, u64)> = BTreeMap::new();
     for ((_, partition, offset), number) in read {
         if let Some((before, earlier)) = last.insert(*partition, (*offset, *number)) {
