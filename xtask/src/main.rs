@@ -24,6 +24,7 @@ mod process;
 mod proof;
 mod registry;
 mod secrets;
+mod sim;
 mod suites;
 mod tally;
 mod tap;
@@ -72,6 +73,9 @@ enum Recipe {
     /// Tries arbitrary bytes on everything that reads what others wrote.
     #[command(after_help = "Example: cargo xtask fuzz envelope masking --seconds 300")]
     Fuzz(fuzz::Options),
+    /// Runs the log's simulation on seed after seed until it is stopped or finds something.
+    #[command(after_help = "Example: cargo xtask sim --seeds 10000")]
+    Sim(sim::Options),
     /// Runs the long version of every suite and writes docs/proof.md.
     Proof {
         /// Only suites whose name contains one of these; the others keep what they came to.
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         Recipe::Lake => lake::run(),
         Recipe::Pilot => pilot::run(),
         Recipe::Fuzz(options) => fuzz::run(&options),
+        Recipe::Sim(options) => sim::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),
         Recipe::Mutants { only } => mutants::run(&only, None),
