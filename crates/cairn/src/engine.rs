@@ -287,7 +287,8 @@ impl Engine {
             Self::Embedded { log, .. } => {
                 log.close().await;
                 let waiting = log.stats().wal_depth_bytes;
-                if waiting > 0 {
+                // Who was replaced has nothing to upload: the other one read what it acknowledged.
+                if waiting > 0 && log.fenced_by().is_none() {
                     eprintln!(
                         "cairn: {waiting} bytes of the log are not in the object store and are uploaded at the next start"
                     );
