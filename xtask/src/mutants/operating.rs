@@ -7,8 +7,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a port for some answers anybody",
         file: "crates/broker/src/api/session.rs",
-        before: "self.only.is_none() || matches!(self.principal, Principal::User(_))",
-        after: "self.only.is_none() || !matches!(self.principal, Principal::Internal)",
+        before: "self.only.is_some() && !matches!(self.principal, Principal::User(_))",
+        after: "self.only.is_some() && matches!(self.principal, Principal::Internal)",
         test: "-p cairn-broker --test protocol a_port_for_some",
     },
     Mutant {

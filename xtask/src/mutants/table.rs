@@ -318,8 +318,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "committed offsets are lost on a restart",
         file: "crates/broker/src/group/driver.rs",
-        before: "self.offsets.put(&group, topic, partition, entry);",
-        after: "drop((group, topic, partition, entry));",
+        before: "offsets.put(&group, topic, partition, OffsetEntry { value, stored_at: base });",
+        after: "drop((&group, topic, partition, OffsetEntry { value, stored_at: base }));",
         test: "-p cairn-broker --test clients committed_offsets",
     },
     Mutant {
