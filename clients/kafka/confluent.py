@@ -1,11 +1,14 @@
 """confluent-kafka for Python (librdkafka): see README.md."""
 
+import os
 import re
 import time
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
-    AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType,
+    AclBinding, AclBindingFilter, AclOperation, AclPermissionType, AdminClient, AlterConfigOpType, ConfigEntry,
+    ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourcePatternType, ResourceType, ScramCredentialInfo,
+    ScramMechanism, UserScramCredentialDeletion, UserScramCredentialUpsertion,
 )
 
 from ledger import Ledger, arguments, header, key, need, value
@@ -136,6 +139,48 @@ def administer(options, admin, group):
     one(admin.delete_topics([topic]))
 
 
+def secure(options):
+    secret = os.environ.get("KAFKA_OPS_SECRET")
+    if not secret:
+        return
+    topic, user = options.topic + ".rules", options.topic + ".ada"
+
+    def client(mechanism, name, password):
+        return {"bootstrap.servers": options.bootstrap, "security.protocol": "sasl_plaintext",
+                "sasl.mechanism": mechanism, "sasl.username": name, "sasl.password": password}
+
+    def sent(mechanism):
+        """The code of what a record came to that the user writes after such a login."""
+        told, producer = [], Producer(client(mechanism, user, "pencil"))
+        try:
+            producer.produce(topic, value(0), key(0), 0, lambda error, _: told.append(error and error.code()))
+        except KafkaException as error:  # the topic may not even be seen
+            return error.args[0].code()
+        need(producer.flush(60) == 0, "a record stayed in the queue")
+        return told[0]
+
+    ops = AdminClient(client("PLAIN", "ops", secret))
+    one(ops.create_topics([NewTopic(topic, 1, 1)]))
+    mechanisms = ((ScramMechanism.SCRAM_SHA_256, "SCRAM-SHA-256"), (ScramMechanism.SCRAM_SHA_512, "SCRAM-SHA-512"))
+    for mechanism, name in mechanisms:
+        info = ScramCredentialInfo(mechanism, 8192)
+        one(ops.alter_user_scram_credentials([UserScramCredentialUpsertion(user, info, b"pencil")]))
+        need(sent(name) is None, f"nothing is written after a login by {name}")
+    known = one(ops.describe_user_scram_credentials([user])).scram_credential_infos
+    need(sorted(info.iterations for info in known) == [8192, 8192], f"{user} has {known}")
+    rule = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:" + user, "*",
+                      AclOperation.WRITE, AclPermissionType.DENY)
+    one(ops.create_acls([rule]))
+    all_of_it = AclBindingFilter(ResourceType.TOPIC, topic, ResourcePatternType.ANY, None, None, AclOperation.ANY,
+                                 AclPermissionType.ANY)
+    need(ops.describe_acls(all_of_it).result(30) == [rule], "the rule is not described")
+    need(sent("SCRAM-SHA-512") == KafkaError.TOPIC_AUTHORIZATION_FAILED, "what is denied was written")
+    need(one(ops.delete_acls([all_of_it])) == [rule], "another rule was deleted")
+    need(sent("SCRAM-SHA-512") is None, "what is denied no longer was refused")
+    one(ops.alter_user_scram_credentials([UserScramCredentialDeletion(user, one_of) for one_of, _ in mechanisms]))
+    one(ops.delete_topics([topic]))
+
+
 def main():
     options = arguments()
     ledger = Ledger(options.records, options.partitions)
@@ -151,6 +196,7 @@ def main():
     for consumer in members:
         consumer.close()
     administer(options, admin, group)
+    secure(options)
     ledger.say_ok(count)
 
 

@@ -102,11 +102,6 @@ impl Cairn {
         self.part = "broker";
     }
 
-    /// Tells Kafka clients to connect to `address`, in a configuration of its own.
-    pub(crate) fn advertise(&mut self, address: &str) -> anyhow::Result<()> {
-        self.configure(&format!("[kafka]\nadvertised = \"{address}\"\n"))
-    }
-
     /// Gives it a configuration of its own.
     pub(crate) fn configure(&mut self, toml: &str) -> anyhow::Result<()> {
         let path = self.folder.join("cairn.toml");

@@ -38,6 +38,8 @@ const PRODUCE: i16 = 0;
 const CLIENT_LIMIT: Duration = Duration::from_secs(600);
 /// How many records a second is slow enough to give up.
 const RECORDS_A_SECOND_MIN: u64 = 80;
+/// The secret of the super user `ops`, for clients that administer; nothing is protected by it.
+const OPS_SECRET: &str = "of-clients-that-administer";
 /// How long the broker stays away after a kill.
 const AWAY: Duration = Duration::from_millis(300);
 
@@ -181,7 +183,12 @@ fn drive(
     // Beside a gateway there are consumers of Cairn's own, which use the advertised address too.
     cairn.broker_alone();
     let tap = Tap::start(&cairn.kafka, tap::looks)?;
-    cairn.advertise(&tap.address)?;
+    cairn.configure(&format!(
+        "[kafka]\nadvertised = \"{}\"\nusers = {{ ops = \"{OPS_SECRET}\" }}\nsuper_users = [\"ops\"]\n\
+         authorization = \"acl\"\nallow_everyone_if_no_acl = true\n",
+        tap.address
+    ))?;
+    command.env("KAFKA_OPS_SECRET", OPS_SECRET);
     cairn.start()?;
     let mut kills = 0;
     // Its own address: that the client goes on through the advertised one is part of what is tested.

@@ -24,6 +24,7 @@ mod topics;
 mod txn;
 mod wire;
 
+pub use access::{Bearer, NameRule, Tokens};
 pub use broker::{
     Broker, BrokerStats, FetchError, Fetched, OpenError, ProduceError, TopicDescription, TopicError, TopicSpec,
 };

@@ -1,10 +1,13 @@
 //! What a broker can be told. Made by the wiring; every field has a safe default.
 
-use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use cairn_tls::Handshakes;
 
-use crate::principal::Users;
+use crate::{
+    access::{NameRule, Tokens},
+    principal::Users,
+};
 
 /// A host name or address and a port, as clients are told to use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +115,10 @@ pub struct BrokerOptions {
     pub users: Users,
     /// Names of users that may do everything but write protected topics.
     pub super_users: BTreeSet<String>,
+    /// Whose tokens let in by OAUTHBEARER; it is not offered where absent.
+    pub tokens: Option<Arc<dyn Tokens>>,
+    /// What client certificates call their owners: the first rule that fits counts, their subject where there are none.
+    pub certificate_names: Vec<NameRule>,
     /// Who may do what.
     pub authorization: Authorization,
     /// How long a login by SASL counts, unless its client proves it again (KIP-368); for ever where absent.
@@ -135,6 +142,8 @@ impl Default for BrokerOptions {
             offsets_look_interval: Duration::from_secs(600),
             users: Users::default(),
             super_users: BTreeSet::new(),
+            tokens: None,
+            certificate_names: Vec::new(),
             authorization: Authorization::Open,
             login_age_max: None,
             limits: BrokerLimits::default(),

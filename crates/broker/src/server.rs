@@ -26,6 +26,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::of_certificate,
     api::{self, Request, Session},
     broker::Broker,
     budget::{Claim, Overloaded},
@@ -142,6 +143,10 @@ async fn connect(broker: &Broker, port: &Port, stream: TcpStream, place: Place) 
         None => Connection { broker, stream, intake, session, place, muted: None }.serve().await,
         Some(handshakes) => {
             let stream = handshakes.of(stream).await?;
+            // Verified in the handshake, where one was shown.
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let name = shown.and_then(|shown| of_certificate(shown, &broker.inner.options.certificate_names));
+            let session = session.certified(name);
             Connection { broker, stream, intake, session, place, muted: None }.serve().await
         }
     }

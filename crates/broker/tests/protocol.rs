@@ -28,6 +28,8 @@ mod sessions;
 mod support;
 #[path = "protocol/times.rs"]
 mod times;
+#[path = "protocol/tokens.rs"]
+mod tokens;
 #[path = "protocol/transactions.rs"]
 mod transactions;
 

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use cairn_backbone::KafkaOptions;
-use cairn_broker::Authorization;
+use cairn_broker::{Authorization, NameRule};
 use cairn_catalogue::Mode;
 use cairn_credentials::options::AuthOptions;
 use cairn_freshness::{Bounds, Declared, Dependence};
@@ -23,6 +23,7 @@ use serde::Deserialize;
 use crate::{
     access::{IdentitySection, check_scopes},
     auth::AuthSection,
+    bearers::TokensSection,
     client_file::{self, ClientServer},
     consumers::ConsumersSection,
     contracts::ContractsSection,
@@ -134,6 +135,10 @@ pub(crate) struct KafkaSection {
     pub(crate) users: BTreeMap<String, String>,
     /// Users that may do everything but write Cairn's topics.
     pub(crate) super_users: BTreeSet<String>,
+    /// Whose tokens let in.
+    pub(crate) tokens: Option<TokensSection>,
+    /// What client certificates call their owners.
+    certificate_names: Vec<String>,
     authorization: KafkaAuthorization,
     /// Whether everybody may do what no rule is about.
     allow_everyone_if_no_acl: bool,
@@ -165,7 +170,14 @@ impl KafkaSection {
         }
     }
 
+    /// The rules that name owners of client certificates.
+    pub(crate) fn certificate_names(&self) -> anyhow::Result<Vec<NameRule>> {
+        let rules = self.certificate_names.iter().map(|rule| rule.parse::<NameRule>());
+        rules.collect::<Result<_, _>>().map_err(|why| anyhow::anyhow!("kafka.certificate_names: {why}"))
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        self.certificate_names()?;
         if self.allow_everyone_if_no_acl && self.authorization == KafkaAuthorization::Open {
             bail!("kafka.allow_everyone_if_no_acl says what holds beside rules: set kafka.authorization = \"acl\" too");
         }
@@ -478,6 +490,9 @@ impl Config {
         let beside = path.parent().unwrap_or(Path::new("."));
         let sections = [&mut config.gateway.tls, &mut config.admin.tls, &mut config.kafka.tls];
         sections.into_iter().flatten().for_each(|tls| tls.lie_in(beside));
+        if let Some(tokens) = &mut config.kafka.tokens {
+            tokens.lie_in(beside);
+        }
         config.commands.lie_in(beside);
         config.registry.lie_in(beside);
         if let Some(tls) = config.ingest.as_mut().and_then(|ingest| ingest.tls.as_mut()) {

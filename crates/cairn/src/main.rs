@@ -10,6 +10,7 @@ mod ask;
 #[cfg(feature = "audit")]
 mod audit;
 mod auth;
+mod bearers;
 mod broker;
 mod check;
 mod checkers;

@@ -456,6 +456,8 @@ pub(crate) async fn open_broker(
         users: Writers::of(folder.path()).follow(&kafka.writers, &kafka.users, entropy)?,
         super_users: kafka.super_users.clone(),
         authorization: kafka.authorization(),
+        tokens: kafka.tokens.as_ref().map(|tokens| tokens.open(clock)).transpose()?,
+        certificate_names: kafka.certificate_names()?,
         login_age_max: kafka.login_seconds_max.map(Duration::from_secs),
         offsets_retention: kafka.offsets_retention(),
         ..BrokerOptions::default()

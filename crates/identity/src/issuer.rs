@@ -5,8 +5,9 @@
 //! call, and a flood of made-up keys costs the issuer next to nothing. Keys that are there are used while the issuer is
 //! away, for a bounded time.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs::File, io::Read, path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use cairn_clock::{Clock, Timestamp};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -23,6 +24,9 @@ use crate::{
 
 /// How long the address of the keys is taken from metadata that was read before.
 const METADATA_AGE_MAX: Duration = Duration::from_secs(3_600);
+
+/// Longest file of keys, in bytes.
+const FILE_BYTES_MAX: u64 = 256 * 1_024;
 
 /// An issuer whose keys are kept.
 #[derive(Debug)]
@@ -186,8 +190,10 @@ impl Issuer {
     }
 
     async fn read(&self) -> Result<KeySet, FetchError> {
-        let address = self.address().await?;
-        let bytes = self.fetch.get(&address).await?;
+        let bytes = match &self.options.keys {
+            KeySource::File(path) => file(path)?,
+            _ => self.fetch.get(&self.address().await?).await?,
+        };
         KeySet::read(&bytes).map_err(|why| FetchError(why.to_owned()))
     }
 
@@ -225,6 +231,18 @@ impl Issuer {
         check_url(address).map_err(|error| FetchError(format!("its jwks_uri: {error}")))?;
         Ok(address.to_owned())
     }
+}
+
+/// What is in a file of keys.
+fn file(path: &Path) -> Result<Bytes, FetchError> {
+    let fault = |why: String| FetchError(format!("{}: {why}", path.display()));
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| fault(error.to_string()))?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(fault(format!("it is longer than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(bytes.into())
 }
 
 /// Where an issuer's metadata may lie, in the order in which MCP's authorization pages ask.

@@ -11,6 +11,7 @@
 
 mod api_keys;
 mod base64url;
+mod bearer;
 mod binding;
 mod certificate;
 mod challenge;
@@ -31,6 +32,7 @@ mod verifier;
 mod who;
 
 pub use api_keys::{ApiKey, ApiKeyError, ApiKeys, KeyView, NewKey};
+pub use bearer::{Bearer, Bearers};
 pub use certificate::PeerCertificate;
 pub use fetch::{Fetch, FetchError, HttpsFetch, check_url};
 pub use jws::Algorithm;

@@ -7,7 +7,7 @@ use crate::{fetch::check_url, jws::Algorithm, who::Kind};
 /// Names that stand before a principal's slash and belong to other ways of being somebody.
 const NAMES_TAKEN: [&str; 2] = ["key", "cert"];
 /// The longest clock difference that may be forgiven.
-const LEEWAY_MAX: Duration = Duration::from_secs(300);
+pub(crate) const LEEWAY_MAX: Duration = Duration::from_secs(300);
 
 /// How clients are identified.
 #[derive(Clone, Debug)]
@@ -108,6 +108,8 @@ pub enum KeySource {
     Discovered,
     /// At this address.
     Url(String),
+    /// In this file, which is read again as an address would be asked again.
+    File(PathBuf),
 }
 
 /// An OAuth issuer.
@@ -168,7 +170,7 @@ impl IssuerOptions {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         check_url(&self.issuer).map_err(|error| format!("issuer: {error}"))?;
         if let KeySource::Url(url) = &self.keys {
             check_url(url).map_err(|error| format!("jwks_url: {error}"))?;

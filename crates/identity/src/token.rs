@@ -76,6 +76,18 @@ fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, Reaso
     }
 }
 
+/// Who the token is about, in the issuer's own words.
+pub(crate) fn subject(claims: &Map<String, Value>, options: &IssuerOptions) -> Option<String> {
+    name(claims, &options.principal_claim)
+}
+
+/// When its time is over.
+pub(crate) fn expiry(claims: &Map<String, Value>) -> Result<Timestamp, Reason> {
+    let expires = seconds(claims, "exp")?.ok_or(Reason::ClaimUnusable)?;
+    // Past what can be told, it is as good as for ever.
+    Ok(Timestamp::from_micros((expires * 1e6) as u64))
+}
+
 fn in_time(claims: &Map<String, Value>, leeway: Duration, now: Timestamp) -> Result<(), Reason> {
     let (now, leeway) = (now.as_micros() as f64 / 1e6, leeway.as_secs_f64());
     let expires = seconds(claims, "exp")?.ok_or(Reason::ClaimUnusable)?;

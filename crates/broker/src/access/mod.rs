@@ -4,7 +4,9 @@
 //! a record of the catalogue, durable before anybody is judged by it. It must never show a secret, nor tell a user that there is from one that there is not.
 
 mod acl;
+mod bearer;
 mod credentials;
+mod names;
 mod rules;
 mod scram;
 
@@ -17,8 +19,13 @@ use cairn_clock::Entropy;
 use parking_lot::RwLock;
 
 pub(crate) use acl::{Acl, CLUSTER, Effect, Filter, Kind, Names, Operation, Pattern};
+pub use bearer::{Bearer, Tokens};
 use credentials::Record;
+pub use names::NameRule;
+
+pub(crate) use bearer::{REFUSAL, read as read_bearer};
 pub(crate) use credentials::{Change, ChangeError, Credentials, NewCredential};
+pub(crate) use names::of_certificate;
 pub(crate) use rules::{Asker, Rules};
 pub(crate) use scram::{Exchange, Mechanism, NONCE_BYTES};
 

@@ -1,4 +1,4 @@
-//! Logins by SASL, step by step: PLAIN (RFC 4616) and SCRAM. Called by the session.
+//! Logins by SASL, step by step: PLAIN (RFC 4616), SCRAM and OAUTHBEARER. Called by the session.
 //!
 //! It guarantees: what a client sends is bounded; a login that failed begins anew with a handshake, and only some may fail on one
 //! connection; a client that proves again who it is (KIP-368) is still the same.
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cairn_clock::Timestamp;
 
 use crate::{
-    access::{Exchange, Mechanism, NONCE_BYTES},
+    access::{Exchange, Mechanism, NONCE_BYTES, REFUSAL, read_bearer},
     broker::Broker,
     principal::{Principal, Users},
 };
@@ -15,13 +15,14 @@ use crate::{
 /// Logins that may fail on one connection.
 pub(super) const FAILURES_MAX: u32 = 3;
 /// Longest message of a client.
-const MESSAGE_BYTES_MAX: usize = 16 << 10;
+const MESSAGE_BYTES_MAX: usize = 32 << 10;
 
 /// How a client proves who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Plain,
     Scram(Mechanism),
+    Token,
 }
 
 impl Way {
@@ -29,13 +30,18 @@ impl Way {
         match self {
             Self::Plain => "PLAIN",
             Self::Scram(mechanism) => mechanism.name(),
+            Self::Token => "OAUTHBEARER",
         }
     }
 
     /// Those that are offered; by a port for some, whose secrets only the configuration has, it is PLAIN alone.
-    pub(super) fn offered(is_for_some: bool) -> Vec<Self> {
-        let scram = Mechanism::ALL.into_iter().map(Self::Scram).filter(|_| !is_for_some);
-        std::iter::once(Self::Plain).chain(scram).collect()
+    pub(super) fn offered(broker: &Broker, is_for_some: bool) -> Vec<Self> {
+        if is_for_some {
+            return vec![Self::Plain];
+        }
+        let tokens = broker.inner.options.tokens.as_ref().map(|_| Self::Token);
+        let scram = Mechanism::ALL.into_iter().map(Self::Scram);
+        std::iter::once(Self::Plain).chain(scram).chain(tokens).collect()
     }
 }
 
@@ -49,6 +55,8 @@ pub(super) enum Login {
     Begun(Way),
     /// SCRAM's first messages were exchanged.
     Scram(Mechanism, Box<Exchange>),
+    /// A token was refused, and the client has yet to say that it has understood.
+    Denied,
 }
 
 /// What a message leads to.
@@ -87,12 +95,17 @@ impl Login {
     }
 
     /// Takes the client's next message. `only` are those that may come in by this port, where not anybody may.
-    pub(super) fn step(self, broker: &Broker, only: Option<&Users>, message: &[u8]) -> Result<Step, LoginError> {
+    pub(super) async fn step(self, broker: &Broker, only: Option<&Users>, message: &[u8]) -> Result<Step, LoginError> {
         if message.len() > MESSAGE_BYTES_MAX {
             return Err(LoginError::Refused);
         }
         match self {
             Self::None => Err(LoginError::NotBegun),
+            Self::Denied => Err(LoginError::Refused),
+            Self::Begun(Way::Token) => Ok(match bearer(broker, message).await {
+                Some(proven) => Step::Done(proven, Bytes::new()),
+                None => Step::Next(Self::Denied, Bytes::from_static(REFUSAL)),
+            }),
             Self::Begun(Way::Plain) => {
                 let users = only.unwrap_or(&broker.inner.options.users);
                 let user = plain(users, message).ok_or(LoginError::Refused)?;
@@ -114,6 +127,15 @@ impl Login {
             }
         }
     }
+}
+
+/// Who shows a token in an OAUTHBEARER message. To act for another is refused.
+async fn bearer(broker: &Broker, message: &[u8]) -> Option<Proven> {
+    let (token, acts_for) = read_bearer(message)?;
+    let bearer = broker.inner.options.tokens.as_ref()?.bearer(token).await?;
+    let is_right = !bearer.name.is_empty() && acts_for.is_none_or(|named| named == bearer.name);
+    let (way, principal, ends_at) = (Way::Token, Principal::Guest(bearer.name), Some(bearer.ends_at));
+    is_right.then_some(Proven { way, principal, ends_at })
 }
 
 /// The user of a PLAIN message (`authzid NUL user NUL secret`) if its secret is right. To act for another is refused.

@@ -211,7 +211,7 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         ApiKey::ApiVersions => request.respond(&clients::api_versions(&request)),
         ApiKey::SaslHandshake => {
             let decoded = request.decode_login::<SaslHandshakeRequest>()?;
-            request.respond(&session.handshake(&decoded, version))
+            request.respond(&session.handshake(broker, &decoded, version))
         }
         ApiKey::SaslAuthenticate => {
             let decoded = request.decode_login::<SaslAuthenticateRequest>()?;

@@ -56,6 +56,14 @@ impl Session {
         Self { principal, client_id, host, advertised, throttled, only, login, raw, proven, failures }
     }
 
+    /// The same for a client whose certificate was verified, and calls it that. A login counts for more.
+    pub(crate) fn certified(self, name: Option<String>) -> Self {
+        match name {
+            Some(name) if self.only.is_none() => Self { principal: Principal::Guest(name), ..self },
+            _ => self,
+        }
+    }
+
     /// Whether this may be asked now: nothing but how to prove who one is, where that is not known and must be, or is known no longer.
     pub(crate) fn may_ask(&self, request: &Request, now: Timestamp) -> bool {
         let ends_at = self.proven.as_ref().and_then(|proven| proven.ends_at);
@@ -94,8 +102,13 @@ impl Session {
         self.raw && self.login.is_begun()
     }
 
-    pub(super) fn handshake(&mut self, request: &SaslHandshakeRequest, version: i16) -> SaslHandshakeResponse {
-        let offered = Way::offered(self.only.is_some());
+    pub(super) fn handshake(
+        &mut self,
+        broker: &Broker,
+        request: &SaslHandshakeRequest,
+        version: i16,
+    ) -> SaslHandshakeResponse {
+        let offered = Way::offered(broker, self.only.is_some());
         let way = offered.iter().copied().find(|way| *way.name() == *request.mechanism);
         self.login = way.map_or(Login::None, Login::Begun);
         self.raw = version == 0;
@@ -140,7 +153,7 @@ impl Session {
     /// Takes the next message of a login; what is answered, and when that ends which was proven.
     async fn step(&mut self, broker: &Broker, message: &[u8]) -> Result<(Bytes, Option<Timestamp>), LoginError> {
         let login = std::mem::take(&mut self.login);
-        let step = login.step(broker, self.only.as_ref(), message).and_then(|step| match step {
+        let step = login.step(broker, self.only.as_ref(), message).await.and_then(|step| match step {
             Step::Done(proven, _) if self.is_another(&proven) => Err(LoginError::Other),
             step => Ok(step),
         });

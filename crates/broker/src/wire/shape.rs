@@ -52,9 +52,9 @@ pub(crate) fn check(key: ApiKey, version: i16, body: &[u8], elements_max: usize)
     let flexible = key.request_header_version(version) >= 2;
     let mut walk = Walk { rest: body, version, flexible, left: elements_max, most: elements_max };
     walk.structure(fields)?;
-    // librdkafka 2.12 leaves three bytes behind when it asks Metadata 9 and newer for all topics; Kafka's brokers ignore
-    // what is left of any request, and so it must be here.
-    if walk.rest.is_empty() || key == ApiKey::Metadata {
+    // librdkafka 2.12 leaves three bytes behind when it asks Metadata 9 and newer for all topics, and one when it sets a SCRAM
+    // password; Kafka's brokers ignore what is left of any request, and so it must be here.
+    if walk.rest.is_empty() || matches!(key, ApiKey::Metadata | ApiKey::AlterUserScramCredentials) {
         Ok(elements_max - walk.left)
     } else {
         Err(ShapeError::Long { extra: walk.rest.len() })

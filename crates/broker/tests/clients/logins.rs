@@ -1,4 +1,6 @@
-//! librdkafka logs in by SCRAM, with what its own algorithm makes of a password.
+//! librdkafka logs in by SCRAM, with what its own algorithm makes of a password, and by tokens.
+
+use std::error::Error;
 
 use base64::Engine;
 use bytes::Bytes;
@@ -7,14 +9,21 @@ use kafka_protocol::messages::{
     alter_user_scram_credentials_request::ScramCredentialUpsertion,
 };
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, ClientContext,
+    client::OAuthToken,
+    config::FromClientConfigAndContext,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{FutureProducer, FutureRecord},
 };
 
+use serde_json::json;
+
 use crate::{
     PATIENCE,
-    support::{Served, Wire, quick},
+    support::{
+        Served, Wire, quick,
+        tokens::{ISSUER, Signer, issuers},
+    },
 };
 
 /// Sets a password, as the super user.
@@ -73,6 +82,44 @@ async fn a_client_logs_in_by_scram_and_a_wrong_password_is_told_so() {
         let (error, _) = producer("pen").send(record(), PATIENCE).await.unwrap_err();
         let never_sent = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
         assert_eq!(error, never_sent, "nothing is sent without a login");
+    }
+    served.end().await;
+}
+
+/// The year 2100.
+const LATER: i64 = 4_102_444_800;
+
+/// A client that brings a token whenever it is asked for one.
+struct Bringing(String);
+
+impl ClientContext for Bringing {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let (token, principal_name) = (self.0.clone(), "ada".to_owned());
+        Ok(OAuthToken { token, principal_name, lifetime_ms: LATER * 1_000 })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_logs_in_by_a_token_and_with_one_of_somebody_else_it_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let signer = Signer::new();
+    let mut options = quick();
+    options.tokens = Some(issuers(folder.path(), &signer, &cairn_clock::Clock::system()));
+    let served = Served::start(folder.path(), options).await;
+    let claims = json!({"iss": ISSUER, "sub": "ada", "aud": "kafka", "exp": LATER});
+    for (signer, is_let_in) in [(&signer, true), (&Signer::new(), false)] {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", served.bootstrap())
+            .set("security.protocol", "sasl_plaintext")
+            .set("sasl.mechanism", "OAUTHBEARER")
+            .set("message.timeout.ms", "3000");
+        let producer: FutureProducer<Bringing> =
+            FutureProducer::from_config_and_context(&config, Bringing(signer.token(&claims))).unwrap();
+        let sent = producer.send(FutureRecord::<(), _>::to("t").payload("v"), PATIENCE).await;
+        assert_eq!(sent.is_ok(), is_let_in, "{sent:?}");
     }
     served.end().await;
 }

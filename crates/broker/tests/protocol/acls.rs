@@ -15,7 +15,9 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{PATIENCE, TOPIC, batch, fetch, logins, name, produce, produced, samples, start_with, text};
+use super::{
+    PATIENCE, TOPIC, batch, consumer_groups, fetch, logins, name, produce, produced, samples, start_with, text,
+};
 use crate::support::{Served, Wire, quick};
 
 pub(super) const TOPICS: i8 = 2;
@@ -30,6 +32,7 @@ const CREATE: i8 = 5;
 const DELETE: i8 = 6;
 const ALTER: i8 = 7;
 const DESCRIBE: i8 = 8;
+const CLUSTER_ACTION: i8 = 9;
 const DESCRIBE_CONFIGS: i8 = 10;
 const ALTER_CONFIGS: i8 = 11;
 const IDEMPOTENT_WRITE: i8 = 12;
@@ -172,6 +175,28 @@ fn codes(answer: &ResponseKind) -> Vec<i16> {
         ResponseKind::DeleteAcls(a) => a.filter_results.iter().map(|r| r.error_code).collect(),
         ResponseKind::ConsumerGroupHeartbeat(a) => vec![a.error_code],
         ResponseKind::ConsumerGroupDescribe(a) => a.groups.iter().map(|g| g.error_code).collect(),
+        ResponseKind::AddPartitionsToTxn(a) => {
+            let theirs = a.results_by_transaction.iter().flat_map(|one| &one.topic_results);
+            let results = theirs.chain(&a.results_by_topic_v3_and_below).flat_map(|topic| &topic.results_by_partition);
+            results.map(|one| one.partition_error_code).chain([a.error_code]).collect()
+        }
+        ResponseKind::AddOffsetsToTxn(a) => vec![a.error_code],
+        ResponseKind::EndTxn(a) => vec![a.error_code],
+        ResponseKind::TxnOffsetCommit(a) => {
+            a.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)).collect()
+        }
+        ResponseKind::WriteTxnMarkers(a) => {
+            let topics = a.markers.iter().flat_map(|marker| &marker.topics);
+            topics.flat_map(|topic| topic.partitions.iter().map(|one| one.error_code)).collect()
+        }
+        ResponseKind::DescribeProducers(a) => {
+            a.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)).collect()
+        }
+        ResponseKind::DescribeTransactions(a) => a.transaction_states.iter().map(|t| t.error_code).collect(),
+        ResponseKind::OffsetDelete(a) => {
+            let partitions = a.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+            partitions.chain([a.error_code]).collect()
+        }
         ResponseKind::DescribeLogDirs(a) => vec![a.error_code],
         ResponseKind::ListConfigResources(a) => vec![a.error_code],
         ResponseKind::DescribeTopicPartitions(a) => a.topics.iter().map(|t| t.error_code).collect(),
@@ -210,6 +235,14 @@ fn needs() -> Vec<(ApiKey, Vec<(i8, i8)>)> {
         (ApiKey::DeleteAcls, vec![(CLUSTER, ALTER)]),
         (ApiKey::ConsumerGroupHeartbeat, vec![(GROUPS, READ), (TOPICS, DESCRIBE)]),
         (ApiKey::ConsumerGroupDescribe, vec![(GROUPS, DESCRIBE)]),
+        (ApiKey::AddPartitionsToTxn, vec![(CLUSTER, CLUSTER_ACTION)]),
+        (ApiKey::AddOffsetsToTxn, vec![(TRANSACTIONS, WRITE), (GROUPS, READ)]),
+        (ApiKey::EndTxn, vec![(TRANSACTIONS, WRITE)]),
+        (ApiKey::TxnOffsetCommit, vec![(TRANSACTIONS, WRITE), (GROUPS, READ), (TOPICS, READ)]),
+        (ApiKey::WriteTxnMarkers, vec![(CLUSTER, CLUSTER_ACTION)]),
+        (ApiKey::DescribeProducers, vec![(TOPICS, READ)]),
+        (ApiKey::DescribeTransactions, vec![(TRANSACTIONS, DESCRIBE)]),
+        (ApiKey::OffsetDelete, vec![(GROUPS, DELETE), (TOPICS, READ)]),
         (ApiKey::DescribeLogDirs, vec![(CLUSTER, DESCRIBE)]),
         (ApiKey::ListConfigResources, vec![(CLUSTER, DESCRIBE_CONFIGS)]),
         (ApiKey::DescribeTopicPartitions, vec![(TOPICS, DESCRIBE)]),
@@ -225,6 +258,7 @@ const OTHERS: &[ApiKey] = &[
     ApiKey::SaslAuthenticate,
     ApiKey::DescribeCluster,
     ApiKey::ListGroups,
+    ApiKey::ListTransactions,
     ApiKey::Metadata,
     ApiKey::CreateTopics,
     ApiKey::DeleteTopics,
@@ -590,5 +624,31 @@ async fn what_a_fetch_session_keeps_is_judged_each_time_and_by_who_asks() {
     assert_eq!(codes, [0]);
     let (code, _, codes) = ask(&mut ada, session, 1).await;
     assert!(code != 0 || codes == [29], "a session that somebody else began: {code} {codes:?}");
+    served.end().await;
+}
+
+#[tokio::test]
+async fn an_expression_that_names_more_than_a_member_may_see_gives_it_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, id, mut root, mut ada) = begin(folder.path()).await;
+    set(&mut root, vec![rule(GROUPS, LITERAL, "g", READ, ALLOW)]).await;
+    let joins = consumer_groups::joins("g", "m", &[]);
+    let RequestKind::ConsumerGroupHeartbeat(joins) = joins else { panic!() };
+    let joins = joins.with_subscribed_topic_names(None).with_subscribed_topic_regex(Some(text("ord.*")));
+    let beat = async |wire: &mut Wire, request: RequestKind| {
+        let answer = wire.ask(ApiKey::ConsumerGroupHeartbeat, 1, &request).await;
+        let ResponseKind::ConsumerGroupHeartbeat(answer) = answer else { panic!() };
+        answer
+    };
+    let mut answer = beat(&mut ada, RequestKind::ConsumerGroupHeartbeat(joins)).await;
+    for _ in 0..3_000 {
+        if answer.error_code != 0 {
+            break;
+        }
+        assert!(answer.assignment.is_none_or(|given| given.topic_partitions.iter().all(|topic| topic.topic_id != id)));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        answer = beat(&mut ada, consumer_groups::stays("g", "m", answer.member_epoch, None)).await;
+    }
+    assert_eq!(answer.error_code, 29);
     served.end().await;
 }

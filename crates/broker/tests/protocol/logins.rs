@@ -266,6 +266,14 @@ async fn only_a_super_user_makes_users_and_what_is_unacceptable_is_said() {
     let all = described(&mut admin, &["ada", "nobody", "twice", "twice"]).await;
     let ada = ("ada".to_owned(), 0, vec![(1, ITERATIONS)]);
     assert_eq!(all, (0, vec![ada, ("nobody".to_owned(), 91, vec![]), ("twice".to_owned(), 92, vec![])]));
+    // librdkafka leaves a byte behind its request, as Kafka's brokers let it.
+    let mut written = support::frame(ApiKey::AlterUserScramCredentials, 0, &change()).split_off(4);
+    written.extend_from_slice(&[0]);
+    admin.send_raw(&written).await;
+    let answer = admin.receive_raw().await.unwrap();
+    let answer = support::answer(ApiKey::AlterUserScramCredentials, 0, answer);
+    let ResponseKind::AlterUserScramCredentials(answer) = answer else { panic!() };
+    assert_eq!(answer.results[0].error_code, 0);
     // A user by SCRAM is none of those that may write what is Cairn's, whatever it is called.
     set_password(&mut admin, "gateway", "mine").await;
     let request = || produce("mcp.calls", Uuid::nil(), 9, -1, batch(&["v"]).freeze());

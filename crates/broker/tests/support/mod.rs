@@ -1,6 +1,8 @@
 //! What the tests share: a broker on a port of its own, and a client that speaks frames. Holds no assertion of its own.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod tokens;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -124,6 +126,37 @@ impl Served {
         self.task.await.unwrap().unwrap();
         self.broker.close().await;
     }
+
+    /// Ends the port, and not the broker.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// A client of TLS that believes an authority, and may show a certificate with its key.
+pub fn tls_client(authority: &Path, own: Option<(&Path, &Path)>) -> tokio_rustls::TlsConnector {
+    let own = own.map(|(certificate, key)| (certificate.to_owned(), key.to_owned()));
+    let client = cairn_tls::ClientTls { authorities: Some(authority.to_owned()), own };
+    std::sync::Arc::new(client.config().unwrap()).into()
+}
+
+/// A request as it goes over the wire, with its length.
+pub fn frame(key: ApiKey, version: i16, request: &RequestKind) -> BytesMut {
+    let header = RequestHeader::default().with_request_api_key(key as i16).with_request_api_version(version);
+    let mut body = BytesMut::new();
+    header.encode(&mut body, key.request_header_version(version)).unwrap();
+    request.encode(&mut body, version).unwrap();
+    let mut frame = BytesMut::new();
+    frame.put_i32(body.len() as i32);
+    frame.extend_from_slice(&body);
+    frame
+}
+
+/// What is in an answer without its length.
+pub fn answer(key: ApiKey, version: i16, mut frame: Bytes) -> ResponseKind {
+    ResponseHeader::decode(&mut frame, key.response_header_version(version)).unwrap();
+    ResponseKind::decode(key, &mut frame, version).unwrap()
 }
 
 /// A connection that sends one request at a time.

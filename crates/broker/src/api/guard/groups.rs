@@ -84,6 +84,16 @@ impl Guarded for ConsumerGroupHeartbeatRequest {
         }
         Verdict::Some(self, ())
     }
+
+    fn complete(gate: &Gate<'_>, (): Self::Kept, answer: &mut Self::Answer) {
+        // A regular expression is the group's: what it names may be more than this member may see.
+        let seen = |id| gate.named(Operation::Describe, "", id);
+        let given = answer.assignment.as_ref().map_or(&[][..], |assignment| &assignment.topic_partitions);
+        if !given.iter().all(|topic| seen(topic.topic_id)) {
+            let told = ConsumerGroupHeartbeatResponse::default().with_error_code(TOPIC_DENIED);
+            *answer = told.with_error_message(Some(reason("the expression names topics that you may not describe")));
+        }
+    }
 }
 
 listed!(

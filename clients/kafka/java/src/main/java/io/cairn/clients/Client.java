@@ -331,6 +331,9 @@ public final class Client {
             }
             administer(admin, group);
         }
+        if (System.getenv("KAFKA_OPS_SECRET") != null) {
+            Secured.administer(topic, System.getenv("KAFKA_OPS_SECRET"));
+        }
         System.out.printf("ok %d records, %d partitions, 3 members, %d delivered again%n", records, partitions, again.get());
     }
 }
