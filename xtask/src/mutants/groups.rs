@@ -22,8 +22,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what a member has not yet begun with goes on without its word",
         file: "crates/broker/src/group/consumer/member.rs",
-        before: "if !revoking.is_empty() && !matches!(owned, Owned::Nothing) {",
-        after: "if !revoking.is_empty() && matches!(owned, Owned::Unsaid) {",
+        before: "Owned::Unsaid | Owned::Said(_) => true,",
+        after: "Owned::Unsaid => true,\n            Owned::Said(_) => false,",
         test: "-p cairn-broker --lib group::consumer::model",
     },
     Mutant {
@@ -81,6 +81,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "core.consumer.restore(0, name, group);",
         after: "drop((name, group));",
         test: "-p cairn-broker --test protocol members_and_their_epochs_outlive",
+    },
+    Mutant {
+        name: "what a classic member has goes on before it joined again",
+        file: "crates/broker/src/group/consumer/member.rs",
+        before: "Owned::Sworn(owned) => owned.meets(&revoking),",
+        after: "Owned::Sworn(owned) => owned.is_empty(),",
+        test: "-p cairn-broker --lib group::table",
+    },
+    Mutant {
+        name: "a group that goes over does not know what its members have",
+        file: "crates/broker/src/group/consumer/classic.rs",
+        before: "stored.currents.insert(id.clone(), current);",
+        after: "drop(current);",
+        test: "-p cairn-broker --lib group::table",
     },
     Mutant {
         name: "a member's change is not written",

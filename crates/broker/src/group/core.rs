@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 
 use super::{
-    consumer::{Change, Told},
+    consumer::{About, Change, Classic, Moving, PROTOCOL_TYPE, Told},
     member::{GroupError, GroupLimits, GroupSnapshot, Identity, Join, Joined, MemberSnapshot, Synced},
 };
 
@@ -344,6 +344,65 @@ impl Core {
         let Some(group) = self.groups.remove(name) else { return 0 };
         self.bytes = self.bytes.saturating_sub(group.bytes);
         group.generation
+    }
+
+    /// The members of a group that goes over to the new protocol, and its generation; the group ends here. `None` while it is not
+    /// stable, or where its members are not consumers.
+    pub(crate) fn dissolve(&mut self, name: &str) -> Option<(i32, Vec<Moving>)> {
+        let group = self.groups.get(name)?;
+        if group.state != GroupState::Stable || group.protocol_type != PROTOCOL_TYPE {
+            return None;
+        }
+        let chosen = group.protocol.clone();
+        let moving = group.members.iter().map(|(id, member)| {
+            let mut protocols = member.protocols.clone();
+            // The one that is in force comes first: it is the one that is told from now on.
+            protocols.sort_by_key(|(protocol, _)| Some(protocol) != chosen.as_ref());
+            let classic = Classic { session_timeout_ms: member.session_timeout_ms, protocols };
+            let about = About {
+                instance: member.instance.clone(),
+                client_id: member.client_id.clone(),
+                client_host: member.client_host.clone(),
+                rebalance_timeout_ms: member.rebalance_timeout_ms,
+                classic: Some(classic),
+                ..About::default()
+            };
+            (id.clone(), about, member.assignment.clone())
+        });
+        let moving = moving.collect();
+        Some((self.end(name), moving))
+    }
+
+    /// Takes in the members of a group that comes back from the new protocol, and has them join again; the group as it is stored.
+    pub(crate) fn adopt(&mut self, now_ms: u64, name: &str, generation: i32, members: Vec<Moving>) -> GroupSnapshot {
+        let mut group = Group::new();
+        group.generation = generation;
+        PROTOCOL_TYPE.clone_into(&mut group.protocol_type);
+        for (id, about, assignment) in members {
+            let classic = about.classic.unwrap_or_default();
+            let member = Member {
+                instance: about.instance,
+                client_id: about.client_id,
+                client_host: about.client_host,
+                session_timeout_ms: classic.session_timeout_ms,
+                rebalance_timeout_ms: about.rebalance_timeout_ms,
+                protocols: classic.protocols,
+                assignment,
+                joining: None,
+                syncing: None,
+                synced: true,
+                session_ends_ms: now_ms + classic.session_timeout_ms,
+            };
+            group.members.insert(id, member);
+        }
+        group.state = GroupState::Stable;
+        group.protocol = group.elect_protocol();
+        group.leader = group.members.keys().next().cloned();
+        let snapshot = group.snapshot(name);
+        group.prepare_rebalance(now_ms, &mut Vec::new());
+        self.groups.insert(name.to_owned(), group);
+        self.count(name);
+        snapshot
     }
 
     fn group(&mut self, name: &str) -> Result<&mut Group, GroupError> {

@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
         Some(head)
     }
 
-    fn nullable(&mut self) -> Option<Option<String>> {
+    pub(super) fn nullable(&mut self) -> Option<Option<String>> {
         let length = self.i16()?;
         if length == -1 {
             return Some(None);

@@ -61,13 +61,17 @@ impl Groups {
                 let joins = beat.epoch == 0 && beat.check().is_ok();
                 let mut out = Vec::new();
                 match self.classic.state(&group) {
-                    Some(GroupState::Empty) if joins => {
+                    None => {}
+                    Some(_) if !joins => return vec![refuse(ticket, GroupError::GroupNotFound)],
+                    Some(GroupState::Empty) => {
                         let generation = self.classic.end(&group);
                         self.consumer.begin(&group, generation);
                         out.push(Effect::Change { group: group.clone(), changes: vec![Change::Classic(None)] });
                     }
-                    Some(_) => return vec![refuse(ticket, GroupError::GroupNotFound)],
-                    None => {}
+                    Some(_) => match self.upgrade(now_ms, &group, topics) {
+                        Ok(changes) => out.push(Effect::Change { group: group.clone(), changes }),
+                        Err(error) => return vec![refuse(ticket, error)],
+                    },
                 }
                 out.extend(self.consumer(now_ms, consumer::Input::Beat { ticket, group, beat }, topics));
                 out
@@ -77,9 +81,36 @@ impl Groups {
     }
 
     fn consumer(&mut self, now_ms: u64, input: consumer::Input, topics: &dyn Topics) -> Vec<Effect> {
-        let out = self.consumer.handle(now_ms, input, topics, self.classic.bytes());
+        let mut out = self.consumer.handle(now_ms, input, topics, self.classic.bytes());
+        // When the last member of the new protocol is gone, the others go back to theirs.
+        for group in self.consumer.only_classic() {
+            let (epoch, members, mut changes) = self.consumer.disband(&group);
+            let snapshot = self.classic.adopt(now_ms, &group, epoch, members);
+            changes.push(Change::Classic(Some(snapshot)));
+            out.push(Effect::Change { group, changes });
+        }
         self.classic.share(self.consumer.bytes());
+        // A member is answered after everything is durable.
+        out.sort_by_key(|effect| matches!(effect, Effect::Reply(..)));
         out
+    }
+
+    /// Takes a classic group with members over to the new protocol, so that a member of it can join them.
+    fn upgrade(&mut self, now_ms: u64, name: &str, topics: &dyn Topics) -> Result<Vec<Change>, GroupError> {
+        let consumers =
+            self.classic.describe(name).is_some_and(|(_, group)| group.protocol_type == consumer::PROTOCOL_TYPE);
+        if !consumers {
+            return Err(GroupError::GroupNotFound);
+        }
+        // While it rebalances nobody knows who has what: asked again, it is stable.
+        let (generation, members) = self.classic.dissolve(name).ok_or(GroupError::Unavailable)?;
+        match self.consumer.adopt(now_ms, name, generation, members.clone(), topics) {
+            Some(changes) => Ok(changes),
+            None => {
+                self.classic.adopt(now_ms, name, generation, members);
+                Err(GroupError::GroupNotFound)
+            }
+        }
     }
 
     /// A request of the classic protocol, for whichever group it names.
@@ -90,7 +121,8 @@ impl Groups {
         match input {
             Input::Join { ticket, group, join } => {
                 if state != ConsumerState::Empty {
-                    return vec![refuse(ticket, GroupError::InconsistentProtocol)];
+                    let request = consumer::Request::Join(Box::new(join));
+                    return self.consumer(now_ms, consumer::Input::Classic { ticket, group, request }, topics);
                 }
                 let epoch = self.consumer.describe(&group).map_or(0, |view| view.epoch);
                 let changes = self.consumer.end(&group);
@@ -104,8 +136,17 @@ impl Groups {
                 self.consumer(now_ms, commit, topics)
             }
             Input::Delete { ticket, group } => self.consumer(now_ms, consumer::Input::Delete { ticket, group }, topics),
-            Input::Sync { ticket, .. } | Input::Heartbeat { ticket, .. } | Input::Leave { ticket, .. } => {
-                vec![refuse(ticket, GroupError::UnknownMember)]
+            Input::Sync { ticket, group, who, generation, .. } => {
+                let request = consumer::Request::Sync(who, generation);
+                self.consumer(now_ms, consumer::Input::Classic { ticket, group, request }, topics)
+            }
+            Input::Heartbeat { ticket, group, who, generation } => {
+                let request = consumer::Request::Heartbeat(who, generation);
+                self.consumer(now_ms, consumer::Input::Classic { ticket, group, request }, topics)
+            }
+            Input::Leave { ticket, group, who } => {
+                let request = consumer::Request::Leave(who);
+                self.consumer(now_ms, consumer::Input::Classic { ticket, group, request }, topics)
             }
             Input::Tick => Vec::new(),
         }
@@ -120,3 +161,6 @@ impl Groups {
 fn refuse(ticket: Ticket, error: GroupError) -> Effect {
     Effect::Reply(ticket, Reply::Refused(error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     Change, Named, Stored, Topics,
+    classic::Request,
     group::{Beat, ConsumerState, ConsumerView, Group, Surroundings},
     member::{AWAY, LEAVES},
 };
@@ -46,6 +47,12 @@ pub(crate) enum Input {
         ticket: Ticket,
         group: String,
     },
+    /// A request of a member that speaks the classic protocol.
+    Classic {
+        ticket: Ticket,
+        group: String,
+        request: Request,
+    },
     /// What an expression names, asked when the topics had this version; nothing where that could not be found out.
     Named {
         group: String,
@@ -65,6 +72,7 @@ impl Input {
             | Self::Commit { group, .. }
             | Self::Fetch { group, .. }
             | Self::Delete { group, .. }
+            | Self::Classic { group, .. }
             | Self::Named { group, .. } => Some(group),
             Self::Tick => None,
         }
@@ -80,11 +88,13 @@ pub(crate) struct Core {
     timers: BTreeSet<(u64, String, Arc<str>)>,
     /// What all groups take.
     bytes: usize,
+    /// Groups that a member has left, until [`Self::only_classic`] looks at them.
+    pub(super) left: Vec<String>,
 }
 
 impl Core {
     pub(crate) fn new(limits: GroupLimits) -> Self {
-        Self { limits, groups: HashMap::new(), timers: BTreeSet::new(), bytes: 0 }
+        Self { limits, groups: HashMap::new(), timers: BTreeSet::new(), bytes: 0, left: Vec::new() }
     }
 
     /// The one door. `taken` is what groups of the other protocol take.
@@ -115,6 +125,9 @@ impl Core {
                     }
                 };
                 out.push(Effect::Reply(ticket, result.map_or_else(Reply::Refused, |()| Reply::Done)));
+            }
+            Input::Classic { ticket, group, request } => {
+                return self.classic(now_ms, ticket, &group, request, topics, taken);
             }
             Input::Named { group, regex, version, named } => {
                 self.change(now_ms, &group, topics, taken, &mut out, |found, around, changes| {
@@ -246,7 +259,11 @@ impl Core {
         let room = room.min(limits.groups_bytes_max.saturating_sub(self.bytes.saturating_add(taken)));
         let mut changes = Vec::new();
         let made = make(group, &Surroundings { now_ms, topics, limits, room }, &mut changes);
-        for (id, at) in std::mem::take(&mut group.gone) {
+        let gone = std::mem::take(&mut group.gone);
+        if !gone.is_empty() {
+            self.left.push(name.to_owned());
+        }
+        for (id, at) in gone {
             self.timers.remove(&(at, name.to_owned(), id));
         }
         // Members whose deadline came nearer, and those that came: the others' timers find out by themselves.
@@ -315,9 +332,9 @@ impl Core {
             return Ok(());
         }
         match group.check_member(member, epoch) {
-            Err(GroupError::UnknownMember) => Err(GroupError::UnknownMember),
-            _ if version < EPOCHS_FIRST => Err(GroupError::UnsupportedVersion),
-            checked => checked.map(|_| ()),
+            Err(GroupError::StaleEpoch) if version < EPOCHS_FIRST => Err(GroupError::UnsupportedVersion),
+            Ok(found) if version < EPOCHS_FIRST && found.about.classic.is_none() => Err(GroupError::UnsupportedVersion),
+            checked => checked.map(drop),
         }
     }
 

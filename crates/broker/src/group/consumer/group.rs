@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     AWAY, Change, LEAVES, Named, Partitions, Stored, Topics,
     assign::{self, Assignor, Subscriber, Subscribers, Target},
+    classic::is_released,
     member::{About, Aim, Current, NAME_BYTES, Owned, State},
     records::TopicTable,
 };
@@ -88,6 +89,7 @@ pub(crate) struct Told {
 }
 
 /// What a change of a group is given besides the request.
+#[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     pub(super) now_ms: u64,
     pub(super) topics: &'a dyn Topics,
@@ -118,6 +120,13 @@ impl Member {
     fn session_ms(&self, limits: &GroupLimits) -> u64 {
         self.about.classic.as_ref().map_or(limits.consumer_session_ms, |classic| classic.session_timeout_ms)
     }
+
+    /// A member of the classic protocol was heard of.
+    pub(super) fn touch(&mut self, now_ms: u64) {
+        if let Some(classic) = &self.about.classic {
+            self.session_ends_ms = now_ms.saturating_add(classic.session_timeout_ms);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -144,7 +153,7 @@ pub(super) struct Group {
 }
 
 /// Where a member that asks stands in the group.
-enum Place {
+pub(super) enum Place {
     New,
     Known,
     /// It takes the place of a static member that is away.
@@ -200,7 +209,9 @@ impl Group {
         if beat.epoch == 0 {
             return match of_instance {
                 Some(Some(other)) if other != id => match self.members.get(other) {
-                    Some(member) if member.current.epoch != AWAY => Err(GroupError::UnreleasedInstance),
+                    Some(member) if !is_released(&member.about, member.current.epoch) => {
+                        Err(GroupError::UnreleasedInstance)
+                    }
                     _ => Ok(Place::Replaces(Arc::clone(other))),
                 },
                 _ if self.members.contains_key(id) => Ok(Place::Known),
@@ -215,6 +226,77 @@ impl Group {
         let member = self.members.get(id).ok_or(GroupError::UnknownMember)?;
         self.check_epoch(member, beat)?;
         Ok(Place::Known)
+    }
+
+    /// Where a member of the classic protocol stands that joins. One that was told to come back with an id is new.
+    pub(super) fn place_classic(&self, id: &Arc<str>, instance: Option<&str>, new: bool) -> Result<Place, GroupError> {
+        let other = instance.and_then(|instance| self.statics.get(instance)).filter(|other| *other != id);
+        let known = self.members.get(id);
+        match other {
+            // A process that has been replaced, or an instance in use by a member of the other protocol.
+            Some(_) if !new => Err(GroupError::FencedInstance),
+            Some(other) => match self.members.get(other) {
+                Some(member) if !is_released(&member.about, member.current.epoch) => Err(GroupError::FencedInstance),
+                _ => Ok(Place::Replaces(Arc::clone(other))),
+            },
+            None if known.is_some_and(|member| member.about.classic.is_none()) => Err(GroupError::UnknownMember),
+            None if known.is_some() => Ok(Place::Known),
+            None => Ok(Place::New),
+        }
+    }
+
+    /// Gives a member of the classic protocol that joins its place, and takes its next step; its epoch.
+    pub(super) fn seat(
+        &mut self,
+        around: &Surroundings<'_>,
+        id: &Arc<str>,
+        place: Place,
+        about: About,
+        owned: &Partitions,
+        changes: &mut Vec<Change>,
+    ) -> Result<i32, GroupError> {
+        let asked = Beat { names: Some(about.names.clone()), client_id: about.client_id.clone(), ..Beat::default() };
+        let protocols: usize =
+            about.classic.iter().flat_map(|classic| &classic.protocols).map(|(_, data)| data.len()).sum();
+        let smaller = Surroundings { room: around.room.saturating_sub(protocols), ..*around };
+        self.check_room(&smaller, &place, &asked)?;
+        let replaced = matches!(place, Place::Replaces(_));
+        let is_new = self.take_place(id, place, around, changes);
+        let before = self.members.get(id).map(|member| member.about.clone()).unwrap_or_default();
+        let changed = self.note(id, &before, about, changes);
+        let grown = self.look(around, changed || is_new, changes);
+        if is_new || changed || grown {
+            self.rise(changes);
+        }
+        if self.target_epoch < self.epoch || replaced {
+            self.retarget(changes);
+        }
+        self.go_on(around, id, Owned::Sworn(owned), changes);
+        let member = self.members.get_mut(id).ok_or(GroupError::UnknownMember)?;
+        member.join_ends_ms = None;
+        Ok(member.current.epoch)
+    }
+
+    /// Whether a member of the classic protocol should join again: because it is behind, has given up what it had to, or because
+    /// something that it waits for is free.
+    pub(super) fn has_news(&self, id: &Arc<str>) -> bool {
+        let Some(member) = self.members.get(id) else { return false };
+        let free = |(topic, partition): (Uuid, u32)| {
+            self.owners.get(&topic).and_then(|of_topic| of_topic.get(&partition)).is_none()
+        };
+        let current = &member.current;
+        let waits = || self.target.get(id).is_some_and(|target| target.without(&current.assigned).iter().any(free));
+        current.epoch < self.epoch
+            || current.state == State::Unrevoked
+            || (current.state == State::Unreleased && waits())
+    }
+
+    pub(super) fn of_instance(&self, instance: &str) -> Option<Arc<str>> {
+        self.statics.get(instance).cloned()
+    }
+
+    pub(super) const fn topics(&self) -> &TopicTable {
+        &self.topics
     }
 
     /// A member that did not hear of its new epoch may come with the one before, if it has nothing that it was not given.

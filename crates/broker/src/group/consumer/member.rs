@@ -110,6 +110,8 @@ pub(super) enum Owned<'a> {
     /// It did not say.
     Unsaid,
     Said(&'a Partitions),
+    /// It said so in a JoinGroup, and is about to begin with nothing else.
+    Sworn(&'a Partitions),
 }
 
 impl Current {
@@ -118,7 +120,7 @@ impl Current {
         let gave_up = match owned {
             Owned::Nothing => true,
             Owned::Unsaid => false,
-            Owned::Said(owned) => !owned.meets(&self.revoking),
+            Owned::Said(owned) | Owned::Sworn(owned) => !owned.meets(&self.revoking),
         };
         match self.state {
             State::Stable if self.epoch == aim.epoch => None,
@@ -134,7 +136,12 @@ impl Current {
         let revoking = self.assigned.without(&kept);
         // Who was told of a partition may be about to begin with it, whatever it says it has now: it is told first, and gives
         // it up in a later request. (Kafka takes its word at once.)
-        if !revoking.is_empty() && !matches!(owned, Owned::Nothing) {
+        let may_have = match owned {
+            Owned::Nothing => false,
+            Owned::Unsaid | Owned::Said(_) => true,
+            Owned::Sworn(owned) => owned.meets(&revoking),
+        };
+        if !revoking.is_empty() && may_have {
             return self.step(epoch, State::Unrevoked, kept, revoking);
         }
         let missing = aim.partitions.without(&kept);

@@ -251,7 +251,7 @@ impl Group {
     }
 
     /// Each member votes for the first of its protocols that all support.
-    fn elect_protocol(&self) -> Option<String> {
+    pub(super) fn elect_protocol(&self) -> Option<String> {
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
             let choice = member.protocols.iter().find(|(name, _)| self.supported_by_all(name));

@@ -244,7 +244,8 @@ impl Group {
     /// Whether a member may commit, or ask for what is committed, with this epoch.
     pub(in super::super) fn check_member(&self, member: &str, epoch: i32) -> Result<&Member, GroupError> {
         let found = self.members.get(member).ok_or(GroupError::UnknownMember)?;
-        if found.current.epoch == epoch { Ok(found) } else { Err(GroupError::StaleEpoch) }
+        let stale = if found.about.classic.is_some() { GroupError::IllegalGeneration } else { GroupError::StaleEpoch };
+        if found.current.epoch == epoch { Ok(found) } else { Err(stale) }
     }
 
     /// The group as its records told it; its members have one session to be heard of.
