@@ -181,6 +181,94 @@ def secure(options):
     one(ops.delete_topics([topic]))
 
 
+def transactional(options):
+    producer = Producer({
+        "bootstrap.servers": options.bootstrap, "transactional.id": options.topic + ".tx", "transaction.timeout.ms": 60000,
+        "linger.ms": 5,
+    })
+    producer.init_transactions(60)
+    return producer
+
+
+def reader(options, topic, isolation):
+    return Consumer({
+        "bootstrap.servers": options.bootstrap, "group.id": topic + ".transform", "auto.offset.reset": "earliest",
+        "enable.auto.commit": False, "isolation.level": isolation, "enable.partition.eof": True,
+    })
+
+
+def carry(options, producer, source, sink):
+    """Begins a transaction that carries five records on; says how many there were."""
+    consumer, taken = reader(options, source, "read_committed"), []
+    place = TopicPartition(source, 0)
+    begin = max(0, consumer.committed([place], timeout=30)[0].offset)
+    consumer.assign([TopicPartition(source, 0, begin)])
+    producer.begin_transaction()
+    ended = False
+    while len(taken) < 5 and not ended:
+        message = consumer.poll(30)
+        need(message is not None, f"{source} cannot be read")
+        ended = message.error() is not None
+        if not ended:
+            taken.append(message.offset())
+            producer.produce(sink, message.value(), message.key(), message.offset() % 2)
+    if taken:
+        place = TopicPartition(source, 0, taken[-1] + 1)
+        producer.send_offsets_to_transaction([place], consumer.consumer_group_metadata(), 60)
+    producer.flush(60)
+    consumer.close()
+    return len(taken)
+
+
+def all_of(options, topic, isolation):
+    consumer, found, ended = reader(options, topic, isolation), [], set()
+    consumer.assign([TopicPartition(topic, p, 0) for p in range(2)])
+    while len(ended) < 2:
+        message = consumer.poll(30)
+        need(message is not None, f"{topic} cannot be read")
+        if message.error() is not None:
+            ended.add(message.partition())
+        else:
+            found.append(message.key())
+    consumer.close()
+    return found
+
+
+def transact(options, admin):
+    source, sink = options.topic + ".in", options.topic + ".out"
+    for future in admin.create_topics([NewTopic(source, 1, 1), NewTopic(sink, 2, 1)]).values():
+        future.result(30)
+    plain = Producer({"bootstrap.servers": options.bootstrap})
+    for i in range(30):
+        plain.produce(source, value(i), key(i), 0)
+    need(plain.flush(60) == 0, "records stayed in the queue")
+    producer, aborted, turn = transactional(options), 0, 0
+    while True:
+        count = carry(options, producer, source, sink)
+        if count == 0:
+            break
+        if turn % 3 == 1:
+            producer.abort_transaction(60)
+            aborted += 1
+        else:
+            producer.commit_transaction(60)
+        turn += 1
+    need(aborted > 0, "nothing was aborted")
+    producer.produce(sink, b"zombie", b"zombie", 0)
+    producer.flush(60)
+    transactional(options)
+    try:
+        producer.commit_transaction(60)
+        need(False, "a producer whose id was taken committed")
+    except KafkaException as error:
+        need(error.args[0].fatal(), f"a producer whose id was taken may go on: {error}")
+    found = all_of(options, sink, "read_committed")
+    need(sorted(found) == sorted(key(i) for i in range(30)), f"{len(found)} records were carried on")
+    need(len(all_of(options, sink, "read_uncommitted")) == 30 + 5 * aborted + 1, "what was aborted is gone")
+    for future in admin.delete_topics([source, sink]).values():
+        future.result(30)
+
+
 def main():
     options = arguments()
     ledger = Ledger(options.records, options.partitions)
@@ -197,6 +285,7 @@ def main():
         consumer.close()
     administer(options, admin, group)
     secure(options)
+    transact(options, admin)
     ledger.say_ok(count)
 
 

@@ -256,6 +256,104 @@ func checkEnds(ctx context.Context, c *kgo.Client) {
 	}
 }
 
+// transact carries records through transactions: see ../README.md.
+func transact(ctx context.Context, c *kgo.Client) {
+	source, sink := *topic+".in", *topic+".out"
+	request := kmsg.NewPtrCreateTopicsRequest()
+	request.TimeoutMillis = 30000
+	for name, count := range map[string]int32{source: 1, sink: 2} {
+		wanted := kmsg.NewCreateTopicsRequestTopic()
+		wanted.Topic, wanted.NumPartitions, wanted.ReplicationFactor = name, count, 1
+		request.Topics = append(request.Topics, wanted)
+	}
+	made, err := request.RequestWith(ctx, c)
+	need(err == nil, "create topics: %v", err)
+	for _, t := range made.Topics {
+		need(kerr.ErrorForCode(t.ErrorCode) == nil, "create topic %s: %v", t.Topic, kerr.ErrorForCode(t.ErrorCode))
+	}
+	plain := client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	for i := 0; i < 30; i++ {
+		written := plain.ProduceSync(ctx, &kgo.Record{Topic: source, Key: key(i), Value: value(i)})
+		need(written.FirstErr() == nil, "record %d: %v", i, written.FirstErr())
+	}
+	plain.Close()
+	session := func() *kgo.GroupTransactSession {
+		s, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(*bootstrap), kgo.MetadataMinAge(100*time.Millisecond),
+			kgo.TransactionalID(*topic+".tx"), kgo.ConsumerGroup(source+".transform"), kgo.ConsumeTopics(source),
+			kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+			kgo.RequireStableFetchOffsets(), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		need(err == nil, "transactional client: %v", err)
+		return s
+	}
+	carrier, carried, aborted := session(), 0, 0
+	for turn := 0; carried < 30; turn++ {
+		need(carrier.Begin() == nil, "begin")
+		fetches := carrier.PollRecords(ctx, 5)
+		count := 0
+		fetches.EachRecord(func(r *kgo.Record) {
+			carrier.Produce(ctx, &kgo.Record{Topic: sink, Partition: int32(r.Offset % 2), Key: r.Key, Value: r.Value}, nil)
+			count++
+		})
+		end := kgo.TryCommit
+		if turn%3 == 1 {
+			// What was not sent yet would not be sent any more.
+			need(carrier.Client().Flush(ctx) == nil, "flush")
+			end, aborted = kgo.TryAbort, aborted+count
+		}
+		committed, err := carrier.End(ctx, end)
+		need(err == nil && committed == bool(end), "end: %v %v", committed, err)
+		if committed {
+			carried += count
+		}
+	}
+	carrier.Close()
+	need(aborted > 0, "nothing was aborted")
+	// Who comes later with the same id shuts out who was before.
+	producer := func() *kgo.Client {
+		return client(kgo.TransactionalID(*topic+".tx"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	}
+	old, late := producer(), producer()
+	need(old.BeginTransaction() == nil, "begin")
+	need(old.ProduceSync(ctx, &kgo.Record{Topic: sink, Value: []byte("zombie")}).FirstErr() == nil, "write")
+	need(late.BeginTransaction() == nil, "begin")
+	need(late.ProduceSync(ctx, &kgo.Record{Topic: sink, Key: []byte("late")}).FirstErr() == nil, "write")
+	need(old.EndTransaction(ctx, kgo.TryCommit) != nil, "a producer whose id was taken committed")
+	need(late.EndTransaction(ctx, kgo.TryCommit) == nil, "the producer that came later cannot commit")
+	old.Close()
+	late.Close()
+	count := func(level kgo.IsolationLevel, least int) map[string]int {
+		reader := client(kgo.ConsumeTopics(sink), kgo.FetchIsolationLevel(level), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		defer reader.Close()
+		found, all := map[string]int{}, 0
+		for all < least {
+			limited, stop := context.WithTimeout(ctx, 30*time.Second)
+			fetches := reader.PollFetches(limited)
+			stop()
+			need(fetches.Err() == nil, "%d of %d records: %v", all, least, fetches.Err())
+			fetches.EachRecord(func(r *kgo.Record) {
+				found[string(r.Key)]++
+				all++
+			})
+		}
+		return found
+	}
+	found := count(kgo.ReadCommitted(), 31)
+	for i := 0; i < 30; i++ {
+		need(found[string(key(i))] == 1, "record %d was carried on %d times", i, found[string(key(i))])
+	}
+	need(found["late"] == 1 && len(found) == 31, "%d keys were carried on", len(found))
+	count(kgo.ReadUncommitted(), 32+aborted)
+	deletion := kmsg.NewPtrDeleteTopicsRequest()
+	deletion.TimeoutMillis, deletion.TopicNames = 30000, []string{source, sink}
+	for _, name := range deletion.TopicNames {
+		wanted := kmsg.NewDeleteTopicsRequestTopic()
+		wanted.Topic = kmsg.StringPtr(name)
+		deletion.Topics = append(deletion.Topics, wanted)
+	}
+	_, err = deletion.RequestWith(ctx, c)
+	need(err == nil, "delete topics: %v", err)
+}
+
 func main() {
 	flag.Parse()
 	ctx := context.Background()
@@ -275,5 +373,6 @@ func main() {
 	for _, leave := range members {
 		leave()
 	}
+	transact(ctx, c)
 	fmt.Printf("ok %d records, %d partitions, %d members, %d delivered again\n", *records, *partitions, count, b.again)
 }

@@ -22,6 +22,7 @@ import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.RecordsToDelete;
+import org.apache.kafka.clients.admin.TransactionState;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -33,6 +34,8 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.InvalidProducerEpochException;
+import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.quota.ClientQuotaAlteration;
 import org.apache.kafka.common.quota.ClientQuotaEntity;
@@ -309,6 +312,111 @@ public final class Client {
         need(admin.describeClientQuotas(asked).entities().get().isEmpty(), "a quota that was taken back is told");
     }
 
+    static KafkaProducer<byte[], byte[]> transactional() {
+        KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(with("transactional.id", topic + ".tx",
+            "key.serializer", ByteArraySerializer.class.getName(), "value.serializer", ByteArraySerializer.class.getName()));
+        producer.initTransactions();
+        return producer;
+    }
+
+    static KafkaConsumer<byte[], byte[]> reader(String of, String isolation) {
+        return new KafkaConsumer<>(with("group.id", of + ".transform", "auto.offset.reset", "earliest", "enable.auto.commit", "false",
+            "isolation.level", isolation, "max.poll.records", "5",
+            "key.deserializer", ByteArrayDeserializer.class.getName(), "value.deserializer", ByteArrayDeserializer.class.getName()));
+    }
+
+    /** Begins a transaction that carries up to five records on; says how many there were. */
+    static int carry(KafkaProducer<byte[], byte[]> producer, String source, String sink) {
+        try (KafkaConsumer<byte[], byte[]> consumer = reader(source, "read_committed")) {
+            TopicPartition place = new TopicPartition(source, 0);
+            consumer.assign(List.of(place));
+            long end = consumer.endOffsets(List.of(place)).get(place);
+            producer.beginTransaction();
+            int count = 0;
+            while (count < 5 && consumer.position(place) < end) {
+                for (ConsumerRecord<byte[], byte[]> got : consumer.poll(Duration.ofMillis(200))) {
+                    producer.send(new ProducerRecord<>(sink, (int) (got.offset() % 2), got.key(), got.value()));
+                    count++;
+                }
+            }
+            if (count > 0) {
+                producer.sendOffsetsToTransaction(Map.of(place, new OffsetAndMetadata(consumer.position(place))), consumer.groupMetadata());
+            }
+            return count;
+        }
+    }
+
+    /** How often each key is in a topic. */
+    static Map<String, Integer> keys(String of, String isolation) {
+        try (KafkaConsumer<byte[], byte[]> consumer = reader(of, isolation)) {
+            List<TopicPartition> places = List.of(new TopicPartition(of, 0), new TopicPartition(of, 1));
+            consumer.assign(places);
+            consumer.seekToBeginning(places);
+            Map<TopicPartition, Long> ends = consumer.endOffsets(places);
+            Map<String, Integer> found = new HashMap<>();
+            while (places.stream().anyMatch(place -> consumer.position(place) < ends.get(place))) {
+                consumer.poll(Duration.ofMillis(200)).forEach(got -> found.merge(new String(got.key()), 1, Integer::sum));
+            }
+            return found;
+        }
+    }
+
+    static void transact(Admin admin) throws Exception {
+        String source = topic + ".in";
+        String sink = topic + ".out";
+        admin.createTopics(List.of(new NewTopic(source, 1, (short) 1), new NewTopic(sink, 2, (short) 1))).all().get();
+        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(with(
+            "key.serializer", ByteArraySerializer.class.getName(), "value.serializer", ByteArraySerializer.class.getName()))) {
+            for (int i = 0; i < 30; i++) {
+                producer.send(new ProducerRecord<>(source, 0, key(i), value(i))).get();
+            }
+        }
+        KafkaProducer<byte[], byte[]> producer = transactional();
+        int aborted = 0;
+        for (int turn = 0; ; turn++) {
+            int count = carry(producer, source, sink);
+            if (turn == 0) {
+                var described = admin.describeTransactions(List.of(topic + ".tx")).description(topic + ".tx").get();
+                need(described.state() == TransactionState.ONGOING, "the transaction is " + described.state());
+                need(admin.listTransactions().all().get().stream().anyMatch(one -> one.transactionalId().equals(topic + ".tx")),
+                    "the transaction is not listed");
+                producer.flush();
+                TopicPartition place = new TopicPartition(sink, 0);
+                var producers = admin.describeProducers(List.of(place)).partitionResult(place).get().activeProducers();
+                need(producers.stream().anyMatch(one -> one.currentTransactionStartOffset().isPresent()), "no producer has one open");
+            }
+            if (count == 0) {
+                producer.commitTransaction();
+                break;
+            }
+            if (turn % 3 == 1) {
+                producer.abortTransaction();
+                aborted += count;
+            } else {
+                producer.commitTransaction();
+            }
+        }
+        need(aborted > 0, "nothing was aborted");
+        producer.beginTransaction();
+        producer.send(new ProducerRecord<>(sink, 0, "zombie".getBytes(), null)).get();
+        try (KafkaProducer<byte[], byte[]> late = transactional()) {
+            try {
+                producer.commitTransaction();
+                need(false, "a producer whose id was taken committed");
+            } catch (ProducerFencedException | InvalidProducerEpochException fenced) {
+                producer.close();
+            }
+        }
+        Map<String, Integer> found = keys(sink, "read_committed");
+        for (int i = 0; i < 30; i++) {
+            need(Integer.valueOf(1).equals(found.get("key-" + i)), "record " + i + " was carried on " + found.get("key-" + i) + " times");
+        }
+        need(found.size() == 30, found.size() + " keys were carried on");
+        int all = keys(sink, "read_uncommitted").values().stream().mapToInt(Integer::intValue).sum();
+        need(all == 31 + aborted, "of " + (31 + aborted) + " records there are " + all);
+        admin.deleteTopics(List.of(source, sink)).all().get();
+    }
+
     public static void main(String[] arguments) throws Exception {
         Map<String, String> given = new HashMap<>();
         for (int at = 0; at + 1 < arguments.length; at += 2) {
@@ -330,6 +438,7 @@ public final class Client {
                 member.join(20_000);
             }
             administer(admin, group);
+            transact(admin);
         }
         if (System.getenv("KAFKA_OPS_SECRET") != null) {
             Secured.administer(topic, System.getenv("KAFKA_OPS_SECRET"));
