@@ -18,6 +18,7 @@ mod log;
 mod observing;
 mod operating;
 mod postgres;
+mod recovery;
 mod registry;
 mod replaying;
 mod reporting;
@@ -62,6 +63,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(observing::MUTANTS)
         .chain(postgres::MUTANTS)
         .chain(transactions::MUTANTS)
+        .chain(recovery::MUTANTS)
         .chain(administering::MUTANTS)
         .chain(security::MUTANTS)
 }

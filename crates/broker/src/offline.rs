@@ -33,6 +33,12 @@ impl Names {
         Ok(span)
     }
 
+    /// The stream whose batches name topics.
+    #[must_use]
+    pub fn stream() -> StreamId {
+        topics::own_stream()
+    }
+
     /// A topic's name.
     #[must_use]
     pub fn topic(&self, id: Uuid) -> Option<&str> {

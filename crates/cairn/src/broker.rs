@@ -1,8 +1,10 @@
-//! `cairn broker`: runs the embedded log alone; `cairn broker check` looks at what it stored.
+//! `cairn broker`: runs the embedded log alone; `check` looks at what it stored, `salvage` at what it lacks.
 //!
 //! The subcommands need no running broker. What they find is said by their exit code.
 
 mod check;
+pub(crate) mod recovered;
+mod salvage;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,11 @@ enum BrokerCommand {
         after_help = "Example: cairn broker check --data /var/lib/cairn\nExample: cairn broker check --config cairn.toml --json\n\nBeside a running broker it checks the object store alone.\nExit code: 0 all is whole, 5 something was found, 3 there is no log, 1 it could not be checked."
     )]
     Check(check::CheckArguments),
+    /// Shows what a write-ahead log holds that the object store lacks, because another went on without it; or sends it again.
+    #[command(
+        after_help = "Example: cairn broker salvage --data /var/lib/cairn\nExample: cairn broker salvage --json > lost.jsonl\nExample: cairn broker salvage --topic orders --to 127.0.0.1:9092\n\nIt only reads the write-ahead log. Exit code: 3 where none was set aside."
+    )]
+    Salvage(salvage::SalvageArguments),
 }
 
 /// Where a log lies.
@@ -73,5 +80,6 @@ pub(crate) async fn run(arguments: BrokerArguments) -> anyhow::Result<()> {
     match arguments.what {
         None => up::run(arguments.run, Role::Broker).await,
         Some(BrokerCommand::Check(arguments)) => check::run(arguments).await,
+        Some(BrokerCommand::Salvage(arguments)) => salvage::run(arguments).await,
     }
 }

@@ -451,6 +451,9 @@ pub(crate) struct UpArguments {
     /// Policy files; `policies/` beside the configuration file where absent.
     #[arg(long)]
     pub(crate) policies: Option<PathBuf>,
+    /// Goes on with what the object store has where the write-ahead log of its last owner is lost, and says what may be missing.
+    #[arg(long)]
+    pub(crate) recover: bool,
     /// Take a free port where a default one is taken.
     #[arg(long, hide = true)]
     pub(crate) any_port: bool,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use cairn_backbone::Recorder;
-use cairn_broker::Broker;
+use cairn_broker::{Broker, GroupStanding, PartitionStanding, Standings};
 use cairn_clock::Clock;
 use cairn_gateway::Gateway;
 use cairn_log::Log;
@@ -67,7 +67,11 @@ impl Collector for Measures {
         if let Some(vault) = &self.vault {
             page.vault(vault)?;
         }
-        page.consumers(&self.consumers)?;
+        let standings = self.broker.as_ref().map(|broker| broker.standings(&Clock::system())).unwrap_or_default();
+        page.consumers(&self.consumers, &standings)?;
+        if self.broker.is_some() {
+            page.partitions(&standings)?;
+        }
         #[cfg(feature = "observe")]
         for observed in self.consumers.iter().filter_map(|one| one.observed.as_ref()) {
             observed.figures.show(&mut page.0)?;
@@ -132,29 +136,89 @@ impl Page<'_> {
         )
     }
 
-    fn consumers(&mut self, all: &[Shown]) -> fmt::Result {
-        if all.is_empty() {
+    /// Where groups are: Cairn's own consumers by what they have applied, all others by what they have committed.
+    fn groups(&mut self, own: &[Shown], standings: &Standings) -> fmt::Result {
+        let mut rows = Vec::new();
+        for one in own {
+            for (place, lag) in one.status.snapshot().partitions {
+                rows.push((
+                    place.partition.to_string(),
+                    (one.group.to_string(), place.topic),
+                    lag.next,
+                    lag.behind,
+                    None,
+                ));
+            }
+        }
+        let is_own = |one: &&GroupStanding| own.iter().any(|own| *own.group == *one.group);
+        for one in standings.groups.iter().filter(|one| !is_own(one)) {
+            let place = (one.group.clone(), one.topic.clone());
+            rows.push((one.partition.to_string(), place, one.offset, one.lag, Some(one.lag_seconds)));
+        }
+        if rows.is_empty() {
             return Ok(());
         }
-        let places = || {
-            all.iter().flat_map(|one| {
-                let group = one.group.clone();
-                one.status.snapshot().partitions.into_iter().map(move |(place, lag)| {
-                    let partition = place.partition.to_string();
-                    ([("consumergroup", group.clone()), ("topic", place.topic), ("partition", partition)], lag)
-                })
-            })
+        let labels = |partition: &str, (group, topic): &(String, String)| {
+            [("consumergroup", group.clone()), ("topic", topic.clone()), ("partition", partition.to_owned())]
         };
-        let help = "Records of the partition that the group has not applied.";
+        let help = "Records of the partition that the group has not read, or not applied.";
         let mut family = self.0.encode_descriptor("kafka_consumergroup_lag", help, None, MetricType::Gauge)?;
-        for (labels, lag) in places() {
-            ConstGauge::new(lag.behind).encode(family.encode_family(&labels)?)?;
+        for (partition, place, _, lag, _) in &rows {
+            ConstGauge::new(*lag).encode(family.encode_family(&labels(partition, place))?)?;
         }
-        let help = "The offset that the group applies next.";
+        let help = "The offset that the group reads or applies next.";
         let mut family =
             self.0.encode_descriptor("kafka_consumergroup_current_offset", help, None, MetricType::Gauge)?;
-        for (labels, lag) in places() {
-            ConstGauge::new(lag.next).encode(family.encode_family(&labels)?)?;
+        for (partition, place, next, ..) in &rows {
+            ConstGauge::new(*next).encode(family.encode_family(&labels(partition, place))?)?;
+        }
+        let help = "Age of the oldest record of the partition that the group has not read; 0 where there is none.";
+        let mut family = self.0.encode_descriptor("kafka_consumergroup_lag_seconds", help, None, MetricType::Gauge)?;
+        for (partition, place, .., seconds) in rows.iter().filter(|(.., seconds)| seconds.is_some()) {
+            ConstGauge::new(seconds.unwrap_or_default()).encode(family.encode_family(&labels(partition, place))?)?;
+        }
+        let mut sums = std::collections::BTreeMap::<_, u64>::new();
+        for (_, place, _, lag, _) in &rows {
+            *sums.entry(place).or_default() += *lag;
+        }
+        let help = "Records of the topic that the group has not read, or not applied.";
+        let mut family = self.0.encode_descriptor("kafka_consumergroup_lag_sum", help, None, MetricType::Gauge)?;
+        for ((group, topic), lag) in sums {
+            let labels = [("consumergroup", group.clone()), ("topic", topic.clone())];
+            ConstGauge::new(lag).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Where partitions are, by the names of other people's exporters.
+    fn partitions(&mut self, standings: &Standings) -> fmt::Result {
+        let figures: [(&str, &str, fn(&PartitionStanding) -> u64); 2] = [
+            ("kafka_topic_partition_current_offset", "One past the partition's last offset.", |one| one.current),
+            ("kafka_topic_partition_oldest_offset", "The first offset that the partition keeps.", |one| one.oldest),
+        ];
+        for (name, help, figure) in figures {
+            let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for one in &standings.partitions {
+                let labels = [("topic", one.topic.clone()), ("partition", one.partition.to_string())];
+                ConstGauge::new(figure(one)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let mut counts = std::collections::BTreeMap::<&str, u64>::new();
+        standings.partitions.iter().for_each(|one| *counts.entry(&one.topic).or_default() += 1);
+        let help = "Partitions of the topic.";
+        let mut family = self.0.encode_descriptor("kafka_topic_partitions", help, None, MetricType::Gauge)?;
+        for (topic, count) in counts {
+            ConstGauge::new(count).encode(family.encode_family(&[("topic", topic.to_owned())])?)?;
+        }
+        self.gauge("kafka_brokers", "Brokers that serve the log.", 1)?;
+        let help = "Partitions, and partitions of groups, that are not shown because there are too many.";
+        self.gauge("cairn_broker_standings_left_out", help, standings.left_out)
+    }
+
+    fn consumers(&mut self, all: &[Shown], standings: &Standings) -> fmt::Result {
+        self.groups(all, standings)?;
+        if all.is_empty() {
+            return Ok(());
         }
         let gauge = |snapshot: &cairn_consumers::Snapshot, which: usize| match which {
             0 => snapshot.lag.as_secs_f64(),

@@ -411,6 +411,7 @@ pub(crate) async fn bind(
 }
 
 pub(crate) async fn open_log(
+    arguments: &UpArguments,
     config: &Config,
     folder: &Folder,
     (brokers, listener, port): (Option<&Brokers>, &TcpListener, &Port),
@@ -418,7 +419,8 @@ pub(crate) async fn open_log(
     entropy: &Entropy,
 ) -> anyhow::Result<Log> {
     let at_rest = config.encryption.open(folder.path(), clock, entropy).await?;
-    let options = config.store.log_options(folder.path(), &at_rest)?;
+    let mut options = config.store.log_options(folder.path(), &at_rest)?;
+    options.recover = arguments.recover;
     if let Some(brokers) = brokers {
         let open = async |options| Log::open(options, clock.clone(), entropy.clone()).await;
         return brokers.open(options, listener, port, open).await;

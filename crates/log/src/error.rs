@@ -202,15 +202,28 @@ pub enum OpenError {
     },
     /// Another opener of the store went on without what this write-ahead log holds.
     #[error(
-        "{path} holds records from position {at} on that were never uploaded, and epoch {epoch} of the same log went on \
-         without them: to go on with what the object store has, move that folder away"
+        "the write-ahead log here held records from position {at} on that were never uploaded, and epoch {epoch} of the same log \
+         went on without them: they were set aside in {path}, and `cairn broker salvage` reads them"
     )]
     Superseded {
-        /// Folder.
+        /// Where they are now.
         path: PathBuf,
         /// Position.
         at: u64,
         /// Who went on.
+        epoch: u32,
+    },
+    /// The store had an owner that did not end well, and its write-ahead log is not here.
+    #[error(
+        "the write-ahead log of epoch {epoch}, which had this object store last and did not end well, is not in {path}: what it \
+         acknowledged and did not upload is nowhere else, and it may still run. Start it where it ran, or bring its data \
+         folder here; where that is gone for good, start once with --recover, which stops it, goes on with what the store has \
+         and says what may be lost"
+    )]
+    NoWriteAheadLog {
+        /// Folder.
+        path: PathBuf,
+        /// Who had the store.
         epoch: u32,
     },
     /// The write-ahead log begins behind what the store holds: something in between is gone.

@@ -6,6 +6,7 @@
 //! index: offsets, producers and ranges come back from a bucket alone.
 
 mod layout;
+mod notes;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,7 +15,10 @@ use std::{
 
 use uuid::Uuid;
 
-pub(crate) use self::layout::{HeadRecord, IndexName};
+pub(crate) use self::{
+    layout::{HeadRecord, IndexName},
+    notes::{Note, Taken},
+};
 use crate::{
     Aborted, Offset, Retention, StoreError, StreamId,
     ledger::{Ledger, Producer},
@@ -25,6 +29,8 @@ use crate::{
 
 /// Epochs whose beginning is remembered; an older write-ahead log that comes back is caught by its positions alone.
 const EPOCHS_KEPT: usize = 1_000;
+/// Recoveries whose skipped offsets are remembered of a stream; older ones are taken for a gap by a check.
+const SKIPPED_KEPT: usize = 64;
 /// How often the index may be replaced while it is being read, before opening gives up.
 const LOAD_TRIES_MAX: usize = 16;
 
@@ -90,6 +96,8 @@ pub(crate) enum Change {
     Producers { id: StreamId, producers: Vec<(i64, Producer)> },
     /// The transactions that are open at the end of the stream, and where each began: these and no others.
     Open { id: StreamId, open: Vec<(i64, Offset)> },
+    /// What is kept for the day on which a write-ahead log is lost.
+    Note(Note),
 }
 
 /// One file of the index: a delta on what was, or a snapshot that begins from nothing.
@@ -112,6 +120,8 @@ pub(crate) struct Indexed {
     pub(crate) start: Offset,
     pub(crate) ledger: Ledger,
     pub(crate) ranges: VecDeque<Arc<Range>>,
+    /// Offsets that recoveries have passed over, rising.
+    pub(crate) skipped: VecDeque<(Offset, Offset)>,
 }
 
 /// What the index needs of an object.
@@ -141,6 +151,10 @@ pub(crate) struct Index {
     pub(crate) streams: BTreeMap<StreamId, Indexed>,
     /// Objects that ranges lie in.
     pub(crate) objects: BTreeMap<ObjectId, Held>,
+    /// Who has the store; nobody where that was an older version.
+    pub(crate) taken: Option<Taken>,
+    /// When something was uploaded last, ms.
+    pub(crate) uploaded_ms: Option<i64>,
 }
 
 impl Index {
@@ -188,8 +202,10 @@ impl Index {
                     let dropped = stream.ranges.iter().filter(|range| !kept(range));
                     dropped.for_each(|range| release(&mut self.objects, range, gone));
                     stream.ranges.retain(kept);
+                    stream.skipped.retain(|(_, to)| to > start);
                 }
             }
+            Change::Note(note) => self.note(note),
             Change::Deleted { id } => {
                 for range in self.streams.remove(id).into_iter().flat_map(|stream| stream.ranges) {
                     release(&mut self.objects, &range, gone);
@@ -218,6 +234,26 @@ impl Index {
         }
     }
 
+    fn note(&mut self, note: &Note) {
+        match note {
+            Note::Taken { by, reserved } => {
+                let before = self.taken.map_or(0, |taken| taken.reserved);
+                self.taken = Some(Taken { by: *by, reserved: before.max(*reserved) });
+            }
+            Note::Skipped { id, from, to } => {
+                let stream = self.streams.entry(*id).or_default();
+                stream.ledger.next = stream.ledger.next.max(*to);
+                if *to > stream.start {
+                    stream.skipped.push_back((*from, *to));
+                    if stream.skipped.len() > SKIPPED_KEPT {
+                        stream.skipped.pop_front();
+                    }
+                }
+            }
+            Note::Uploaded { at_ms } => self.uploaded_ms = Some(*at_ms),
+        }
+    }
+
     /// All of it as one file.
     pub(crate) fn snapshot(&self) -> Delta {
         let mut changes: Vec<_> =
@@ -227,9 +263,14 @@ impl Index {
             from: *from,
             to: *to,
         }));
+        let taken = self.taken.map(|Taken { by, reserved }| Note::Taken { by, reserved });
+        let uploaded = self.uploaded_ms.map(|at_ms| Note::Uploaded { at_ms });
+        changes.extend(taken.into_iter().chain(uploaded).map(Change::Note));
         for (id, stream) in &self.streams {
-            let Indexed { retention, start, ledger, ranges } = stream;
+            let Indexed { retention, start, ledger, ranges, skipped } = stream;
             changes.push(Change::Stream { id: *id, retention: *retention, start: *start, next: ledger.next });
+            let note = |(from, to): &(Offset, Offset)| Note::Skipped { id: *id, from: *from, to: *to };
+            changes.extend(skipped.iter().map(note).map(Change::Note));
             changes.extend(ranges.iter().map(|range| Change::Range { id: *id, range: range.clone() }));
             if !ledger.producers.is_empty() {
                 let producers = ledger.producers.iter().map(|(id, producer)| (*id, producer.clone())).collect();

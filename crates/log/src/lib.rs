@@ -8,9 +8,10 @@
 //! (segment files), `state` (what is durable), `writer` (the one thread that orders), `wal_object` and `lander` and `closing` (where the
 //! store is the write-ahead log), `store` and `folder` and `s3` and `sealed`,
 //! `object` (bytes of one object), `index` (what the store holds), `upload`, `fetch` (reading objects), `retain`, `recover`,
-//! `log` (the handle), `standby` (whose turn it is); `walk` and `check` (reading all of it, changing nothing). `sim` runs all of it
-//! from a seed.
+//! `succession` (whose log that was), `log` (the handle), `standby` (whose turn it is); `walk`, `check` and `salvage` (reading all of it,
+//! changing nothing). `sim` runs all of it from a seed.
 
+mod age;
 mod check;
 mod closing;
 mod compaction;
@@ -34,12 +35,14 @@ mod read;
 mod recover;
 mod retain;
 mod s3;
+mod salvage;
 mod sealed;
 #[cfg(test)]
 mod sim;
 mod standby;
 mod state;
 mod store;
+mod succession;
 mod transactions;
 mod upload;
 mod wal;
@@ -59,7 +62,9 @@ pub use options::{
     Room, Tiers, WriteAhead,
 };
 pub use s3::{S3Options, S3Store};
+pub use salvage::{SalvageOptions, SalvageReport, Salvaged, salvage, set_aside_in, stored};
 pub use sealed::SealedStore;
 pub use standby::{BEAT_INTERVAL, Ownership, TAKE_OVER_AFTER, await_turn, ownership};
 pub use store::{Head, HeadVersion, Listed, Store};
+pub use succession::{RecoveredStream, Recovery};
 pub use transactions::{Aborted, InTransaction};

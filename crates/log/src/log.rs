@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     Append, AppendError, Beginning, Bounds, Compaction, Isolation, Keys, LeaderEpoch, LogOptions, LogStats, Offset,
-    OpenError, ProducerView, Read, ReadError, Retention, Room, StreamId, Tiers,
+    OpenError, ProducerView, Read, ReadError, Recovery, Retention, Room, StreamId, Tiers,
     frame::Entry,
     open::{self, Opened, Shared, append_bytes_max, new_shape},
     writer::{Call, Results, frame_size},
@@ -333,6 +333,12 @@ impl Log {
         Ok(Tiers { local, stored: found.uploaded.max(found.start) })
     }
 
+    /// When the record at an offset was written, ms, as far as that is known without reading it.
+    #[must_use]
+    pub fn time_of(&self, stream: StreamId, offset: Offset) -> Option<i64> {
+        self.0.shared.time_of(stream, offset)
+    }
+
     /// The epoch of this opener: higher than that of any before it, lost ones included.
     #[must_use]
     pub fn epoch(&self) -> LeaderEpoch {
@@ -382,6 +388,12 @@ impl Log {
         Duration::from_micros(now.saturating_sub(seen))
     }
 
+    /// What a recovery has done, where this opening was one.
+    #[must_use]
+    pub fn recovery(&self) -> Option<&Recovery> {
+        self.0.shared.recovery.as_ref()
+    }
+
     /// Counters and depths.
     #[must_use]
     pub fn stats(&self) -> LogStats {
@@ -421,11 +433,15 @@ impl Log {
     /// refused. What the store has not taken by then stays in the write-ahead log.
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.0.calls.try_send(Call::Close { reply }).is_ok() {
-            // Where the store is the log and is away, what waits for it was not acknowledged and never will be.
-            let limit = if self.0.shared.is_diskless() { CLOSE_MAX } else { Duration::MAX };
-            let _ = tokio::time::timeout(limit, answer).await;
+        // Where the store is the log and is away, what waits for it was not acknowledged and never will be.
+        let limit = if self.0.shared.is_diskless() { CLOSE_MAX } else { Duration::MAX };
+        let mut call = Call::Close { reply };
+        // What the uploader says at its end rests on this: nothing is acknowledged behind it.
+        while let Err(mpsc::TrySendError::Full(back)) = self.0.calls.try_send(call) {
+            call = back;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        let _ = tokio::time::timeout(limit, answer).await;
         let _ = self.0.stop.send(true);
         let uploads = self.0.uploads.lock().take();
         if let Some(uploads) = uploads {
@@ -452,5 +468,7 @@ async fn retain(inner: std::sync::Weak<Inner>) {
 mod at_rest_tests;
 #[cfg(test)]
 mod diskless_tests;
+#[cfg(test)]
+mod recovery_tests;
 #[cfg(test)]
 mod tests;

@@ -26,11 +26,12 @@ use crate::{
     closing::{self, Closed},
     fetch::Fetcher,
     frame::Shape,
-    index::{self, Change, HeadRecord, Index, Loaded},
+    index::{self, Change, HeadRecord, Index, Loaded, Note},
     lander::{FLIGHTS_MAX, Lander},
     ledger::Ledger,
-    recover::{Recovered, recover},
+    recover::recover,
     state::State,
+    succession::{Recovery, Standing, set_aside, skip, standing, write_owner},
     upload::Uploader,
     wal::{HEAD_BYTES, SEALED_HEAD_BYTES, Segment, Spare},
     wal_object::WalId,
@@ -87,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) log: Uuid,
     pub(crate) epoch: u32,
     pub(crate) beginning: Beginning,
+    /// What a recovery has done.
+    pub(crate) recovery: Option<Recovery>,
     pub(crate) state: RwLock<State>,
     pub(crate) counters: Counters,
     pub(crate) fetcher: Fetcher,
@@ -224,6 +227,29 @@ impl Shared {
     pub(crate) fn fence(&self, epoch: u32) {
         tracing::error!(epoch, "another broker has taken over the object store; nothing is accepted any more");
         self.fenced_by.store(epoch.max(1), Ordering::Release);
+        self.uploads.notify_one();
+    }
+
+    /// Sets the write-ahead log aside, where it holds what the store does not have: whoever took the store goes on without it. Files
+    /// that are open stay so.
+    pub(crate) fn set_aside(&self) {
+        let (depth, at) = {
+            let state = self.state.read();
+            (state.depth(), state.covered)
+        };
+        if depth == 0 {
+            return;
+        }
+        match set_aside(self.options.disk.as_ref(), &self.folder, self.epoch, at) {
+            Ok(path) => tracing::error!(
+                "{depth} bytes were never uploaded, and the new owner went on without them: they were set aside in {}, and \
+                 `cairn broker salvage` reads them",
+                path.display()
+            ),
+            Err(error) => {
+                tracing::error!(%error, "the write-ahead log could not be set aside; the next start does that")
+            }
+        }
     }
 
     /// The next write-ahead file: a spare where there is one.
@@ -263,18 +289,37 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
     let lock = disk.lock(&options.folder).map_err(failed)?;
     let store = options.store.clone();
     persistently(async || store.prepare().await).await?;
-    let (loaded, closed) = read_store(&options, &entropy).await?;
+    let (loaded, standing, closed) = read_store(&options, &folder, &entropy).await?;
     let is_taken = !closed.changes.is_empty();
     let mut id = [0; 16];
     entropy.fill(&mut id);
     let known = loaded.as_ref().map(|loaded| &loaded.index);
-    let found = recover(disk.as_ref(), &folder, &options.at_rest, known, Uuid::from_bytes(id), closed.segments)?;
+    let mut found = recover(disk.as_ref(), &folder, &options.at_rest, known, Uuid::from_bytes(id), closed.segments)?;
+    let (mut changes, mut recovery, mut before) = (closed.changes, None, 0);
+    let beginning = match standing {
+        None if found.state.segments.is_empty() => Beginning::New,
+        None => Beginning::Whole,
+        Some(Standing::Whole { before: word }) => {
+            before = word;
+            Beginning::Whole
+        }
+        Some(Standing::Ended { epoch }) => Beginning::StoreAlone { epoch },
+        Some(Standing::Lost { epoch }) => {
+            let index = known.expect("somebody had the store");
+            let (done, skipped) = skip(index, epoch, options.offsets_reserved, &mut found);
+            changes.extend(skipped);
+            recovery = Some(done);
+            Beginning::Recovered { epoch }
+        }
+    };
     let (version, files, index) = match loaded {
         Some(loaded) => (Some(loaded.version), loaded.head.files, loaded.index),
         None => (None, Vec::new(), Index { log: found.log, ..Index::default() }),
     };
     let epoch = if is_taken { index.epoch } else { found.epoch.max(index.epoch) + 1 };
-    let beginning = beginning(&found, version.is_some().then_some(&index), is_taken, &folder);
+    let by = entropy.next_u64().max(1);
+    changes.push(Change::Note(Note::Taken { by, reserved: options.offsets_reserved }));
+    write_owner(disk.as_ref(), &options.folder, found.log, before, by).map_err(failed)?;
     let at = found.state.durable;
     let segment = found.state.segments.values().next_back().filter(|segment| segment.end() > at).cloned();
     let fetcher = Fetcher::new(store, options.cache_bytes_max);
@@ -284,6 +329,7 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
         log: found.log,
         epoch,
         beginning,
+        recovery,
         state: RwLock::new(found.state),
         counters: Counters::default(),
         fetcher,
@@ -299,7 +345,6 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
         _lock: FolderLock(lock),
     });
     let (mut writer, lander) = begin(&shared, segment, at, entropy.clone(), found.ledgers)?;
-    let mut changes = closed.changes;
     changes.push(Change::Epoch { epoch, at });
     if shared.is_diskless() {
         changes.push(Change::WriteAhead { epoch, from: 0, to: None });
@@ -323,19 +368,25 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
 
 /// Reads head and index; where the store was the write-ahead log, takes the head first and closes what is open. Who has the store may
 /// commit between two steps of this: then it is begun anew.
-async fn read_store(options: &LogOptions, entropy: &Entropy) -> Result<(Option<Loaded>, Closed), OpenError> {
+async fn read_store(
+    options: &LogOptions,
+    wal: &Path,
+    entropy: &Entropy,
+) -> Result<(Option<Loaded>, Option<Standing>, Closed), OpenError> {
     let store = options.store.as_ref();
     let mut tries = 1;
     loop {
         let loaded = persistently(async || index::load(store).await).await?;
-        let Some(found) = loaded else { return Ok((None, Closed::default())) };
+        let Some(found) = loaded else { return Ok((None, None, Closed::default())) };
+        // Before anything is taken: a start that is refused takes nothing.
+        let standing = Some(standing(options, wal, &found)?);
         if found.index.write_ahead.is_empty() {
-            return Ok((Some(found), Closed::default()));
+            return Ok((Some(found), standing, Closed::default()));
         }
         match closing::take(store, entropy, found, options.owner).await {
             Ok(taken) => {
                 let closed = closing::close(store, &taken.index, taken.index.epoch).await?;
-                return Ok((Some(taken), closed));
+                return Ok((Some(taken), standing, closed));
             }
             Err(StoreError::Fenced { .. }) if tries < OPEN_TRIES_MAX => tries += 1,
             Err(error) => return Err(error.into()),
@@ -386,25 +437,6 @@ fn begin(
     writer.synced = base;
     writer.ground = Ground::Store { flights, next: WalId { epoch: shared.epoch, number: 0 }, launched: None };
     Ok((writer, Some(Lander { shared: shared.clone(), flights: receiver })))
-}
-
-/// What there is, and a word about what is not. `had` is the index of who had the store last, if anybody had; `is_closed` says
-/// that its write-ahead log was the store, and nothing of it can be missing.
-fn beginning(found: &Recovered, had: Option<&Index>, is_closed: bool, folder: &Path) -> Beginning {
-    match (found.state.segments.is_empty(), had) {
-        (false, _) => Beginning::Whole,
-        (true, None) => Beginning::New,
-        (true, Some(_)) if is_closed => Beginning::Whole,
-        (true, Some(index)) => {
-            let (position, epoch) = (found.state.durable, index.epoch);
-            tracing::warn!(
-                "{} holds no write-ahead log: going on with what the object store has, up to position {position}; what \
-                 epoch {epoch} acknowledged and had not uploaded is lost, and its offsets are given again",
-                folder.display()
-            );
-            Beginning::StoreAlone { epoch }
-        }
-    }
 }
 
 /// Calls the store a few times: it may answer the next time.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Aborted, Disk, FolderStore, InTransaction, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Store,
-    StreamId, SystemDisk,
+    StreamId, SystemDisk, succession::OFFSETS_RESERVED,
 };
 
 /// How the log is run.
@@ -49,6 +49,10 @@ pub struct LogOptions {
     pub queue_bytes_max: usize,
     /// How often retention is looked at.
     pub retention_interval: Duration,
+    /// Goes on with the store alone where the write-ahead log of who had it last is lost; else such a start is refused.
+    pub recover: bool,
+    /// Offsets that a stream may run ahead of what the store has of it, and that a recovery passes over.
+    pub offsets_reserved: u64,
     /// What new files of the write-ahead log are encrypted under. The store sees to its objects itself.
     pub at_rest: AtRest,
     /// Where the write-ahead log lies.
@@ -80,6 +84,8 @@ impl LogOptions {
             queue_calls_max: 4096,
             queue_bytes_max: 64 << 20,
             retention_interval: Duration::from_secs(60),
+            recover: false,
+            offsets_reserved: OFFSETS_RESERVED,
             at_rest: AtRest::default(),
             disk: Arc::new(SystemDisk),
         }
@@ -103,8 +109,13 @@ pub enum Beginning {
     New,
     /// A write-ahead log, and what the store has before it: all that was ever acknowledged.
     Whole,
-    /// What the store has and no write-ahead log: what that epoch acknowledged and had not uploaded is not here.
+    /// What the store has, and no write-ahead log of who had it last, who had uploaded everything.
     StoreAlone {
+        /// Who had the store last.
+        epoch: u32,
+    },
+    /// What the store has: the write-ahead log of who had it last is lost, with what it acknowledged and had not uploaded.
+    Recovered {
         /// Who had the store last.
         epoch: u32,
     },

@@ -234,7 +234,9 @@ fn plan(state: &State, stream: &Stream, offsets: std::ops::Range<Offset>, max_by
     if from >= until {
         return Plan::Local(sources, to);
     }
-    if stream.batches.front().is_some_and(|first| first.base <= from) {
+    // What a recovery has passed over lies nowhere: the next is what comes behind it.
+    let is_local = stream.batches.front().is_some_and(|first| first.base <= from);
+    if is_local || stream.ranges_from(from).next().is_none() {
         for batch in stream.batches.range(stream.find(from)..) {
             bytes += batch.length as usize;
             if batch.base >= until || (!sources.is_empty() && bytes > max_bytes) {

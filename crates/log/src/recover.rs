@@ -75,38 +75,50 @@ pub(crate) fn recover(
     let (mut scanned, mut synced, mut superseded) = (Vec::<Scanned>::new(), 0, None);
     for segment in files {
         let (end, rest, sealed, seen) = scan(&segment, index, &mut found, &mut superseded)?;
-        if segment.end() <= index.covered {
-            if segment.object.is_some() {
-                continue; // found and removed by listing
-            }
-            // The store has all of it: a crash came between commit and reuse.
-            let removed = disk.remove(&segment.path);
-            removed.map_err(|source| OpenError::Disk { path: segment.path.clone(), source })?;
-            continue;
-        }
-        match scanned.last() {
-            Some(before) if before.segment.end() != segment.base => {
-                let what = format!("the file behind it begins at {:x}", segment.base);
-                return Err(OpenError::Damaged { path: before.segment.path.clone(), at: before.segment.bytes, what });
-            }
-            None if segment.base > index.covered => {
-                let (path, found) = (folder.to_owned(), segment.base);
-                return Err(OpenError::Gap { path, found, expected: index.covered });
-            }
-            _ => {}
-        }
         synced = synced.max(seen);
         scanned.push(Scanned { segment, end, rest, sealed });
     }
     if let Some(Superseded { at, epoch }) = superseded {
+        // Before anything is removed: what lies before the covered position may not be what the store has there.
         return Err(OpenError::Superseded { path: folder.to_owned(), at, epoch });
     }
+    let scanned = needed(disk, folder, index.covered, scanned)?;
     finish(disk, scanned, synced, &mut found)?;
     for stream in found.state.streams.values() {
         stream.publish();
     }
     found.state.durable = found.next.unwrap_or(index.covered);
     Ok(found)
+}
+
+/// Those that hold what the store does not have, one behind the other; the others are removed.
+fn needed(disk: &dyn Disk, folder: &Path, covered: u64, scanned: Vec<Scanned>) -> Result<Vec<Scanned>, OpenError> {
+    let mut needed = Vec::<Scanned>::new();
+    for one in scanned {
+        let segment = &one.segment;
+        if segment.end() <= covered && segment.object.is_some() {
+            continue; // found and removed by listing
+        }
+        if segment.end() <= covered {
+            // The store has all of it: a crash came between commit and reuse.
+            let removed = disk.remove(&segment.path);
+            removed.map_err(|source| OpenError::Disk { path: segment.path.clone(), source })?;
+            continue;
+        }
+        match needed.last() {
+            Some(before) if before.segment.end() != segment.base => {
+                let what = format!("the file behind it begins at {:x}", segment.base);
+                return Err(OpenError::Damaged { path: before.segment.path.clone(), at: before.segment.bytes, what });
+            }
+            None if segment.base > covered => {
+                let (path, found) = (folder.to_owned(), segment.base);
+                return Err(OpenError::Gap { path, found, expected: covered });
+            }
+            _ => {}
+        }
+        needed.push(one);
+    }
+    Ok(needed)
 }
 
 /// The streams as the store has them.

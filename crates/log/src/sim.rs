@@ -94,6 +94,7 @@ fn acknowledged_records_survive_and_offsets_never_mean_other_data() {
         "power",
         "kill",
         "lost-folder",
+        "ended-well",
         "retention",
         "fenced",
         "collected",

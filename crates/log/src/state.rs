@@ -52,6 +52,8 @@ pub(crate) struct Stream {
     pub(crate) end: watch::Sender<Offset>,
     /// One past what the store holds.
     pub(crate) uploaded: Offset,
+    /// Where the index lets it go on: what it gives out lies no further past this than a recovery passes over.
+    pub(crate) indexed: Offset,
     /// Transactions that are open at the durable end.
     open: Open,
     /// Those that were aborted and reach past the start, in the order of their ends.
@@ -72,6 +74,7 @@ impl Stream {
             compaction: None,
             end,
             uploaded: Offset::default(),
+            indexed: Offset::default(),
             open: Open::default(),
             aborted: VecDeque::new(),
             waiting_bytes: 0,
@@ -86,11 +89,21 @@ impl Stream {
         stream.ranges = indexed.ranges.clone();
         stream.range_bytes = indexed.ranges.iter().map(|range| range.bytes).sum();
         stream.uploaded = indexed.ledger.next;
+        stream.indexed = indexed.ledger.next;
         stream.open = indexed.ledger.open.clone();
         let aborted = indexed.ranges.iter().flat_map(|range| range.aborted.iter().copied());
         stream.aborted = aborted.filter(|aborted| aborted.last >= indexed.start).collect();
         stream.end.send_replace(indexed.ledger.next);
         stream
+    }
+
+    /// Lets it go on further on: what lies between is given to nobody.
+    pub(crate) fn skip_to(&mut self, next: Offset) {
+        self.indexed = next;
+        if self.batches.is_empty() {
+            self.uploaded = next;
+        }
+        self.end.send_replace(next);
     }
 
     /// One past the last durable offset.
@@ -171,6 +184,7 @@ impl Stream {
     /// Takes in what the store has now.
     fn add_range(&mut self, range: &Arc<Range>) {
         self.uploaded = self.uploaded.max(range.next);
+        self.indexed = self.indexed.max(range.next);
         if range.next > self.start {
             self.range_bytes += range.bytes;
             self.ranges.push_back(range.clone());
@@ -258,6 +272,12 @@ impl State {
     /// Takes in what was committed: ranges instead of batches, except for those that the tail still serves.
     pub(crate) fn commit(&mut self, delta: &Delta) {
         for change in &delta.changes {
+            if let Change::Stream { id, next, .. } = change
+                && let Some(stream) = self.streams.get_mut(id)
+            {
+                // Also where retention took all of it before it was uploaded.
+                stream.indexed = stream.indexed.max(*next);
+            }
             let (Change::Range { id, .. } | Change::Moved { id, .. }) = change else { continue };
             let Some(stream) = self.streams.get_mut(id) else { continue };
             match change {

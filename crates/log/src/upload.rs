@@ -24,7 +24,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     ErrorKind, StoreError,
-    index::{Change, Compacted, Delta, HeadRecord, Index, IndexName, Past, Range},
+    index::{Change, Compacted, Delta, HeadRecord, Index, IndexName, Note, Past, Range},
     object::{self, ObjectId},
     open::Shared,
     store::{HeadVersion, Store},
@@ -165,6 +165,7 @@ impl Uploader {
             }
             let mut changes = gathered.changes;
             changes.extend(self.covered_objects(gathered.end));
+            changes.push(Change::Note(Note::Uploaded { at_ms: self.shared.clock.now().as_millis() }));
             let object = gathered.object.map(|bytes| (id, bytes));
             self.prepare(Makes::Upload, object, gathered.end, changes);
             return Ok(true);
@@ -385,7 +386,7 @@ impl Uploader {
     /// has not taken by then stays in the write-ahead log. No call is left on its way: it could change the head under who
     /// opens next.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let mut stopped = stop.clone();
+        let (mut stopped, shared) = (stop.clone(), self.shared.clone());
         let too_long = async {
             let _ = stopped.wait_for(|stop| *stop).await;
             tokio::time::sleep(END_MAX).await;
@@ -398,6 +399,9 @@ impl Uploader {
         tokio::select! {
             () = work => {}
             () = too_long => {}
+        }
+        if shared.fenced().is_some() {
+            shared.set_aside();
         }
     }
 
@@ -420,7 +424,7 @@ impl Uploader {
         }
     }
 
-    /// Uploads what is left, and gives up at the first failure.
+    /// Uploads what is left, and gives up at the first failure; where nothing is left, the head says so.
     async fn finish(mut self) {
         loop {
             match self.step().await {
@@ -433,7 +437,7 @@ impl Uploader {
     }
 
     /// Says in the head that all there ever was is in the store, where that is so.
-    async fn release(mut self) {
+    pub(crate) async fn release(mut self) {
         let shared = self.shared.clone();
         let left_nothing = shared.has_ended.load(Ordering::Acquire) && shared.state.read().depth() == 0;
         if left_nothing
@@ -449,6 +453,9 @@ impl Uploader {
         let (interval, shared) = (self.shared.options.upload_interval, self.shared.clone());
         let (mut due, mut seen) = (Instant::now() + interval, shared.counters.fsyncs.load(Ordering::Relaxed));
         loop {
+            if shared.fenced().is_some() {
+                return None;
+            }
             let by_size = tokio::select! {
                 () = shared.uploads.notified() => Some(true),
                 () = tokio::time::sleep_until(due) => Some(false),

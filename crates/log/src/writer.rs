@@ -19,7 +19,7 @@ use cairn_clock::Entropy;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    Append, AppendError, Appended, InTransaction, LeaderEpoch, Offset, ProducerId, ProducerView, ReadError, StreamId,
+    Append, AppendError, Appended, InTransaction, LeaderEpoch, ProducerId, ProducerView, ReadError, StreamId,
     frame::{self, BATCH_OVERHEAD_BYTES, BatchEntry, Entry, HEADER_BYTES, Hand, Shape},
     lander::Flight,
     ledger::{Entered, Ledger},
@@ -234,7 +234,10 @@ impl Writer {
     ) -> Result<Appended, AppendError> {
         let Append { stream, records, max_timestamp, producer, transaction, mut bytes } = entry;
         let records = records.get();
-        let log_start = self.shared.state.read().streams.get(&stream).map_or(Offset::default(), |stream| stream.start);
+        let (log_start, indexed) = {
+            let state = self.shared.state.read();
+            state.streams.get(&stream).map_or_else(Default::default, |stream| (stream.start, stream.indexed))
+        };
         let ledger = self.ledgers.get_mut(&stream).ok_or(AppendError::UnknownStream { stream })?;
         if let Some(mark) = &producer
             && let Some(base_offset) = ledger.check(mark, records)?
@@ -242,7 +245,13 @@ impl Writer {
             return Ok(Appended { base_offset, log_start, duplicate: true });
         }
         let base = ledger.next;
-        base.checked_add(u64::from(records)).ok_or(AppendError::OffsetsExhausted { stream })?;
+        let next = base.checked_add(u64::from(records)).ok_or(AppendError::OffsetsExhausted { stream })?;
+        if next.get() - indexed.get() > self.shared.options.offsets_reserved {
+            // Where this log is lost, its successor passes over as many and no more.
+            self.shared.uploads.notify_one();
+            let reason = format!("stream {stream} is too far ahead of the object store: {}", self.shared.why_waiting());
+            return Err(AppendError::Full { reason });
+        }
         (self.shared.options.stamp)(&mut bytes, base, LeaderEpoch::new(self.shared.epoch));
         let length = u32::try_from(bytes.len()).expect("an append is no larger than a write-ahead file");
         let mut batch = BatchEntry { stream, base, records, max_timestamp, producer, transaction, at: 0, length };

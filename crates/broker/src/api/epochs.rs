@@ -60,7 +60,11 @@ async fn end_of(broker: &Broker, stream: StreamId, asked: i32) -> Result<(i32, i
     while low < high {
         let middle = low + (high - low) / 2;
         let fetched = broker.read(stream, Offset::new(middle), 1, Isolation::Durable).await?;
-        let Some(header) = fetched.batches.first().and_then(|bytes| BatchHeader::parse(bytes).ok()) else { break };
+        let Some(header) = fetched.batches.first().and_then(|bytes| BatchHeader::parse(bytes).ok()) else {
+            // Nothing lies from here on: a recovery has passed over it.
+            high = middle;
+            continue;
+        };
         let first = u64::try_from(header.base_offset).unwrap_or(0);
         if header.leader_epoch > asked {
             high = first.clamp(low, middle);

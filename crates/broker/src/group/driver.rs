@@ -30,7 +30,7 @@ use super::{
     records::{self, OffsetValue},
     store::Store,
 };
-use crate::{batch::BatchBuilder, streams::StreamError, topics::Sight};
+use crate::{batch::BatchBuilder, standing::Committed, streams::StreamError, topics::Sight};
 
 const COMMANDS_MAX: usize = 1_024;
 /// How long the topics may be gone through for one expression.
@@ -321,6 +321,22 @@ impl Coordinator {
         let offsets = self.offsets.read();
         let of_group = offsets.of_group(group).into_iter().flatten();
         of_group.map(|((topic, partition), entry)| (topic.clone(), *partition, entry.value.clone())).collect()
+    }
+
+    /// Every committed offset of every group.
+    pub(crate) fn committed_everywhere(&self) -> Vec<Committed> {
+        let offsets = self.offsets.read();
+        let mut found = Vec::with_capacity(offsets.len());
+        for (group, of_group) in offsets.groups() {
+            found.extend(of_group.iter().map(|((topic, partition), entry)| Committed {
+                group: group.clone(),
+                topic: topic.clone(),
+                partition: *partition,
+                offset: entry.value.offset,
+                committed_ms: entry.value.committed_ms,
+            }));
+        }
+        found
     }
 
     /// Deletes a group without members, and its offsets.

@@ -7,7 +7,11 @@ pub(super) fn check(id: StreamId, stream: &Indexed, checked: &mut Checked) {
     let mut tell = |kind, what: String, from: Offset, to: Offset| {
         checked.found(Finding::new(kind, format!("index of stream {id}"), what, RESTORE).about(id, from, to));
     };
-    let mut next = stream.start;
+    // What a recovery has passed over is no gap.
+    let past = |next: Offset| {
+        stream.skipped.iter().fold(next, |next, (from, to)| if (*from..*to).contains(&next) { *to } else { next })
+    };
+    let mut next = past(stream.start);
     for (n, range) in stream.ranges.iter().enumerate() {
         let object = range.object.name();
         if range.base > next {
@@ -17,7 +21,7 @@ pub(super) fn check(id: StreamId, stream: &Indexed, checked: &mut Checked) {
             let what = format!("{object} begins at {}, and what comes before it ends at {next}", range.base);
             tell(FindingKind::Overlap, what, range.base, next);
         }
-        next = next.max(range.next);
+        next = past(next.max(range.next));
     }
     let end = stream.ledger.next;
     if next < end {

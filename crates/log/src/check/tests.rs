@@ -95,7 +95,15 @@ impl Place {
             disk: Arc::new(SystemDisk),
             at_rest: AtRest::default(),
         };
-        check(&options, &mut judge, &mut |_, _| {}).await.expect("it can be read")
+        loop {
+            match check(&options, &mut judge, &mut |_, _| {}).await {
+                // What was dropped has not quite ended.
+                Err(OpenError::Disk { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                checked => return checked.expect("it can be read"),
+            }
+        }
     }
 
     fn objects(&self) -> Vec<String> {

@@ -24,6 +24,7 @@
 //! | 5 producers | stream, number 4 of producers (id 8, epoch 2, number 4 of last batches (first sequence 4, records 4, base 8)); up to version 2 |
 //! | 10 open transactions | stream, number 4 of them (producer 8, first offset 8); from version 3 on |
 //! | 11 producers | as 5, with the offset 8 and the greatest timestamp 8 of the last batch or marker behind the epoch; from version 3 on |
+//! | 12 note | in `index/notes.rs` (from version 3 on) |
 //!
 //! A stream is topic 16, partition 4. A file is named `index/<epoch>/<sequence>-<nonce>`, hexadecimal; the nonce keeps two
 //! that want the same epoch apart.
@@ -46,7 +47,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::{BufMut, Bytes};
 use uuid::Uuid;
 
-use super::{Change, Compacted, Delta, Past, Range};
+use super::{Change, Compacted, Delta, Past, Range, notes};
 use crate::{
     Aborted, Offset, ProducerEpoch, ProducerId, Retention, Sequence, StreamId,
     fields::Fields,
@@ -177,7 +178,7 @@ impl Delta {
         };
         let (log, snapshot) = (fields.uuid()?, fields.flag()?);
         let (epoch, sequence, covered) = (fields.u32()?, fields.u64()?, fields.u64()?);
-        let count = fields.count(13)?;
+        let count = fields.count(10)?;
         let mut changes = Vec::with_capacity(count);
         for _ in 0..count {
             changes.push(change(&mut fields, version)?);
@@ -240,6 +241,10 @@ fn put_change(into: &mut Vec<u8>, change: &Change) {
             into.put_u64_le(to.unwrap_or(NONE));
         }
         Change::Deleted { id } => put_stream(into, 3, id),
+        Change::Note(note) => {
+            into.put_u8(12);
+            notes::put(into, note);
+        }
         Change::Range { id, range } if range.past == Past::default() => {
             put_stream(into, 4, id);
             put_range(into, range);
@@ -328,6 +333,7 @@ fn change(fields: &mut Fields<'_>, version: Version) -> Option<Change> {
             Change::Stream { id, retention, start: fields.offset()?, next: fields.offset()? }
         }
         3 => Change::Deleted { id: fields.stream()? },
+        12 if version == Version::Three => Change::Note(notes::take(fields)?),
         7 if version == Version::Three => {
             let (epoch, from, to) = (fields.u32()?, fields.u64()?, fields.u64()?);
             let to = (to != NONE).then_some(to);
@@ -420,7 +426,7 @@ fn producer(fields: &mut Fields<'_>, version: Version) -> Option<Producer> {
 pub(crate) mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::Note, *};
     use crate::PartitionIndex;
 
     fn stream() -> impl Strategy<Value = StreamId> {
@@ -433,6 +439,18 @@ pub(crate) mod tests {
 
     fn aborted(first: Offset, last: Offset) -> Aborted {
         Aborted { producer: ProducerId::new(1), first, last, stable: last }
+    }
+
+    fn note() -> impl Strategy<Value = Note> {
+        prop_oneof![
+            (any::<u64>(), any::<u64>()).prop_map(|(by, reserved)| Note::Taken { by, reserved }),
+            (stream(), offset(), 1u64..99).prop_map(|(id, from, more)| Note::Skipped {
+                id,
+                from,
+                to: Offset::new(from.get() + more)
+            }),
+            any::<i64>().prop_map(|at_ms| Note::Uploaded { at_ms }),
+        ]
     }
 
     fn seen() -> impl Strategy<Value = Seen> {
@@ -489,6 +507,7 @@ pub(crate) mod tests {
                 next
             }),
             stream().prop_map(|id| Change::Deleted { id }),
+            note().prop_map(Change::Note),
             (stream(), range, 0u8..3).prop_map(|(id, range, how)| match how {
                 0 => Change::Moved { id, ranges: vec![range] },
                 1 => Change::Range { id, range },

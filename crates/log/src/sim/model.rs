@@ -42,6 +42,10 @@ pub(crate) struct StreamModel {
     pub(crate) compaction: Option<Compaction>,
     /// When each record of a key was appended, and in which batch, by offset.
     of_keys: BTreeMap<u8, BTreeMap<u64, (i64, u64)>>,
+    /// One past every offset that was ever given out, acknowledged or not.
+    given: u64,
+    /// Where it went on when a folder was lost last.
+    floor: u64,
 }
 
 impl StreamModel {
@@ -52,6 +56,7 @@ impl StreamModel {
     pub(crate) fn acknowledge(&mut self, batch: Batch) {
         assert_eq!(batch.base, self.end, "an offset was skipped or given twice");
         self.end = batch.next();
+        self.given = self.given.max(self.end);
         if let Some(sequence) = batch.sequence {
             self.next_sequence = sequence + batch.records as i32;
             self.last.push_back(batch.clone());
@@ -69,6 +74,7 @@ impl StreamModel {
     }
 
     pub(crate) fn may_have(&mut self, batch: Batch) {
+        self.given = self.given.max(batch.next());
         self.maybe.push(batch);
     }
 
@@ -83,6 +89,40 @@ impl StreamModel {
     /// Whether a batch is there, or was and went as it should.
     pub(crate) fn has(&self, batch: &Batch) -> bool {
         batch.next() <= self.start || self.batches.get(&batch.base) == Some(batch)
+    }
+
+    /// After the loss of a write-ahead log: the store had what lies between `start` and `end`, and it goes on at `next`.
+    pub(crate) fn lose(&mut self, start: u64, end: u64, next: u64) {
+        assert!(next >= self.given, "offsets up to {} were given out, and it goes on at {next}", self.given);
+        self.batches.retain(|_, batch| batch.next() <= end);
+        self.of_keys.values_mut().for_each(|of_key| of_key.retain(|offset, _| *offset < end));
+        let kept = self.batches.values().next_back().map_or(0, Batch::next).max(self.floor);
+        assert!(kept == end || start >= kept, "the store had offsets up to {end}, of these {kept} were acknowledged");
+        self.last = self.batches.values().filter(|batch| batch.sequence.is_some()).cloned().collect();
+        while self.last.len() > 5 {
+            self.last.pop_front();
+        }
+        let following = |batch: &Batch| batch.sequence.map(|first| first + batch.records as i32);
+        self.next_sequence = self.last.back().and_then(following).unwrap_or_default();
+        self.maybe.clear();
+        self.maybe_start = None;
+        (self.start, self.end, self.floor) = (start, next, next);
+    }
+
+    /// Where a read from `from` begins: at the batch that holds it.
+    pub(crate) fn first_of(&self, from: u64) -> u64 {
+        let holds = self.batches.range(..=from).next_back().filter(|(_, batch)| batch.next() > from);
+        holds.map_or(from, |(base, _)| *base)
+    }
+
+    /// Whether a batch holds that offset.
+    pub(crate) fn holds(&self, offset: u64) -> bool {
+        self.batches.range(..=offset).next_back().is_some_and(|(_, batch)| batch.next() > offset)
+    }
+
+    /// Whether there is anything at or behind an offset.
+    pub(crate) fn has_from(&self, offset: u64) -> bool {
+        self.batches.values().next_back().is_some_and(|batch| batch.next() > offset)
     }
 
     /// After a restart: what was not acknowledged is there from now on, or was never.
@@ -105,8 +145,7 @@ impl StreamModel {
         if self.compaction.is_some() {
             return self.compare_compacted(from, read, now_ms);
         }
-        let first = self.batches.range(..=from).next_back().map_or(from, |(base, _)| *base);
-        let mut expected = self.batches.range(first..);
+        let mut expected = self.batches.range(self.first_of(from)..);
         let mut at = from;
         for bytes in read {
             let (base, batch) = expected.next().unwrap_or_else(|| panic!("more is visible than is durable, from {at}"));

@@ -35,6 +35,8 @@ use crate::{
 /// Polls that a future may take before it counts as stuck.
 pub(super) const POLLS_MAX: usize = 100_000;
 const SEGMENT_BYTES: u64 = (1 << 16) + 64;
+/// More than a run gives out without an upload.
+const RESERVED: u64 = 10_000;
 
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
@@ -76,10 +78,12 @@ pub(super) struct World {
     store: MemoryStore,
     pub(super) streams: BTreeMap<StreamId, StreamModel>,
     pub(super) log: Option<Running>,
-    /// Openers whose store was taken, and who do not know it yet.
-    zombies: Vec<Running>,
+    /// Openers whose store was taken, and who do not know it yet; with where each stream went on.
+    zombies: Vec<(Running, BTreeMap<StreamId, u64>)>,
     /// Ends of transactions that were not acknowledged when the process died: whose, and where the markers would be.
     pub(super) maybe_ended: Vec<(i64, Vec<(StreamId, u64)>)>,
+    /// What the store is known to have of each stream of a log whose folder was lost.
+    lost: Option<BTreeMap<StreamId, u64>>,
     batches: u64,
     /// The process dies at the end of this step.
     pub(super) is_doomed: bool,
@@ -98,6 +102,7 @@ impl World {
             log: None,
             zombies: Vec::new(),
             maybe_ended: Vec::new(),
+            lost: None,
             batches: 0,
             is_doomed: false,
             trace: vec![format!("seed {seed}")],
@@ -146,6 +151,8 @@ impl World {
             compaction_keys_max: if self.roll(2) == 0 { 2 } else { 1_000 },
             tail_bytes_max: 10_000,
             cache_bytes_max: 8_000,
+            offsets_reserved: RESERVED,
+            recover: self.lost.is_some(),
             disk: Arc::new(self.disk.clone()),
             store: Arc::new(SealedStore::new(Arc::new(self.store.clone()), at_rest.clone())),
             at_rest,
@@ -356,7 +363,7 @@ impl World {
             Ok(read) => {
                 let now_ms = self.clock.now().as_millis();
                 let to = self.streams[&id].compare(from, &read.batches, now_ms);
-                assert!(from == end || to > from, "nothing was read at {from}, before {end}");
+                assert!(to > from || !self.streams[&id].has_from(from), "nothing was read at {from}, before {end}");
                 assert_eq!(read.durable_end.get(), end, "more is visible than was acknowledged");
                 self.tell(format!("read {from}..{to}"));
             }
@@ -530,6 +537,7 @@ impl World {
         self.tell(format!("open {} {:?}", shared.epoch, shared.options.wal));
         let _ = shared.keys.set(Arc::new(SimKeys));
         self.log = Some(Running::new(opened));
+        self.settle_loss(&shared);
         let state = shared.state.read();
         self.streams.retain(|id, stream| {
             let found = state.streams.get(id);
@@ -586,10 +594,32 @@ impl World {
         self.answered();
         let old = self.log.take().expect("it was there");
         self.may_have(old.pending.iter().flat_map(|pending| pending.expected.clone()).collect());
-        self.zombies.push(old);
+        self.zombies.push((old, BTreeMap::new()));
         self.adopt(opened);
         if self.roll(2) == 0 {
             self.zombie();
+        }
+    }
+
+    /// What the store had when a folder was lost is there, and no offset that may have been given out is given again.
+    fn settle_loss(&mut self, shared: &Shared) {
+        let Some(had) = self.lost.take() else { return assert!(shared.recovery.is_none(), "nothing was lost") };
+        let recovery = shared.recovery.as_ref().expect("its folder was lost");
+        let found: BTreeMap<_, _> = recovery.streams.iter().map(|stream| (stream.stream, stream)).collect();
+        self.streams.retain(|id, stream| match found.get(id) {
+            Some(found) => {
+                let had = had.get(id).copied().unwrap_or_default();
+                assert!(found.end.get() >= had, "{had} offsets were uploaded, {} are left", found.end);
+                stream.lose(found.start.get(), found.end.get(), found.next.get());
+                true
+            }
+            None => {
+                assert!(had.get(id).is_none_or(|had| *had == 0) || stream.maybe_deleted, "stream {id} was uploaded");
+                false
+            }
+        });
+        if let Some((_, bounds)) = self.zombies.last_mut().filter(|(_, bounds)| bounds.is_empty()) {
+            bounds.extend(recovery.streams.iter().map(|stream| (stream.stream, stream.next.get())));
         }
     }
 
@@ -600,7 +630,7 @@ impl World {
         let shared = log.shared.clone();
         for (id, stream) in &self.streams {
             let mut at = stream.start;
-            while at < stream.end {
+            while at < stream.end && stream.has_from(at) {
                 let read = drive(shared.read(*id, Offset::new(at), 30_000, Isolation::Durable));
                 let read = read.unwrap_or_else(|error| panic!("{id} at {at} of {}: {error}", stream.end));
                 let to = stream.compare(at, &read.batches, self.clock.now().as_millis());
@@ -612,27 +642,59 @@ impl World {
         self.tell("verified".to_owned());
     }
 
-    /// Uploads all, then another opener begins with the bucket alone. Sometimes the first does not know that it is over.
+    /// Another opener begins with the bucket alone: after a good end, or after the loss of a folder at any point of an upload.
+    /// Sometimes the first does not know that it is over.
     fn lose_folder(&mut self) {
         self.settle_puts();
         self.calm();
         self.disk.revive();
+        let ends_well = self.roll(2) == 0;
+        let polls = if ends_well { usize::MAX } else { self.roll(60) as usize };
         let Some(mut log) = self.log.take() else { return };
-        loop {
+        let is_diskless = log.landing.is_some();
+        // Objects behind a file that is lost have no place any more: such a start is refused, and gets no further here.
+        let is_mixed = log.shared.state.read().segments.values().any(|segment| segment.object.is_some());
+        let polls = if is_diskless || is_mixed { usize::MAX } else { polls };
+        for _ in 0..polls {
             let line = poll_upload(&mut log.uploading, false, Next::Upload, false);
-            let rests = matches!(log.uploading, Uploading::Rests(_));
             if self.disk.is_dead() || matches!(log.uploading, Uploading::Ended) {
                 self.log = Some(log);
                 return;
             }
-            if rests && line == "nothing" {
+            if line == "nothing" {
                 break;
             }
         }
+        if is_diskless && !ends_well {
+            return self.lose_machine(log);
+        }
+        if ends_well {
+            return self.end_well(log);
+        }
+        self.tell("lost-folder".to_owned());
+        let state = log.shared.state.read();
+        let had: BTreeMap<_, _> = state.streams.iter().map(|(id, stream)| (*id, stream.uploaded.get())).collect();
+        drop(state);
+        if self.roll(2) == 0 {
+            self.zombies.push((log, BTreeMap::new()));
+        } else {
+            drop(log);
+        }
+        self.disk = SimDisk::new(self.entropy.next_u64());
+        let refused = drive(open::open(self.options(), self.clock.clone(), self.entropy.clone()));
+        assert!(matches!(refused, Err(OpenError::NoWriteAheadLog { .. })), "it went on by itself");
+        drop(refused);
+        self.lost = Some(had);
+        self.open();
+        self.verify();
+    }
+
+    /// The store was the write-ahead log: nothing is lost with the machine.
+    fn lose_machine(&mut self, log: Running) {
         assert_eq!(log.shared.state.read().depth(), 0, "all was uploaded");
         self.tell("lost-folder".to_owned());
         if self.roll(2) == 0 {
-            self.zombies.push(log);
+            self.zombies.push((log, BTreeMap::new()));
         } else {
             drop(log);
         }
@@ -641,9 +703,25 @@ impl World {
         self.verify();
     }
 
+    /// All is uploaded, and the head says so: whoever comes goes on with the bucket alone, and no offset is passed over.
+    fn end_well(&mut self, mut log: Running) {
+        assert_eq!(log.shared.state.read().depth(), 0, "all was uploaded");
+        let uploading = std::mem::replace(&mut log.uploading, Uploading::Ended);
+        let Uploading::Rests(uploader) = uploading else { panic!("it has nothing to do") };
+        log.shared.has_ended.store(true, std::sync::atomic::Ordering::Release);
+        drive(uploader.release());
+        self.tell("ended-well".to_owned());
+        drop(log);
+        if self.roll(4) > 0 {
+            self.disk = SimDisk::new(self.entropy.next_u64());
+        }
+        self.open();
+        self.verify();
+    }
+
     /// One that lost its store writes and uploads on: nobody may ever see it, and nothing that is needed may go.
     fn zombie(&mut self) {
-        let Some(mut zombie) = self.zombies.pop() else { return };
+        let Some((mut zombie, bounds)) = self.zombies.pop() else { return };
         self.calm();
         let Some(id) = zombie.shared.state.read().streams.keys().next().copied() else { return };
         let (reply, mut answer) = oneshot::channel();
@@ -654,6 +732,12 @@ impl World {
         }
         if zombie.writer.has_room() {
             let _ = zombie.writer.group(vec![Call::Append { entries, bytes: 0, reply }]);
+        }
+        if !zombie.shared.is_diskless()
+            && let (Ok(Ok(results)), Some(bound)) = (answer.try_recv(), bounds.get(&id))
+        {
+            let given = results[0].as_ref().expect("it does not know yet").base_offset.get();
+            assert!(given < *bound, "it gave out {given}, and its successor went on at {bound}");
         }
         for n in 0..200 {
             let line = {
