@@ -25,6 +25,7 @@ use crate::{
     budget::Budget,
     group::{Coordinator, GroupLimits},
     options::BrokerOptions,
+    pressure::Pressure,
     principal::Principal,
     quotas::Quotas,
     topics::{Catalogue, CatalogueError, OFFSETS_TOPIC, Topic, configs::TopicConfigs},
@@ -87,6 +88,8 @@ pub struct BrokerStats {
     pub batches_refused: u64,
     /// Time that clients were told to wait because they had used up their quota, in microseconds.
     pub quota_throttled_us: u64,
+    /// Time that producers were told to wait because the log waits for its object store, in microseconds.
+    pub pressure_throttled_us: u64,
     /// Fetch sessions that are open.
     pub fetch_sessions: usize,
     /// Partitions in them.
@@ -264,6 +267,7 @@ pub(crate) struct Inner {
     pub(crate) topics: Catalogue,
     pub(crate) access: Access,
     pub(crate) quotas: Quotas,
+    pub(crate) pressure: Pressure,
     pub(crate) groups: Coordinator,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) transactions: Transactions,
@@ -365,6 +369,7 @@ impl Broker {
             topics,
             access,
             quotas,
+            pressure: Pressure::default(),
             groups,
             transactions,
             fetch_sessions,
@@ -666,6 +671,7 @@ impl Broker {
             batches: read(&counters.batches),
             batches_refused: read(&counters.batches_refused),
             quota_throttled_us: self.inner.quotas.throttled_us(),
+            pressure_throttled_us: self.inner.pressure.waited_us(),
             fetch_sessions: fetch_sessions.sessions,
             fetch_session_partitions: fetch_sessions.partitions,
             fetch_sessions_evicted: fetch_sessions.evicted,

@@ -16,6 +16,7 @@ pub mod fuzzing;
 mod group;
 mod offline;
 mod options;
+mod pressure;
 mod principal;
 mod quotas;
 mod server;

@@ -213,7 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         claim.cover(claim.bytes() + request.decoded_bytes()).await?;
         if request.is_produce() {
             let (broker, mut session) = (self.broker.clone(), self.session.clone());
-            session.throttled = broker.inner.quotas.charge(quotas::SENT, &session.principal, &request.client_id, sent);
+            let quota = broker.inner.quotas.charge(quotas::SENT, &session.principal, &request.client_id, sent);
+            session.throttled = quota.max(broker.inner.pressure.wait(&broker.inner.log, &session.principal));
             self.mute(session.throttled);
             let mut answer: Answer = Box::pin(async move {
                 let answer = api::produce(&broker, &session, request).await;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use cairn_backbone::Recorder;
-use cairn_broker::{Broker, GroupStanding, PartitionStanding, Standings};
+use cairn_broker::{Broker, GroupStanding, Standings};
 use cairn_clock::Clock;
 use cairn_gateway::Gateway;
 use cairn_log::Log;
@@ -192,15 +192,16 @@ impl Page<'_> {
 
     /// Where partitions are, by the names of other people's exporters.
     fn partitions(&mut self, standings: &Standings) -> fmt::Result {
-        let figures: [(&str, &str, fn(&PartitionStanding) -> u64); 2] = [
-            ("kafka_topic_partition_current_offset", "One past the partition's last offset.", |one| one.current),
-            ("kafka_topic_partition_oldest_offset", "The first offset that the partition keeps.", |one| one.oldest),
+        let figures = [
+            ("kafka_topic_partition_current_offset", "One past the partition's last offset."),
+            ("kafka_topic_partition_oldest_offset", "The first offset that the partition keeps."),
         ];
-        for (name, help, figure) in figures {
+        for (which, (name, help)) in figures.into_iter().enumerate() {
             let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for one in &standings.partitions {
                 let labels = [("topic", one.topic.clone()), ("partition", one.partition.to_string())];
-                ConstGauge::new(figure(one)).encode(family.encode_family(&labels)?)?;
+                ConstGauge::new(if which == 0 { one.current } else { one.oldest })
+                    .encode(family.encode_family(&labels)?)?;
             }
         }
         let mut counts = std::collections::BTreeMap::<&str, u64>::new();
@@ -359,6 +360,16 @@ impl Page<'_> {
         self.counter("cairn_broker_requests", "Kafka requests answered.", stats.requests)?;
         self.counter("cairn_broker_batches", "Batches appended.", stats.batches)?;
         self.counter("cairn_broker_batches_refused", "Batches refused.", stats.batches_refused)?;
+        self.seconds(
+            "cairn_broker_quota_throttle_seconds",
+            "Time that clients were told to wait because they had used up their quota.",
+            stats.quota_throttled_us,
+        )?;
+        self.seconds(
+            "cairn_broker_pressure_throttle_seconds",
+            "Time that producers were told to wait because much waits for the object store.",
+            stats.pressure_throttled_us,
+        )?;
         self.seconds(
             "cairn_broker_throttle_seconds",
             "Time that Kafka connections were not read for want of memory.",

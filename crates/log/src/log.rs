@@ -178,6 +178,15 @@ impl Log {
         shared.options.wal_bytes_max.saturating_sub(shared.state.read().depth() + queued)
     }
 
+    /// How much of what guests may fill is filled, in thousandths; more than a thousand where they are refused.
+    #[must_use]
+    pub fn fill_milli(&self) -> u64 {
+        let shared = &self.0.shared;
+        let queued = shared.counters.queued_bytes.load(Ordering::Relaxed);
+        let filled = shared.state.read().depth() + queued;
+        filled.saturating_mul(1_000) / Room::Guest.of(shared.options.wal_bytes_max).max(1)
+    }
+
     /// Why there is no more of it, for people.
     #[must_use]
     pub fn why_no_headroom(&self) -> String {

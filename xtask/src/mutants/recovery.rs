@@ -96,4 +96,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "            break;",
         test: "-p cairn-broker --test clients what_was_not_uploaded",
     },
+    Mutant {
+        name: "producers are refused without having been slowed down",
+        file: "crates/broker/src/server.rs",
+        before: "session.throttled = quota.max(broker.inner.pressure.wait(&broker.inner.log, &session.principal));",
+        after: "session.throttled = quota;",
+        test: "-p cairn-broker --test clients while_the_store_cannot_be_written",
+    },
 ];

@@ -363,7 +363,7 @@ async fn what_is_too_old_goes_and_what_is_young_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_store_cannot_be_written_producers_are_refused_at_a_bound_and_nothing_is_lost() {
+async fn while_the_store_cannot_be_written_producers_are_slowed_down_then_refused_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let log = || LogOptions { wal_bytes_max: 400_000, ..eager(folder.path()) };
     let served = serve(log()).await;
@@ -374,9 +374,12 @@ async fn while_the_store_cannot_be_written_producers_are_refused_at_a_bound_and_
 
     let hasty: FutureProducer = idempotent(&served).set("message.timeout.ms", "3000").create().unwrap();
     let bulk = |at: usize| format!("{at} {}", "x".repeat(8_000)).into_bytes();
-    let mut at = 100;
+    let (mut at, mut was_slowed) = (100, false);
     let refused = loop {
         let value = bulk(at);
+        let waited = served.broker.stats().pressure_throttled_us;
+        was_slowed |= waited > 0 && served.broker.log().stats().appends_refused == 0;
+        assert!(waited == 0 || served.broker.log().fill_milli() > 500, "there is room");
         match hasty.send(FutureRecord::<(), _>::to("t").partition(0).payload(&value), PATIENCE).await {
             Ok(done) => assert!(sent.insert((done.partition, done.offset), value).is_none()),
             Err((error, _)) => break error,
@@ -385,6 +388,7 @@ async fn while_the_store_cannot_be_written_producers_are_refused_at_a_bound_and_
         assert!(at < 400, "far more is accepted than may wait");
     };
     assert!(matches!(refused, KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut)), "{refused}");
+    assert!(was_slowed, "who produces is slowed down before it is refused");
     let stats = served.broker.log().stats();
     assert!(stats.store_away && stats.upload_failures > 0 && stats.appends_refused > 0, "{stats:?}");
     // Guests are refused while there is room left for what Cairn itself has to write.

@@ -208,9 +208,11 @@ impl Small {
         assert_eq!(latest, first.map(|kept| (kept.at_ms, Offset::new(kept.batch))));
     }
 
-    /// Opens again with the bucket alone.
+    /// Ends, and opens again with the bucket alone.
     fn reopen(self) -> Self {
-        let Self { clock, store, keys_max, next, all, .. } = self;
+        let Self { opened: ending, clock, store, keys_max, next, all } = self;
+        ending.shared.has_ended.store(true, std::sync::atomic::Ordering::Release);
+        drive(ending.uploader.release());
         let opened = opened(&store, &clock, keys_max);
         let small = Self { opened, clock, store, keys_max, next, all };
         small.policy();

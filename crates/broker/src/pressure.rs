@@ -1,0 +1,68 @@
+//! Back-pressure: how long who produces is made to wait while the log waits for its object store. Called by the server for each Produce.
+//!
+//! The write-ahead log takes what comes while uploads are slow or fail, up to a bound at which producers are refused. Long before it
+//! they are slowed down as by a quota (KIP-219): answered, told how long to wait, and not read meanwhile. So the room lasts longer, and
+//! clients that honour the time do not run into errors.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use cairn_log::Log;
+
+use crate::principal::Principal;
+
+/// Of what producers may fill, so much is taken at once; in thousandths.
+const FREE_MILLI: u64 = 600;
+/// A producer waits so long where there is hardly any room left.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How much producers were held back.
+#[derive(Debug, Default)]
+pub(crate) struct Pressure {
+    waited_us: AtomicU64,
+    is_told: AtomicBool,
+}
+
+impl Pressure {
+    /// How long a producer waits before anything more is read of it.
+    pub(crate) fn wait(&self, log: &Log, who: &Principal) -> Duration {
+        if *who == Principal::Internal {
+            return Duration::ZERO; // what Cairn itself has to write is not slowed down by its guests
+        }
+        let wait = wait(log.fill_milli());
+        if wait.is_zero() {
+            self.is_told.store(false, Ordering::Relaxed);
+        } else {
+            self.waited_us.fetch_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("producers are slowed down: {}", log.why_no_headroom());
+            }
+        }
+        wait
+    }
+
+    /// How long producers were made to wait, together, in microseconds.
+    pub(crate) fn waited_us(&self) -> u64 {
+        self.waited_us.load(Ordering::Relaxed)
+    }
+}
+
+/// Nothing up to [`FREE_MILLI`], then evenly more.
+fn wait(fill_milli: u64) -> Duration {
+    let over = fill_milli.min(1_000).saturating_sub(FREE_MILLI);
+    let most = u64::try_from(WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(most * over / (1_000 - FREE_MILLI))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_while_there_is_room_and_each_the_longer_the_less_there_is() {
+        let waits = [0, 300, 600, 700, 800, 1_000, 5_000].map(|fill| wait(fill).as_millis());
+        assert_eq!(waits, [0, 0, 0, 250, 500, 1_000, 1_000]);
+    }
+}
