@@ -146,7 +146,8 @@ impl Engine {
             )?;
             let port = Port { tls: tls.clone().map(listen::handshakes), ..Port::default() };
             let brokers = Brokers::of(config)?;
-            let log = up::open_log(arguments, config, folder, (brokers.as_ref(), &listener, &port), clock, entropy).await?;
+            let log =
+                up::open_log(arguments, config, folder, (brokers.as_ref(), &listener, &port), clock, entropy).await?;
             let broker = up::open_broker(config, folder, &listener, (&log, brokers.as_ref()), clock, entropy).await?;
             recovered::tell(&broker, folder.path())?;
             let address = listener.local_addr()?.to_string();

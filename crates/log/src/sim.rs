@@ -12,6 +12,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod keyed;
+mod losing;
 mod model;
 mod transactions;
 mod uploading;
