@@ -14,6 +14,7 @@ mod known;
 mod librdkafka;
 mod mirror;
 mod outcome;
+mod sarama;
 mod streams;
 mod tools;
 
@@ -79,7 +80,7 @@ struct Suite {
 }
 
 /// All of them, in the scoreboard's order.
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     franz::SUITE,
     kafka_python::SUITE,
     tools::SUITE,
@@ -87,6 +88,7 @@ const SUITES: [Suite; 8] = [
     mirror::SUITE,
     streams::SUITE,
     kminion::SUITE,
+    sarama::SUITE,
     librdkafka::SUITE,
 ];
 

@@ -4,8 +4,17 @@ use super::{SUITES, board};
 use crate::places;
 
 /// The suites that must be there, by what their names contain.
-const NAMED: [&str; 7] =
-    ["franz-go", "kafka-python", "Apache Kafka's tools", "Kafka Connect", "MirrorMaker 2", "Kafka Streams", "KMinion"];
+const NAMED: [&str; 9] = [
+    "franz-go",
+    "kafka-python",
+    "Apache Kafka's tools",
+    "Kafka Connect",
+    "MirrorMaker 2",
+    "Kafka Streams",
+    "KMinion",
+    "Sarama",
+    "librdkafka",
+];
 
 #[test]
 fn the_scoreboard_has_every_suite_with_its_figures() {
