@@ -35,6 +35,9 @@ use outcome::{Case, Outcome};
 /// The version of Apache Kafka whose programs run; `clients/suites/java/pom.xml` fetches it.
 const KAFKA: &str = "4.1.0";
 
+/// Every broker judges by access rules, and lets everybody do what no rule is about, as the suites' makers set theirs up.
+const RULES: &str = "authorization = \"acl\"\nallow_everyone_if_no_acl = true\n";
+
 /// How much of a suite runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scale {
@@ -57,6 +60,7 @@ impl Setting {
     fn broker(&self, suite: &str) -> anyhow::Result<Cairn> {
         let mut broker = Cairn::new(&self.program, &format!("suite-{suite}"), None)?;
         broker.broker_alone();
+        broker.configure(&format!("[kafka]\n{RULES}"))?;
         broker.start()?;
         Ok(broker)
     }

@@ -57,7 +57,7 @@ fn run(setting: &Setting, program: &Path, folder: &Path, proxy: &Path) -> anyhow
     }
     let mut broker = Cairn::new(&setting.program, "suite-sarama", None)?;
     broker.broker_alone();
-    broker.advertise(&format!("127.0.0.1:{}", PORTS.start()))?;
+    broker.configure(&format!("[kafka]\nadvertised = \"127.0.0.1:{}\"\n{}", PORTS.start(), super::RULES))?;
     broker.start()?;
     let (_proxy, address) = proxies(proxy, &broker.kafka)?;
     let mut tests = Command::new(program);

@@ -240,7 +240,7 @@ pub(super) const STEPS: &[Step] = &[
         COPIER,
         "--input-topic console --input-partition 0 --output-topic copied --broker-list BROKER --transactional-id copier \
          --consumer-group copier --transaction-size 1 --max-messages 1",
-        &["\"remaining\":0", "shutdown_complete"],
+        &["\"remaining\":0", "ShutdownComplete"],
     ),
     step(
         "kafka-console-consumer, read_committed",
@@ -315,7 +315,7 @@ pub(super) const STEPS: &[Step] = &[
         "org.apache.kafka.tools.ClientCompatibilityTest",
         "--topic compatibility --bootstrap-server BROKER --offsets-for-times-supported True --cluster-id-supported True \
          --expect-record-too-large-exception False --num-cluster-nodes 1 --create-topics-supported True \
-         --describe-acls-supported False --describe-configs-supported True --idempotent-producer-supported True",
+         --describe-acls-supported True --describe-configs-supported True --idempotent-producer-supported True",
         &["SUCCESS."],
     )),
     step("kafka-client-metrics --list", "org.apache.kafka.tools.ClientMetricsCommand", "--list", &[]),
