@@ -93,7 +93,7 @@ async fn what_a_topic_asks_for_is_enforced() {
     let mut keyless = BatchBuilder::new();
     keyless.push(1, None, Some(b"v"), &[]);
     let refused = broker.produce(&who, "keyed", ZERO, keyless.build().unwrap()).await.unwrap_err();
-    assert!(matches!(refused, ProduceError::Batch(batch::BatchError::Record { index: 0, .. })));
+    assert!(matches!(refused, ProduceError::Batch(batch::BatchError::Keyless { .. })));
     broker.produce(&who, "timed", ZERO, batch_of(None, &["v"])).await.unwrap();
     let all = broker.fetch("timed", ZERO, Offset::new(0), 1 << 20, Duration::ZERO).await.unwrap();
     assert!(batch::decode(&all.batches[0], 1 << 20).unwrap()[0].timestamp > 1_000_000);

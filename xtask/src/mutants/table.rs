@@ -85,6 +85,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-backbone --lib cluster",
     },
     Mutant {
+        name: "a refused batch does not say which of its records were at fault",
+        file: "crates/broker/src/api/produce.rs",
+        before: "BatchError::Keyless { records }) => records.clone(),",
+        after: "BatchError::Keyless { records }) => records.iter().take(0).copied().collect(),",
+        test: "-p cairn-broker --lib a_refusal_names_the_records_at_fault",
+    },
+    Mutant {
         name: "a writer that was removed still writes",
         file: "crates/broker/src/broker.rs",
         before: "Principal::User(user) => options.users.writes_protected(user),",

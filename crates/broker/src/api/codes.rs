@@ -65,6 +65,7 @@ fn of_batch(error: &BatchError) -> i16 {
         BatchError::TooLarge { .. } => ResponseError::MessageTooLarge,
         BatchError::Header { .. }
         | BatchError::Record { .. }
+        | BatchError::Keyless { .. }
         | BatchError::Compressed { .. }
         | BatchError::Trailing { .. } => ResponseError::InvalidRecord,
     }

@@ -7,21 +7,44 @@ use kafka_protocol::{
     messages::{
         ProduceRequest, ProduceResponse,
         produce_request::TopicProduceData,
-        produce_response::{PartitionProduceResponse, TopicProduceResponse},
+        produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
     },
 };
 use uuid::Uuid;
 
 use super::{Session, codes, reason};
 use crate::{
+    batch::BatchError,
     broker::{Admitted, Broker, ProduceError},
     txn::TxnError,
 };
 
 /// One partition's place in the answer: refused at once, or the n-th of those that were admitted.
 enum Place {
-    Refused(i16, String),
+    Refused(Refusal),
     Admitted(usize),
+}
+
+/// Why a batch is refused.
+struct Refusal {
+    code: i16,
+    why: String,
+    /// The records at fault, where it is some of them: a producer repeats the others (KIP-467).
+    records: Vec<i32>,
+}
+
+impl Refusal {
+    fn new(code: ResponseError, why: &str) -> Self {
+        Self { code: code.code(), why: why.to_owned(), records: Vec::new() }
+    }
+
+    fn of(error: &ProduceError) -> Self {
+        let records = match error {
+            ProduceError::Batch(BatchError::Keyless { records }) => records.clone(),
+            _ => Vec::new(),
+        };
+        Self { code: codes::of_produce(error), why: error.to_string(), records }
+    }
 }
 
 /// From this version on a transaction that a batch does not belong to can be aborted by its producer (KIP-890).
@@ -44,13 +67,13 @@ pub(super) async fn answer(
         for (index, admission) in admit(broker, session, topic) {
             let place = match admission {
                 _ if !acks_known => {
-                    Place::Refused(ResponseError::InvalidRequiredAcks.code(), "acks is 0, 1 or -1".to_owned())
+                    Place::Refused(Refusal::new(ResponseError::InvalidRequiredAcks, "acks is 0, 1 or -1"))
                 }
                 Ok(batch) => {
                     admitted.push(batch);
                     Place::Admitted(admitted.len() - 1)
                 }
-                Err((code, why)) => Place::Refused(code, why),
+                Err(refusal) => Place::Refused(refusal),
             };
             partitions.push((index, place));
         }
@@ -61,14 +84,14 @@ pub(super) async fn answer(
     let results = broker.append_produced(id, version >= ADDS_FIRST, admitted).await;
     let responses = topics.into_iter().map(|(head, partitions)| {
         let partitions = partitions.into_iter().map(|(index, place)| match place {
-            Place::Refused(code, why) => refused(index, code, why),
+            Place::Refused(refusal) => refused(index, refusal),
             Place::Admitted(at) => match &results[at] {
                 Ok(appended) => stored(index, appended, append_times[at]),
                 Err(ProduceError::Transaction(TxnError::NotInTransaction)) if version >= ABORTABLE_FIRST => {
-                    let code = ResponseError::TransactionAbortable.code();
-                    refused(index, code, TxnError::NotInTransaction.to_string())
+                    let why = TxnError::NotInTransaction.to_string();
+                    refused(index, Refusal::new(ResponseError::TransactionAbortable, &why))
                 }
-                Err(error) => refused(index, codes::of_produce(error), error.to_string()),
+                Err(error) => refused(index, Refusal::of(error)),
             },
         });
         head.with_partition_responses(partitions.collect())
@@ -76,7 +99,7 @@ pub(super) async fn answer(
     ProduceResponse::default().with_throttle_time_ms(session.throttle_ms()).with_responses(responses.collect())
 }
 
-type Admission = Result<Admitted, (i16, String)>;
+type Admission = Result<Admitted, Refusal>;
 
 fn admit(broker: &Broker, session: &Session, data: TopicProduceData) -> Vec<(i32, Admission)> {
     // From version 13 the topic is named by its id.
@@ -88,14 +111,14 @@ fn admit(broker: &Broker, session: &Session, data: TopicProduceData) -> Vec<(i32
             // Who may not write a protected topic is not told whether it exists.
             if !broker.may_write(&session.principal, &name) {
                 let error = ProduceError::Denied { topic: name };
-                return (partition.index, Err((codes::of_produce(&error), error.to_string())));
+                return (partition.index, Err(Refusal::of(&error)));
             }
             let code = if by_id { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition };
-            return (partition.index, Err((code.code(), "the topic does not exist".to_owned())));
+            return (partition.index, Err(Refusal::new(code, "the topic does not exist")));
         };
         let batch = BytesMut::from(partition.records.as_deref().unwrap_or_default());
         let admission = broker.admit(&session.principal, topic, partition.index, batch);
-        (partition.index, admission.map_err(|error| (codes::of_produce(&error), error.to_string())))
+        (partition.index, admission.map_err(|error| Refusal::of(&error)))
     });
     admissions.collect()
 }
@@ -112,12 +135,30 @@ fn offset(offset: cairn_log::Offset) -> i64 {
     i64::try_from(offset.get()).unwrap_or(i64::MAX)
 }
 
-fn refused(index: i32, code: i16, why: String) -> PartitionProduceResponse {
+fn refused(index: i32, Refusal { code, why, records }: Refusal) -> PartitionProduceResponse {
+    let at_fault =
+        |place: i32| BatchIndexAndErrorMessage::default().with_batch_index(place).with_batch_index_error_message(None);
     PartitionProduceResponse::default()
+        .with_record_errors(records.into_iter().map(at_fault).collect())
         .with_index(index)
         .with_error_code(code)
         .with_base_offset(-1)
         .with_log_append_time_ms(-1)
         .with_log_start_offset(-1)
         .with_error_message(Some(reason(why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BatchError, ProduceError, Refusal, refused};
+
+    #[test]
+    fn a_refusal_names_the_records_at_fault_where_it_is_some_of_them() {
+        let keyless = ProduceError::Batch(BatchError::Keyless { records: vec![0, 10] });
+        let answer = refused(3, Refusal::of(&keyless));
+        let named: Vec<i32> = answer.record_errors.iter().map(|record| record.batch_index).collect();
+        assert_eq!((answer.index, answer.error_code, named), (3, 87, vec![0, 10]));
+        let other = refused(3, Refusal::of(&ProduceError::Control));
+        assert!(other.error_code == 87 && other.record_errors.is_empty(), "all of the batch is at fault");
+    }
 }

@@ -11,6 +11,9 @@ use super::{BatchError, BatchHeader, Compression, HEADER_BYTES, RECORD_BYTES_MIN
 /// The timestamp of a record that has none.
 const NO_TIMESTAMP: i64 = -1;
 
+/// Records without a key that a refusal names at most.
+const KEYLESS_TOLD_MAX: usize = 10_000;
+
 /// One record, with its absolute offset and timestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -73,6 +76,7 @@ pub fn check(bytes: &[u8], keyed: bool, unpacked_bytes_max: usize) -> Result<Che
     }
     let records = unpack(bytes, &header, unpacked_bytes_max)?;
     let (mut oldest_ms, mut newest_ms) = (None, NO_TIMESTAMP);
+    let mut keyless = Vec::new();
     walk(&records, &header, |index, record| {
         let timestamp = header.base_timestamp.checked_add(record.timestamp_delta);
         let timestamp = timestamp.filter(|timestamp| *timestamp >= NO_TIMESTAMP);
@@ -84,11 +88,14 @@ pub fn check(bytes: &[u8], keyed: bool, unpacked_bytes_max: usize) -> Result<Che
         if record.offset_delta != index as i64 {
             return Err(BatchError::Record { index, what: "offsets do not count up from zero" });
         }
-        if keyed && record.key.is_none() {
-            return Err(BatchError::Record { index, what: "a compacted topic needs a key on every record" });
+        if keyed && record.key.is_none() && keyless.len() < KEYLESS_TOLD_MAX {
+            keyless.extend(i32::try_from(index));
         }
         Ok(())
     })?;
+    if !keyless.is_empty() {
+        return Err(BatchError::Keyless { records: keyless });
+    }
     Ok(Checked { header, oldest_ms, newest_ms })
 }
 

@@ -95,6 +95,12 @@ pub enum BatchError {
         /// What is wrong.
         what: &'static str,
     },
+    /// Records without a key on a topic that needs one.
+    #[error("a compacted topic needs a key on every record: {} of the batch have none, record {} first", .records.len(), .records[0])]
+    Keyless {
+        /// The places in the batch of the first of them, at least one.
+        records: Vec<i32>,
+    },
     /// Compressed data that cannot be read.
     #[error("batch does not decompress as {codec}: {reason}")]
     Compressed {
