@@ -219,7 +219,7 @@ pub(super) const STEPS: &[Step] = &[
         "kafka-consumer-groups --delete-offsets",
         GROUPS,
         "--delete-offsets --group classic --topic suite",
-        &["Request succeed for deleting offsets"],
+        &["Successful"],
     ),
     step(
         "kafka-consumer-groups --delete",
