@@ -115,33 +115,6 @@ fn commit(batch: &mut BatchBuilder, offset: i64) {
     batch.push(1, Some(key), Some(&value), &[]);
 }
 
-#[tokio::test]
-async fn ten_thousand_old_commits_are_forgotten_at_start_and_the_last_is_kept() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut options = quick();
-    options.offsets_partitions = 1;
-    let broker = open(folder.path(), options.clone()).await;
-    // What is committed for a topic that there is not would be forgotten as well.
-    broker.create_topic(&Principal::Anonymous, spec("t", &[])).await.unwrap();
-    for round in 0..21 {
-        let mut batch = BatchBuilder::new();
-        (0..500).for_each(|at| commit(&mut batch, round * 500 + at));
-        let bytes = batch.build().unwrap();
-        broker.produce(&Principal::Internal, "__consumer_offsets", ZERO, bytes).await.unwrap();
-    }
-    broker.close().await;
-    for _ in 0..2 {
-        let broker = open(folder.path(), options.clone()).await;
-        let stream = cairn_log::StreamId::new(broker.topic("__consumer_offsets").unwrap().id, ZERO);
-        let bounds = broker.log().bounds(stream).unwrap();
-        assert_eq!((bounds.log_start.get(), bounds.durable_end.get()), (10_500, 10_501));
-        let kept = broker.fetch("__consumer_offsets", ZERO, bounds.log_start, 1 << 20, Duration::ZERO).await.unwrap();
-        let records = batch::decode(&kept.batches[0], 1 << 20).unwrap();
-        assert_eq!(records[0].value.as_ref().unwrap()[2..10], 10_499_i64.to_be_bytes());
-        broker.close().await;
-    }
-}
-
 /// Records that are there, by offset.
 async fn records_of(broker: &Broker, topic: &str) -> BTreeMap<u64, Bytes> {
     let (mut at, mut found) = (Offset::new(0), BTreeMap::new());

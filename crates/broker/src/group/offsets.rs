@@ -113,6 +113,7 @@ impl Offsets {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.groups.values().map(BTreeMap::len).sum()
     }

@@ -139,7 +139,6 @@ impl Loaded {
             self.pending.settle(header.producer_id, commits, &mut self.offsets);
         } else if header.is_transactional() {
             for record in records {
-                self.records += 1;
                 let found = record.key.as_deref().and_then(|key| records::decode(key, record.value.as_ref()));
                 if let Some(GroupRecord::Offset { group, topic, partition, value: Some(value) }) = found {
                     let entry = OffsetEntry { value, stored_at: Offset::new(record.offset) };
