@@ -249,6 +249,22 @@ mod tests {
         ] {
             assert_eq!(of_the_rfc().finish(message.as_bytes()), None, "{what}");
         }
+        // With a proof that is right for what it says.
+        let proven = |without_proof: &str| {
+            let mut salted = [0; 32];
+            let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("base64");
+            let iterations = 4_096.try_into().expect("some");
+            ring::pbkdf2::derive(ring::pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, b"pencil", &mut salted);
+            let client_key = Mechanism::Sha256.sign(&salted, b"Client Key");
+            let stored_key = Mechanism::Sha256.hash(client_key.as_ref());
+            let signed = format!("{},{without_proof}", of_the_rfc().signed);
+            let signature = Mechanism::Sha256.sign(stored_key.as_ref(), signed.as_bytes());
+            let proof: Vec<u8> = client_key.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
+            of_the_rfc().finish(format!("{without_proof},p={}", STANDARD.encode(proof)).as_bytes())
+        };
+        assert!(proven(&format!("c=biws,r={nonce}")).is_some());
+        assert_eq!(proven("c=biws,r=rOprNGfwEbeRWgbNEkqO"), None, "the nonce of another exchange");
+        assert_eq!(proven(&format!("c=eSws,r={nonce}")), None, "the binding of another exchange");
         let unknown = Exchange { is_known: false, ..of_the_rfc() };
         assert_eq!(unknown.finish(last("biws", nonce, PROOF).as_bytes()), None, "a likeness lets nobody in");
     }
