@@ -326,7 +326,7 @@ impl Coordinator {
     /// Every committed offset of every group.
     pub(crate) fn committed_everywhere(&self) -> Vec<Committed> {
         let offsets = self.offsets.read();
-        let mut found = Vec::with_capacity(offsets.len());
+        let mut found = Vec::new();
         for (group, of_group) in offsets.groups() {
             found.extend(of_group.iter().map(|((topic, partition), entry)| Committed {
                 group: group.clone(),

@@ -89,6 +89,17 @@ impl Stored {
             Change::Classic(_) => {}
         }
     }
+
+    /// Everything once more.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        let mut all = vec![Change::Group(Some(self.epoch)), Change::Topics(Some(self.topics.clone()))];
+        all.extend(self.regexes.iter().map(|(regex, names)| Change::Regex(regex.clone(), Some(names.clone()))));
+        all.extend(self.members.iter().map(|(id, about)| Change::Member(id.clone(), Some(about.clone()))));
+        all.extend(self.targets.iter().map(|(id, target)| Change::Target(id.clone(), Some(target.clone()))));
+        all.push(Change::TargetEpoch(Some(self.target_epoch)));
+        all.extend(self.currents.iter().map(|(id, current)| Change::Current(id.clone(), Some(current.clone()))));
+        all
+    }
 }
 
 fn put<V>(map: &mut BTreeMap<String, V>, key: String, value: Option<V>) {
