@@ -50,8 +50,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a topic that grows is not noticed",
         file: "crates/broker/src/group/consumer/group.rs",
-        before: "if is_new || changed || grown {",
-        after: "if is_new || changed || (grown && is_new) {",
+        before: "        let changed = self.update(&id, beat, changes);\n        let grown = self.look(around, changed || is_new, changes);",
+        after: "        let changed = self.update(&id, beat, changes);\n        let grown = self.look(around, changed || is_new, changes) && is_new;",
         test: "-p cairn-broker --lib group::consumer::tests::topics_that_come",
     },
     Mutant {

@@ -83,13 +83,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-log --lib folder",
     },
     Mutant {
-        name: "a lost local log is not missed",
-        file: "crates/log/src/open.rs",
-        before: "version.is_some().then_some(&index)",
-        after: "None",
-        test: "-p cairn-broker --test clients what_was_not_uploaded",
-    },
-    Mutant {
         name: "an object is removed under its reader",
         file: "crates/log/src/upload.rs",
         before: "if self.shared.fetcher.pins.holds(object) {",
