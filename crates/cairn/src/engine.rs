@@ -18,8 +18,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     UpArguments,
     broker::recovered,
-    config::{BackboneKind, Config, KafkaSection},
+    config::{BackboneKind, Config},
     folder::{Folder, KafkaProtocol},
+    kafka_section::KafkaSection,
     listen,
     measures::Measures,
     take_over::{self, Brokers},

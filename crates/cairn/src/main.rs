@@ -40,6 +40,7 @@ mod folder;
 mod follow;
 mod ingest;
 mod jsonc;
+mod kafka_section;
 mod key;
 mod lag;
 mod limits;
