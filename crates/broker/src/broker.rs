@@ -29,6 +29,7 @@ use crate::{
     principal::Principal,
     quotas::Quotas,
     topics::{Catalogue, CatalogueError, OFFSETS_TOPIC, Topic, configs::TopicConfigs},
+    turn::Turn,
     txn::{Place, STATE_TOPIC, Transactions, TxnError},
 };
 
@@ -560,7 +561,7 @@ impl Broker {
 
     /// Appends what was admitted, in order, in one group; one result each.
     pub(crate) async fn append(&self, admitted: Vec<Admitted>, room: Room) -> Vec<Result<Appended, ProduceError>> {
-        self.append_behind(None, admitted, room).await
+        self.append_behind(None, admitted, room, &mut Turn::none()).await
     }
 
     /// The same behind an entry of the broker's own, all in one frame. Where that entry is not stored, nothing is.
@@ -569,13 +570,20 @@ impl Broker {
         own: Option<Append>,
         admitted: Vec<Admitted>,
         room: Room,
+        turn: &mut Turn,
     ) -> Vec<Result<Appended, ProduceError>> {
         let (count, has_own) = (admitted.len(), own.is_some());
         if count == 0 && !has_own {
             return Vec::new();
         }
         let entries = own.into_iter().chain(admitted.into_iter().map(|admitted| admitted.entry)).collect();
-        match self.inner.log.append_within(entries, room).await {
+        let queued = self.inner.log.enqueue(entries, room).await;
+        turn.pass();
+        let appended = match queued {
+            Ok(queued) => queued.durable().await,
+            Err(error) => Err(error),
+        };
+        match appended {
             Ok(mut results) => {
                 if has_own {
                     drop(results.remove(0)); // the broker's own streams take what they are given

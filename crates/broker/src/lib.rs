@@ -23,6 +23,7 @@ mod server;
 mod standing;
 mod streams;
 mod topics;
+mod turn;
 mod txn;
 mod wire;
 

@@ -32,6 +32,7 @@ use crate::{
     budget::{Claim, Overloaded},
     options::{HostPort, Port},
     quotas,
+    turn::Turns,
 };
 pub use standby::Standby;
 
@@ -140,14 +141,16 @@ async fn connect(broker: &Broker, port: &Port, stream: TcpStream, place: Place) 
     let intake = Intake::new(&broker.inner.requests_budget);
     let broker = broker.clone();
     match &port.tls {
-        None => Connection { broker, stream, intake, session, place, muted: None }.serve().await,
+        None => {
+            Connection { broker, stream, intake, session, place, muted: None, turns: Turns::default() }.serve().await
+        }
         Some(handshakes) => {
             let stream = handshakes.of(stream).await?;
             // Verified in the handshake, where one was shown.
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let name = shown.and_then(|shown| of_certificate(shown, &broker.inner.options.certificate_names));
             let session = session.certified(name);
-            Connection { broker, stream, intake, session, place, muted: None }.serve().await
+            Connection { broker, stream, intake, session, place, muted: None, turns: Turns::default() }.serve().await
         }
     }
 }
@@ -160,6 +163,7 @@ struct Connection<S> {
     place: Place,
     /// Until when nothing is read.
     muted: Option<Instant>,
+    turns: Turns,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
@@ -216,11 +220,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let quota = broker.inner.quotas.charge(quotas::SENT, &session.principal, &request.client_id, sent);
             session.throttled = quota.max(broker.inner.pressure.wait(&broker.inner.log, &session.principal));
             self.mute(session.throttled);
+            let turn = self.turns.next();
             let mut answer: Answer = Box::pin(async move {
-                let answer = api::produce(&broker, &session, request).await;
+                let answer = api::produce(&broker, &session, request, turn).await;
                 (answer, claim)
             });
-            // The first poll puts the batches into the log's queue: done here, the log sees them in this order.
+            // The first poll puts the batches into the log's queue, unless they must wait for something; others wait for their turn.
             match futures::poll!(&mut answer) {
                 std::task::Poll::Ready(done) => answers.push_back(Box::pin(std::future::ready(done))),
                 std::task::Poll::Pending => answers.push_back(answer),

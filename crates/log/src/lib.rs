@@ -56,7 +56,7 @@ pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{AppendError, ErrorKind, OpenError, ReadError, StoreError};
 pub use folder::FolderStore;
 pub use ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamId};
-pub use log::Log;
+pub use log::{Log, Queued};
 pub use options::{
     Append, Appended, Beginning, Bounds, Isolation, LogOptions, LogStats, ProducerMark, ProducerView, Read, Retention,
     Room, Tiers, WriteAhead,

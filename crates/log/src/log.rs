@@ -201,6 +201,14 @@ impl Log {
     /// # Errors
     /// The whole call's, or one entry's.
     pub async fn append_within(&self, entries: Vec<Append>, room: Room) -> Results {
+        self.enqueue(entries, room).await?.durable().await
+    }
+
+    /// Puts entries into the writer's queue; returns when they are in it. What is queued later is written later.
+    ///
+    /// # Errors
+    /// The whole call's.
+    pub async fn enqueue(&self, entries: Vec<Append>, room: Room) -> Result<Queued, AppendError> {
         let shared = &self.0.shared;
         let bytes = frame_size(&entries, new_shape(&shared.options));
         let most = append_bytes_max(&shared.options);
@@ -221,7 +229,8 @@ impl Log {
         counters.queued.fetch_add(1, Ordering::Relaxed);
         counters.queued_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        self.send(Call::Append { entries, bytes, reply }, answer).await
+        self.queue(Call::Append { entries, bytes, reply }).await?;
+        Ok(Queued(answer))
     }
 
     async fn send(&self, call: Call, answer: oneshot::Receiver<Results>) -> Results {
@@ -456,6 +465,20 @@ impl Log {
         if let Some(uploads) = uploads {
             let _ = uploads.await;
         }
+    }
+}
+
+/// Entries in the writer's queue.
+#[derive(Debug)]
+pub struct Queued(oneshot::Receiver<Results>);
+
+impl Queued {
+    /// Waits until they are durable.
+    ///
+    /// # Errors
+    /// The whole call's, or one entry's.
+    pub async fn durable(self) -> Results {
+        self.0.await.unwrap_or(Err(AppendError::Closed))
     }
 }
 

@@ -117,4 +117,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "if known.has(place) || place.1 >= 0 { Ok(()) } else { Err(TxnError::NotInTransaction) }",
         test: "-p cairn-broker --test protocol a_batch_is_taken_only",
     },
+    Mutant {
+        name: "a batch overtakes those of its connection that wait",
+        file: "crates/broker/src/turn.rs",
+        before: "            let _ = before.await; // dropped is passed on",
+        after: "            drop(before);",
+        test: "-p cairn-broker --lib turn",
+    },
 ];

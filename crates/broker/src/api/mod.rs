@@ -61,7 +61,7 @@ pub(crate) use session::Session;
 
 use guard::{Gate, Guarded, Verdict};
 
-use crate::{broker::Broker, budget::Claim};
+use crate::{broker::Broker, budget::Claim, turn::Turn};
 
 /// Bytes of an error's message.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -132,6 +132,7 @@ pub(crate) async fn produce(
     broker: &Broker,
     session: &Session,
     request: Request,
+    turn: Turn,
 ) -> Result<Option<Bytes>, RequestError> {
     if request.is_old_produce() {
         return old_produce::refuse(&request);
@@ -141,7 +142,7 @@ pub(crate) async fn produce(
         Verdict::None(response) => response,
         Verdict::Some(decoded, kept) => {
             let silent = decoded.acks == 0;
-            let mut response = produce::answer(broker, session, decoded, request.version).await;
+            let mut response = produce::answer(broker, session, decoded, request.version, turn).await;
             if silent {
                 return Ok(None);
             }

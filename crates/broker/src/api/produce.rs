@@ -16,6 +16,7 @@ use super::{Session, codes, reason};
 use crate::{
     batch::BatchError,
     broker::{Admitted, Broker, ProduceError},
+    turn::Turn,
     txn::TxnError,
 };
 
@@ -57,6 +58,7 @@ pub(super) async fn answer(
     session: &Session,
     request: ProduceRequest,
     version: i16,
+    turn: Turn,
 ) -> ProduceResponse {
     let mut admitted = Vec::new();
     let mut topics = Vec::new();
@@ -81,7 +83,7 @@ pub(super) async fn answer(
     }
     let append_times: Vec<i64> = admitted.iter().map(|batch| batch.append_time_ms().unwrap_or(-1)).collect();
     let id = request.transactional_id.as_ref().map(|id| id.as_str());
-    let results = broker.append_produced(id, version >= ADDS_FIRST, admitted).await;
+    let results = broker.append_produced(id, version >= ADDS_FIRST, admitted, turn).await;
     let responses = topics.into_iter().map(|(head, partitions)| {
         let partitions = partitions.into_iter().map(|(index, place)| match place {
             Place::Refused(refusal) => refused(index, refusal),

@@ -15,6 +15,7 @@ use crate::{
     broker::{Admitted, Broker, ProduceError},
     group::PendingCommit,
     topics::OFFSETS_TOPIC,
+    turn::Turn,
 };
 
 type Stored = Vec<Result<Appended, ProduceError>>;
@@ -47,20 +48,27 @@ const fn was_written(result: &Result<Appended, ProduceError>) -> bool {
 
 impl Broker {
     /// Appends what was admitted, in order, in one group; one result each. What belongs to a transaction must be that of `id`;
-    /// partitions that are not part of it yet become so where `adds`.
-    pub(crate) async fn append_produced(&self, id: Option<&str>, adds: bool, admitted: Vec<Admitted>) -> Stored {
+    /// partitions that are not part of it yet become so where `adds`. It waits for its turn, and passes it on once all of it is queued.
+    pub(crate) async fn append_produced(
+        &self,
+        id: Option<&str>,
+        adds: bool,
+        admitted: Vec<Admitted>,
+        mut turn: Turn,
+    ) -> Stored {
+        turn.come().await;
         if admitted.iter().all(|batch| batch.place().is_none()) {
-            return self.append(admitted, Room::Guest).await;
+            return self.append_behind(None, admitted, Room::Guest, &mut turn).await;
         }
         let Some(slot) = id.and_then(|id| self.inner.transactions.slot(id)) else {
             let verdicts = judge(&None, &admitted);
-            return self.append_judged(None, admitted, verdicts).await;
+            return self.append_judged(None, admitted, verdicts, turn).await;
         };
         let id = id.unwrap_or_default();
         let known = slot.clone().read_owned().await;
         let verdicts = judge(&known, &admitted);
         if !adds || !verdicts.contains(&Err(TxnError::NotInTransaction)) {
-            let stored = self.append_judged(None, admitted, verdicts).await;
+            let stored = self.append_judged(None, admitted, verdicts, turn).await;
             drop(known);
             return stored;
         }
@@ -78,7 +86,7 @@ impl Broker {
             Ok(next) => next,
             Err(error) => {
                 verdicts.iter_mut().filter(|verdict| verdict.is_err()).for_each(|verdict| *verdict = Err(error));
-                return self.append_judged(None, admitted, verdicts).await;
+                return self.append_judged(None, admitted, verdicts, turn).await;
             }
         };
         verdicts.iter_mut().filter(|verdict| **verdict == Err(TxnError::NotInTransaction)).for_each(|v| *v = Ok(()));
@@ -88,7 +96,7 @@ impl Broker {
                 Some(next) => Some(broker.state_entry(&id, Some(next)).await?),
                 None => None,
             };
-            let stored = broker.append_judged(state, admitted, verdicts).await;
+            let stored = broker.append_judged(state, admitted, verdicts, turn).await;
             if let Some(next) = next.filter(|_| stored.iter().any(was_written)) {
                 broker.inner.transactions.put(&id, &mut known, next);
             }
@@ -103,10 +111,11 @@ impl Broker {
         state: Option<Append>,
         admitted: Vec<Admitted>,
         verdicts: Vec<Result<(), TxnError>>,
+        mut turn: Turn,
     ) -> Stored {
         let may = admitted.into_iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok());
-        let mut stored =
-            self.append_behind(state, may.map(|(batch, _)| batch).collect(), Room::Guest).await.into_iter();
+        let may = may.map(|(batch, _)| batch).collect();
+        let mut stored = self.append_behind(state, may, Room::Guest, &mut turn).await.into_iter();
         let mut next = || stored.next().expect("one result for each that may be appended");
         verdicts.into_iter().map(|verdict| verdict.map_err(ProduceError::from).and_then(|()| next())).collect()
     }

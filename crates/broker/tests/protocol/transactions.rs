@@ -628,3 +628,34 @@ async fn clients_are_told_that_they_may_bump_epochs() {
     }
     served.end().await;
 }
+
+/// While the first batch of a transaction adds its partition, those behind it wait; more come when they may go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_are_sent_behind_the_first_of_a_transaction_are_stored_in_their_order() {
+    const BATCHES: i32 = 12;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (served, _) = start(folder.path()).await;
+    let mut wire = Wire::connect(&served).await;
+    let (mut producer, mut sequence) = (begin(&mut wire).await, 0);
+    for round in 0..24_u64 {
+        for n in 0..BATCHES {
+            let mut builder = BatchBuilder::new().producer(producer.0, producer.1, sequence + n).transactional();
+            builder.push(1_000, Some(b"k"), Some(b"v"), &[]);
+            let records = builder.build().unwrap().freeze();
+            let RequestKind::Produce(request) = produce(TOPIC, Uuid::nil(), 12, -1, records) else { panic!() };
+            let request = RequestKind::Produce(request.with_transactional_id(Some(text(ID).into())));
+            wire.send(ApiKey::Produce, 12, &request).await;
+            // One comes in at about the moment when those before it may go on.
+            tokio::time::sleep(std::time::Duration::from_micros(100 + 40 * (round % 12))).await;
+        }
+        for n in 0..BATCHES {
+            let frame = wire.receive_raw().await.expect("an answer");
+            let (code, _) = produced(answer(ApiKey::Produce, 12, frame));
+            assert_eq!(code, 0, "batch {n} of round {round}");
+        }
+        let (code, next) = end(&mut wire, 5, producer, round % 2 == 0).await;
+        assert_eq!(code, 0);
+        (sequence, producer) = if next == producer { (sequence + BATCHES, producer) } else { (0, next) };
+    }
+    served.end().await;
+}
