@@ -172,7 +172,7 @@ async fn clients_of_a_broker_that_was_replaced_are_told_to_begin_again() {
     assert_eq!(code(13).await, 0);
     // Another opens the same store from a folder of its own, as after the loss of this machine.
     let mut other = eager(&folder.path().join("other"));
-    other.store = eager(folder.path()).store;
+    (other.store, other.recover) = (eager(folder.path()).store, true);
     let other = async {
         loop {
             // It may lose to what the first has just stored, and then tries again, as one that is started again does.
