@@ -15,13 +15,24 @@ use std::{
 /// How long moto may take to answer after its start, on a loaded machine.
 const START_LIMIT_S: u64 = 120;
 
-/// moto's server for one request at a time. By itself it serves each in a thread, and checks and writes in two steps: two
-/// conditional writes at once can then both win, which no service does that promises them.
+/// moto's server, which answers one request at a time. By itself it answers each in a thread, and checks and writes in two steps: two
+/// conditional writes at once can then both win, which no service does that promises them. Requests are read side by side, so that a
+/// client that stops in the middle of one stops nobody else.
 const ONE_AT_A_TIME: &str = "
-import sys
+import io, sys, threading
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
-run_simple('127.0.0.1', int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+
+app, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def one_at_a_time(environ, start_response):
+    given, length = environ['wsgi.input'], environ.get('CONTENT_LENGTH')
+    body = given.read(int(length)) if length else given.read() if environ.get('wsgi.input_terminated') else b''
+    environ['wsgi.input'] = io.BytesIO(body)
+    with lock:
+        return list(app(environ, start_response))
+
+run_simple('127.0.0.1', int(sys.argv[1]), one_at_a_time, threaded=True)
 ";
 
 /// A running moto; ends with its guard.

@@ -9,6 +9,7 @@ import java.util.Map;
 import java.util.Properties;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -34,6 +35,7 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.GroupSubscribedToTopicException;
 import org.apache.kafka.common.errors.InvalidProducerEpochException;
 import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.header.Header;
@@ -260,7 +262,16 @@ public final class Client {
         need(admin.describeConsumerGroups(List.of(group)).all().get().get(group).groupId().equals(group), "the group is not described");
         need(admin.listGroups().all().get().stream().anyMatch(found -> found.groupId().equals(group)), "the group is not listed");
         TopicPartition written = new TopicPartition(topic, 0);
-        admin.deleteConsumerGroupOffsets(group, Set.of(written)).all().get();
+        // A member whose leaving met a broker that was away stays for its session.
+        for (int tries = 0; ; tries++) {
+            try {
+                admin.deleteConsumerGroupOffsets(group, Set.of(written)).all().get();
+                break;
+            } catch (ExecutionException error) {
+                need(tries < 120 && error.getCause() instanceof GroupSubscribedToTopicException, "offsets cannot be deleted: " + error);
+                Thread.sleep(500);
+            }
+        }
         need(!admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get().containsKey(written),
             "an offset that was deleted is committed still");
         admin.deleteConsumerGroups(List.of(group)).all().get();
