@@ -140,17 +140,9 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     folder.announce(&endpoints)?;
     token::show_if_new(&folder, &entropy)?;
     say_ready(&engine, &endpoints);
-    let lost = tokio::select! {
-        () = signals.wait(&stop) => None,
-        why = engine.lost() => Some(why),
-    };
+    let lost = ended(signals, &engine, &stop).await;
     ready.store(false, Ordering::Release);
     folder.withdraw();
-    if let Some(why) = &lost {
-        // Clients look for the other one at once.
-        eprintln!("cairn: {why}: this one ends; start it again, and it stands by");
-        stop.cancel();
-    }
     let ending = shut_down(measures, (collector, running), &stop, &tasks, engine);
     if tokio::time::timeout(END_MAX, ending).await.is_err() {
         eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
@@ -159,6 +151,17 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         Some(why) => Err(Ending::Replaced(why).into()),
         None => Ok(()),
     }
+}
+
+/// Waits until it is told to end, or has lost its log to another broker; why, then.
+async fn ended(signals: Signals, engine: &Engine, stop: &CancellationToken) -> Option<String> {
+    let why = tokio::select! {
+        () = signals.wait(stop) => return None,
+        why = engine.lost() => why,
+    };
+    eprintln!("cairn: {why}: this one ends; start it again, and it stands by");
+    stop.cancel(); // its clients look for the other one at once
+    Some(why)
 }
 
 /// Where the engine is; what else listens is told as it begins.

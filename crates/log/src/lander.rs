@@ -62,31 +62,18 @@ impl Lander {
 
     /// Lands what comes, until the writer has ended.
     pub(crate) async fn land(mut self) {
-        let mut puts = FuturesOrdered::<Put>::new();
-        loop {
+        let (mut puts, mut has_ended) = (FuturesOrdered::<Put>::new(), false);
+        while !has_ended || !puts.is_empty() {
             tokio::select! {
                 biased;
                 Some((flight, put)) = puts.next(), if !puts.is_empty() => {
-                    if put.is_ok() {
-                        self.landed(flight);
-                    } else {
-                        // What is on its way behind it may land beyond the fence, and is not acknowledged either.
-                        self.refuse(flight);
-                    }
+                    // What is on its way behind one that failed may land beyond the fence, and is not acknowledged either.
+                    if put.is_ok() { self.landed(flight) } else { self.refuse(flight) }
                 }
-                flight = self.flights.recv(), if puts.len() < PUTS_MAX => {
-                    let Some(flight) = flight else {
-                        if puts.is_empty() {
-                            return;
-                        }
-                        self.flights.close();
-                        while let Some((flight, put)) = puts.next().await {
-                            if put.is_ok() { self.landed(flight) } else { self.refuse(flight) }
-                        }
-                        return;
-                    };
-                    puts.push_back(Box::pin(put(self.shared.clone(), flight)));
-                }
+                flight = self.flights.recv(), if !has_ended && puts.len() < PUTS_MAX => match flight {
+                    Some(flight) => puts.push_back(Box::pin(put(self.shared.clone(), flight))),
+                    None => has_ended = true,
+                },
             }
         }
     }
