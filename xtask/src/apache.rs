@@ -20,6 +20,11 @@ const SET_UP_LIMIT: Duration = Duration::from_secs(3600);
 /// Any cluster id will do.
 const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
 
+/// Fetches it, for one that is to start in the folder of that name.
+pub(crate) fn fetch(name: &str) -> anyhow::Result<()> {
+    classes(&places::cache(name)?).map(drop)
+}
+
 /// Fetches it; gives its class path.
 fn classes(folder: &Path) -> anyhow::Result<String> {
     version("java", "-version").context("java is not installed")?;

@@ -6,6 +6,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -20,6 +21,15 @@ const END_LIMIT: Duration = Duration::from_secs(15);
 /// How long the build may take from nothing.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 
+/// The binaries that `cargo test` has built.
+static OF_TESTS: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on, those that `cargo test` has built are run. Built for itself alone a package asks for other features of what it stands
+/// on, so that most of it would be compiled once more.
+pub(crate) fn built_with_tests() {
+    OF_TESTS.get_or_init(|| places::target().join("debug"));
+}
+
 /// Builds the binary with a cargo profile and gives its path; `CAIRN_BIN` names one that is there already.
 pub(crate) fn build(profile: &str) -> anyhow::Result<PathBuf> {
     if let Some(program) = std::env::var_os("CAIRN_BIN") {
@@ -30,6 +40,9 @@ pub(crate) fn build(profile: &str) -> anyhow::Result<PathBuf> {
 
 /// Builds the binary of the package of that name.
 pub(crate) fn build_other(name: &str, profile: &str) -> anyhow::Result<PathBuf> {
+    if let Some(folder) = OF_TESTS.get().filter(|_| profile == "dev") {
+        return Ok(folder.join(name));
+    }
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
     command.current_dir(places::root()).args(["build", "-q", "-p", name, "--bin", name, "--profile", profile]);

@@ -91,7 +91,7 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Tally> {
     if scale == Scale::Full {
         let path = places::root().join("docs/mcp-conformance.md");
         std::fs::write(&path, report.to_string()).with_context(|| format!("write {}", path.display()))?;
-        println!("  wrote {}", path.display());
+        say!("  wrote {}", path.display());
     }
     Ok(tally)
 }
@@ -102,12 +102,12 @@ fn suite_version(node: &Node) -> anyhow::Result<String> {
     Ok(manifest["version"].as_str().unwrap_or("unknown").to_owned())
 }
 
-fn build_rmcp() -> anyhow::Result<PathBuf> {
-    let target = places::cache("clients-rmcp")?;
+/// Builds the second fixture. What it shares with the workspace is built once, in the workspace's folder.
+pub(crate) fn build_rmcp() -> anyhow::Result<PathBuf> {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-    command.args(["build", "-q", "--locked", "--target-dir"]).arg(&target);
+    command.args(["build", "-q", "--locked", "--target-dir"]).arg(places::target());
     quiet(command.current_dir(places::root().join("clients/mcp/conformance-rmcp")), BUILD_LIMIT)?;
-    Ok(target.join("debug/conformance-rmcp"))
+    Ok(places::target().join("debug/conformance-rmcp"))
 }
 
 /// One server under test: how it is reached directly and what Cairn is told about it.
@@ -245,7 +245,7 @@ fn judge(name: &str, rows: &BTreeMap<String, Row>, tally: &mut Tally) {
         tally.fail(name, &format!("{scenario}: {}", row.why));
     }
     tally.passed += u64::try_from(scored - failed.len()).unwrap_or_default();
-    println!("  {} of {scored} scored  {name}", scored - failed.len());
+    say!("  {} of {scored} scored  {name}", scored - failed.len());
 }
 
 /// Runs the client scenarios, a few at a time: directly, through Cairn by HTTP, and through `cairn wrap`.

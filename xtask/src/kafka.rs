@@ -138,6 +138,13 @@ impl Options {
     }
 }
 
+/// Sets up what CI's slice needs. Whoever runs it says what is wrong with it.
+pub(crate) fn set_up() {
+    for client in CLIENTS.iter().filter(|client| client.in_slice) {
+        let _ = (client.prepare)();
+    }
+}
+
 /// Runs the clients one after the other, and writes the document if all of them passed.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
@@ -161,7 +168,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
                     (None, None) => bail!("no broker"),
                 };
                 tally.check(&check, driven);
-                println!("          in {:.1} s", started.elapsed().as_secs_f32());
+                say!("          in {:.1} s", started.elapsed().as_secs_f32());
             }
             Err(error) => tally.skip(&check, &format!("{error:#}").replace('\n', " ")),
         }
@@ -204,7 +211,7 @@ fn drive(
     if !seen.keys().any(|(key, _)| *key == PRODUCE) {
         bail!("the client did not go on through the advertised address");
     }
-    println!("          {said} ({kills} kills)");
+    say!("          {said} ({kills} kills)");
     let offered = document::offered(&cairn.kafka)?;
     cairn.end()?;
     let said = said.strip_prefix("ok ").unwrap_or(&said).to_owned();

@@ -25,10 +25,15 @@ const KILLS: u32 = 4;
 /// Calls of one round.
 const CALLS: &str = "12";
 
+/// Sets up the engines; gives the folder of programs.
+pub(crate) fn python() -> anyhow::Result<PathBuf> {
+    toolchain::python_with("clients-lake", "lake/requirements.txt")
+}
+
 /// Runs all of it.
 pub(crate) fn run() -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    let python = match toolchain::python_with("clients-lake", "lake/requirements.txt") {
+    let python = match python() {
         Ok(python) => python,
         Err(error) => {
             tally.skip("the trail as a table", &format!("{error:#}").replace('\n', " "));
@@ -140,7 +145,7 @@ impl Scene {
             let said = quiet(self.python("table.py").arg(catalog).arg(&events), LIMIT);
             match said {
                 Ok(said) => {
-                    println!("          {}", said.trim_end());
+                    say!("          {}", said.trim_end());
                     return Ok(());
                 }
                 // Not yet; what is there twice or other never comes right by waiting.
@@ -200,7 +205,7 @@ impl Scene {
         ended(&mut wrong)?;
         let mut writer = self.writer("right", None)?;
         let said = quiet(self.lake("replay").args(["--topic", "mcp.calls"]), LIMIT)?;
-        println!("          {}", said.trim_end());
+        say!("          {}", said.trim_end());
         // The writer goes on beside it.
         self.call()?;
         self.seen(&writer.catalog)?;

@@ -6,6 +6,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a recipe talks to the person who started it")]
 #![allow(clippy::disallowed_methods, reason = "a recipe runs real processes in real time, and is never simulated")]
 
+#[macro_use]
+mod voice;
+
 mod apache;
 mod bench;
 mod bridging;

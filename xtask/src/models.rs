@@ -5,7 +5,7 @@
 //! tools that it chooses through a Cairn of its own and exports its spans there, once over HTTP and once over gRPC; then `cairn trail` must
 //! show which model call chose each tool, from which offer, and what the server did downstream.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,15 @@ use crate::{places, toolchain};
 /// How long one run may take.
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// Sets up the agent and its SDKs; gives the folder of programs.
+pub(crate) fn python() -> anyhow::Result<PathBuf> {
+    toolchain::python_with("clients-models", "models/requirements.txt")
+}
+
 /// Runs the packages' own tests, and the agent before each server.
 pub(crate) fn run() -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    let python = toolchain::python_with("clients-models", "models/requirements.txt");
+    let python = python();
     let node = toolchain::node();
     let program = cairn::build("dev")?;
     match &python {
@@ -51,7 +56,7 @@ pub(crate) fn run() -> anyhow::Result<Tally> {
 fn timed(tally: &mut Tally, check: &str, run: impl FnOnce() -> anyhow::Result<()>) {
     let started = Instant::now();
     tally.check(check, run());
-    println!("          in {:.1} s", started.elapsed().as_secs_f32());
+    say!("          in {:.1} s", started.elapsed().as_secs_f32());
 }
 
 fn python_tests(python: &Path) -> anyhow::Result<()> {
@@ -85,6 +90,6 @@ fn agent(python: &Path, program: &Path, protocol: &str, server: &serde_json::Val
     agent.args(["--gateway", &format!("http://{}", cairn.gateway)]).arg("--cairn").arg(program);
     agent.arg("--data").arg(cairn.data()).env("TRACELOOP_TRACE_CONTENT", "true").env("OTEL_METRICS_EXPORTER", "none");
     let said = quiet(&mut agent, LIMIT)?;
-    println!("          {}", said.lines().rfind(|line| line.starts_with("ok")).unwrap_or("ok"));
+    say!("          {}", said.lines().rfind(|line| line.starts_with("ok")).unwrap_or("ok"));
     cairn.end()
 }

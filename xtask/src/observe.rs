@@ -25,10 +25,15 @@ const POLICIES: &str = r#"@id("all") permit(principal, action, resource);
 @id("no-refunds") forbid(principal, action == Action::"tools/call", resource == Tool::"orders/refund_order");
 "#;
 
+/// Sets up OpenTelemetry's package; gives the folder of programs.
+pub(crate) fn python() -> anyhow::Result<PathBuf> {
+    toolchain::python_with("clients-observe", "observe/requirements.txt")
+}
+
 /// Runs all of it.
 pub(crate) fn run() -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    let python = match toolchain::python_with("clients-observe", "observe/requirements.txt") {
+    let python = match python() {
         Ok(python) => python.join("python"),
         Err(error) => {
             tally.skip("OTLP read by opentelemetry-proto (Python)", &format!("{error:#}").replace('\n', " "));
@@ -107,7 +112,7 @@ impl Stage {
 
 fn said(output: &str) -> anyhow::Result<()> {
     let line = output.lines().rfind(|line| line.starts_with("ok")).context("it did not say ok")?;
-    println!("          {line}");
+    say!("          {line}");
     Ok(())
 }
 

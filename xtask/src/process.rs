@@ -157,6 +157,18 @@ impl Drop for Running {
     }
 }
 
+/// How much what gives way does.
+const NICE: &str = "10";
+
+/// Lets what this thread does and starts from now on give way to others. Where that cannot be had it does not.
+pub(crate) fn give_way() {
+    // Linux keeps it for each thread, and what a thread starts inherits it.
+    let Ok(thread) = std::fs::read_link("/proc/thread-self") else { return };
+    let Some(id) = thread.file_name() else { return };
+    let _ =
+        Command::new("renice").args(["-n", NICE, "-p"]).arg(id).stdout(Stdio::null()).stderr(Stdio::null()).status();
+}
+
 /// Runs a program to its end without a word, unless it fails.
 pub(crate) fn quiet(command: &mut Command, limit: Duration) -> anyhow::Result<String> {
     let shown = format!("{command:?}");
@@ -173,4 +185,26 @@ pub(crate) fn version(program: &str, argument: &str) -> Option<String> {
     let output = Command::new(program).arg(argument).stdin(Stdio::null()).output().ok()?;
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     output.status.success().then(|| String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::{NICE, give_way, quiet};
+
+    #[test]
+    fn what_gives_way_starts_what_gives_way_and_nobody_else_does() {
+        let nice = || quiet(&mut Command::new("nice"), std::time::Duration::from_secs(60)).expect("nice says it");
+        let before = nice();
+        let number = |text: &str| text.trim().parse::<i32>().expect("a number");
+        let wanted = number(NICE).max(number(&before));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                give_way();
+                assert_eq!(number(&nice()), wanted);
+            });
+        });
+        assert_eq!(nice(), before);
+    }
 }

@@ -93,7 +93,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
             Ok(mut command) => {
                 let started = Instant::now();
                 tally.check(&check, drive(name, &mut command, &program).map(|row| rows.push(row)));
-                println!("          in {:.1} s", started.elapsed().as_secs_f32());
+                say!("          in {:.1} s", started.elapsed().as_secs_f32());
             }
             Err(error) => tally.skip(&check, &format!("{error:#}").replace('\n', " ")),
         }
@@ -115,7 +115,7 @@ fn drive(name: &'static str, command: &mut Command, program: &Path) -> anyhow::R
     let ended = Running::start(command)?.follow(CLIENT_LIMIT, |_| ())?;
     let said = ended.ok()?;
     let said = said.lines().rfind(|line| line.starts_with("ok")).unwrap_or("ok").to_owned();
-    println!("          {said}");
+    say!("          {said}");
     cairn.end()?;
     let said = said.strip_prefix("ok ").unwrap_or(&said).to_owned();
     Ok(Row { client: name, said, seen: tap.seen() })

@@ -47,6 +47,6 @@ fn look_around(node: &Node, program: &Path) -> anyhow::Result<()> {
     agent.args(["--url", &format!("http://{}/mcp/files", cairn.gateway), "--admin", cairn.admin(), "--token", &token]);
     agent.arg(cairn.data().parent().context("the data folder lies in a folder")?);
     let said = quiet(&mut agent, LIMIT)?;
-    println!("          {}", said.lines().rfind(|line| line.starts_with("ok")).context("it says ok at its end")?);
+    say!("          {}", said.lines().rfind(|line| line.starts_with("ok")).context("it says ok at its end")?);
     cairn.end()
 }

@@ -125,6 +125,13 @@ impl Options {
     }
 }
 
+/// Installs what CI's slice needs. Whoever runs it says what is wrong with it.
+pub(crate) fn set_up() {
+    for suite in SUITES.iter().filter(|suite| suite.in_slice) {
+        let _ = (suite.install)();
+    }
+}
+
 /// Runs them one after the other, and writes the scoreboard.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
@@ -147,7 +154,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
                 Ok(cases) => scores.push(count(suite, cases, &known, (ran, started.elapsed()), &mut tally)),
             },
         }
-        println!("          {} in {:.0} s", suite.name, started.elapsed().as_secs_f32());
+        say!("          {} in {:.0} s", suite.name, started.elapsed().as_secs_f32());
     }
     if scale == Scale::Full && !options.keep_document {
         board::write(&scores)?;
@@ -176,7 +183,7 @@ fn count(
             Outcome::Skipped(why) => (&mut score.skipped, "is skipped", why),
         };
         match reason {
-            Some(reason) => println!("  known   {}: {} {word}: {reason}", suite.name, case.name),
+            Some(reason) => say!("  known   {}: {} {word}: {reason}", suite.name, case.name),
             None => tally.fail(
                 &format!("{}: {}", suite.name, case.name),
                 &format!("{word}, and suites/known.md does not say why: {why}"),
@@ -187,7 +194,7 @@ fn count(
     let came_out =
         |line: &&Known| line.suite == suite.name && !line.covers_any(score.failed.iter().chain(&score.skipped));
     for line in known.iter().filter(came_out) {
-        println!("  passes  {}: suites/known.md names `{}` for nothing", suite.name, line.test);
+        say!("  passes  {}: suites/known.md names `{}` for nothing", suite.name, line.test);
     }
     if score.passed + score.failed.len() == 0 {
         tally.fail(suite.name, "it ran no test");
@@ -199,7 +206,7 @@ fn count(
         score.failed.len(),
         score.skipped.len()
     );
-    println!("  ok      {count}");
+    say!("  ok      {count}");
     tally.counts.push(count);
     score
 }

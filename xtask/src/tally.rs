@@ -23,7 +23,7 @@ impl Tally {
     pub(crate) fn check(&mut self, name: &str, result: anyhow::Result<()>) {
         match result {
             Ok(()) => {
-                println!("  ok      {name}");
+                say!("  ok      {name}");
                 self.passed += 1;
             }
             Err(error) => self.fail(name, &format!("{error:#}")),
@@ -32,7 +32,7 @@ impl Tally {
 
     /// Counts one failure.
     pub(crate) fn fail(&mut self, name: &str, why: &str) {
-        println!("  FAILED  {name}: {why}");
+        say!("  FAILED  {name}: {why}");
         self.failed += 1;
         self.remarks.push(format!("FAILED  {name}: {}", why.lines().next().unwrap_or_default()));
     }
@@ -42,7 +42,7 @@ impl Tally {
         if places::in_ci() {
             return self.fail(name, &format!("not run ({why}), and in CI nothing may be skipped"));
         }
-        println!("  SKIPPED {name}: {why}");
+        say!("  SKIPPED {name}: {why}");
         self.skipped += 1;
         self.remarks.push(format!("SKIPPED {name}: {why}"));
     }

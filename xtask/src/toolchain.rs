@@ -3,6 +3,7 @@
 //! Who calls it: the suites of clients. It guarantees that what is set up once is not set up again until its list
 //! changes. Each function answers with what to run, or an error that says what the machine lacks: the caller skips.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -175,9 +176,13 @@ pub(crate) fn prometheus() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// Does `work` unless it was done for the same contents of these files.
+/// Does `work` unless it was done for the same contents of these files. Who comes meanwhile waits.
 fn once(folder: &Path, lists: &[&Path], work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let stamp = folder.join(".cairn-set-up");
+    // Beside the folder, which may be emptied.
+    let lock = folder.with_extension("lock");
+    let lock = File::create(&lock).with_context(|| format!("create {}", lock.display()))?;
+    lock.lock().context("wait for whoever sets up the same")?;
     let mut wanted = Vec::new();
     for list in lists {
         wanted.extend(std::fs::read(list).with_context(|| format!("read {}", list.display()))?);
@@ -185,7 +190,7 @@ fn once(folder: &Path, lists: &[&Path], work: impl FnOnce() -> anyhow::Result<()
     if std::fs::read(&stamp).is_ok_and(|done| done == wanted) {
         return Ok(());
     }
-    println!("  setting up {}", folder.display());
+    say!("  setting up {}", folder.display());
     work()?;
     std::fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))
 }

@@ -69,7 +69,7 @@ pub(super) fn write(scores: &[Score]) -> anyhow::Result<()> {
     let path = places::root().join("docs/kafka-suites.md");
     let before = std::fs::read_to_string(&path).unwrap_or_default();
     std::fs::write(&path, document(scores, &before)).with_context(|| format!("write {}", path.display()))?;
-    println!("  wrote {}", path.display());
+    say!("  wrote {}", path.display());
     Ok(())
 }
 
