@@ -144,6 +144,9 @@ fn lints() -> anyhow::Result<Tally> {
 fn rust(mut on_line: impl FnMut(&str)) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    // They start processes and wait for them: with one for each core, half of the machine stands idle.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tests.env("RUST_TEST_THREADS", (cores + 1).to_string());
     let ended = Running::start(&mut tests)?.follow(RUST_LIMIT, |line| {
         println!("{line}");
         on_line(line);

@@ -1,6 +1,6 @@
 //! The Kafka backbone over a real Apache Kafka broker: the seam's suite, reading back, away and back, kill -9 in delivery.
 //!
-//! Each test has a broker of its own, one at a time. `CAIRN_TEST_KAFKA_BOOTSTRAP` names a fresh cluster to run the suite
+//! Each test has a broker of its own, two at a time. `CAIRN_TEST_KAFKA_BOOTSTRAP` names a fresh cluster to run the suite
 //! against besides.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used)]
@@ -34,9 +34,10 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
 };
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
-static ONE_BROKER: Mutex<()> = Mutex::const_new(());
+/// A machine of two cores starts two at a time, and hardly a third.
+static BROKERS: Semaphore = Semaphore::const_new(2);
 
 async fn backbone(bootstrap: &str, folder: &Path, spool_bytes_max: u64) -> Arc<KafkaBackbone> {
     let options = KafkaOptions { spool_bytes_max, ..KafkaOptions::new(bootstrap, folder.join("spool")) };
@@ -88,7 +89,7 @@ fn check_chains(trail: &BTreeMap<(String, u32), Vec<StoredEvent>>) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_cluster_is_a_backbone() {
-    let _one = ONE_BROKER.lock().await;
+    let _place = BROKERS.acquire().await.expect("nobody closes it");
     if let Ok(bootstrap) = std::env::var("CAIRN_TEST_KAFKA_BOOTSTRAP") {
         let folder = tempfile::tempdir().expect("a folder");
         conformance::run(backbone(&bootstrap, folder.path(), 64 << 20).await).await;
@@ -100,7 +101,7 @@ async fn a_kafka_cluster_is_a_backbone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_joins_the_chain_that_the_topic_holds() {
-    let _one = ONE_BROKER.lock().await;
+    let _place = BROKERS.acquire().await.expect("nobody closes it");
     let Some(broker) = Broker::start().await else { return };
     let folder = tempfile::tempdir().expect("a folder");
     for _ in 0..3 {
@@ -118,7 +119,7 @@ async fn a_restart_joins_the_chain_that_the_topic_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_cluster_is_away_the_spool_carries_strict_events_up_to_its_bound() {
-    let _one = ONE_BROKER.lock().await;
+    let _place = BROKERS.acquire().await.expect("nobody closes it");
     let Some(mut broker) = Broker::start().await else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let backbone = backbone(&broker.bootstrap(), folder.path(), 1 << 20).await;
@@ -147,7 +148,7 @@ async fn while_the_cluster_is_away_the_spool_carries_strict_events_up_to_its_bou
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_while_the_cluster_is_away_goes_on_from_the_spool_and_joins_the_chain() {
-    let _one = ONE_BROKER.lock().await;
+    let _place = BROKERS.acquire().await.expect("nobody closes it");
     let Some(mut broker) = Broker::start().await else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let mut recorded = 0;
@@ -200,7 +201,7 @@ async fn a_start_while_the_cluster_is_away_goes_on_from_the_spool_and_joins_the_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_created_as_planned_and_wrong_ones_are_refused() {
-    let _one = ONE_BROKER.lock().await;
+    let _place = BROKERS.acquire().await.expect("nobody closes it");
     let Some(broker) = Broker::start().await else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let admin: AdminClient<DefaultClientContext> =
@@ -257,7 +258,7 @@ async fn topics_are_created_as_planned_and_wrong_ones_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_and_sasl_reach_the_cluster_and_a_wrong_secret_is_said_and_not_shown() {
-    let _one = ONE_BROKER.lock().await;
+    let _place = BROKERS.acquire().await.expect("nobody closes it");
     let Some(broker) = Broker::start_secured().await else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let secret = folder.path().join("secret");
@@ -319,7 +320,7 @@ async fn a_process_that_records_until_it_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_nine_in_the_middle_of_delivery_leaves_neither_gap_nor_duplicate() {
-    let _one = ONE_BROKER.lock().await;
+    let _place = BROKERS.acquire().await.expect("nobody closes it");
     let Some(broker) = Broker::start().await else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = || fs::read_to_string(folder.path().join("ledger")).unwrap_or_default();

@@ -18,8 +18,9 @@ use crate::{
     http_links::{HttpTarget, Patience},
 };
 
-/// Idle connections are dropped early: a request on one that the server is just closing is lost, and nothing repeats it.
-const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Idle connections are dropped early: a request on one that the server is just closing is lost, and nothing repeats it. Node's and
+/// uvicorn's servers close theirs after 5 s.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// An HTTP client with a pool of connections; cheap to clone, one for a process.
 #[derive(Clone, Debug)]
