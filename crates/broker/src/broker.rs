@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use cairn_clock::{Clock, Entropy};
+use cairn_clock::{Clock, Entropy, Settled};
 use cairn_log::{
     Aborted, Append, AppendError, Appended, ErrorKind, InTransaction, Isolation, Log, Offset, PartitionIndex,
     ProducerEpoch, ProducerId, ProducerMark, ReadError, Room, Sequence, StreamId,
@@ -264,6 +264,8 @@ pub(crate) struct Inner {
     pub(crate) options: BrokerOptions,
     pub(crate) log: Log,
     pub(crate) clock: Clock,
+    /// The hour, for what forgets by age.
+    pub(crate) settled: Settled,
     pub(crate) entropy: Entropy,
     pub(crate) topics: Catalogue,
     pub(crate) access: Access,
@@ -347,7 +349,8 @@ impl Broker {
             consumer_session_ms: millis(limits.consumer_session_timeout),
             consumer_interval_ms: millis(limits.consumer_heartbeat_interval),
         };
-        let (sight, time) = (topics.sight(), clock.clone());
+        let settled = Settled::new(clock.clone());
+        let (sight, time) = (topics.sight(), (clock.clone(), settled.clone()));
         let opened = Coordinator::open(log.clone(), offsets.id, offsets.partitions, limits, time, sight).await;
         let groups = opened.map_err(|e| failed(&e))?;
         // A crash may have come between the end of a topic and that of its offsets.
@@ -366,6 +369,7 @@ impl Broker {
             options,
             log,
             clock,
+            settled,
             entropy,
             topics,
             access,

@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         let sent = bytes.len();
         let request = Request::parse(bytes, &self.broker.inner.options.limits)?;
-        if !self.session.may_ask(&request, self.broker.inner.clock.now()) {
+        if !self.session.may_ask(&request, self.broker.inner.clock.moment()) {
             return Err(ConnectionError::NotLoggedIn);
         }
         claim.cover(claim.bytes() + request.decoded_bytes()).await?;

@@ -7,6 +7,8 @@ mod acls;
 mod admin;
 #[path = "protocol/bounds.rs"]
 mod bounds;
+#[path = "protocol/clocks.rs"]
+mod clocks;
 #[path = "protocol/configs.rs"]
 mod configs;
 #[path = "protocol/consumer_groups.rs"]

@@ -1,11 +1,12 @@
-//! Wall time in microseconds. Called by everything that stamps a record; a manual clock stands still until told.
+//! Wall time in microseconds, which may jump, and moments, which do not. Called by everything that stamps a record, or measures how
+//! long something lasts; a manual clock stands still until told.
 
 use std::{
     fmt,
     str::FromStr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -120,14 +121,52 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// A source of wall time, cheap to clone.
+/// A moment of this machine since it started, in microseconds: nobody sets it, it never goes back, and it goes on while the machine
+/// sleeps. It says nothing about the hour, and nothing on another machine or after another start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// A moment from what [`Moment::as_micros`] gave.
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since some moment before all others.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// This moment plus a duration; it stops at the last representable microsecond.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero where it is not.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A source of wall time and of moments, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    Manual(Arc<AtomicU64>),
+    Manual(Arc<Manual>),
+}
+
+/// A clock that a test holds: what has passed, and what the hour is beside it, in microseconds.
+#[derive(Debug)]
+struct Manual {
+    passed: AtomicU64,
+    set_by: AtomicI64,
 }
 
 impl Clock {
@@ -140,7 +179,7 @@ impl Clock {
     /// A clock that stands at `start` until [`Clock::advance`] moves it; all clones move together.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(AtomicU64::new(start.as_micros()))))
+        Self(Source::Manual(Arc::new(Manual { passed: AtomicU64::new(start.as_micros()), set_by: AtomicI64::new(0) })))
     }
 
     /// The time now.
@@ -153,14 +192,41 @@ impl Clock {
                     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
             }
-            Source::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
+            Source::Manual(manual) => {
+                let (passed, set_by) = (manual.passed.load(Ordering::SeqCst), manual.set_by.load(Ordering::SeqCst));
+                Timestamp(passed.saturating_add_signed(set_by))
+            }
         }
     }
 
-    /// Moves a manual clock forward. The machine's clock moves by itself and ignores this.
+    /// This moment.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        match &self.0 {
+            Source::System => {
+                #[cfg(target_os = "linux")]
+                const STEADY: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+                #[cfg(not(target_os = "linux"))]
+                const STEADY: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+                let at = rustix::time::clock_gettime(STEADY);
+                Moment(at.tv_sec.unsigned_abs() * 1_000_000 + at.tv_nsec.unsigned_abs() / 1_000)
+            }
+            Source::Manual(manual) => Moment(manual.passed.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Lets time pass by a manual clock. The machine's clock moves by itself and ignores this.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(micros) = &self.0 {
-            micros.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        if let Source::Manual(manual) = &self.0 {
+            manual.passed.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        }
+    }
+
+    /// Sets a manual clock forward, or back where `by_ms` is below zero, without any time passing. The machine's clock is set by
+    /// others and ignores this.
+    pub fn set_by(&self, by_ms: i64) {
+        if let Source::Manual(manual) = &self.0 {
+            manual.set_by.fetch_add(by_ms.saturating_mul(1_000), Ordering::SeqCst);
         }
     }
 }
@@ -202,5 +268,19 @@ mod tests {
         assert_eq!(clock.now(), twin.now());
         twin.advance(Duration::from_millis(1));
         assert_eq!(clock.now().as_micros(), 1_005);
+    }
+
+    #[test]
+    fn setting_a_clock_moves_the_hour_and_no_moment() {
+        let clock = Clock::manual(Timestamp::from_micros(5_000));
+        let before = clock.moment();
+        clock.set_by(86_400_000);
+        assert_eq!(clock.now().as_micros(), 5_000 + 86_400_000_000);
+        clock.set_by(-86_400_001);
+        assert_eq!(clock.now().as_micros(), 4_000);
+        assert_eq!(clock.moment().since(before), Duration::ZERO);
+        let system = Clock::system();
+        let (one, two) = (system.moment(), system.moment());
+        assert!(one <= two && one > Moment::default());
     }
 }

@@ -8,7 +8,7 @@
 use std::{fs::File, io::Read, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cairn_clock::{Clock, Timestamp};
+use cairn_clock::{Clock, Moment};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -45,9 +45,9 @@ pub(crate) struct Issuer {
 struct Kept {
     keys: Arc<KeySet>,
     /// When the keys were asked for that are here.
-    asked_at: Option<Timestamp>,
+    asked_at: Option<Moment>,
     /// The address of the keys, and when the metadata was read.
-    address: Option<(String, Timestamp)>,
+    address: Option<(String, Moment)>,
     /// Requests that have begun, and the newest that has ended, well or not.
     begun: u64,
     ended: u64,
@@ -59,12 +59,12 @@ struct Kept {
 #[derive(Debug)]
 struct Budget {
     left: u32,
-    since: Timestamp,
+    since: Moment,
 }
 
 impl Budget {
     /// Takes one, or says how long to wait for it.
-    fn take(&mut self, options: &IssuerOptions, now: Timestamp) -> Result<(), Duration> {
+    fn take(&mut self, options: &IssuerOptions, now: Moment) -> Result<(), Duration> {
         let every = options.refresh_every.max(Duration::from_millis(1));
         let passed = now.since(self.since);
         let earned = u32::try_from(passed.as_micros() / every.as_micros()).unwrap_or(u32::MAX);
@@ -82,7 +82,7 @@ impl Budget {
 
 impl Issuer {
     pub(crate) fn new(name: &str, options: IssuerOptions, fetch: Arc<dyn Fetch>, clock: Clock) -> Arc<Self> {
-        let budget = Budget { left: options.refreshes_max.max(1), since: clock.now() };
+        let budget = Budget { left: options.refreshes_max.max(1), since: clock.moment() };
         let kept =
             Kept { keys: Arc::default(), asked_at: None, address: None, begun: 0, ended: 0, error: None, budget };
         Arc::new(Self {
@@ -128,13 +128,13 @@ impl Issuer {
     /// The keys, how old they are, and how many requests had begun.
     fn now(&self) -> (Arc<KeySet>, Option<Duration>, u64) {
         let kept = self.kept.lock();
-        (kept.keys.clone(), kept.asked_at.map(|at| self.clock.now().since(at)), kept.begun)
+        (kept.keys.clone(), kept.asked_at.map(|at| self.clock.moment().since(at)), kept.begun)
     }
 
     /// Asks while others go on with what is there.
     fn refresh_behind(self: &Arc<Self>) {
         let Ok(asking) = self.asking.clone().try_lock_owned() else { return };
-        if self.kept.lock().budget.take(&self.options, self.clock.now()).is_err() {
+        if self.kept.lock().budget.take(&self.options, self.clock.moment()).is_err() {
             return;
         }
         let issuer = self.clone();
@@ -155,7 +155,7 @@ impl Issuer {
                 if kept.ended > begun {
                     return kept.error.clone().map_or(Ok(()), Err);
                 }
-                kept.budget.take(&self.options, self.clock.now())
+                kept.budget.take(&self.options, self.clock.moment())
             };
             match wait {
                 Ok(()) => return self.ask().await,
@@ -169,7 +169,7 @@ impl Issuer {
         let (number, asked_at) = {
             let mut kept = self.kept.lock();
             kept.begun += 1;
-            (kept.begun, self.clock.now())
+            (kept.begun, self.clock.moment())
         };
         let answer = self.read().await;
         let mut kept = self.kept.lock();
@@ -201,7 +201,7 @@ impl Issuer {
         if let KeySource::Url(url) = &self.options.keys {
             return Ok(url.clone());
         }
-        let now = self.clock.now();
+        let now = self.clock.moment();
         if let Some((address, at)) = &self.kept.lock().address
             && now.since(*at) <= METADATA_AGE_MAX
         {
@@ -287,7 +287,7 @@ mod tests {
             refresh_every: Duration::from_secs(10),
             ..IssuerOptions::new("https://i")
         };
-        let start = Timestamp::from_micros(1_000_000_000);
+        let start = Moment::from_micros(1_000_000_000);
         let mut budget = Budget { left: 2, since: start };
         let mut given = 0;
         for second in 0..60 {

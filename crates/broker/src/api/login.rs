@@ -4,7 +4,7 @@
 //! connection; a client that proves again who it is (KIP-368) is still the same.
 
 use bytes::Bytes;
-use cairn_clock::Timestamp;
+use cairn_clock::Moment;
 
 use crate::{
     access::{Exchange, Mechanism, NONCE_BYTES, REFUSAL, read_bearer},
@@ -74,7 +74,7 @@ pub(super) struct Proven {
     pub(super) way: Way,
     pub(super) principal: Principal,
     /// When what they showed is no longer good.
-    pub(super) ends_at: Option<Timestamp>,
+    pub(super) ends_at: Option<Moment>,
 }
 
 /// Why a message leads to nothing.
@@ -134,7 +134,10 @@ async fn bearer(broker: &Broker, message: &[u8]) -> Option<Proven> {
     let (token, acts_for) = read_bearer(message)?;
     let bearer = broker.inner.options.tokens.as_ref()?.bearer(token).await?;
     let is_right = !bearer.name.is_empty() && acts_for.is_none_or(|named| named == bearer.name);
-    let (way, principal, ends_at) = (Way::Token, Principal::Guest(bearer.name), Some(bearer.ends_at));
+    // From here on its time passes whatever the hour is set to.
+    let clock = &broker.inner.clock;
+    let ends_at = Some(clock.moment().plus(bearer.ends_at.since(clock.now())));
+    let (way, principal) = (Way::Token, Principal::Guest(bearer.name));
     is_right.then_some(Proven { way, principal, ends_at })
 }
 

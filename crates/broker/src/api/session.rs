@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use cairn_clock::Timestamp;
+use cairn_clock::Moment;
 use kafka_protocol::{
     error::ResponseError,
     messages::{SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse},
@@ -65,7 +65,7 @@ impl Session {
     }
 
     /// Whether this may be asked now: nothing but how to prove who one is, where that is not known and must be, or is known no longer.
-    pub(crate) fn may_ask(&self, request: &Request, now: Timestamp) -> bool {
+    pub(crate) fn may_ask(&self, request: &Request, now: Moment) -> bool {
         let ends_at = self.proven.as_ref().and_then(|proven| proven.ends_at);
         let is_missing = self.only.is_some() && !matches!(self.principal, Principal::User(_));
         let is_over = ends_at.is_some_and(|at| now >= at);
@@ -126,9 +126,9 @@ impl Session {
         let response = SaslAuthenticateResponse::default().with_error_message(None);
         match self.step(broker, &request.auth_bytes).await {
             Ok((bytes, ends_at)) => {
-                let lifetime_ms = ends_at
-                    .filter(|_| version >= LIFETIME_FIRST)
-                    .map_or(0, |at| i64::try_from(at.since(broker.inner.clock.now()).as_millis()).unwrap_or(i64::MAX));
+                let lifetime_ms = ends_at.filter(|_| version >= LIFETIME_FIRST).map_or(0, |at| {
+                    i64::try_from(at.since(broker.inner.clock.moment()).as_millis()).unwrap_or(i64::MAX)
+                });
                 response.with_auth_bytes(bytes).with_session_lifetime_ms(lifetime_ms)
             }
             Err(error) => {
@@ -151,7 +151,7 @@ impl Session {
     }
 
     /// Takes the next message of a login; what is answered, and when that ends which was proven.
-    async fn step(&mut self, broker: &Broker, message: &[u8]) -> Result<(Bytes, Option<Timestamp>), LoginError> {
+    async fn step(&mut self, broker: &Broker, message: &[u8]) -> Result<(Bytes, Option<Moment>), LoginError> {
         let login = std::mem::take(&mut self.login);
         let step = login.step(broker, self.only.as_ref(), message).await.and_then(|step| match step {
             Step::Done(proven, _) if self.is_another(&proven) => Err(LoginError::Other),
@@ -163,7 +163,7 @@ impl Session {
                 Ok((bytes, None))
             }
             Ok(Step::Done(mut proven, bytes)) => {
-                let now = broker.inner.clock.now();
+                let now = broker.inner.clock.moment();
                 let latest = broker.inner.options.login_age_max.map(|age| now.plus(age));
                 proven.ends_at = proven.ends_at.into_iter().chain(latest).min();
                 let ends_at = proven.ends_at;

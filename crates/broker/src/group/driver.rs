@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use cairn_clock::Clock;
+use cairn_clock::{Clock, Settled};
 use cairn_log::Log;
 use parking_lot::RwLock;
 use tokio::{
@@ -148,7 +148,7 @@ impl Coordinator {
         topic: Uuid,
         partitions: u32,
         limits: GroupLimits,
-        clock: Clock,
+        (clock, settled): (Clock, Settled),
         topics: Sight,
     ) -> Result<Self, StreamError> {
         let store = Store { log, topic, partitions, clock };
@@ -178,6 +178,7 @@ impl Coordinator {
             offsets: Arc::clone(&offsets),
             pending: Arc::clone(&pending),
             kept_ms,
+            settled,
             look_every,
             look_at: Instant::now() + look_every,
             empty_since: loaded.empty_since,
@@ -381,6 +382,8 @@ struct Task {
     pending: Arc<RwLock<Pending>>,
     /// How long offsets are kept that nobody uses.
     kept_ms: Option<u64>,
+    /// The hour by which they are old.
+    settled: Settled,
     look_every: Duration,
     /// When they are looked at next.
     look_at: Instant,

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{
     STATE_TOPIC, records,
-    state::{Marker, Place, Step, Transaction, TxnError},
+    state::{Marker, Now, Place, Step, Transaction, TxnError},
 };
 use crate::{
     batch::BatchBuilder,
@@ -71,7 +71,8 @@ impl Transactions {
                 compact(log, clock, stream, &live).await?;
             }
             let mut slots = found.slots.write();
-            for (id, transaction) in live {
+            for (id, mut transaction) in live {
+                transaction.resume(Now::by(clock));
                 found.bytes.fetch_add(transaction.bytes() + id.len(), Ordering::Relaxed);
                 slots.insert(id, Arc::new(tokio::sync::RwLock::new(Some(transaction))));
             }
@@ -218,7 +219,7 @@ impl Broker {
 
     /// What is known with more partitions, within bounds.
     pub(super) fn grown(&self, known: &Transaction, places: Vec<Place>, version: i16) -> Result<Transaction, TxnError> {
-        let next = known.with(places, version, self.inner.clock.now().as_millis());
+        let next = known.with(places, version, Now::by(&self.inner.clock));
         if next.partitions.len() > self.inner.options.limits.transaction_partitions_max {
             return Err(TxnError::Full);
         }
@@ -374,20 +375,20 @@ impl Broker {
     async fn expire_transactions(&self) {
         let kept = self.inner.options.limits.transactional_id_expiration.as_millis();
         let kept = i64::try_from(kept).unwrap_or(i64::MAX);
-        let is_idle = |known: &Transaction, now_ms: i64| {
-            known.partitions.is_empty() && now_ms.saturating_sub(known.updated_ms) >= kept
+        let is_idle = |known: &Transaction| {
+            let settled_ms = self.inner.settled.now().as_millis();
+            known.partitions.is_empty() && settled_ms.saturating_sub(known.updated_ms) >= kept
         };
         for (id, slot) in self.inner.transactions.all() {
-            let now_ms = self.inner.clock.now().as_millis();
-            let is_due = |known: &Known| {
-                known.as_ref().is_none_or(|known| is_idle(known, now_ms) || known.expire(now_ms).is_some())
-            };
+            let now = Now::by(&self.inner.clock);
+            let is_due =
+                |known: &Known| known.as_ref().is_none_or(|known| is_idle(known) || known.expire(now).is_some());
             // Who holds it is at work: next time.
             if !slot.try_read().is_ok_and(|known| is_due(&known)) {
                 continue;
             }
             let Ok(mut guard) = slot.try_write_owned() else { continue };
-            if let Some((next, marker)) = guard.as_ref().and_then(|known| known.expire(now_ms)) {
+            if let Some((next, marker)) = guard.as_ref().and_then(|known| known.expire(now)) {
                 tracing::info!(id, "a transaction took too long and is aborted");
                 // What could not be stored is tried again the next time.
                 let _ = self.settle(&id, guard, Step::Next(next, Some(marker))).await;
@@ -395,7 +396,7 @@ impl Broker {
             }
             let is_gone = match guard.as_ref() {
                 None => true,
-                Some(known) => is_idle(known, now_ms) && self.store(&id, None, Vec::new()).await.is_ok(),
+                Some(known) => is_idle(known) && self.store(&id, None, Vec::new()).await.is_ok(),
             };
             if is_gone {
                 self.inner.transactions.forget(&id, &mut guard);

@@ -4,7 +4,9 @@
 //! It guarantees: an epoch that was bumped past is never let in again; the same question asked again gets the same answer. The rules
 //! are those of Kafka's coordinator, without its states of preparation: here an end is one step.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+
+use cairn_clock::{Clock, Moment};
 
 use super::VERSION_BUMPS;
 
@@ -93,6 +95,8 @@ pub(crate) struct Transaction {
     pub(crate) partitions: BTreeSet<Place>,
     /// When the open transaction, or the last one, began; -1 for never.
     pub(crate) started_ms: i64,
+    /// When the open transaction has taken too long, by a clock that nobody sets; it is not stored.
+    pub(crate) ends: Moment,
     pub(crate) updated_ms: i64,
     /// The version of transactions that the producer speaks, as its last step showed.
     pub(crate) version: i16,
@@ -104,6 +108,19 @@ pub(crate) struct Marker {
     pub(crate) producer: i64,
     pub(crate) epoch: i16,
     pub(crate) commits: bool,
+}
+
+/// The hour, which is stored and shown, and the moment, by which is measured how long something lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    pub(crate) ms: i64,
+    pub(crate) at: Moment,
+}
+
+impl Now {
+    pub(crate) fn by(clock: &Clock) -> Self {
+        Self { ms: clock.now().as_millis(), at: clock.moment() }
+    }
 }
 
 /// What follows from a question.
@@ -127,6 +144,7 @@ impl Transaction {
             status: Status::Empty,
             partitions: BTreeSet::new(),
             started_ms: -1,
+            ends: Moment::from_micros(0),
             updated_ms: now_ms,
             version: 0,
         }
@@ -192,11 +210,12 @@ impl Transaction {
     }
 
     /// More partitions are part of its transaction, which begins with the first of them.
-    pub(crate) fn with(&self, places: impl IntoIterator<Item = Place>, version: i16, now_ms: i64) -> Self {
-        let mut next = self.clone();
+    pub(crate) fn with(&self, places: impl IntoIterator<Item = Place>, version: i16, now: Now) -> Self {
+        let (mut next, Now { ms: now_ms, at }) = (self.clone(), now);
         if next.status != Status::Ongoing {
             next.status = Status::Ongoing;
             next.started_ms = now_ms;
+            next.ends = at.plus(self.lasts());
         }
         next.partitions.extend(places);
         next.updated_ms = now_ms;
@@ -247,6 +266,7 @@ impl Transaction {
             version,
             timeout_ms: self.timeout_ms,
             started_ms: self.started_ms,
+            ends: self.ends,
         };
         Ok(Step::Next(next, (self.status == Status::Ongoing).then_some(marker)))
     }
@@ -259,12 +279,23 @@ impl Transaction {
         complete && self.version >= VERSION_BUMPS && (bumped || ran_out)
     }
 
+    const fn lasts(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.unsigned_abs() as u64)
+    }
+
+    /// Read back by a process that did not see it begin: what is left of its time is what the hours say, within what it may have.
+    pub(crate) fn resume(&mut self, now: Now) {
+        let ends_ms = self.started_ms.saturating_add(i64::from(self.timeout_ms));
+        let left = u64::try_from(ends_ms.saturating_sub(now.ms)).unwrap_or_default();
+        self.ends = now.at.plus(Duration::from_millis(left).min(self.lasts()));
+    }
+
     /// Its time is over: aborted, and its producer shut out.
-    pub(crate) fn expire(&self, now_ms: i64) -> Option<(Self, Marker)> {
-        let over = self.started_ms.saturating_add(i64::from(self.timeout_ms)) <= now_ms;
-        if self.status != Status::Ongoing || !over {
+    pub(crate) fn expire(&self, now: Now) -> Option<(Self, Marker)> {
+        if self.status != Status::Ongoing || now.at < self.ends {
             return None;
         }
+        let now_ms = now.ms;
         let marker = self.shut_out();
         let next = Self {
             epoch: marker.epoch,
@@ -289,8 +320,12 @@ mod tests {
         Some(9)
     }
 
+    fn at(ms: u64) -> Now {
+        Now { ms: NOW, at: Moment::from_micros(ms * 1_000) }
+    }
+
     fn begun(version: i16) -> Transaction {
-        Transaction::fresh(5, 60_000, NOW).with([("t".to_owned(), 0)], version, NOW)
+        Transaction::fresh(5, 60_000, NOW).with([("t".to_owned(), 0)], version, at(0))
     }
 
     fn next(step: Result<Step, TxnError>) -> (Transaction, Option<Marker>) {
@@ -327,7 +362,7 @@ mod tests {
         assert_eq!(new.initialise(Some((5, 7)), 60_000, NOW, id), Err(TxnError::Fenced));
         // Its answer was lost, and it asks again as who it was.
         assert_eq!(new.initialise(Some((5, 0)), 60_000, NOW, id), Ok(Step::Known));
-        let begun = new.with([("t".to_owned(), 0)], 2, NOW);
+        let begun = new.with([("t".to_owned(), 0)], 2, at(0));
         assert_eq!(begun.initialise(Some((5, 0)), 60_000, NOW, id), Err(TxnError::Fenced));
         let (newer, _) = next(begun.initialise(Some((5, 1)), 60_000, NOW, id));
         assert_eq!(newer.epoch, 2);
@@ -343,7 +378,7 @@ mod tests {
         let (new, marker) = next(last.initialise(None, 60_000, NOW, id));
         assert_eq!((new.producer, new.epoch, marker.map(|marker| marker.epoch)), (9, 0, Some(i16::MAX)));
         assert_eq!(new.initialise(Some((5, i16::MAX - 1)), 60_000, NOW, id), Ok(Step::Known));
-        let (out, _) = last.expire(NOW + 60_000).expect("its time is over");
+        let (out, _) = last.expire(at(60_000)).expect("its time is over");
         assert_eq!(next(out.initialise(None, 60_000, NOW, id)).0.producer, 9);
     }
 
@@ -351,13 +386,28 @@ mod tests {
     fn a_transaction_whose_time_is_over_is_aborted_and_its_producer_is_not_told_that_all_went_well() {
         for version in [0, 2] {
             let begun = begun(version);
-            assert_eq!(begun.expire(NOW + 59_999), None);
-            let (out, marker) = begun.expire(NOW + 60_000).expect("its time is over");
+            assert_eq!(begun.expire(at(59_999)), None);
+            let (out, marker) = begun.expire(at(60_000)).expect("its time is over");
             assert_eq!((marker.epoch, marker.commits, out.epoch, out.status), (1, false, 1, Status::CompleteAbort));
-            assert_eq!(out.expire(i64::MAX), None);
+            assert_eq!(out.expire(at(u64::MAX >> 10)), None);
             for commits in [true, false] {
                 assert_eq!(out.end(5, 0, commits, version, NOW, id), Err(TxnError::Fenced));
             }
+        }
+    }
+
+    #[test]
+    fn whatever_the_hour_is_set_to_a_transaction_has_its_time_and_after_a_restart_no_more_than_that() {
+        let begun = begun(2);
+        for ms in [0, NOW - 86_400_000, NOW + 86_400_000, i64::MAX] {
+            assert_eq!(begun.expire(Now { ms, ..at(59_999) }), None);
+            assert!(begun.expire(Now { ms, ..at(60_000) }).is_some());
+        }
+        // Another process, whose moments begin anew: what is left of its time by the hour, never more than it had.
+        for (ms, left) in [(NOW, 60_000), (NOW + 20_000, 40_000), (NOW - 86_400_000, 60_000), (NOW + 86_400_000, 0)] {
+            let mut found = Transaction { ends: Moment::default(), ..begun.clone() };
+            found.resume(Now { ms, ..at(500) });
+            assert_eq!(found.ends, at(500 + left).at);
         }
     }
 

@@ -43,7 +43,7 @@ async fn deleted(wire: &mut Wire, group: &str, topics: &[(&str, &[i32])]) -> (i1
 }
 
 /// Commits offset 5 of partitions 0 and 1 of each topic.
-async fn commit(wire: &mut Wire, group: &str, who: Option<(&str, i32)>, topics: &[&str]) {
+pub(super) async fn commit(wire: &mut Wire, group: &str, who: Option<(&str, i32)>, topics: &[&str]) {
     let partition = |at| OffsetCommitRequestPartition::default().with_partition_index(at).with_committed_offset(5);
     let topics = topics.iter().map(|topic| {
         let partitions = vec![partition(0), partition(1)];
@@ -58,7 +58,7 @@ async fn commit(wire: &mut Wire, group: &str, who: Option<(&str, i32)>, topics: 
 }
 
 /// What is committed, as `topic-partition`.
-async fn committed(wire: &mut Wire, group: &str) -> Vec<String> {
+pub(super) async fn committed(wire: &mut Wire, group: &str) -> Vec<String> {
     let request = OffsetFetchRequest::default().with_group_id(text(group).into()).with_topics(None);
     let answer = wire.ask(ApiKey::OffsetFetch, 5, &RequestKind::OffsetFetch(request)).await;
     let ResponseKind::OffsetFetch(answer) = answer else { panic!() };
@@ -76,7 +76,7 @@ async fn state(wire: &mut Wire, group: &str) -> String {
 }
 
 /// What a member of the classic protocol says that it reads.
-fn subscription(topics: &[&str]) -> Bytes {
+pub(super) fn subscription(topics: &[&str]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_i16(0);
     out.put_i32(topics.len() as i32);
@@ -89,7 +89,7 @@ fn subscription(topics: &[&str]) -> Bytes {
 }
 
 /// The only member of a group that is at rest: its id and generation.
-async fn join(wire: &mut Wire, group: &str, of_type: &str, metadata: Bytes) -> (String, i32) {
+pub(super) async fn join(wire: &mut Wire, group: &str, of_type: &str, metadata: Bytes) -> (String, i32) {
     let protocol = JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(metadata);
     let request = JoinGroupRequest::default().with_group_id(text(group).into()).with_protocol_type(text(of_type));
     let request = request.with_session_timeout_ms(1_000_000).with_rebalance_timeout_ms(10_000);

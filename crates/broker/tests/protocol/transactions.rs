@@ -21,7 +21,7 @@ use kafka_protocol::messages::{
 
 use super::{support::*, *};
 
-const ID: &str = "tx";
+pub(super) const ID: &str = "tx";
 const GROUP: &str = "alone";
 /// Versions of Produce, EndTxn and TxnOffsetCommit of a client before KIP-890, and of one after.
 const OLD: (i16, i16, i16) = (10, 4, 3);
@@ -104,7 +104,7 @@ async fn begin_as(wire: &mut Wire, version: i16, id: &str, named: (i64, i16), ti
     (answer.error_code, (answer.producer_id.0, answer.producer_epoch))
 }
 
-async fn begin(wire: &mut Wire) -> (i64, i16) {
+pub(super) async fn begin(wire: &mut Wire) -> (i64, i16) {
     let (code, producer) = begin_as(wire, 4, ID, (-1, -1), 60_000).await;
     assert_eq!(code, 0);
     producer
@@ -120,7 +120,7 @@ async fn add(wire: &mut Wire, version: i16, producer: (i64, i16), topic: &str, p
     topics.flat_map(|topic| topic.results_by_partition).map(|one| one.partition_error_code).collect()
 }
 
-async fn end(wire: &mut Wire, version: i16, producer: (i64, i16), commits: bool) -> (i16, (i64, i16)) {
+pub(super) async fn end(wire: &mut Wire, version: i16, producer: (i64, i16), commits: bool) -> (i16, (i64, i16)) {
     let ResponseKind::EndTxn(answer) = wire.ask(ApiKey::EndTxn, version, &ending(producer, commits)).await else {
         panic!()
     };
@@ -145,7 +145,7 @@ async fn put_as(
     produced(wire.ask(ApiKey::Produce, version, &RequestKind::Produce(request)).await)
 }
 
-async fn put(wire: &mut Wire, version: i16, producer: (i64, i16), sequence: i32, at: (i32, &str)) {
+pub(super) async fn put(wire: &mut Wire, version: i16, producer: (i64, i16), sequence: i32, at: (i32, &str)) {
     assert_eq!(put_as(wire, version, Some(ID), producer, sequence, at).await.0, 0, "{at:?}");
 }
 
@@ -187,7 +187,7 @@ async fn committed(wire: &mut Wire, partition: i32) -> (Vec<String>, i64, i64) {
     }
 }
 
-async fn described(wire: &mut Wire, id: &str) -> TransactionState {
+pub(super) async fn described(wire: &mut Wire, id: &str) -> TransactionState {
     let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![text(id).into()]);
     let request = RequestKind::DescribeTransactions(request);
     let ResponseKind::DescribeTransactions(answer) = wire.ask(ApiKey::DescribeTransactions, 0, &request).await else {

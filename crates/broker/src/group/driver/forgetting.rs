@@ -78,7 +78,7 @@ impl Task {
     /// Forgets what was not used for as long as offsets are kept, and groups of which nothing is left.
     pub(super) async fn expire(&mut self) {
         let Some(kept_ms) = self.kept_ms else { return };
-        let before_ms = self.store.clock.now().as_millis().saturating_sub(i64::try_from(kept_ms).unwrap_or(i64::MAX));
+        let before_ms = self.settled.now().as_millis().saturating_sub(i64::try_from(kept_ms).unwrap_or(i64::MAX));
         for (group, places) in self.unused(before_ms) {
             tracing::info!(group, offsets = places.len(), "committed offsets that nobody used for long are forgotten");
             if self.forget(&group, places).await.is_err() {
