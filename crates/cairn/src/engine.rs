@@ -225,6 +225,22 @@ impl Engine {
         }
     }
 
+    /// Ends when the disk of the log failed; never, where there is none.
+    pub(crate) fn broken(&self) -> impl Future<Output = String> + Send + use<> {
+        let log = match self {
+            Self::Embedded { log, .. } => Some(log.clone()),
+            Self::Cluster { .. } => None,
+        };
+        async move {
+            loop {
+                tokio::time::sleep(take_over::LOOK_INTERVAL).await;
+                if let Some(why) = log.as_ref().and_then(Log::failure) {
+                    return why;
+                }
+            }
+        }
+    }
+
     /// Whether the log is this process's own.
     pub(crate) fn is_embedded(&self) -> bool {
         matches!(self, Self::Embedded { .. })

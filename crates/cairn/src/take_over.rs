@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Config, say};
 
-/// How often an active broker looks whether it still is.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often an active broker looks whether it still is, and whether its disk still works.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The brokers of one bucket, and which of them this is.
 #[derive(Debug, Clone)]

@@ -140,7 +140,7 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
     folder.announce(&endpoints)?;
     token::show_if_new(&folder, &entropy)?;
     say_ready(&engine, &endpoints);
-    let lost = ended(signals, &engine, &stop).await;
+    let lost = ended(signals, &engine, role, &stop).await;
     ready.store(false, Ordering::Release);
     folder.withdraw();
     let ending = shut_down(measures, (collector, running), &stop, &tasks, engine);
@@ -148,18 +148,23 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         eprintln!("cairn: not everything ended within {} s; the next start closes what is open", END_MAX.as_secs());
     }
     match lost {
-        Some(why) => Err(Ending::Replaced(why).into()),
+        Some(why) => Err(why.into()),
         None => Ok(()),
     }
 }
 
-/// Waits until it is told to end, or has lost its log to another broker; why, then.
-async fn ended(signals: Signals, engine: &Engine, stop: &CancellationToken) -> Option<String> {
+/// Waits until it is told to end, or has lost its log, to another broker or with its disk; why, then. A gateway beside a log that failed
+/// goes on: it refuses what must be recorded and says so, which no other answer would.
+async fn ended(signals: Signals, engine: &Engine, role: Role, stop: &CancellationToken) -> Option<Ending> {
     let why = tokio::select! {
         () = signals.wait(stop) => return None,
-        why = engine.lost() => why,
+        why = engine.lost() => Ending::Replaced(why),
+        why = engine.broken(), if role == Role::Broker => Ending::Broken(why),
     };
-    eprintln!("cairn: {why}: this one ends; start it again, and it stands by");
+    match &why {
+        Ending::Replaced(why) => eprintln!("cairn: {why}: this one ends; start it again, and it stands by"),
+        why => eprintln!("cairn: {why}: this one ends, because only a start can tell what the disk has"),
+    }
     stop.cancel(); // its clients look for the other one at once
     Some(why)
 }

@@ -63,6 +63,21 @@ impl DiskFile for SystemFile {
     }
 }
 
+/// Makes a file of zeros that begins with `head`, its blocks and bytes durable.
+fn zeros(path: &Path, bytes: u64, head: &[u8]) -> io::Result<fs::File> {
+    let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    let zeros = vec![0_u8; 1 << 20];
+    let mut at = 0;
+    while at < bytes {
+        let some = usize::try_from((bytes - at).min(1 << 20)).expect("at most a mebibyte");
+        file.write_all_at(&zeros[..some], at)?;
+        at += some as u64;
+    }
+    file.write_all_at(head, 0)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
@@ -101,17 +116,9 @@ impl Disk for SystemDisk {
 
     fn create(&self, path: &Path, bytes: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
         let making = path.with_extension("new");
-        let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(&making)?;
-        let zeros = vec![0_u8; 1 << 20];
-        let mut at = 0;
-        while at < bytes {
-            let some = usize::try_from((bytes - at).min(1 << 20)).expect("at most a mebibyte");
-            file.write_all_at(&zeros[..some], at)?;
-            at += some as u64;
-        }
-        file.write_all_at(head, 0)?;
-        file.sync_all()?;
-        fs::rename(&making, path)?;
+        let made = zeros(&making, bytes, head).and_then(|file| fs::rename(&making, path).map(|()| file));
+        // Half a file would keep what little room there is.
+        let file = made.inspect_err(|_| drop(fs::remove_file(&making)))?;
         if let Some(folder) = path.parent() {
             sync_folder(folder)?;
         }

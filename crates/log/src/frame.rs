@@ -41,6 +41,8 @@ const MAGIC_SEALED: [u8; 4] = *b"CFE1";
 pub(crate) const HEADER_BYTES: usize = 32;
 /// Bytes of a batch entry besides the batch, at most.
 pub(crate) const BATCH_OVERHEAD_BYTES: usize = 60;
+/// Bytes that a change takes in a body, at most.
+pub(crate) const CHANGE_BYTES_MAX: usize = 64;
 /// Bytes of a batch entry between its stream and the batch.
 const BATCH_FIELDS_BYTES: usize = 38;
 const NONE: u64 = u64::MAX;

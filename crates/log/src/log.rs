@@ -398,12 +398,16 @@ impl Log {
         }
     }
 
+    /// Why the write-ahead log failed, once it did: nothing is accepted any more, and only another start helps.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.0.shared.failure.lock().clone()
+    }
+
     /// For how long the store was not seen to be ours. By a clock that goes on while the machine sleeps.
     #[must_use]
     pub fn unseen_for(&self) -> Duration {
-        let shared = &self.0.shared;
-        let (now, seen) = (shared.clock.now().as_micros(), shared.seen_ours_us.load(Ordering::Relaxed));
-        Duration::from_micros(now.saturating_sub(seen))
+        self.0.shared.unseen_for()
     }
 
     /// What a recovery has done, where this opening was one.
@@ -498,6 +502,8 @@ async fn retain(inner: std::sync::Weak<Inner>) {
 
 #[cfg(test)]
 mod at_rest_tests;
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod diskless_tests;
 #[cfg(test)]

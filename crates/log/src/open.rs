@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use cairn_clock::{Clock, Entropy};
+use cairn_clock::{Clock, Entropy, Moment, Settled};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
@@ -94,15 +94,19 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) fetcher: Fetcher,
     pub(crate) clock: Clock,
+    /// The hour, for what forgets by age.
+    pub(crate) settled: Settled,
     /// Reads and rebuilds batches, once their writer said how: until then nothing is compacted.
     pub(crate) keys: OnceLock<Arc<dyn Keys>>,
     /// Woken when enough waits for upload.
     pub(crate) uploads: Notify,
     /// Write-ahead files to be used again.
     pub(crate) spares: Mutex<Vec<Spare>>,
+    /// Why the write-ahead log failed, once it did.
+    pub(crate) failure: Mutex<Option<String>>,
     /// Why the last upload failed, while it does.
     pub(crate) trouble: Mutex<Option<String>>,
-    /// When the store was last seen to be ours, by the clock, in microseconds.
+    /// The moment at which the store was last seen to be ours, in microseconds; 0 for never.
     pub(crate) seen_ours_us: AtomicU64,
     /// Held by who asks the store whether it is.
     pub(crate) asking: tokio::sync::Mutex<()>,
@@ -164,14 +168,17 @@ impl Shared {
 
     /// Notes that the store is ours at this moment.
     pub(crate) fn is_ours_now(&self) {
-        self.seen_ours_us.store(self.clock.now().as_micros(), Ordering::Relaxed);
+        self.seen_ours_us.store(self.clock.moment().as_micros(), Ordering::Relaxed);
     }
 
-    /// Whether nobody has looked for a while whether the store is ours. The clock is that of the world: it goes on while the
-    /// machine sleeps, which is when others take over.
+    /// Whether nobody has looked for a while whether the store is ours.
     fn is_long_unseen(&self) -> bool {
-        let (now, seen) = (self.clock.now().as_micros(), self.seen_ours_us.load(Ordering::Relaxed));
-        now < seen || now - seen > UNSEEN_MAX.as_micros() as u64
+        self.unseen_for() > UNSEEN_MAX
+    }
+
+    /// For how long nobody has. Moments go on while the machine sleeps, which is when others take over, and nobody sets them.
+    pub(crate) fn unseen_for(&self) -> Duration {
+        self.clock.moment().since(Moment::from_micros(self.seen_ours_us.load(Ordering::Relaxed)))
     }
 
     /// Asks the store whether it is still ours, and stops the log where it is not.
@@ -252,6 +259,26 @@ impl Shared {
         }
     }
 
+    /// Has a file waiting that can be the next one, at `base`: going on to it then takes no room that the disk may lack.
+    pub(crate) fn have_spare(&self, base: u64) -> io::Result<()> {
+        let (disk, bytes) = (self.options.disk.as_ref(), self.options.wal_segment_bytes);
+        let mut spares = self.spares.lock();
+        // What lies below one that is used would stay for ever.
+        while let Some(at) = spares.iter().position(|spare| !self.is_usable(spare)) {
+            disk.remove(&spares.swap_remove(at).path)?;
+        }
+        if spares.is_empty() {
+            spares.push(Spare::create(disk, &self.folder, base, bytes)?);
+        }
+        Ok(())
+    }
+
+    /// One of another size or in the clear is from before the options were changed.
+    fn is_usable(&self, spare: &Spare) -> bool {
+        let is_hidden = spare.is_sealed || self.options.at_rest.current().is_none();
+        spare.bytes == self.options.wal_segment_bytes && is_hidden
+    }
+
     /// The next write-ahead file: a spare where there is one.
     pub(crate) fn next_segment(&self, base: u64) -> io::Result<Segment> {
         let (disk, bytes) = (self.options.disk.as_ref(), self.options.wal_segment_bytes);
@@ -260,10 +287,9 @@ impl Shared {
             let Some(spare) = self.spares.lock().pop() else {
                 return Segment::create(disk, &self.folder, self.log, base, bytes, at_rest);
             };
-            if spare.bytes == bytes && (spare.is_sealed || at_rest.current().is_none()) {
+            if self.is_usable(&spare) {
                 return Segment::reuse(disk, &self.folder, self.log, base, spare, at_rest);
             }
-            // Of another size or in the clear, from before the options were changed.
             disk.remove(&spare.path)?;
         }
     }
@@ -333,10 +359,12 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
         state: RwLock::new(found.state),
         counters: Counters::default(),
         fetcher,
+        settled: Settled::new(clock.clone()),
         clock,
         keys: OnceLock::new(),
         uploads: Notify::new(),
         spares: Mutex::new(found.spares),
+        failure: Mutex::default(),
         trouble: Mutex::default(),
         seen_ours_us: AtomicU64::new(0),
         asking: tokio::sync::Mutex::default(),
@@ -411,6 +439,7 @@ fn begin(
         segment,
         ground: Ground::Disk,
         entropy,
+        full: None,
         written: Vec::new(),
     };
     if !shared.is_diskless() {

@@ -9,7 +9,7 @@ use crate::{Offset, StreamId, open::Shared};
 impl Shared {
     /// What each stream may forget.
     pub(crate) fn expired(&self) -> Vec<(StreamId, Offset)> {
-        let now = self.clock.now().as_millis();
+        let now = self.settled.now().as_millis();
         let state = self.state.read();
         let mut found = Vec::new();
         for (id, stream) in &state.streams {

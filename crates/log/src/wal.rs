@@ -56,6 +56,15 @@ pub(crate) struct Spare {
 }
 
 impl Spare {
+    /// Makes one that was never used, for the file at `base`: its blocks are allocated when this returns.
+    pub(crate) fn create(disk: &dyn Disk, folder: &Path, base: u64, bytes: u64) -> io::Result<Self> {
+        // The name of a file that was used at `base` and is free can be there only once the log has gone past it.
+        let path = folder.join(format!("{base:016x}.free"));
+        let file = disk.create(&path, bytes, &[])?;
+        // It holds nothing, so nothing in the clear.
+        Ok(Self { path, bytes, file, is_sealed: true })
+    }
+
     /// Opens a file that was left to be used again.
     pub(crate) fn open(disk: &dyn Disk, path: PathBuf) -> io::Result<Self> {
         let file = disk.open(&path)?;

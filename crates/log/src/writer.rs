@@ -6,12 +6,14 @@
 //! While one sync runs, appends gather in the queue; the next group takes all of them into one write and one sync.
 //! The values say where an append stands: a [`Call`] was admitted to the queue, an [`Ordered`] has its offsets and its
 //! place, and only what [`Writer::persist`] returned is acknowledged. A failed write or sync stops the log for good:
-//! what its pages hold cannot be trusted.
+//! what its pages hold cannot be trusted. A disk without room for the next file stops nothing: it is looked for before anything of a
+//! call is ordered, and the call is refused where there is none.
 
 use std::{
     collections::BTreeMap,
     io,
     sync::{Arc, atomic::Ordering, mpsc},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -31,6 +33,9 @@ use crate::{
 
 /// Bytes of one group: a larger one would only delay its first member.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+/// For how long nothing is taken once the disk had no room: longer than the requests that a producer has under way, so that none of
+/// them is taken before one that was refused, and a file is not tried to be made for each.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) type Results = Result<Vec<Result<Appended, AppendError>>, AppendError>;
 
@@ -88,6 +93,8 @@ pub(crate) struct Writer {
     pub(crate) entropy: Entropy,
     /// What was written and is not shown yet.
     pub(crate) written: Vec<(u64, Bytes)>,
+    /// Until when nothing is taken, because the disk had no room, and what it said.
+    pub(crate) full: Option<(Instant, AppendError)>,
 }
 
 impl Writer {
@@ -118,7 +125,8 @@ impl Writer {
                 }
                 Err(error) => {
                     tracing::error!(%error, "the write-ahead log failed; nothing is accepted until restart");
-                    let reason = format!("{error}; make room or mend the disk, then restart cairn");
+                    let reason = format!("{error}; mend the disk, then restart cairn");
+                    *self.shared.failure.lock() = Some(reason.clone());
                     failed = Some(AppendError::Failed { reason });
                 }
             }
@@ -145,6 +153,11 @@ impl Writer {
         let (mut buffer, mut start) = (Vec::new(), self.next);
         let (mut ordered, mut visible, mut asked, mut closing) = (Vec::new(), Vec::new(), Vec::new(), None);
         for call in group {
+            if let Some(error) = self.lacks_room(start, buffer.len(), &call)? {
+                self.shared.counters.appends_refused.fetch_add(1, Ordering::Relaxed);
+                self.refuse(call, &error);
+                continue;
+            }
             let (body, shown, results, reply) = match call {
                 Call::Close { reply } => {
                     closing = Some(reply);
@@ -286,6 +299,45 @@ impl Writer {
     /// How frames lie in the file that is written.
     fn shape(&self) -> Shape {
         self.segment.as_ref().map_or(Shape::Plain, Segment::shape)
+    }
+
+    /// Why a call cannot be written for now: it needs the next file, and the disk has no room for one. Nothing of it is ordered yet.
+    fn lacks_room(&mut self, start: u64, gathered: usize, call: &Call) -> io::Result<Option<AppendError>> {
+        let now = Instant::now();
+        let pausing = self.full.as_ref().filter(|(until, _)| now < *until).map(|(_, error)| error.clone());
+        let body = match call {
+            Call::Append { .. } if pausing.is_some() => return Ok(pausing),
+            Call::Append { entries, .. } => body_size(entries),
+            Call::Change { .. } => frame::CHANGE_BYTES_MAX,
+            Call::Producers { .. } | Call::Close { .. } => return Ok(None),
+        };
+        let (Ground::Disk, Some(segment)) = (&self.ground, &self.segment) else { return Ok(None) };
+        let base = segment.end();
+        if self.fits(start, gathered, body) {
+            return Ok(None);
+        }
+        if pausing.is_some() {
+            return Ok(pausing);
+        }
+        match self.shared.have_spare(base) {
+            Ok(()) => {
+                if self.full.take().is_some() {
+                    tracing::warn!("the disk of the write-ahead log has room again");
+                }
+                Ok(None)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                let reason =
+                    format!("{}: {error}: make room there, and it goes on by itself", self.shared.folder.display());
+                if self.full.is_none() {
+                    tracing::warn!(%reason, "the disk of the write-ahead log is full; appends are refused");
+                }
+                let error = AppendError::Full { reason };
+                self.full = Some((now + FULL_PAUSE, error.clone()));
+                Ok(Some(error))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether one more frame, and the empty one that leaves the file, fit behind what is gathered.
@@ -465,6 +517,10 @@ pub(crate) fn show(shared: &Shared, landed: Option<Landed>, visible: Vec<Visible
 
 /// Bytes that an append call takes in a frame, at most.
 pub(crate) fn frame_size(entries: &[Append], shape: Shape) -> usize {
-    let body: usize = entries.iter().map(|entry| BATCH_OVERHEAD_BYTES + BytesMut::len(&entry.bytes)).sum();
-    shape.frame_bytes(body)
+    shape.frame_bytes(body_size(entries))
+}
+
+/// The same without the frame around it.
+fn body_size(entries: &[Append]) -> usize {
+    entries.iter().map(|entry| BATCH_OVERHEAD_BYTES + BytesMut::len(&entry.bytes)).sum()
 }

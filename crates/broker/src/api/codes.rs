@@ -78,6 +78,8 @@ pub(super) fn of_append(error: &cairn_log::AppendError) -> i16 {
         AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber.code(),
         AppendError::StaleProducerEpoch { .. } => ResponseError::InvalidProducerEpoch.code(),
         AppendError::UnknownStream { .. } => ResponseError::UnknownTopicOrPartition.code(),
+        // Whether it was stored shows after the restart, when the producer sends it again.
+        AppendError::Failed { .. } => ResponseError::KafkaStorageError.code(),
         other => of_kind(other.kind()),
     }
 }

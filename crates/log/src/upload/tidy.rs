@@ -107,7 +107,7 @@ impl Uploader {
         }
         let shared = self.shared.clone();
         let Some(keys) = shared.keys.get() else { return Ok(false) };
-        let now_ms = shared.clock.now().as_millis();
+        let now_ms = shared.settled.now().as_millis();
         let mut waiting = self.waiting(now_ms).into_iter();
         let (object, bytes_max) = (self.next_object(), shared.options.upload_bytes);
         let (mut work, mut did) = (compact::Work::default(), false);

@@ -1,0 +1,209 @@
+//! A disk that has no room, one whose syncs fail, and clocks that are set: what is refused, what stops, and what goes on.
+
+use std::{io, path::PathBuf, sync::atomic::AtomicBool};
+
+use cairn_clock::Timestamp;
+
+use super::{
+    tests::{all, batch, crash, options, put, stream, until},
+    *,
+};
+use crate::{Append, Disk, DiskFile, ErrorKind, ProducerId, Retention, SystemDisk, store::memory::MemoryStore};
+
+/// The machine's disk, until it is full or broken.
+#[derive(Clone, Debug, Default)]
+struct Faulty {
+    full: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
+    creations: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct FaultyFile(Arc<dyn DiskFile>, Arc<AtomicBool>);
+
+impl DiskFile for FaultyFile {
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(at, into)
+    }
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(at, bytes)
+    }
+    fn sync(&self) -> io::Result<()> {
+        if self.1.load(Ordering::SeqCst) { Err(io::Error::other("the device is gone")) } else { self.0.sync() }
+    }
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+}
+
+impl Disk for Faulty {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.create_folder(path)
+    }
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        SystemDisk.list(folder)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(FaultyFile(SystemDisk.open(path)?, self.broken.clone())))
+    }
+    fn create(&self, path: &Path, bytes: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
+        self.creations.fetch_add(1, Ordering::SeqCst);
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(Arc::new(FaultyFile(SystemDisk.create(path, bytes, head)?, self.broken.clone())))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        SystemDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.remove(path)
+    }
+    fn lock(&self, folder: &Path) -> io::Result<Box<dyn std::any::Any + Send + Sync>> {
+        SystemDisk.lock(folder)
+    }
+}
+
+async fn open_on(disk: &Faulty, folder: &Path) -> Log {
+    let options =
+        LogOptions { disk: Arc::new(disk.clone()), upload_interval: Duration::from_secs(3_600), ..options(folder) };
+    let log = Log::open(options, Clock::system(), Entropy::system()).await.expect("it opens");
+    log.create_stream(stream(), Retention::default()).await.expect("a stream");
+    log
+}
+
+/// A batch of a second producer, which began while the disk was full.
+fn second(first: i32, bytes: usize) -> Append {
+    let mut append = batch(9, Some(first));
+    append.producer.as_mut().expect("it has one").id = ProducerId::new(4);
+    append.bytes.truncate(bytes);
+    append
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_what_comes_until_it_has_room_and_loses_nothing() {
+    let (folder, disk) = (tempfile::tempdir().expect("a folder"), Faulty::default());
+    let log = open_on(&disk, folder.path()).await;
+    put(&log, batch(0, Some(0))).await;
+    disk.full.store(true, Ordering::SeqCst);
+    let mut accepted = 1;
+    let refused = loop {
+        match log.append(vec![batch(accepted as u8, Some(accepted * 2))]).await {
+            Ok(_) => accepted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(accepted > 50, "the file that it has is filled: {accepted}");
+    assert_eq!(refused.kind(), ErrorKind::Full, "who sent it sends it again: {refused}");
+    let said = refused.to_string();
+    assert!(said.contains("make room") && said.contains(&folder.path().display().to_string()), "{said}");
+    // What is small enough for the file's end must not come before what was refused: its producer would be told that it lost something.
+    assert_eq!(log.append(vec![second(0, 900)]).await.expect_err("no room").kind(), ErrorKind::Full);
+    assert_eq!(log.append(vec![second(2, 10)]).await.expect_err("not before the first").kind(), ErrorKind::Full);
+    let tries = disk.creations.load(Ordering::SeqCst);
+    for _ in 0..20 {
+        assert!(log.append(vec![batch(1, Some(accepted * 2))]).await.is_err());
+    }
+    assert!(disk.creations.load(Ordering::SeqCst) <= tries + 1, "a file is not tried to be made for each");
+    assert_eq!(all(&log).await.len() as i32, accepted, "reads go on");
+    assert!(log.failure().is_none() && log.stats().appends_refused > 20);
+    log.delete_before(stream(), Offset::new(2)).await.expect("what fits and follows nothing is taken");
+
+    disk.full.store(false, Ordering::SeqCst);
+    let mut went_on = None;
+    while went_on.is_none() {
+        went_on = log.append(vec![batch(1, Some(accepted * 2))]).await.ok();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let appended = went_on.expect("it went on").remove(0).expect("in its order");
+    assert_eq!((appended.base_offset.get(), appended.duplicate), (accepted as u64 * 2, false));
+    for (first, bytes) in [(0, 900), (2, 10)] {
+        put(&log, second(first, bytes)).await;
+    }
+    let before = read_all(&log).await;
+    assert_eq!(before.len() as i32, accepted + 2);
+    crash(&log).await;
+    drop(log);
+    let log = open_on(&disk, folder.path()).await;
+    assert_eq!(read_all(&log).await, before);
+    log.close().await;
+}
+
+async fn read_all(log: &Log) -> Vec<bytes::Bytes> {
+    let (mut at, mut found) = (log.bounds(stream()).expect("known").log_start, Vec::new());
+    loop {
+        let read = log.read(stream(), at, 4_096).await.expect("readable");
+        if read.batches.is_empty() {
+            return found;
+        }
+        at = Offset::new(at.get() + 2 * read.batches.len() as u64);
+        found.extend(read.batches);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_failed_is_the_end_and_a_new_start_has_all_that_was_acknowledged() {
+    let (folder, disk) = (tempfile::tempdir().expect("a folder"), Faulty::default());
+    let log = open_on(&disk, folder.path()).await;
+    put(&log, batch(1, Some(0))).await;
+    assert_eq!(log.failure(), None);
+    disk.broken.store(true, Ordering::SeqCst);
+    let refused = log.append(vec![batch(2, Some(2))]).await.expect_err("it is not durable");
+    disk.broken.store(false, Ordering::SeqCst);
+    assert!(matches!(log.append(vec![batch(2, Some(2))]).await, Err(AppendError::Failed { .. })), "{refused}");
+    let why = log.failure().expect("it says so");
+    assert!(why.contains("the device is gone") && why.contains("restart"), "{why}");
+    assert_eq!(all(&log).await.len(), 1, "what is not durable is not shown, and reads go on");
+    crash(&log).await;
+    drop(log);
+    let log = open_on(&disk, folder.path()).await;
+    // It may have been written or not; who sent it sends it again, and it is there once.
+    put(&log, batch(2, Some(2))).await;
+    assert_eq!(all(&log).await.len(), 2);
+    log.close().await;
+}
+
+const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+const DAY_MS: i64 = 86_400_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_makes_nothing_old_and_time_that_passes_does() {
+    let (folder, clock) = (tempfile::tempdir().expect("a folder"), Clock::manual(NOON));
+    let log = Log::open(options(folder.path()), clock.clone(), Entropy::system()).await.expect("it opens");
+    log.create_stream(stream(), Retention { ms: Some(3_600_000), bytes: None }).await.expect("a stream");
+    put(&log, Append { max_timestamp: NOON.as_millis(), ..batch(1, None) }).await;
+    let expired = || log.0.shared.expired().len();
+    for by_ms in [DAY_MS, -2 * DAY_MS, 400 * DAY_MS, -399 * DAY_MS] {
+        clock.set_by(by_ms);
+        assert_eq!(expired(), 0, "set by {by_ms} ms");
+    }
+    clock.advance(Duration::from_secs(3_601));
+    assert_eq!(expired(), 1);
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_the_store_was_not_seen_does_not_hang_on_the_hour() {
+    let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (store, clock) = (MemoryStore::new(1), Clock::manual(NOON));
+    let with = |folder: &Path| LogOptions {
+        store: Arc::new(store.clone()),
+        upload_interval: Duration::from_secs(3_600),
+        ..options(folder)
+    };
+    let first = Log::open(with(one.path()), clock.clone(), Entropy::system()).await.expect("it opens");
+    first.create_stream(stream(), Retention::default()).await.expect("a stream");
+    put(&first, batch(1, None)).await;
+    clock.set_by(DAY_MS);
+    assert!(first.unseen_for() < Duration::from_secs(1), "who is set forward by a day gives nothing up");
+    let options = LogOptions { recover: true, ..with(two.path()) };
+    let second = Log::open(options, Clock::system(), Entropy::system()).await.expect("it takes over");
+    // A pause, and a clock that is set back by as long: by the hour alone there was none.
+    clock.advance(Duration::from_secs(5));
+    clock.set_by(-5_000);
+    let refused = first.append(vec![batch(2, None)]).await.expect_err("it is refused before it is written");
+    assert_eq!(refused.kind(), ErrorKind::Fenced);
+    second.close().await;
+    first.close().await;
+    until(|| second.fenced_by().is_none()).await;
+}
