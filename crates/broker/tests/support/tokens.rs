@@ -28,24 +28,29 @@ impl Tokens for Issuers {
     }
 }
 
-pub struct Signer(EcdsaKeyPair);
+/// A key and its name.
+pub struct Signer(EcdsaKeyPair, &'static str);
 
 impl Signer {
     pub fn new() -> Self {
+        Self::named("one")
+    }
+
+    pub fn named(name: &'static str) -> Self {
         let random = SystemRandom::new();
         let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
-        Self(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random).unwrap())
+        Self(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random).unwrap(), name)
     }
 
     pub fn keys(&self) -> Value {
         let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
         let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        json!({"keys": [{"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": "one", "use": "sig"}]})
+        json!({"keys": [{"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": self.1, "use": "sig"}]})
     }
 
     pub fn token(&self, claims: &Value) -> String {
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(json!({"alg": "ES256", "kid": "one"})), part(claims.clone()));
+        let signed = format!("{}.{}", part(json!({"alg": "ES256", "kid": self.1})), part(claims.clone()));
         let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }

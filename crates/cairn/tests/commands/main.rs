@@ -39,6 +39,7 @@ mod policy;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod proving;
+mod rotation;
 mod starting;
 mod store;
 mod support;

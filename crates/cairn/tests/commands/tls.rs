@@ -59,7 +59,7 @@ impl Authority {
     }
 }
 
-fn tls_config(believed: &Path, own: Option<(&Path, &Path)>) -> Arc<rustls::ClientConfig> {
+pub(crate) fn tls_config(believed: &Path, own: Option<(&Path, &Path)>) -> Arc<rustls::ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in rustls::pki_types::CertificateDer::pem_file_iter(believed).expect("a file") {
         roots.add(certificate.expect("a certificate")).expect("an authority");
@@ -78,9 +78,9 @@ fn tls_config(believed: &Path, own: Option<(&Path, &Path)>) -> Arc<rustls::Clien
     })
 }
 
-type Secure = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Secure = StreamOwned<ClientConnection, TcpStream>;
 
-fn secure(address: &str, config: &Arc<rustls::ClientConfig>) -> Secure {
+pub(crate) fn secure(address: &str, config: &Arc<rustls::ClientConfig>) -> Secure {
     let stream = TcpStream::connect(address).expect("somebody listens");
     stream.set_read_timeout(Some(LONG)).expect("a limit");
     let name = "127.0.0.1".try_into().expect("a name");
