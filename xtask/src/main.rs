@@ -34,6 +34,7 @@ mod tap;
 mod test;
 mod tidy;
 mod toolchain;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -79,6 +80,9 @@ enum Recipe {
     /// Runs the log's simulation on seed after seed until it is stopped or finds something.
     #[command(after_help = "Example: cargo xtask sim --seeds 10000")]
     Sim(sim::Options),
+    /// Kills, stalls and stops real brokers under real clients until it is stopped or finds something.
+    #[command(after_help = "Example: cargo xtask torture --minutes 30")]
+    Torture(torture::Options),
     /// Runs the long version of every suite and writes docs/proof.md.
     Proof {
         /// Only suites whose name contains one of these; the others keep what they came to.
@@ -110,6 +114,7 @@ fn main() -> ExitCode {
         Recipe::Pilot => pilot::run(),
         Recipe::Fuzz(options) => fuzz::run(&options),
         Recipe::Sim(options) => sim::run(&options),
+        Recipe::Torture(options) => torture::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),
         Recipe::Mutants { only } => mutants::run(&only, None),

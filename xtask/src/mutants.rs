@@ -24,6 +24,7 @@ mod replaying;
 mod reporting;
 mod security;
 mod table;
+mod torturing;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -66,6 +67,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(recovery::MUTANTS)
         .chain(administering::MUTANTS)
         .chain(security::MUTANTS)
+        .chain(torturing::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

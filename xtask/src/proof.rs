@@ -14,6 +14,7 @@ use crate::process::{quiet, shown};
 use crate::tally::Tally;
 use crate::{
     bridging, conformance, fuzz, kafka, lake, models, mutants, observe, pilot, places, registry, secrets, suites, tidy,
+    torture,
 };
 
 /// How long the rounds of crashes may take.
@@ -42,10 +43,11 @@ type Suite = (String, Box<dyn Fn() -> anyhow::Result<Tally>>);
 
 /// In this order they stand in the file. The mutants are a suite for each crate: all of them take hours.
 fn suites() -> Vec<Suite> {
-    let plain: [(&str, Run); 14] = [
+    let plain: [(&str, Run); 15] = [
         ("tidy", tidy::run),
         ("Rust tests, long ones included", rust),
         ("crash and power loss, long rounds", crash),
+        ("torture: brokers killed under real clients", || torture::run(&torture::Options::proof())),
         ("fuzzing, five minutes each", || fuzz::run(&fuzz::Options::proof())),
         ("MCP conformance", || conformance::run(conformance::Scale::Full)),
         ("bridging both ways", bridging::run),

@@ -106,8 +106,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a transaction that takes too long stays open",
         file: "crates/broker/src/txn/state.rs",
-        before: "if self.status != Status::Ongoing || !over {",
-        after: "if self.status != Status::Ongoing || !over || now_ms > 0 {",
+        before: "|| now.at < self.ends {",
+        after: "|| now.at < self.ends || now.ms > 0 {",
         test: "-p cairn-broker --test protocol takes_too_long",
     },
     Mutant {

@@ -13,6 +13,7 @@ mod forgetful;
 mod pipe;
 mod rounds;
 mod scenes;
+mod torture;
 mod trail;
 mod truth;
 mod upstream;
