@@ -28,6 +28,7 @@ mod txn;
 mod wire;
 
 pub use access::{Bearer, NameRule, Tokens};
+pub use api::standby::Active;
 pub use broker::{
     Broker, BrokerStats, FetchError, Fetched, OpenError, ProduceError, TopicDescription, TopicError, TopicSpec,
 };

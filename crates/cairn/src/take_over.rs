@@ -4,11 +4,13 @@
 //! stands by tells clients who is active, and opens the log when that one has ended or is silent; an active one that cannot reach the
 //! store, or was replaced, ends, so that its clients look for the other. A service manager starts it again, and it stands by.
 
+mod sight;
+
 use std::{future::Future, time::Duration};
 
 use anyhow::{Context, bail};
-use cairn_broker::{HostPort, Peer, Port, Standby};
-use cairn_log::{BEAT_INTERVAL, Log, LogOptions, OpenError, StoreError, TAKE_OVER_AFTER};
+use cairn_broker::{Active, Authorization, HostPort, Peer, Port, Standby};
+use cairn_log::{BEAT_INTERVAL, Log, LogOptions, OpenError, StoreError, TAKE_OVER_AFTER, Takes};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +24,8 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) struct Brokers {
     pub(crate) own: Peer,
     pub(crate) all: Vec<Peer>,
+    /// Whether they answer whoever asks.
+    are_open: bool,
 }
 
 impl Brokers {
@@ -59,7 +63,8 @@ impl Brokers {
                 "kafka.advertised and kafka.brokers both say how clients reach this broker: leave kafka.advertised out"
             );
         }
-        Ok(Some(Self { own, all }))
+        let are_open = kafka.tls.is_none() && kafka.authorization() == Authorization::Open;
+        Ok(Some(Self { own, all, are_open }))
     }
 
     /// The address by which clients reach this one.
@@ -82,10 +87,16 @@ impl Brokers {
     ) -> anyhow::Result<Log> {
         let (active, told) = watch::channel(None);
         let stop = CancellationToken::new();
-        let standby = Standby { peers: self.all.clone(), active: told };
+        let (gone, is_gone) = watch::channel(false);
+        let looking = sight::follow(&self.all, told.clone(), gone);
+        let standby = Standby::new(self.all.clone(), told, self.are_open);
         let serving = standby.serve(listener, port, stop.clone());
         let turn = async {
-            let opened = self.take_turn(options, &active, open).await;
+            let turn = self.take_turn(options, &active, is_gone, open);
+            let opened = tokio::select! {
+                opened = turn => opened,
+                never = looking => match never {},
+            };
             stop.cancel();
             opened
         };
@@ -96,24 +107,26 @@ impl Brokers {
     async fn take_turn(
         &self,
         options: LogOptions,
-        active: &watch::Sender<Option<i32>>,
+        active: &watch::Sender<Option<Active>>,
+        is_gone: watch::Receiver<bool>,
         open: impl AsyncFn(LogOptions) -> Result<Log, OpenError>,
     ) -> Result<Log, OpenError> {
         let (own, options) = (self.own.id.unsigned_abs(), self.watched(options));
         loop {
             let store = options.store.clone();
-            let before = cairn_log::await_turn(store.as_ref(), own, |owner| {
+            let before = cairn_log::await_turn(store.as_ref(), own, is_gone.clone(), |owner| {
                 let id = i32::try_from(owner.owner).unwrap_or_default();
-                active.send_replace(Some(id));
+                active.send_replace(Some(Active { id, epoch: owner.epoch }));
                 say::line(format_args!("standing by: broker {id} is active (epoch {})", owner.epoch));
             })
             .await;
-            if let Some(before) = before.filter(|before| !before.is_closed && before.owner != own) {
-                eprintln!("cairn: broker {} is silent; this one takes over", before.owner);
+            if let Some(silent) = before.filter(|before| !before.is_closed && before.owner != own) {
+                eprintln!("cairn: broker {} is silent; this one takes over", silent.owner);
             }
             active.send_replace(None);
-            match open(options.clone()).await {
-                // Another one was quicker, or the silent one was not gone: it beats again, and there is nothing to take.
+            let takes = Takes::From(before.map(|before| before.epoch));
+            match open(LogOptions { takes, ..options.clone() }).await {
+                // Another one was quicker.
                 Err(OpenError::Store(StoreError::Fenced { .. })) => {}
                 opened => return opened,
             }

@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::StreamExt;
 use uuid::Uuid;
 
 pub(crate) use self::{
@@ -33,6 +34,8 @@ const EPOCHS_KEPT: usize = 1_000;
 const SKIPPED_KEPT: usize = 64;
 /// How often the index may be replaced while it is being read, before opening gives up.
 const LOAD_TRIES_MAX: usize = 16;
+/// Files that are read beside each other.
+const READS_MAX: usize = 16;
 
 /// Batches of one stream in one object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -363,10 +366,13 @@ pub(crate) async fn load(store: &dyn Store) -> Result<Option<Loaded>, StoreError
 
 async fn replay(store: &dyn Store, head: &HeadRecord) -> Result<Index, StoreError> {
     let mut index = Index::default();
+    // Beside each other: who takes over has clients that wait.
+    let reads = futures::stream::iter(head.files.iter().map(async |name| store.get_all(&name.name()).await));
+    let mut reads = std::pin::pin!(reads.buffered(READS_MAX));
     for (n, name) in head.files.iter().enumerate() {
         let name_text = name.name();
         let damaged = |what: &str| StoreError::Damaged { name: name_text.clone(), what: what.to_owned() };
-        let bytes = store.get_all(&name_text).await?;
+        let bytes = reads.next().await.expect("one for each file")?;
         let delta = Delta::decode(&bytes).ok_or_else(|| damaged("its checksum or layout is wrong"))?;
         let follows = if n == 0 { delta.snapshot } else { !delta.snapshot && delta.sequence == index.sequence + 1 };
         if delta.log != head.log || delta.sequence != name.sequence || !follows {

@@ -59,12 +59,12 @@ pub use ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Se
 pub use log::{Log, Queued};
 pub use options::{
     Append, Appended, Beginning, Bounds, Isolation, LogOptions, LogStats, ProducerMark, ProducerView, Read, Retention,
-    Room, Tiers, WriteAhead,
+    Room, Takes, Tiers, WriteAhead,
 };
 pub use s3::{S3Options, S3Store};
 pub use salvage::{SalvageOptions, SalvageReport, Salvaged, salvage, set_aside_in, stored};
 pub use sealed::SealedStore;
-pub use standby::{BEAT_INTERVAL, Ownership, TAKE_OVER_AFTER, await_turn, ownership};
+pub use standby::{BEAT_INTERVAL, Ownership, TAKE_OVER_AFTER, TAKE_OVER_AFTER_GONE, await_turn, ownership};
 pub use store::{Head, HeadVersion, Listed, Store};
 pub use succession::{RecoveredStream, Recovery};
 pub use transactions::{Aborted, InTransaction};

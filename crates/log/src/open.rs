@@ -242,7 +242,10 @@ impl Shared {
     pub(crate) fn set_aside(&self) {
         let (depth, at) = {
             let state = self.state.read();
-            (state.depth(), state.covered)
+            // What lies in the store is read by whoever took it.
+            let files = state.segments.values().filter(|segment| segment.object.is_none());
+            let depth: u64 = files.map(|file| file.end().saturating_sub(file.base.max(state.covered))).sum();
+            (depth.min(state.depth()), state.covered)
         };
         if depth == 0 {
             return;
@@ -405,6 +408,10 @@ async fn read_store(
     let mut tries = 1;
     loop {
         let loaded = persistently(async || index::load(store).await).await?;
+        let owner = loaded.as_ref().map(|found| found.head.epoch);
+        if !options.takes.allows(owner) {
+            return Err(StoreError::Fenced { epoch: owner.unwrap_or_default() }.into());
+        }
         let Some(found) = loaded else { return Ok((None, None, Closed::default())) };
         // Before anything is taken: a start that is refused takes nothing.
         let standing = Some(standing(options, wal, &found)?);

@@ -27,6 +27,8 @@ pub struct LogOptions {
     pub beat_interval: Option<Duration>,
     /// Who this is, in the head of the store: anything that tells openers apart.
     pub owner: u32,
+    /// From whom the store may be taken.
+    pub takes: Takes,
     /// Bytes of one write-ahead file; also the bound of one append call.
     pub wal_segment_bytes: u64,
     /// Appends are refused as `Full` while this many bytes wait for the object store.
@@ -73,6 +75,7 @@ impl LogOptions {
             wal_interval: Duration::from_millis(100),
             beat_interval: None,
             owner: 0,
+            takes: Takes::Whatever,
             wal_segment_bytes: 64 << 20,
             wal_bytes_max: 2 << 30,
             upload_bytes: 32 << 20,
@@ -100,6 +103,27 @@ pub enum WriteAhead {
     Local,
     /// An object in the store. Nothing that was acknowledged is lost with a machine, and another can take over.
     Object,
+}
+
+/// From whom an opener may take the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Takes {
+    /// From anybody.
+    #[default]
+    Whatever,
+    /// From the owner of this epoch and from nobody else; or only where there is none. Of several that saw the same one go, one takes the
+    /// store, and the others must not take it from that one.
+    From(Option<u32>),
+}
+
+impl Takes {
+    /// Whether it may be taken from that epoch's owner.
+    pub(crate) fn allows(self, epoch: Option<u32>) -> bool {
+        match self {
+            Self::Whatever => true,
+            Self::From(from) => from == epoch,
+        }
+    }
 }
 
 /// What an opener found.

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Appended, ErrorKind, InTransaction, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Sequence, WriteAhead,
-    await_turn, ownership,
+    Appended, ErrorKind, InTransaction, OpenError, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Sequence,
+    StoreError, Takes, WriteAhead, await_turn, ownership,
     store::memory::{Faults, MemoryStore},
 };
 
@@ -139,6 +139,25 @@ async fn who_was_replaced_acknowledges_nothing_and_removes_nothing_that_is_neede
 }
 
 #[tokio::test]
+async fn of_two_that_saw_the_same_owner_go_one_takes_the_store_and_the_other_leaves_it_alone() {
+    let mut machines = Machines::new();
+    let fresh = LogOptions { owner: 1, takes: Takes::From(None), ..machines.options() };
+    let late = LogOptions { owner: 2, takes: Takes::From(None), ..machines.options() };
+    let old = open(fresh).await;
+    let refused = Log::open(late, Clock::system(), Entropy::system()).await.expect_err("it is not new any more");
+    assert!(matches!(refused, OpenError::Store(StoreError::Fenced { epoch: 1 })), "{refused}");
+    put(&old, 0).await.expect("stored");
+    let gone = ownership(&machines.store).await.expect("readable").map(|owner| owner.epoch);
+    vanish(old).await;
+    let [first, late] = [1, 2].map(|owner| LogOptions { owner, takes: Takes::From(gone), ..machines.options() });
+    let first = open(first).await;
+    let refused = Log::open(late, Clock::system(), Entropy::system()).await.expect_err("another was quicker");
+    assert!(matches!(refused, OpenError::Store(StoreError::Fenced { .. })), "{refused}");
+    put(&first, 1).await.expect("it goes on undisturbed");
+    assert_eq!(all(&first).await.len(), 2);
+}
+
+#[tokio::test]
 async fn fences_stay_when_all_else_of_their_epochs_is_gone() {
     let mut machines = Machines::new();
     let sleeper = machines.open().await;
@@ -236,26 +255,70 @@ async fn the_head_says_who_has_the_store_and_that_it_ended_well() {
     assert!(!owner.is_closed, "it left something behind");
 }
 
+/// Nobody says anything of the owner.
+fn unseen() -> watch::Receiver<bool> {
+    watch::channel(false).1
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_turn_comes_when_the_owner_is_silent_or_has_ended_and_not_while_it_beats() {
     let mut machines = Machines::new();
     let store = machines.store.clone();
-    assert_eq!(await_turn(&store, 9, |_| {}).await, None, "a new store is anybody's");
+    assert_eq!(await_turn(&store, 9, unseen(), |_| {}).await, None, "a new store is anybody's");
     let options = LogOptions { owner: 7, beat_interval: Some(crate::BEAT_INTERVAL), ..machines.options() };
     let log = open(options).await;
     let mut seen = Vec::new();
-    let waited = tokio::time::timeout(Duration::from_secs(120), await_turn(&store, 9, |owner| seen.push(owner.owner)));
+    let waited =
+        tokio::time::timeout(Duration::from_secs(120), await_turn(&store, 9, unseen(), |owner| seen.push(owner.owner)));
     assert!(waited.await.is_err(), "it is there, and idle");
     assert_eq!(seen, [7], "who stands by knows who it is");
-    let own = await_turn(&store, 7, |_| {}).await.expect("an earlier life of ours");
+    let own = await_turn(&store, 7, unseen(), |_| {}).await.expect("an earlier life of ours");
     assert_eq!(own.owner, 7);
     vanish(log).await;
     let begun = tokio::time::Instant::now();
-    let gone = await_turn(&store, 9, |_| {}).await.expect("it is silent");
+    let gone = await_turn(&store, 9, unseen(), |_| {}).await.expect("it is silent");
     let took = begun.elapsed();
     assert_eq!(gone.owner, 7);
     assert!(took >= crate::TAKE_OVER_AFTER && took < crate::TAKE_OVER_AFTER + Duration::from_secs(1), "{took:?}");
     let next = open(LogOptions { owner: 9, ..machines.options() }).await;
     next.close().await;
-    assert!(await_turn(&store, 8, |_| {}).await.expect("it ended").is_closed);
+    assert!(await_turn(&store, 8, unseen(), |_| {}).await.expect("it ended").is_closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_comes_sooner_where_nobody_listens_any_more_and_never_while_the_owner_beats() {
+    let mut machines = Machines::new();
+    let store = machines.store.clone();
+    let (say, gone) = watch::channel(false);
+    let options = LogOptions { owner: 7, beat_interval: Some(crate::BEAT_INTERVAL), ..machines.options() };
+    let log = open(options.clone()).await;
+    say.send_replace(true);
+    let waited = tokio::time::timeout(Duration::from_secs(120), await_turn(&store, 9, gone.clone(), |_| {}));
+    assert!(waited.await.is_err(), "its port is closed to this one, and it is there");
+    say.send_replace(false);
+    let turn = tokio::spawn({
+        let (store, gone) = (store.clone(), gone.clone());
+        async move { await_turn(&store, 9, gone, |_| {}).await }
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    vanish(log).await;
+    let begun = tokio::time::Instant::now();
+    say.send_replace(true);
+    assert_eq!(turn.await.expect("no panic").expect("it is gone").owner, 7);
+    let took = begun.elapsed();
+    assert!(took <= crate::TAKE_OVER_AFTER_GONE, "{took:?}");
+    // One that ends well says so a moment after nobody listens.
+    say.send_replace(false);
+    let log = open(LogOptions { ..options }).await;
+    let turn = tokio::spawn(async move {
+        await_turn(&store, 9, gone, |_| {}).await.expect("it ended");
+        tokio::time::Instant::now()
+    });
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    say.send_replace(true);
+    tokio::time::sleep(Duration::from_millis(330)).await;
+    log.close().await;
+    let closed = tokio::time::Instant::now();
+    let took = turn.await.expect("no panic") - closed;
+    assert!(took <= Duration::from_millis(50), "{took:?}");
 }
