@@ -113,7 +113,10 @@ impl Moto {
 
 /// The folder of programs of a virtual environment with `clients/moto/requirements.txt`.
 fn environment() -> Result<PathBuf, String> {
-    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients/moto/requirements.txt");
+    // Whoever includes this file lies one or two folders below the root.
+    let above = ["../../clients", "../clients"].map(|clients| Path::new(env!("CARGO_MANIFEST_DIR")).join(clients));
+    let list = above.map(|clients| clients.join("moto/requirements.txt")).into_iter().find(|list| list.is_file());
+    let list = list.ok_or("clients/moto/requirements.txt is not there")?;
     let wanted = std::fs::read_to_string(&list).map_err(|error| format!("{}: {error}", list.display()))?;
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));

@@ -29,6 +29,7 @@ mod registry;
 mod secrets;
 mod sim;
 mod suites;
+mod take_over;
 mod tally;
 mod tap;
 mod test;
@@ -66,6 +67,10 @@ enum Recipe {
     /// Runs the test suites of other people's Kafka clients and tools against a broker, and writes docs/kafka-suites.md.
     #[command(after_help = "Example: cargo xtask suites --only franz-go,connect")]
     Suites(suites::Options),
+    /// Kills, stalls and cuts off brokers that take over from each other, under three clients of other people, and writes how long
+    /// each waited into docs/take-over.md.
+    #[command(after_help = "Example: cargo xtask take-over --rounds 60 --seed 7")]
+    TakeOver(take_over::Options),
     /// Runs an instrumented agent and servers that report, on other people's SDKs, and looks at the trail that both leave.
     Models,
     /// Has spans and metrics read by other people's code, and each query of the dashboard run on a Prometheus.
@@ -108,6 +113,7 @@ fn main() -> ExitCode {
         Recipe::Kafka(options) => kafka::run(&options),
         Recipe::Registry(options) => registry::run(&options),
         Recipe::Suites(options) => suites::run(&options),
+        Recipe::TakeOver(options) => take_over::run(&options),
         Recipe::Models => models::run(),
         Recipe::Observe => observe::run(),
         Recipe::Lake => lake::run(),

@@ -95,6 +95,11 @@ impl Running {
         matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
     }
 
+    /// The code that it ended with, once it has; none where a signal ended it.
+    pub(crate) fn code(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().ok().flatten().map(|status| status.code())
+    }
+
     /// Sends a signal to the whole group (`TERM`, `KILL`).
     pub(crate) fn signal(&self, name: &str) {
         let group = format!("-{}", self.child.id());

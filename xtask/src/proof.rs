@@ -13,8 +13,8 @@ use anyhow::Context;
 use crate::process::{quiet, shown};
 use crate::tally::Tally;
 use crate::{
-    bridging, conformance, fuzz, kafka, lake, models, mutants, observe, pilot, places, registry, secrets, suites, tidy,
-    torture,
+    bridging, conformance, fuzz, kafka, lake, models, mutants, observe, pilot, places, registry, secrets, suites,
+    take_over, tidy, torture,
 };
 
 /// How long the rounds of crashes may take.
@@ -58,6 +58,7 @@ fn suites() -> Vec<Suite> {
         ("the pilot", pilot::run),
         ("serializers against the schema registry", || registry::run(&registry::Options::proof())),
         ("other people's test suites", || suites::run(&suites::Options::proof())),
+        ("brokers that take over, 120 rounds", || take_over::run(&take_over::Options::proof())),
         ("Kafka clients, 100,000 records each", || kafka::run(&kafka::Options::proof())),
     ];
     let plain = plain.into_iter().map(|(name, suite)| -> Suite { (name.to_owned(), Box::new(suite)) });
@@ -108,7 +109,7 @@ impl Ran {
         let limit = Duration::from_secs(30);
         let git = |arguments: &[&str]| quiet(Command::new("git").args(arguments).current_dir(places::root()), limit);
         // What a suite writes down of its own results is no change of what it ran on.
-        let written = ["proof", "mcp-conformance", "kafka-compatibility", "kafka-suites"];
+        let written = ["proof", "mcp-conformance", "kafka-compatibility", "kafka-suites", "take-over"];
         let written = written.map(|name| format!(":!docs/{name}.md"));
         let written: Vec<&str> = written.iter().map(String::as_str).collect();
         let changed = git(&[&["status", "--porcelain", "--", "."][..], &written].concat())?;

@@ -118,7 +118,7 @@ pub(crate) fn rust_program(source: &str, name: &str) -> anyhow::Result<PathBuf> 
 
 /// Builds the Java client; gives its class path.
 pub(crate) fn java_client() -> anyhow::Result<String> {
-    java_project("kafka/java", "clients-java", &["Client.java"])
+    java_project("kafka/java", "clients-java", &["Client.java", "TakeOver.java"])
 }
 
 /// Builds a Maven project of `clients/` with those classes of `io.cairn.clients`; gives its class path.
