@@ -23,5 +23,5 @@ pub fn decode(frame: Bytes) -> bool {
     if request.is_old() {
         return api::refuse_old(&request);
     }
-    api::decode_only(request.key, request.version, request.whole_body())
+    request.is_readable()
 }

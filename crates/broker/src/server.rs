@@ -137,7 +137,7 @@ async fn connect(broker: &Broker, port: &Port, stream: TcpStream, place: Place) 
     let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
     let bound = HostPort { host: local.ip().to_canonical().to_string(), port: local.port() };
     let advertised = broker.inner.options.advertised.clone().filter(|_| !port.is_inner).unwrap_or(bound);
-    let session = Session::new(peer.ip().to_canonical().to_string(), advertised, port.only.clone());
+    let session = Session::new(peer, advertised, port.only.clone());
     let intake = Intake::new(&broker.inner.requests_budget);
     let broker = broker.clone();
     match &port.tls {

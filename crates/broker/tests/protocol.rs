@@ -34,6 +34,8 @@ mod times;
 mod tokens;
 #[path = "protocol/transactions.rs"]
 mod transactions;
+#[path = "protocol/versions.rs"]
+mod versions;
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -134,7 +136,7 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         ApiKey::Produce => produce(TOPIC, id, version, -1, batch(&["v"]).freeze()),
         ApiKey::Fetch => fetch(TOPIC, id, version, 0, 0),
         ApiKey::ListOffsets => {
-            let partitions = [-1, -2, -3, 0].map(|at| ListOffsetsPartition::default().with_timestamp(at)).to_vec();
+            let partitions = [-1, -2, -3, -6, 0].map(|at| ListOffsetsPartition::default().with_timestamp(at)).to_vec();
             let topic = ListOffsetsTopic::default().with_name(name(TOPIC)).with_partitions(partitions);
             RequestKind::ListOffsets(ListOffsetsRequest::default().with_topics(vec![topic]))
         }
@@ -147,11 +149,13 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
             let partition = OffsetCommitRequestPartition::default().with_committed_offset(3);
             let partition = partition.with_committed_metadata(Some(text("note")));
             let topic = OffsetCommitRequestTopic::default().with_name(name(TOPIC)).with_partitions(vec![partition]);
+            let topic = topic.with_topic_id(if version >= 10 { id } else { Uuid::nil() });
             let request = OffsetCommitRequest::default().with_group_id(text("alone").into());
             RequestKind::OffsetCommit(request.with_generation_id_or_member_epoch(-1).with_topics(vec![topic]))
         }
         ApiKey::OffsetFetch if version >= 8 => {
             let topic = OffsetFetchRequestTopics::default().with_name(name(TOPIC)).with_partition_indexes(vec![0, 5]);
+            let topic = topic.with_topic_id(if version >= 10 { id } else { Uuid::nil() });
             let named = OffsetFetchRequestGroup::default().with_group_id(text("alone").into());
             let all = named.clone().with_topics(None);
             RequestKind::OffsetFetch(
@@ -194,8 +198,11 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
             RequestKind::SaslHandshake(SaslHandshakeRequest::default().with_mechanism(text("SCRAM-SHA-512")))
         }
         ApiKey::ApiVersions => {
+            let named = |request: ApiVersionsRequest| {
+                request.with_client_software_name(text("t")).with_client_software_version(text("1"))
+            };
             let request = ApiVersionsRequest::default();
-            RequestKind::ApiVersions(if version >= 3 { request.with_client_software_name(text("t")) } else { request })
+            RequestKind::ApiVersions(if version >= 3 { named(request) } else { request })
         }
         ApiKey::CreateTopics => {
             let topics = [("made", -1_i16), ("mcp.made", 3), ("bad name", 1)].map(|(topic, factor)| {
@@ -263,7 +270,7 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         | ApiKey::WriteTxnMarkers
         | ApiKey::DescribeProducers
         | ApiKey::DescribeTransactions
-        | ApiKey::ListTransactions => transactions::sample(key, version),
+        | ApiKey::ListTransactions => transactions::sample(key, version, id),
         other => panic!("{other:?} is offered and has no sample"),
     }
 }

@@ -3,12 +3,12 @@
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        ApiVersionsResponse, InitProducerIdRequest, InitProducerIdResponse,
+        ApiVersionsRequest, ApiVersionsResponse, InitProducerIdRequest, InitProducerIdResponse,
         api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
     },
 };
 
-use super::{ADVERTISED, Request, codes, text};
+use super::{ADVERTISED, Request, RequestError, codes, frame::AboutLogin, text};
 use crate::{
     broker::Broker,
     txn::{TxnError, VERSION_BUMPS},
@@ -20,8 +20,77 @@ const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("transaction.version",
 /// The first version that tells of features, and the first that can say that one may be switched off.
 const FEATURES_FIRST: i16 = 3;
 const LEVEL_ZERO_FIRST: i16 = 4;
+/// The first version in which a client says which program it is, and that in which it says whom it means.
+const SOFTWARE_FIRST: i16 = 3;
+const NODE_FIRST: i16 = 5;
+/// What stands for no node.
+const NO_NODE: i32 = -1;
 /// The first version of InitProducerId whose answer can say that somebody else has the transactional id (KIP-588).
 const FENCED_FIRST: i16 = 4;
+
+/// What a client says of itself before anything else, and of whom it takes this for (KIP-511, KIP-1242).
+#[derive(Debug, Default)]
+pub(super) struct Greeting {
+    pub(super) software: Software,
+    /// The cluster and the node that it means to talk to, where it knows them.
+    cluster: Option<String>,
+    node: Option<i32>,
+}
+
+/// Which program a client is, and of which version, as it says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Software {
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+impl AboutLogin for ApiVersionsRequest {}
+
+/// Reads ApiVersions.
+pub(super) fn greeting(request: &Request) -> Result<Greeting, RequestError> {
+    if request.version < SOFTWARE_FIRST {
+        return Ok(Greeting::default());
+    }
+    let decoded = request.decode_login::<ApiVersionsRequest>()?;
+    let software = Software {
+        name: decoded.client_software_name.to_string(),
+        version: decoded.client_software_version.to_string(),
+    };
+    if request.version < NODE_FIRST {
+        return Ok(Greeting { software, ..Greeting::default() });
+    }
+    // A text whose length comes first, one more than it is; then the node's number.
+    let (cluster, node) = request.rest().split_last_chunk::<4>().unwrap_or((&[], &[0xff; 4]));
+    let text = cluster.iter().position(|byte| byte & 0x80 == 0).map_or(&[][..], |at| &cluster[at + 1..]);
+    let cluster = (cluster.first() > Some(&0)).then(|| String::from_utf8_lossy(text).into_owned());
+    let node = Some(i32::from_be_bytes(*node)).filter(|node| *node != NO_NODE);
+    Ok(Greeting { software, cluster, node })
+}
+
+/// Whether a text may be the name or the version of a program: letters and digits, with dots and hyphens between them.
+fn is_plain(text: &str) -> bool {
+    let ends = |at: Option<char>| at.is_some_and(|c| c.is_ascii_alphanumeric());
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    ends(text.chars().next()) && ends(text.chars().next_back()) && text.chars().all(inner)
+}
+
+/// Answers ApiVersions: with why not, where that was meant for another, or cannot be.
+pub(super) fn greet(broker: &Broker, asked: &Greeting, request: &Request) -> ApiVersionsResponse {
+    let Software { name, version } = &asked.software;
+    let is_half = asked.cluster.is_some() != asked.node.is_some();
+    let refused = if is_half || request.version >= SOFTWARE_FIRST && !(is_plain(name) && is_plain(version)) {
+        Some(ResponseError::InvalidRequest)
+    } else {
+        let is_other_cluster =
+            asked.cluster.as_ref().is_some_and(|id| *id != broker.inner.topics.cluster().to_string());
+        let is_other_node = asked.node.is_some_and(|node| node != broker.inner.options.node_id);
+        (is_other_cluster || is_other_node).then_some(ResponseError::RebootstrapRequired)
+    };
+    match refused {
+        Some(error) => ApiVersionsResponse::default().with_error_code(error.code()),
+        None => api_versions(request),
+    }
+}
 
 pub(super) fn api_versions(request: &Request) -> ApiVersionsResponse {
     let keys = ADVERTISED.iter().map(|(key, versions)| {

@@ -6,7 +6,10 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable},
 };
 
-use super::{ADVERTISED, guard::Undecided};
+use super::{
+    ADVERTISED,
+    guard::{Guarded, Undecided},
+};
 use crate::{
     budget::Overloaded,
     options::BrokerLimits,
@@ -58,7 +61,11 @@ pub(crate) struct Request {
     correlation: i32,
     /// Array elements in it.
     pub(super) elements: usize,
+    /// The version that its body has by now, for the codec.
+    coded: i16,
     body: Bytes,
+    /// What of the body the codec has no room for.
+    rest: Bytes,
 }
 
 impl Request {
@@ -75,16 +82,18 @@ impl Request {
         let (_, versions) = offered.ok_or(RequestError::Unknown { key: raw_key })?;
         if !versions.contains(&version) {
             if key == ApiKey::ApiVersions {
-                let (client_id, body) = (String::new(), Bytes::new());
-                return Ok(Self { key, version: 0, client_id, known_version: false, correlation, elements: 0, body });
+                let (client_id, body, rest) = (String::new(), Bytes::new(), Bytes::new());
+                let (version, coded, elements, known_version) = (0, 0, 0, false);
+                return Ok(Self { key, version, client_id, known_version, correlation, elements, coded, body, rest });
             }
             return Err(RequestError::Version { key, version });
         }
         let header = RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(codec)?;
         let client_id = header.client_id.map(|id| id.to_string()).unwrap_or_default();
-        let shape = wire::check(key, version, &frame, limits.request_elements_max);
-        let elements = shape.map_err(|source| RequestError::Shape { key, version, source })?;
-        Ok(Self { key, version, client_id, known_version: true, correlation, elements, body: frame })
+        let misshapen = |source| RequestError::Shape { key, version, source };
+        let elements = wire::check(key, version, &frame, limits.request_elements_max).map_err(misshapen)?;
+        let wire::Older { version: coded, body, rest } = wire::older(key, version, frame).map_err(misshapen)?;
+        Ok(Self { key, version, client_id, known_version: true, correlation, elements, coded, body, rest })
     }
 
     /// A Produce request of a version that carries message formats of before Kafka 0.11; the codec does not know it.
@@ -98,9 +107,10 @@ impl Request {
         self.is_old_produce()
     }
 
+    /// Whether the codec can read it, for the fuzz targets.
     #[cfg(fuzzing)]
-    pub(crate) fn whole_body(&self) -> Bytes {
-        self.body.clone()
+    pub(crate) fn is_readable(&self) -> bool {
+        super::decode_only(self.key, self.coded, self.body.clone())
     }
 
     /// The body, for who reads it without the codec.
@@ -123,13 +133,22 @@ impl Request {
     }
 
     /// What is asked; to be judged before anything of it is seen.
-    pub(super) fn decode<R: Decodable>(&self) -> Result<Undecided<R>, RequestError> {
-        R::decode(&mut self.body.clone(), self.version).map(Undecided::new).map_err(codec)
+    pub(super) fn decode<R: Guarded>(&self) -> Result<Undecided<R>, RequestError> {
+        let mut decoded = R::decode(&mut self.body.clone(), self.coded).map_err(codec)?;
+        if self.coded < self.version {
+            decoded.add(&mut self.rest.clone());
+        }
+        Ok(Undecided::new(decoded))
     }
 
     /// A message of a login, which anybody may send.
     pub(super) fn decode_login<R: AboutLogin>(&self) -> Result<R, RequestError> {
-        R::decode(&mut self.body.clone(), self.version).map_err(codec)
+        R::decode(&mut self.body.clone(), self.coded).map_err(codec)
+    }
+
+    /// What of it the codec has no room for.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.rest
     }
 
     /// The whole frame of an answer whose body is written already, of a version before header tags.
@@ -141,16 +160,35 @@ impl Request {
         out.freeze()
     }
 
+    /// The whole frame of the answer to a kind of request, in its version.
+    pub(super) fn respond_to<R: Guarded>(&self, response: &R::Answer) -> Result<Bytes, RequestError> {
+        if wire::answer_coded(self.key, self.version) == self.version {
+            return self.respond(response);
+        }
+        self.respond_adding(response, &R::newer(response))
+    }
+
     /// The whole frame of an answer.
     pub(super) fn respond<R: Encodable>(&self, response: &R) -> Result<Bytes, RequestError> {
-        let unfit = |error| RequestError::Answer { key: self.key, version: self.version, reason: format!("{error}") };
+        self.respond_adding(response, &[])
+    }
+
+    fn respond_adding<R: Encodable>(&self, response: &R, added: &[u8]) -> Result<Bytes, RequestError> {
+        let (key, version) = (self.key, self.version);
+        let unfit = |reason: String| RequestError::Answer { key, version, reason };
         let header = ResponseHeader::default().with_correlation_id(self.correlation);
-        let header_version = self.key.response_header_version(self.version);
-        let size = response.compute_size(self.version).map_err(unfit)?;
+        let coded = wire::answer_coded(key, version);
+        let size = response.compute_size(coded).map_err(|error| unfit(error.to_string()))?;
         let mut out = BytesMut::with_capacity(size + 16);
         out.put_i32(0);
-        header.encode(&mut out, header_version).map_err(unfit)?;
-        response.encode(&mut out, self.version).map_err(unfit)?;
+        let header_version = key.response_header_version(version);
+        header.encode(&mut out, header_version).map_err(|error| unfit(error.to_string()))?;
+        let head = out.len();
+        response.encode(&mut out, coded).map_err(|error| unfit(error.to_string()))?;
+        if let Some(body) = wire::newer(key, version, &out[head..], added).map_err(|error| unfit(error.to_string()))? {
+            out.truncate(head);
+            out.extend_from_slice(&body);
+        }
         let length = i32::try_from(out.len() - 4).expect("answers are bounded far below 2 GiB");
         out[..4].copy_from_slice(&length.to_be_bytes());
         Ok(out.freeze())

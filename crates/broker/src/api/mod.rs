@@ -79,10 +79,10 @@ const TOPIC_CONFIG_BYTES: usize = 8 << 10;
 pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::Produce, 0..=13),
     (ApiKey::Fetch, 4..=18),
-    (ApiKey::ListOffsets, 1..=10),
+    (ApiKey::ListOffsets, 1..=11),
     (ApiKey::Metadata, 0..=13),
-    (ApiKey::OffsetCommit, 2..=9),
-    (ApiKey::OffsetFetch, 1..=9),
+    (ApiKey::OffsetCommit, 2..=10),
+    (ApiKey::OffsetFetch, 1..=10),
     (ApiKey::FindCoordinator, 0..=6),
     (ApiKey::JoinGroup, 0..=9),
     (ApiKey::Heartbeat, 0..=4),
@@ -91,7 +91,7 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::DescribeGroups, 0..=6),
     (ApiKey::ListGroups, 0..=5),
     (ApiKey::SaslHandshake, 0..=1),
-    (ApiKey::ApiVersions, 0..=4),
+    (ApiKey::ApiVersions, 0..=5),
     (ApiKey::CreateTopics, 2..=7),
     (ApiKey::DeleteTopics, 1..=6),
     (ApiKey::DeleteRecords, 0..=2),
@@ -100,17 +100,17 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::AddPartitionsToTxn, 0..=5),
     (ApiKey::AddOffsetsToTxn, 0..=4),
     (ApiKey::EndTxn, 0..=5),
-    (ApiKey::WriteTxnMarkers, 1..=1),
-    (ApiKey::TxnOffsetCommit, 0..=5),
+    (ApiKey::WriteTxnMarkers, 1..=2),
+    (ApiKey::TxnOffsetCommit, 0..=6),
     (ApiKey::DescribeAcls, 1..=3),
     (ApiKey::CreateAcls, 1..=3),
     (ApiKey::DeleteAcls, 1..=3),
     (ApiKey::DescribeConfigs, 1..=4),
     (ApiKey::AlterConfigs, 0..=2),
-    (ApiKey::DescribeLogDirs, 1..=4),
+    (ApiKey::DescribeLogDirs, 1..=5),
     (ApiKey::SaslAuthenticate, 0..=2),
     (ApiKey::CreatePartitions, 0..=3),
-    (ApiKey::DeleteGroups, 0..=2),
+    (ApiKey::DeleteGroups, 0..=3),
     (ApiKey::IncrementalAlterConfigs, 0..=1),
     (ApiKey::OffsetDelete, 0..=0),
     (ApiKey::DescribeClientQuotas, 0..=1),
@@ -199,17 +199,22 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         ($kind:ty, $answer:expr) => {{
             let gate = Gate::of(broker, session_ref);
             match request.decode::<$kind>()?.decide(&gate, version) {
-                Verdict::None(answer) => request.respond(&answer),
+                Verdict::None(answer) => request.respond_to::<$kind>(&answer),
                 Verdict::Some(decoded, kept) => {
                     let mut answer = $answer(decoded).await;
                     <$kind>::complete(&gate, kept, &mut answer);
-                    request.respond(&answer)
+                    request.respond_to::<$kind>(&answer)
                 }
             }
         }};
     }
     match request.key {
-        ApiKey::ApiVersions => request.respond(&clients::api_versions(&request)),
+        ApiKey::ApiVersions => {
+            let asked = clients::greeting(&request)?;
+            let answer = clients::greet(broker, &asked, &request);
+            session.software = asked.software;
+            request.respond(&answer)
+        }
         ApiKey::SaslHandshake => {
             let decoded = request.decode_login::<SaslHandshakeRequest>()?;
             request.respond(&session.handshake(broker, &decoded, version))

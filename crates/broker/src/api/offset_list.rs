@@ -20,6 +20,7 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
 /// The first version that has leader epochs.
 const EPOCH_FIRST: i16 = 4;
 
@@ -77,6 +78,8 @@ async fn find(broker: &Broker, stream: StreamId, timestamp: i64, isolation: Isol
             // The last offset that the store has, unlike the ends, which are one past it (KIP-1005).
             Ok(if stored > bounds.log_start { now(Offset::new(stored.get() - 1)) } else { NOTHING })
         }
+        // The first that the store does not have yet (KIP-1023).
+        EARLIEST_PENDING_UPLOAD => Ok(now(tiers()?.stored.max(bounds.log_start))),
         MAX_TIMESTAMP => greatest(broker, stream).await.map(within).map_err(|error| codes::of_fetch(&error)),
         timestamp => first_at(broker, stream, timestamp).await.map(within).map_err(|error| codes::of_fetch(&error)),
     }

@@ -5,13 +5,14 @@ use kafka_protocol::{
     messages::{
         OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
-        offset_fetch_request::OffsetFetchRequestGroup,
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
         offset_fetch_response::{
             OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
             OffsetFetchResponseTopic, OffsetFetchResponseTopics,
         },
     },
 };
+use uuid::Uuid;
 
 use super::{codes, text};
 use crate::{
@@ -21,21 +22,30 @@ use crate::{
 
 const GROUPS_FIRST: i16 = 8;
 const MEMBERS_FIRST: i16 = 9;
+/// The first version of both that names topics by their ids.
+const IDS_FIRST: i16 = 10;
 
 pub(super) async fn commit(broker: &Broker, request: OffsetCommitRequest, version: i16) -> OffsetCommitResponse {
     let now_ms = broker.inner.clock.now().as_millis();
     let most = broker.inner.options.limits.offset_metadata_bytes_max;
     let mut accepted = Vec::new();
     let mut topics = Vec::new();
+    let by_id = version >= IDS_FIRST;
     for topic in request.topics {
-        let known = broker.inner.topics.get(&topic.name);
+        let known =
+            if by_id { broker.inner.topics.get_by_id(topic.topic_id) } else { broker.inner.topics.get(&topic.name) };
         let partitions: Vec<(i32, i16)> = topic
             .partitions
             .into_iter()
             .map(|partition| {
                 let index = partition.partition_index;
                 let metadata = partition.committed_metadata.map(|text| text.to_string()).unwrap_or_default();
-                if known.as_ref().and_then(|topic| topic.stream(index)).is_none() {
+                let Some(known) = &known else {
+                    let unknown =
+                        if by_id { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition };
+                    return (index, unknown.code());
+                };
+                if known.stream(index).is_none() {
                     return (index, ResponseError::UnknownTopicOrPartition.code());
                 }
                 if metadata.len() > most {
@@ -47,11 +57,11 @@ pub(super) async fn commit(broker: &Broker, request: OffsetCommitRequest, versio
                     metadata,
                     committed_ms: now_ms,
                 };
-                accepted.push((topic.name.to_string(), index, value));
+                accepted.push((known.name.clone(), index, value));
                 (index, codes::NONE)
             })
             .collect();
-        topics.push((topic.name, partitions));
+        topics.push((topic.name, topic.topic_id, partitions));
     }
     let who = Identity {
         member: request.member_id.to_string(),
@@ -60,12 +70,13 @@ pub(super) async fn commit(broker: &Broker, request: OffsetCommitRequest, versio
     let generation = request.generation_id_or_member_epoch;
     let committed = broker.inner.groups.commit(request.group_id.to_string(), who, generation, version, accepted).await;
     let all = committed.map_or_else(codes::of_group, |()| codes::NONE);
-    let topics = topics.into_iter().map(|(name, partitions)| {
+    let topics = topics.into_iter().map(|(name, id, partitions)| {
         let partitions = partitions.into_iter().map(|(index, code)| {
             let code = if code == codes::NONE { all } else { code };
             OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code)
         });
-        OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+        let told = OffsetCommitResponseTopic::default().with_name(name).with_topic_id(id);
+        told.with_partitions(partitions.collect())
     });
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
@@ -116,10 +127,22 @@ async fn fetch_group(
             return response.with_error_code(codes::of_group(error));
         }
     }
-    let wanted = group
-        .topics
-        .map(|topics| topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect());
-    let topics = find(broker, &group.group_id, wanted).into_iter().map(|(name, partitions)| {
+    let by_id = version >= IDS_FIRST;
+    let mut unknown = Vec::new();
+    let wanted = group.topics.map(|topics| {
+        let mut wanted = Vec::new();
+        for topic in topics {
+            match by_id.then(|| broker.inner.topics.get_by_id(topic.topic_id)) {
+                None => wanted.push((topic.name.to_string(), topic.partition_indexes)),
+                Some(Some(known)) => wanted.push((known.name.clone(), topic.partition_indexes)),
+                Some(None) => unknown.push(no_such_id(topic)),
+            }
+        }
+        wanted
+    });
+    let topics = find(broker, &group.group_id, wanted).into_iter().filter_map(|(name, partitions)| {
+        // What is committed for a topic that is gone has no id.
+        let id = if by_id { broker.inner.topics.get(&name)?.id } else { Uuid::nil() };
         let partitions = partitions.into_iter().map(|(index, value)| {
             let (code, value) = stable(broker, require, (&group.group_id, &name, index), value);
             OffsetFetchResponsePartitions::default()
@@ -129,9 +152,19 @@ async fn fetch_group(
                 .with_committed_leader_epoch(value.leader_epoch)
                 .with_metadata(Some(text(value.metadata)))
         });
-        OffsetFetchResponseTopics::default().with_name(text(name.as_str()).into()).with_partitions(partitions.collect())
+        let told = OffsetFetchResponseTopics::default().with_name(text(name.as_str()).into()).with_topic_id(id);
+        Some(told.with_partitions(partitions.collect()))
     });
-    response.with_topics(topics.collect())
+    let topics: Vec<_> = topics.chain(unknown).collect();
+    response.with_topics(topics)
+}
+
+fn no_such_id(topic: OffsetFetchRequestTopics) -> OffsetFetchResponseTopics {
+    let partitions = topic.partition_indexes.into_iter().map(|index| {
+        let told = OffsetFetchResponsePartitions::default().with_partition_index(index).with_committed_offset(-1);
+        told.with_metadata(Some(text(""))).with_error_code(ResponseError::UnknownTopicId.code())
+    });
+    OffsetFetchResponseTopics::default().with_topic_id(topic.topic_id).with_partitions(partitions.collect())
 }
 
 /// What is committed, of what is wanted, or everything.

@@ -3,7 +3,7 @@
 //! A connection is anonymous until it proves who it is; it never becomes [`Principal::Internal`]. What was proven counts for as long as
 //! it is good: after that nothing is answered until it is proven again.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cairn_clock::Moment;
@@ -14,6 +14,7 @@ use kafka_protocol::{
 
 use super::{
     Request, RequestError,
+    clients::Software,
     login::{FAILURES_MAX, Login, LoginError, Proven, Step, Way},
     reason, text,
 };
@@ -31,7 +32,9 @@ const LIFETIME_FIRST: i16 = 1;
 pub(crate) struct Session {
     pub(crate) principal: Principal,
     pub(crate) client_id: String,
+    pub(crate) software: Software,
     pub(crate) host: String,
+    pub(crate) port: u16,
     pub(crate) advertised: HostPort,
     /// How long nothing more is read, because a quota is used up: told in the answer that is being made.
     pub(crate) throttled: Duration,
@@ -50,10 +53,12 @@ impl Session {
         i32::try_from(self.throttled.as_millis()).unwrap_or(i32::MAX)
     }
 
-    pub(crate) fn new(host: String, advertised: HostPort, only: Option<Users>) -> Self {
-        let (client_id, principal) = (String::new(), Principal::Anonymous);
+    /// For a peer, by the address that it comes from.
+    pub(crate) fn new(peer: SocketAddr, advertised: HostPort, only: Option<Users>) -> Self {
+        let (host, port) = (peer.ip().to_canonical().to_string(), peer.port());
+        let (client_id, software, principal) = (String::new(), Software::default(), Principal::Anonymous);
         let (throttled, login, raw, proven, failures) = (Duration::ZERO, Login::None, false, None, 0);
-        Self { principal, client_id, host, advertised, throttled, only, login, raw, proven, failures }
+        Self { principal, client_id, software, host, port, advertised, throttled, only, login, raw, proven, failures }
     }
 
     /// The same for a client whose certificate was verified, and calls it that. A login counts for more.

@@ -13,7 +13,10 @@ use kafka_protocol::{
     },
 };
 
-use super::{Session, codes};
+use super::{
+    Session, codes,
+    guard::{COMMIT_BY_ID_FIRST, id_in_name},
+};
 use crate::{
     broker::Broker,
     group::{GroupError, Identity, records::OffsetValue},
@@ -171,21 +174,29 @@ pub(super) async fn commit_offsets(
     let now_ms = broker.inner.clock.now().as_millis();
     let most = broker.inner.options.limits.offset_metadata_bytes_max;
     let (mut accepted, mut topics) = (Vec::new(), Vec::new());
+    let by_id = version >= COMMIT_BY_ID_FIRST;
     for topic in request.topics {
-        let known = broker.inner.topics.get(&topic.name);
+        let known = if by_id {
+            broker.inner.topics.get_by_id(id_in_name(&topic.name))
+        } else {
+            broker.inner.topics.get(&topic.name)
+        };
         let mut partitions = Vec::new();
         for partition in topic.partitions {
             let index = partition.partition_index;
             let metadata = partition.committed_metadata.map(|text| text.to_string()).unwrap_or_default();
-            let code = if known.as_ref().and_then(|topic| topic.stream(index)).is_none() {
-                ResponseError::UnknownTopicOrPartition.code()
-            } else if metadata.len() > most {
-                ResponseError::OffsetMetadataTooLarge.code()
-            } else {
-                let (offset, leader_epoch) = (partition.committed_offset, partition.committed_leader_epoch);
-                let value = OffsetValue { offset, leader_epoch, metadata, committed_ms: now_ms };
-                accepted.push((topic.name.to_string(), index, value));
-                codes::NONE
+            let code = match &known {
+                None if by_id => ResponseError::UnknownTopicId.code(),
+                Some(known) if known.stream(index).is_some() && metadata.len() > most => {
+                    ResponseError::OffsetMetadataTooLarge.code()
+                }
+                Some(known) if known.stream(index).is_some() => {
+                    let (offset, leader_epoch) = (partition.committed_offset, partition.committed_leader_epoch);
+                    let value = OffsetValue { offset, leader_epoch, metadata, committed_ms: now_ms };
+                    accepted.push((known.name.clone(), index, value));
+                    codes::NONE
+                }
+                _ => ResponseError::UnknownTopicOrPartition.code(),
             };
             partitions.push((index, code));
         }
@@ -198,8 +209,8 @@ pub(super) async fn commit_offsets(
     let (group, generation) = (request.group_id.to_string(), request.generation_id);
     let producer = (request.producer_id.0, request.producer_epoch);
     let all = match broker.inner.groups.prepare_pending(group, who, generation, producer, accepted).await {
-        // Of a member of the new group protocol too, this request knows a generation only.
-        Err(GroupError::StaleEpoch) => ResponseError::IllegalGeneration.code(),
+        // Of a member of the new group protocol too, older versions know a generation only.
+        Err(GroupError::StaleEpoch) if !by_id => ResponseError::IllegalGeneration.code(),
         Err(error) => codes::of_group(error),
         Ok(None) => codes::NONE,
         Ok(Some(prepared)) => {

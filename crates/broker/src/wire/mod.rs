@@ -1,8 +1,10 @@
 //! Requests as bytes: what a body must look like before the codec may see it. Called by the server.
 
+mod newer;
 mod shape;
 mod shapes;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use newer::{Older, answer_coded, newer, older};
 pub(crate) use shape::{ShapeError, check};

@@ -3,6 +3,7 @@
 //! The codec reserves memory for an array from the count that the peer sends, so a request of fifty bytes could ask for
 //! hundreds of gigabytes. After this walk every count is known to be backed by bytes, and the sum of all is bounded.
 
+use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 
 use super::shapes;
@@ -50,7 +51,7 @@ pub(crate) enum ShapeError {
 pub(crate) fn check(key: ApiKey, version: i16, body: &[u8], elements_max: usize) -> Result<usize, ShapeError> {
     let fields = shapes::of(key).ok_or(ShapeError::Unknown)?;
     let flexible = key.request_header_version(version) >= 2;
-    let mut walk = Walk { rest: body, version, flexible, left: elements_max, most: elements_max };
+    let mut walk = Walk { rest: body, version, flexible, left: elements_max, most: elements_max, copy: None };
     walk.structure(fields)?;
     // librdkafka 2.12 leaves three bytes behind when it asks Metadata 9 and newer for all topics, and one when it sets a SCRAM
     // password; Kafka's brokers ignore what is left of any request, and so it must be here.
@@ -61,19 +62,83 @@ pub(crate) fn check(key: ApiKey, version: i16, body: &[u8], elements_max: usize)
     }
 }
 
+/// Writes a body that has one version as another, of which both are flexible. What only the first has comes out in `dropped`, what
+/// only the other has is taken from `added`, where nothing is left there it is empty.
+pub(super) fn rewrite(
+    fields: &[Field],
+    (from, to): (i16, i16),
+    body: &[u8],
+    added: &[u8],
+) -> Result<Rewritten, ShapeError> {
+    let copy = Rewritten { to, added: added.to_vec().into(), ..Rewritten::default() };
+    let (left, most) = (usize::MAX, usize::MAX);
+    let mut walk = Walk { rest: body, version: from, flexible: true, left, most, copy: Some(copy) };
+    walk.structure(fields)?;
+    Ok(walk.copy.expect("it was put there"))
+}
+
+/// A body on its way from one version to another.
+#[derive(Debug, Default)]
+pub(super) struct Rewritten {
+    to: i16,
+    added: Bytes,
+    /// Whether what is read now goes nowhere but into `dropped`.
+    is_dropping: bool,
+    pub(super) body: Vec<u8>,
+    pub(super) dropped: Vec<u8>,
+}
+
+impl Rewritten {
+    fn take(&mut self, bytes: &[u8]) {
+        if self.is_dropping { &mut self.dropped } else { &mut self.body }.extend_from_slice(bytes);
+    }
+
+    /// Writes what is only in the version that is made.
+    fn add(&mut self, shape: &Shape) -> Result<(), ShapeError> {
+        if self.added.is_empty() {
+            match shape {
+                Shape::Fixed(bytes) => self.body.resize(self.body.len() + bytes, 0),
+                // A length of one more than none.
+                Shape::Text | Shape::Blob | Shape::List(_) | Shape::Each(_) => self.body.push(1),
+                Shape::Maybe(_) => self.body.push(0xff),
+            }
+            return Ok(());
+        }
+        let (left, most) = (usize::MAX, usize::MAX);
+        let copy = Some(Self { to: self.to, ..Self::default() });
+        let mut walk = Walk { rest: &self.added, version: self.to, flexible: true, left, most, copy };
+        walk.shape(shape)?;
+        let (rest, made) = (walk.rest.len(), walk.copy.expect("it was put there").body);
+        self.body.extend_from_slice(&made);
+        drop(self.added.split_to(self.added.len() - rest));
+        Ok(())
+    }
+}
+
 struct Walk<'a> {
     rest: &'a [u8],
     version: i16,
     flexible: bool,
     left: usize,
     most: usize,
+    /// Where what is read is written as another version.
+    copy: Option<Rewritten>,
 }
 
 impl Walk<'_> {
     fn structure(&mut self, fields: &[Field]) -> Result<(), ShapeError> {
         for Field(first, last, shape) in fields {
-            if (*first..=*last).contains(&self.version) {
-                self.shape(shape)?;
+            let is_here = (*first..=*last).contains(&self.version);
+            let is_there = self.copy.as_ref().map(|copy| (*first..=*last).contains(&copy.to));
+            match (is_here, is_there, &mut self.copy) {
+                (true, Some(false), Some(copy)) if !copy.is_dropping => {
+                    copy.is_dropping = true;
+                    self.shape(shape)?;
+                    self.copy.iter_mut().for_each(|copy| copy.is_dropping = false);
+                }
+                (false, Some(true), Some(copy)) if !copy.is_dropping => copy.add(shape)?,
+                (true, ..) => self.shape(shape)?,
+                (false, ..) => {}
             }
         }
         if self.flexible { self.tags() } else { Ok(()) }
@@ -100,10 +165,9 @@ impl Walk<'_> {
                 Ok(())
             }
             Shape::Maybe(fields) => {
-                let (there, tail) = self.rest.split_first().ok_or(ShapeError::Short)?;
-                self.rest = tail;
+                let there = self.byte()?;
                 // Negative says that it is not.
-                if *there < 0x80 { self.structure(fields) } else { Ok(()) }
+                if there < 0x80 { self.structure(fields) } else { Ok(()) }
             }
             Shape::Each(fields) => {
                 for _ in 0..self.count()? {
@@ -129,8 +193,7 @@ impl Walk<'_> {
         if self.flexible {
             return Ok((self.varint()? as usize).saturating_sub(1));
         }
-        let (head, tail) = self.rest.split_at_checked(bytes).ok_or(ShapeError::Short)?;
-        self.rest = tail;
+        let head = self.take(bytes)?;
         let raw = head.iter().fold(0_i64, |sum, byte| sum << 8 | i64::from(*byte));
         let bits = 8 * bytes as u32;
         let value = if raw >> (bits - 1) == 1 { raw - (1_i64 << bits) } else { raw };
@@ -143,8 +206,7 @@ impl Walk<'_> {
     fn varint(&mut self) -> Result<u32, ShapeError> {
         let mut value = 0_u64;
         for at in 0..5 {
-            let (byte, tail) = self.rest.split_first().ok_or(ShapeError::Short)?;
-            self.rest = tail;
+            let byte = self.byte()?;
             value |= u64::from(byte & 0x7f) << (7 * at);
             if byte & 0x80 == 0 {
                 return u32::try_from(value).map_err(|_| ShapeError::Short);
@@ -168,7 +230,17 @@ impl Walk<'_> {
     }
 
     fn skip(&mut self, bytes: usize) -> Result<(), ShapeError> {
-        self.rest = self.rest.get(bytes..).ok_or(ShapeError::Short)?;
-        Ok(())
+        self.take(bytes).map(|_| ())
+    }
+
+    fn byte(&mut self) -> Result<u8, ShapeError> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<&[u8], ShapeError> {
+        let (head, tail) = self.rest.split_at_checked(bytes).ok_or(ShapeError::Short)?;
+        self.rest = tail;
+        self.copy.iter_mut().for_each(|copy| copy.take(head));
+        Ok(head)
     }
 }

@@ -65,9 +65,70 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::OffsetDelete => OFFSET_DELETE,
         ApiKey::DescribeClientQuotas => DESCRIBE_CLIENT_QUOTAS,
         ApiKey::AlterClientQuotas => ALTER_CLIENT_QUOTAS,
+        ApiKey::GetTelemetrySubscriptions => GET_TELEMETRY_SUBSCRIPTIONS,
+        ApiKey::PushTelemetry => PUSH_TELEMETRY,
         _ => return None,
     })
 }
+
+/// The fields of an answer that is given in versions which the codec does not know, where they differ.
+pub(super) const fn of_answer(key: ApiKey) -> Option<&'static [Field]> {
+    Some(match key {
+        ApiKey::TxnOffsetCommit => TXN_OFFSET_COMMIT_ANSWER,
+        ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS_ANSWER,
+        ApiKey::DeleteGroups => DELETE_GROUPS_ANSWER,
+        _ => return None,
+    })
+}
+
+const TXN_OFFSET_COMMIT_ANSWER: &[Field] = &[
+    Field(0, LAST, INT),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, 5, Text),
+            Field(6, LAST, UUID),
+            Field(0, LAST, Each(&[Field(0, LAST, INT), Field(0, LAST, SHORT)])),
+        ]),
+    ),
+];
+
+const DESCRIBE_LOG_DIRS_ANSWER: &[Field] = &[
+    Field(0, LAST, INT),
+    Field(3, LAST, SHORT),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, SHORT),
+            Field(0, LAST, Text),
+            Field(
+                0,
+                LAST,
+                Each(&[
+                    Field(0, LAST, Text),
+                    Field(
+                        0,
+                        LAST,
+                        Each(&[Field(0, LAST, INT), Field(0, LAST, LONG), Field(0, LAST, LONG), Field(0, LAST, BYTE)]),
+                    ),
+                ]),
+            ),
+            Field(4, LAST, LONG),
+            Field(4, LAST, LONG),
+            Field(5, LAST, BYTE),
+        ]),
+    ),
+];
+
+const DELETE_GROUPS_ANSWER: &[Field] =
+    &[Field(0, LAST, INT), Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, SHORT), Field(3, LAST, Text)]))];
+
+const GET_TELEMETRY_SUBSCRIPTIONS: &[Field] = &[Field(0, LAST, UUID)];
+
+const PUSH_TELEMETRY: &[Field] =
+    &[Field(0, LAST, UUID), Field(0, LAST, INT), Field(0, LAST, BYTE), Field(0, LAST, BYTE), Field(0, LAST, Blob)];
 
 const PRODUCE: &[Field] = &[
     Field(3, LAST, Text),
@@ -159,7 +220,8 @@ const OFFSET_COMMIT: &[Field] = &[
         0,
         LAST,
         Each(&[
-            Field(0, LAST, Text),
+            Field(0, 9, Text),
+            Field(10, LAST, UUID),
             Field(
                 0,
                 LAST,
@@ -177,7 +239,12 @@ const OFFSET_FETCH: &[Field] = &[
     Field(
         8,
         LAST,
-        Each(&[Field(8, LAST, Text), Field(9, LAST, Text), Field(9, LAST, INT), Field(8, LAST, TOPIC_PARTITIONS)]),
+        Each(&[
+            Field(8, LAST, Text),
+            Field(9, LAST, Text),
+            Field(9, LAST, INT),
+            Field(8, LAST, Each(&[Field(8, 9, Text), Field(10, LAST, UUID), Field(8, LAST, INTS)])),
+        ]),
     ),
     Field(7, LAST, BYTE),
 ];
@@ -219,7 +286,7 @@ const LIST_GROUPS: &[Field] = &[Field(4, LAST, TEXTS), Field(5, LAST, TEXTS)];
 
 const SASL_HANDSHAKE: &[Field] = &[Field(0, LAST, Text)];
 
-const API_VERSIONS: &[Field] = &[Field(3, LAST, Text), Field(3, LAST, Text)];
+const API_VERSIONS: &[Field] = &[Field(3, LAST, Text), Field(3, LAST, Text), Field(5, LAST, Text), Field(5, LAST, INT)];
 
 const CREATE_TOPICS: &[Field] = &[
     Field(
@@ -275,6 +342,7 @@ const WRITE_TXN_MARKERS: &[Field] = &[Field(
         Field(0, LAST, BYTE),
         Field(0, LAST, TOPIC_PARTITIONS),
         Field(0, LAST, INT),
+        Field(2, LAST, BYTE),
     ]),
 )];
 
@@ -290,7 +358,8 @@ const TXN_OFFSET_COMMIT: &[Field] = &[
         0,
         LAST,
         Each(&[
-            Field(0, LAST, Text),
+            Field(0, 5, Text),
+            Field(6, LAST, UUID),
             Field(
                 0,
                 LAST,

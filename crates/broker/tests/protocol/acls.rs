@@ -318,7 +318,7 @@ fn frame(key: ApiKey, version: i16, request: &RequestKind, from: &str, to: &str)
     let header = header.with_correlation_id(3).with_client_id(Some(StrBytes::from_static_str("wire")));
     let mut body = BytesMut::new();
     header.encode(&mut body, key.request_header_version(version)).unwrap();
-    request.encode(&mut body, version).unwrap();
+    crate::support::newer::encode(key, version, request, &mut body);
     replaced(&body, from, to)
 }
 

@@ -334,7 +334,8 @@ async fn clients_are_told_that_the_new_protocol_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let (served, mut wire) = started(folder.path()).await;
     for (version, supported) in [(3, 0), (4, 1)] {
-        let request = ApiVersionsRequest::default().with_client_software_name(text("t"));
+        let request =
+            ApiVersionsRequest::default().with_client_software_name(text("t")).with_client_software_version(text("1"));
         let answer = wire.ask(ApiKey::ApiVersions, version, &RequestKind::ApiVersions(request)).await;
         let ResponseKind::ApiVersions(answer) = answer else { panic!() };
         let finalized =

@@ -19,6 +19,7 @@ const EARLIEST: i64 = -2;
 const GREATEST: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_STORED: i64 = -5;
+const EARLIEST_NOT_STORED: i64 = -6;
 const BATCHES: usize = 120;
 
 /// Timestamps that jump about, the same in each run.
@@ -43,7 +44,7 @@ async fn find(wire: &mut Wire, asked: &[i64]) -> Vec<(i64, i64)> {
     let partitions = asked.iter().map(|at| ListOffsetsPartition::default().with_timestamp(*at)).collect();
     let topic = ListOffsetsTopic::default().with_name(name(TOPIC)).with_partitions(partitions);
     let request = RequestKind::ListOffsets(ListOffsetsRequest::default().with_topics(vec![topic]));
-    let ResponseKind::ListOffsets(answer) = wire.ask(ApiKey::ListOffsets, 10, &request).await else { panic!() };
+    let ResponseKind::ListOffsets(answer) = wire.ask(ApiKey::ListOffsets, 11, &request).await else { panic!() };
     let found = answer.topics[0].partitions.iter();
     found
         .map(|one| {
@@ -93,8 +94,9 @@ async fn a_time_gives_the_first_record_that_reaches_it_wherever_that_lies() {
     until(|| served.broker.log().stats().wal_depth_bytes == 0).await;
     assert!(served.broker.log().stats().uploads > 1, "in several objects");
     let mut wire = Wire::connect(&served).await;
-    let [stored] = find(&mut wire, &[LATEST_STORED]).await[..] else { panic!() };
+    let [stored, next] = find(&mut wire, &[LATEST_STORED, EARLIEST_NOT_STORED]).await[..] else { panic!() };
     assert_eq!(stored, (-1, times.len() as i64 - 1), "the last offset that the store has");
+    assert_eq!(next, (-1, times.len() as i64), "the first that it has not");
     compare(&mut wire, &times, 0).await;
     let cut = BATCHES / 2 * 3 + 2;
     for gone in [1, 3, 100, cut] {
@@ -121,13 +123,14 @@ async fn what_is_not_stored_yet_is_local_and_a_cut_batch_answers_with_what_is_le
     let (served, _) = super::start(folder.path()).await;
     let mut wire = Wire::connect(&served).await;
     assert_eq!(
-        find(&mut wire, &[GREATEST, EARLIEST_LOCAL, LATEST_STORED, 0]).await,
-        [(-1, -1), (-1, 0), (-1, -1), (-1, -1)]
+        find(&mut wire, &[GREATEST, EARLIEST_LOCAL, LATEST_STORED, EARLIEST_NOT_STORED, 0]).await,
+        [(-1, -1), (-1, 0), (-1, -1), (-1, 0), (-1, -1)]
     );
     served.broker.produce(&Principal::Anonymous, TOPIC, ZERO, batch_at(&[9_000, 2_000, 3_000, 3_000])).await.unwrap();
     wire.ask(ApiKey::DeleteRecords, 2, &delete_records(TOPIC, 0, 1)).await;
-    let found = find(&mut wire, &[GREATEST, EARLIEST_LOCAL, LATEST_STORED, 2_500, 3_001]).await;
-    assert_eq!(found, [(3_000, 2), (-1, 1), (-1, -1), (3_000, 2), (-1, -1)]);
+    let asked = [GREATEST, EARLIEST_LOCAL, LATEST_STORED, EARLIEST_NOT_STORED, 2_500, 3_001];
+    let found = find(&mut wire, &asked).await;
+    assert_eq!(found, [(3_000, 2), (-1, 1), (-1, -1), (-1, 1), (3_000, 2), (-1, -1)]);
     served.broker.produce(&Principal::Anonymous, TOPIC, ZERO, batch_at(&[4_000, 8_000])).await.unwrap();
     assert_eq!(find(&mut wire, &[GREATEST, 3_001, 8_500]).await, [(8_000, 5), (4_000, 4), (-1, -1)]);
     let fetched = served.broker.fetch(TOPIC, ZERO, Offset::new(1), 1 << 20, Duration::ZERO).await.unwrap();

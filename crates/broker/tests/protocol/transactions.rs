@@ -47,9 +47,14 @@ fn ending(producer: (i64, i16), commits: bool) -> RequestKind {
     RequestKind::EndTxn(request.with_producer_id(producer.0.into()).with_producer_epoch(producer.1))
 }
 
-fn committing(producer: (i64, i16), offset: i64) -> RequestKind {
+/// How TxnOffsetCommit of a version names the topic: the newest by its id.
+fn topic_of(version: i16, id: Uuid) -> String {
+    if version >= 6 { id.to_string() } else { TOPIC.to_owned() }
+}
+
+fn committing(producer: (i64, i16), offset: i64, topic: &str) -> RequestKind {
     let partition = TxnOffsetCommitRequestPartition::default().with_committed_offset(offset);
-    let topic = TxnOffsetCommitRequestTopic::default().with_name(name(TOPIC)).with_partitions(vec![partition]);
+    let topic = TxnOffsetCommitRequestTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
     let request = TxnOffsetCommitRequest::default().with_transactional_id(text(ID).into());
     let request = request.with_group_id(text(GROUP).into()).with_topics(vec![topic]);
     RequestKind::TxnOffsetCommit(request.with_producer_id(producer.0.into()).with_producer_epoch(producer.1))
@@ -79,12 +84,12 @@ fn describing_producers() -> RequestKind {
 }
 
 /// One of each for the test that asks for every version.
-pub(super) fn sample(key: ApiKey, version: i16) -> RequestKind {
+pub(super) fn sample(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
     match key {
         ApiKey::AddPartitionsToTxn => adding(version, (1, 0), TOPIC, vec![0], version >= 4),
         ApiKey::AddOffsetsToTxn => adding_offsets((1, 0)),
         ApiKey::EndTxn => ending((1, 0), true),
-        ApiKey::TxnOffsetCommit => committing((1, 0), 3),
+        ApiKey::TxnOffsetCommit => committing((1, 0), 3, &topic_of(version, id)),
         ApiKey::WriteTxnMarkers => marking(TOPIC, (1, 0), false),
         ApiKey::DescribeProducers => describing_producers(),
         ApiKey::DescribeTransactions => {
@@ -207,7 +212,14 @@ async fn offset(wire: &mut Wire, stable: bool) -> (i16, i64) {
 }
 
 async fn commit_offset(wire: &mut Wire, version: i16, producer: (i64, i16), offset: i64) -> i16 {
-    let request = committing(producer, offset);
+    let asked = MetadataRequestTopic::default().with_name(Some(name(TOPIC)));
+    let request = RequestKind::Metadata(MetadataRequest::default().with_topics(Some(vec![asked])));
+    let ResponseKind::Metadata(about) = wire.ask(ApiKey::Metadata, 12, &request).await else { panic!() };
+    commit_offset_of(wire, version, producer, offset, &topic_of(version, about.topics[0].topic_id)).await
+}
+
+async fn commit_offset_of(wire: &mut Wire, version: i16, who: (i64, i16), offset: i64, topic: &str) -> i16 {
+    let request = committing(who, offset, topic);
     let ResponseKind::TxnOffsetCommit(answer) = wire.ask(ApiKey::TxnOffsetCommit, version, &request).await else {
         panic!()
     };
@@ -450,11 +462,13 @@ async fn a_batch_is_taken_only_into_a_transaction_that_has_its_partition() {
 
 #[tokio::test]
 async fn offsets_of_a_transaction_are_seen_once_it_is_committed_and_not_before() {
-    for (_, ends, commit) in [OLD, NEW] {
+    for (_, ends, commit) in [OLD, NEW, (NEW.0, NEW.1, 6)] {
         let folder = tempfile::tempdir().unwrap();
         let mut served = serve(folder.path(), false).await;
         let mut wire = Wire::connect(&served).await;
         let mut who = begin(&mut wire).await;
+        let unknown = commit_offset_of(&mut wire, 6, who, 1, &Uuid::from_u128(5).to_string()).await;
+        assert_eq!(unknown, 100, "an id that no topic has");
         for (commits, wanted) in [(true, 5), (false, 9)] {
             let before = offset(&mut wire, true).await;
             if commit < 5 {
@@ -618,7 +632,9 @@ async fn clients_are_told_that_they_may_bump_epochs() {
     let served = serve(folder.path(), false).await;
     let mut wire = Wire::connect(&served).await;
     for version in [3, 4] {
-        let request = RequestKind::ApiVersions(ApiVersionsRequest::default().with_client_software_name(text("t")));
+        let request = RequestKind::ApiVersions(
+            ApiVersionsRequest::default().with_client_software_name(text("t")).with_client_software_version(text("1")),
+        );
         let ResponseKind::ApiVersions(answer) = wire.ask(ApiKey::ApiVersions, version, &request).await else {
             panic!()
         };

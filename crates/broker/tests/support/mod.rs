@@ -1,6 +1,7 @@
 //! What the tests share: a broker on a port of its own, and a client that speaks frames. Holds no assertion of its own.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod newer;
 pub mod tokens;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -146,7 +147,7 @@ pub fn frame(key: ApiKey, version: i16, request: &RequestKind) -> BytesMut {
     let header = RequestHeader::default().with_request_api_key(key as i16).with_request_api_version(version);
     let mut body = BytesMut::new();
     header.encode(&mut body, key.request_header_version(version)).unwrap();
-    request.encode(&mut body, version).unwrap();
+    newer::encode(key, version, request, &mut body);
     let mut frame = BytesMut::new();
     frame.put_i32(body.len() as i32);
     frame.extend_from_slice(&body);
@@ -156,7 +157,7 @@ pub fn frame(key: ApiKey, version: i16, request: &RequestKind) -> BytesMut {
 /// What is in an answer without its length.
 pub fn answer(key: ApiKey, version: i16, mut frame: Bytes) -> ResponseKind {
     ResponseHeader::decode(&mut frame, key.response_header_version(version)).unwrap();
-    ResponseKind::decode(key, &mut frame, version).unwrap()
+    newer::decode(key, version, &mut frame)
 }
 
 /// A connection that sends one request at a time.
@@ -184,7 +185,7 @@ impl Wire {
             .with_client_id(Some(StrBytes::from_static_str("wire")));
         let mut body = BytesMut::new();
         header.encode(&mut body, key.request_header_version(version)).unwrap();
-        request.encode(&mut body, version).unwrap();
+        newer::encode(key, version, request, &mut body);
         self.send_raw(&body).await;
     }
 
@@ -208,7 +209,7 @@ impl Wire {
         let mut frame = self.receive_raw().await?;
         let header = ResponseHeader::decode(&mut frame, key.response_header_version(version)).unwrap();
         assert_eq!(header.correlation_id, self.next);
-        let response = ResponseKind::decode(key, &mut frame, version).unwrap();
+        let response = newer::decode(key, version, &mut frame);
         assert_eq!(frame.remaining(), 0);
         Some(response)
     }

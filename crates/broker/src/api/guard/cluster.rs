@@ -104,14 +104,24 @@ impl Guarded for DescribeClusterRequest {
     }
 }
 
-whole!(
-    DescribeLogDirsRequest => DescribeLogDirsResponse,
-    |gate: &Gate<'_>, _: &_| gate.cluster(Operation::Describe),
-    |_, version: i16| {
-        // Older versions have no code of their own: an empty answer is theirs.
-        DescribeLogDirsResponse::default().with_error_code(if version >= 3 { CLUSTER_DENIED } else { 0 })
+impl Guarded for DescribeLogDirsRequest {
+    type Answer = DescribeLogDirsResponse;
+    type Kept = ();
+
+    /// No place is closed to new partitions (KIP-1066).
+    fn newer(answer: &Self::Answer) -> Vec<u8> {
+        vec![0; answer.results.len()]
     }
-);
+
+    fn guard(self, gate: &Gate<'_>, version: i16) -> Verdict<Self> {
+        if gate.cluster(Operation::Describe) {
+            return Verdict::Some(self, ());
+        }
+        // Older versions have no code of their own: an empty answer is theirs.
+        let code = if version >= 3 { CLUSTER_DENIED } else { 0 };
+        Verdict::None(DescribeLogDirsResponse::default().with_error_code(code))
+    }
+}
 
 whole!(
     DescribeUserScramCredentialsRequest => DescribeUserScramCredentialsResponse,

@@ -1,6 +1,8 @@
 //! What may be done to groups and their offsets.
 
+use bytes::Bytes;
 use kafka_protocol::{
+    error::ResponseError,
     messages::{
         ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest,
         ConsumerGroupHeartbeatResponse, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest,
@@ -25,7 +27,9 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{GROUP_DENIED, Gate, Guarded, TOPIC_DENIED, TRANSACTION_DENIED, Verdict, WHY, listed, split, whole};
+use super::{
+    GROUP_DENIED, Gate, Guarded, TOPIC_DENIED, TRANSACTION_DENIED, Verdict, WHY, next_id, put_text, split, whole,
+};
 use crate::{
     access::{Kind, Operation},
     api::reason,
@@ -96,11 +100,31 @@ impl Guarded for ConsumerGroupHeartbeatRequest {
     }
 }
 
-listed!(
-    DeleteGroupsRequest => DeleteGroupsResponse { groups_names => results: DeletableGroupResult },
-    |gate: &Gate<'_>, name: &GroupId| gate.group(Operation::Delete, name),
-    |name: GroupId| DeletableGroupResult::default().with_group_id(name).with_error_code(GROUP_DENIED)
-);
+impl Guarded for DeleteGroupsRequest {
+    type Answer = DeleteGroupsResponse;
+    type Kept = Vec<DeletableGroupResult>;
+
+    /// Why each was not deleted (KIP-1331).
+    fn newer(answer: &Self::Answer) -> Vec<u8> {
+        let mut out = Vec::new();
+        for result in &answer.results {
+            let why = ResponseError::try_from_code(result.error_code).map(|error| error.to_string());
+            put_text(&mut out, why.as_deref());
+        }
+        out
+    }
+
+    fn guard(mut self, gate: &Gate<'_>, _version: i16) -> Verdict<Self> {
+        let refused = |name| DeletableGroupResult::default().with_group_id(name).with_error_code(GROUP_DENIED);
+        let (some, others) = split(self.groups_names, |name: &GroupId| gate.group(Operation::Delete, name), refused);
+        self.groups_names = some;
+        Verdict::Some(self, others)
+    }
+
+    fn complete(_gate: &Gate<'_>, refused: Self::Kept, answer: &mut Self::Answer) {
+        answer.results.extend(refused);
+    }
+}
 
 impl Guarded for DescribeGroupsRequest {
     type Answer = DescribeGroupsResponse;
@@ -215,6 +239,10 @@ impl Guarded for OffsetCommitRequest {
     type Answer = OffsetCommitResponse;
     type Kept = Vec<OffsetCommitResponseTopic>;
 
+    fn add(&mut self, rest: &mut Bytes) {
+        self.topics.iter_mut().for_each(|topic| topic.topic_id = next_id(rest));
+    }
+
     fn guard(mut self, gate: &Gate<'_>, _version: i16) -> Verdict<Self> {
         let refused = |code: i16| {
             move |topic: OffsetCommitRequestTopic| {
@@ -305,6 +333,11 @@ fn no_offsets_of(topic: OffsetFetchRequestTopics, code: i16) -> OffsetFetchRespo
 impl Guarded for OffsetFetchRequest {
     type Answer = OffsetFetchResponse;
     type Kept = ToldOffsets;
+
+    fn add(&mut self, rest: &mut Bytes) {
+        let topics = self.groups.iter_mut().flat_map(|group| group.topics.iter_mut().flatten());
+        topics.for_each(|topic| topic.topic_id = next_id(rest));
+    }
 
     fn guard(mut self, gate: &Gate<'_>, version: i16) -> Verdict<Self> {
         let mut kept = ToldOffsets::default();

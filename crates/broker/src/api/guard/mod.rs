@@ -13,10 +13,15 @@ mod topics;
 mod transactions;
 
 pub(super) use topics::Readable;
+pub(super) use transactions::{COMMIT_BY_ID_FIRST, id_in_name};
 
 use std::sync::Arc;
 
-use kafka_protocol::error::ResponseError;
+use bytes::{Buf, Bytes};
+use kafka_protocol::{
+    error::ResponseError,
+    protocol::{Decodable, Encodable},
+};
 use uuid::Uuid;
 
 use super::Session;
@@ -29,6 +34,8 @@ const TOPIC_DENIED: i16 = ResponseError::TopicAuthorizationFailed.code();
 const GROUP_DENIED: i16 = ResponseError::GroupAuthorizationFailed.code();
 const CLUSTER_DENIED: i16 = ResponseError::ClusterAuthorizationFailed.code();
 const TRANSACTION_DENIED: i16 = ResponseError::TransactionalIdAuthorizationFailed.code();
+/// The longest text whose length is one byte.
+const TEXT_BYTES_MAX: usize = 126;
 /// What somebody is told who may not.
 const WHY: &str = "not authorized";
 
@@ -144,17 +151,37 @@ pub(super) enum Verdict<R: Guarded> {
 }
 
 /// A kind of request that is judged before it is answered.
-pub(super) trait Guarded: Sized {
+pub(super) trait Guarded: Decodable {
     /// Its answer.
-    type Answer;
+    type Answer: Encodable;
     /// What its answer needs once it is made.
     type Kept;
+
+    /// Takes in what a version that the codec does not know has more, one after the other as it stood.
+    fn add(&mut self, _rest: &mut Bytes) {}
+
+    /// What such a version of the answer has more, in order.
+    fn newer(_answer: &Self::Answer) -> Vec<u8> {
+        Vec::new()
+    }
 
     /// Takes out what may not be done.
     fn guard(self, gate: &Gate<'_>, version: i16) -> Verdict<Self>;
 
     /// Puts into the answer what was refused, and takes out of it what may not be seen.
     fn complete(_gate: &Gate<'_>, _kept: Self::Kept, _answer: &mut Self::Answer) {}
+}
+
+/// The next topic id of those that stand beside a request; none, where they are used up, which a checked shape does not let happen.
+fn next_id(rest: &mut Bytes) -> Uuid {
+    if rest.len() < 16 { Uuid::nil() } else { Uuid::from_u128(rest.get_u128()) }
+}
+
+/// Writes a short text as flexible versions do, or that there is none.
+fn put_text(out: &mut Vec<u8>, text: Option<&str>) {
+    let text = text.map(|text| &text.as_bytes()[..text.len().min(TEXT_BYTES_MAX)]);
+    out.push(text.map_or(0, |text| text.len() as u8 + 1));
+    out.extend_from_slice(text.unwrap_or_default());
 }
 
 /// Those that may be done, and what is told of the others.

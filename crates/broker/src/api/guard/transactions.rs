@@ -1,5 +1,6 @@
 //! What may be done with producer ids and transactions.
 
+use bytes::Bytes;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -18,9 +19,15 @@ use kafka_protocol::{
         },
     },
 };
+use uuid::Uuid;
 
-use super::{CLUSTER_DENIED, GROUP_DENIED, Gate, Guarded, TOPIC_DENIED, TRANSACTION_DENIED, Verdict, split, whole};
-use crate::access::{Kind, Operation};
+use super::{
+    CLUSTER_DENIED, GROUP_DENIED, Gate, Guarded, TOPIC_DENIED, TRANSACTION_DENIED, Verdict, next_id, split, whole,
+};
+use crate::{
+    access::{Kind, Operation},
+    api::text,
+};
 
 impl Guarded for InitProducerIdRequest {
     type Answer = InitProducerIdResponse;
@@ -124,11 +131,28 @@ whole!(
     |_, _| EndTxnResponse::default().with_error_code(TRANSACTION_DENIED)
 );
 
+/// The first version of TxnOffsetCommit that names topics by their ids.
+pub(in crate::api) const COMMIT_BY_ID_FIRST: i16 = 6;
+
+/// The id that stands in the place of a name.
+pub(in crate::api) fn id_in_name(name: &str) -> Uuid {
+    name.parse().unwrap_or_default()
+}
+
 impl Guarded for TxnOffsetCommitRequest {
     type Answer = TxnOffsetCommitResponse;
     type Kept = Vec<TxnOffsetCommitResponseTopic>;
 
-    fn guard(mut self, gate: &Gate<'_>, _version: i16) -> Verdict<Self> {
+    /// The codec has no room for ids (KIP-1319): each is its topic's name until the answer is written.
+    fn add(&mut self, rest: &mut Bytes) {
+        self.topics.iter_mut().for_each(|topic| topic.name = text(next_id(rest).to_string()).into());
+    }
+
+    fn newer(answer: &Self::Answer) -> Vec<u8> {
+        answer.topics.iter().flat_map(|topic| id_in_name(&topic.name).into_bytes()).collect()
+    }
+
+    fn guard(mut self, gate: &Gate<'_>, version: i16) -> Verdict<Self> {
         let refused = |code: i16| {
             move |topic: TxnOffsetCommitRequestTopic| {
                 let partitions = topic.partitions.iter().map(|partition| {
@@ -148,7 +172,13 @@ impl Guarded for TxnOffsetCommitRequest {
             let all = self.topics.into_iter().map(refused(code)).collect();
             return Verdict::None(TxnOffsetCommitResponse::default().with_topics(all));
         }
-        let may = |topic: &TxnOffsetCommitRequestTopic| gate.topic(Operation::Read, &topic.name);
+        let may = |topic: &TxnOffsetCommitRequestTopic| {
+            if version >= COMMIT_BY_ID_FIRST {
+                gate.named(Operation::Read, "", id_in_name(&topic.name))
+            } else {
+                gate.topic(Operation::Read, &topic.name)
+            }
+        };
         let (some, others) = split(self.topics, may, refused(TOPIC_DENIED));
         if some.is_empty() && !others.is_empty() {
             return Verdict::None(TxnOffsetCommitResponse::default().with_topics(others));
