@@ -1,7 +1,7 @@
 //! Kafka's requests and record batches: no frame makes the broker panic, and none takes more memory than was claimed for it.
 //!
-//! The first byte says what the rest is: a request behind its length, a batch, or a batch whose checksum and length are put
-//! right first.
+//! The first byte says what the rest is: a request behind its length, a batch, a batch whose checksum and length are put
+//! right first, or metrics that a client pushes.
 #![no_main]
 
 use bytes::Bytes;
@@ -19,11 +19,18 @@ const UNPACKED_BYTES_MAX: usize = 256 << 10;
 /// decompressors need of their own.
 const BATCH_BYTES_MAX: usize = 64 * UNPACKED_BYTES_MAX;
 
+/// What reading metrics of clients may take.
+const METRICS_BYTES_MAX: usize = 8 << 20;
+
 fuzz_target!(|data: &[u8]| {
     let Some((kind, rest)) = data.split_first() else { return };
-    match kind % 3 {
+    match kind % 4 {
         0 => request(Bytes::copy_from_slice(rest)),
         1 => batch(rest),
+        3 => {
+            // A thousand points at most, each of some short texts.
+            let _ = within(METRICS_BYTES_MAX + rest.len(), || fuzzing::metrics(rest));
+        }
         _ => {
             let mut bytes = rest.to_vec();
             if bytes.len() >= HEADER_BYTES {

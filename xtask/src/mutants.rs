@@ -18,6 +18,7 @@ mod log;
 mod observing;
 mod operating;
 mod postgres;
+mod protocol;
 mod recovery;
 mod registry;
 mod replaying;
@@ -66,6 +67,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(transactions::MUTANTS)
         .chain(recovery::MUTANTS)
         .chain(administering::MUTANTS)
+        .chain(protocol::MUTANTS)
         .chain(security::MUTANTS)
         .chain(torturing::MUTANTS)
 }

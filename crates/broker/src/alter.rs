@@ -10,7 +10,10 @@ use cairn_log::{AppendError, Offset};
 use crate::{
     broker::{Broker, FetchError, TopicError},
     principal::Principal,
-    topics::{Topic, configs::TopicConfigs},
+    topics::{
+        Topic,
+        configs::{Configured, TopicConfigs},
+    },
 };
 
 /// Why records are not deleted.
@@ -62,7 +65,7 @@ impl Broker {
         who: &Principal,
         name: &str,
         check_only: bool,
-        alter: impl FnOnce(&TopicConfigs) -> Result<BTreeMap<String, String>, String>,
+        alter: impl FnOnce(&dyn Configured) -> Result<BTreeMap<String, String>, String>,
     ) -> Result<(), TopicError> {
         let altered = |topic: &Topic| {
             let configs = alter(&topic.configs).and_then(TopicConfigs::new);

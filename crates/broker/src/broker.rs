@@ -23,11 +23,14 @@ use crate::{
     api::FetchSessions,
     batch::{self, BatchError},
     budget::Budget,
-    group::{Coordinator, GroupLimits},
+    group::{Coordinator, GroupLimits, Paces},
     options::BrokerOptions,
     pressure::Pressure,
     principal::Principal,
     quotas::Quotas,
+    resources::Resources,
+    successor::Successor,
+    telemetry::{ClientMetrics, Telemetry},
     topics::{Catalogue, CatalogueError, OFFSETS_TOPIC, Topic, configs::TopicConfigs},
     turn::Turn,
     txn::{Place, STATE_TOPIC, Transactions, TxnError},
@@ -270,6 +273,9 @@ pub(crate) struct Inner {
     pub(crate) topics: Catalogue,
     pub(crate) access: Access,
     pub(crate) quotas: Quotas,
+    pub(crate) resources: Resources,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) successor: Successor,
     pub(crate) pressure: Pressure,
     pub(crate) groups: Coordinator,
     pub(crate) fetch_sessions: FetchSessions,
@@ -324,6 +330,8 @@ impl Broker {
         let topics = Catalogue::open(log.clone(), clock.clone(), entropy.clone()).await.map_err(|e| failed(&e))?;
         let access = Access::open(&topics, options.authorization, &entropy).await.map_err(|e| failed(&e))?;
         let quotas = Quotas::open(topics.take_quotas()).map_err(|e| failed(&e))?;
+        let paces = Paces::default();
+        let resources = Resources::open(topics.take_resources(), paces.clone()).map_err(|e| failed(&e))?;
         let offsets = match topics.get(OFFSETS_TOPIC) {
             Some(topic) => topic,
             None => {
@@ -348,6 +356,7 @@ impl Broker {
             offsets_look_ms: millis(options.offsets_look_interval),
             consumer_session_ms: millis(limits.consumer_session_timeout),
             consumer_interval_ms: millis(limits.consumer_heartbeat_interval),
+            paces: paces.clone(),
         };
         let settled = Settled::new(clock.clone());
         let (sight, time) = (topics.sight(), (clock.clone(), settled.clone()));
@@ -374,6 +383,9 @@ impl Broker {
             topics,
             access,
             quotas,
+            resources,
+            telemetry: Telemetry::default(),
+            successor: Successor::default(),
             pressure: Pressure::default(),
             groups,
             transactions,
@@ -448,6 +460,12 @@ impl Broker {
     pub async fn close(self) {
         self.inner.groups.close().await;
         self.inner.log.close().await;
+    }
+
+    /// What clients told of themselves last (KIP-714).
+    #[must_use]
+    pub fn client_metrics(&self) -> ClientMetrics {
+        self.inner.telemetry.metrics(Instant::now())
     }
 
     /// The log below, for its bounds and statistics.

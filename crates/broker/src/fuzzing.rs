@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::{BrokerLimits, api};
+use crate::{BrokerLimits, api, telemetry};
 
 /// Bytes that decoding a frame may take without a share of the budget, whatever is in it.
 pub const FREE_BYTES: usize = 256 << 10;
@@ -14,6 +14,12 @@ pub const FREE_BYTES: usize = 256 << 10;
 pub fn claimed(frame: &Bytes) -> Option<usize> {
     let request = api::Request::parse(frame.clone(), &BrokerLimits::default()).ok()?;
     Some(request.decoded_bytes().saturating_add(frame.len()).saturating_add(FREE_BYTES))
+}
+
+/// Reads metrics that a client pushed, unpacked; whether they are any.
+#[must_use]
+pub fn metrics(bytes: &[u8]) -> bool {
+    telemetry::read_pushed(bytes).is_ok()
 }
 
 /// Decodes a frame, as answering it does; whether it could be.

@@ -19,9 +19,12 @@ mod options;
 mod pressure;
 mod principal;
 mod quotas;
+mod resources;
 mod server;
 mod standing;
 mod streams;
+mod successor;
+mod telemetry;
 mod topics;
 mod turn;
 mod txn;
@@ -37,4 +40,5 @@ pub use options::{Authorization, BrokerLimits, BrokerOptions, HostPort, Peer, Po
 pub use principal::{Principal, SALT_BYTES, SecretHash, User, Users};
 pub use server::Standby;
 pub use standing::{Committed, GroupStanding, PartitionStanding, STANDINGS_MAX, Standings};
+pub use telemetry::{ClientMetrics, ClientPoint};
 pub use txn::TxnError;

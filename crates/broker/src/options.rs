@@ -210,8 +210,16 @@ pub struct BrokerLimits {
     pub initial_rebalance_delay: Duration,
     /// How long a member of a consumer group (KIP-848) may be silent before its partitions go to others.
     pub consumer_session_timeout: Duration,
+    /// The least that a group may be given of that.
+    pub consumer_session_timeout_min: Duration,
+    /// The most.
+    pub consumer_session_timeout_max: Duration,
     /// How often such a member is told to be heard of.
     pub consumer_heartbeat_interval: Duration,
+    /// The least that a group may be given of that.
+    pub consumer_heartbeat_interval_min: Duration,
+    /// The most.
+    pub consumer_heartbeat_interval_max: Duration,
     /// Bytes of the metadata of one committed offset.
     pub offset_metadata_bytes_max: usize,
     /// Bytes that committed offsets may take in memory, those of open transactions included.
@@ -260,7 +268,11 @@ impl Default for BrokerLimits {
             session_timeout_max: Duration::from_secs(1_800),
             initial_rebalance_delay: Duration::from_millis(500),
             consumer_session_timeout: Duration::from_secs(45),
+            consumer_session_timeout_min: Duration::from_secs(45),
+            consumer_session_timeout_max: Duration::from_secs(60),
             consumer_heartbeat_interval: Duration::from_secs(5),
+            consumer_heartbeat_interval_min: Duration::from_secs(5),
+            consumer_heartbeat_interval_max: Duration::from_secs(15),
             offset_metadata_bytes_max: 4_096,
             offsets_bytes_max: 128 << 20,
             transactional_ids_max: 10_000,

@@ -1,5 +1,5 @@
-//! Client quotas: how many bytes a second a user or a client id may send and be sent. Called by the server for each Produce and
-//! Fetch, and by the requests that read and change quotas.
+//! Client quotas: how many bytes a second a user or a client id may send and be sent, and for how long its requests may keep a core.
+//! Called by the server and the request table, and by the requests that read and change quotas.
 //!
 //! They are records of the catalogue, one JSON object a record: key `quota/{"client-id":"c","user":null}` (null: everybody who has
 //! none of their own), value `{"producer_byte_rate":1000.0}`, or nothing when the last value went.
@@ -33,10 +33,14 @@ pub(crate) const RECORD_PREFIX: &str = "quota/";
 /// The kinds of name that a quota may be for.
 pub(crate) const USER: &str = "user";
 pub(crate) const CLIENT_ID: &str = "client-id";
-/// What may be said of them. The last is kept and told, as tools want it, and has no effect.
+/// What may be said of them: bytes a second, and how much of one core the handling of requests may take, in hundredths of it.
 pub(crate) const SENT: &str = "producer_byte_rate";
 pub(crate) const RECEIVED: &str = "consumer_byte_rate";
 pub(crate) const REQUESTS: &str = "request_percentage";
+/// Of a core's second, in nanoseconds, one hundredth.
+const HUNDREDTH_NS: f64 = 1e7;
+/// The longest that a client is told to wait for the time that its requests took: one window, as in Kafka.
+const REQUESTS_WAIT_MAX: Duration = WINDOW;
 /// Quotas that there may be.
 const QUOTAS_MAX: usize = 10_000;
 
@@ -124,6 +128,16 @@ impl Quotas {
         let Some((level, rate)) = self.rate(what, who, client_id) else { return Duration::ZERO };
         let key = level.key(what, who.name(), client_id);
         let wait = self.buckets.lock().take(key, rate, bytes, Instant::now());
+        self.throttled_us.fetch_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        wait
+    }
+
+    /// Counts the time that the requests of a client took; how long it must wait before anything more is read of it.
+    pub(crate) fn charge_time(&self, who: &Principal, client_id: &str, took: Duration) -> Duration {
+        let Some((level, hundredths)) = self.rate(REQUESTS, who, client_id) else { return Duration::ZERO };
+        let (key, rate) = (level.key(REQUESTS, who.name(), client_id), hundredths * HUNDREDTH_NS);
+        let took = usize::try_from(took.as_nanos()).unwrap_or(usize::MAX);
+        let wait = self.buckets.lock().take(key, rate, took, Instant::now()).min(REQUESTS_WAIT_MAX);
         self.throttled_us.fetch_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         wait
     }
@@ -239,6 +253,19 @@ mod tests {
         assert_eq!(all.rate(RECEIVED, &who, "c").map(|(_, rate)| rate), None, "of what is received nothing is said");
         let nobody = quotas(&[(&[(USER, Some("ANONYMOUS"))], 9.0)]);
         assert_eq!((rate(&nobody, &Principal::Anonymous, "c"), rate(&nobody, &who, "c")), (Some(9.0), None));
+    }
+
+    #[test]
+    fn time_is_counted_in_hundredths_of_a_core() {
+        let value = format!("{{\"{REQUESTS}\":10}}").into_bytes();
+        let key = format!("{RECORD_PREFIX}{{\"client-id\":\"c\"}}");
+        let quotas = Quotas::open([(key, value)].into()).expect("as they are kept");
+        let charge = |client, ms| quotas.charge_time(&Principal::Anonymous, client, Duration::from_millis(ms));
+        assert_eq!(charge("other", 1_000), Duration::ZERO);
+        assert_eq!(charge("c", 90), Duration::ZERO, "of the 100 ms that one second gives");
+        let waits = charge("c", 60);
+        assert!((Duration::from_millis(400)..=Duration::from_millis(500)).contains(&waits), "{waits:?}");
+        assert_eq!(charge("c", 10_000), REQUESTS_WAIT_MAX);
     }
 
     #[test]

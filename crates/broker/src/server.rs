@@ -68,7 +68,7 @@ enum ConnectionError {
 }
 
 /// An answer that is being worked on, and what its request holds.
-type Answer = BoxFuture<'static, (Result<Option<Bytes>, api::RequestError>, Claim)>;
+type Answer = BoxFuture<'static, (Result<(Option<Bytes>, Duration), api::RequestError>, Claim)>;
 
 impl Broker {
     /// Serves Kafka clients on `listener` until `stop`, in the clear; returns when every connection has ended.
@@ -181,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             tokio::select! {
                 biased;
                 Some((answer, claim)) = answers.next(), if !answers.is_empty() => {
-                    self.write(answer?).await?;
+                    self.finish(answer?).await?;
                     drop(claim);
                 }
                 () = sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => self.muted = None,
@@ -191,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     let Some(frame) = frame? else {
                         // The peer is done writing, perhaps not reading.
                         while let Some((answer, _)) = answers.next().await {
-                            self.write(answer?).await?;
+                            self.finish(answer?).await?;
                         }
                         return Ok(());
                     };
@@ -233,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             return Ok(());
         }
         while let Some((answer, _)) = answers.next().await {
-            self.write(answer?).await?;
+            self.finish(answer?).await?;
         }
         let (answer, held) = api::answer(&self.broker, &mut self.session, request).await?;
         drop(claim);
@@ -242,6 +242,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let throttled = std::mem::take(&mut self.session.throttled);
         self.mute(throttled);
         if self.session.is_over() { Err(ConnectionError::LoginFailed) } else { Ok(()) }
+    }
+
+    /// Writes the answer to a Produce, and rests for as long as that says.
+    async fn finish(&mut self, (answer, waits): (Option<Bytes>, Duration)) -> Result<(), ConnectionError> {
+        self.write(answer).await?;
+        self.mute(waits);
+        Ok(())
     }
 
     /// Reads nothing for so long, or until later where that is said already.

@@ -10,6 +10,7 @@
 //! | `topic/<uuid>` | `{"name":…,"partitions":…,"configs":{…}}`, or nothing when it was deleted |
 //! | `scram…`, `acl…` | as `access` says |
 //! | `quota/…` | as `quotas` says |
+//! | `config/…` | as `resources` says |
 //!
 //! A change is durable before anybody sees it.
 
@@ -26,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     batch::BatchBuilder,
-    quotas,
+    quotas, resources,
     streams::{self, StreamError},
     txn::STATE_TOPIC,
 };
@@ -134,6 +135,8 @@ pub(crate) struct Catalogue {
     access: Mutex<BTreeMap<String, Vec<u8>>>,
     /// The same for `quotas`.
     quotas: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// The same for `resources`.
+    resources: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Catalogue {
@@ -170,6 +173,7 @@ impl Catalogue {
             next_producer: AtomicU32::new(0),
             access: Mutex::new(stored.access),
             quotas: Mutex::new(stored.quotas),
+            resources: Mutex::new(stored.resources),
         };
         let mut records = vec![("epoch".to_owned(), Some(json(&StoredEpoch { epoch })))];
         if stored.cluster.is_none() {
@@ -226,7 +230,12 @@ impl Catalogue {
         std::mem::take(&mut self.quotas.lock())
     }
 
-    /// Makes records of others durable: `access` and `quotas` have their own in the same stream.
+    /// The records that were read back for `resources`, once.
+    pub(crate) fn take_resources(&self) -> BTreeMap<String, Vec<u8>> {
+        std::mem::take(&mut self.resources.lock())
+    }
+
+    /// Makes records of others durable: `access`, `quotas` and `resources` have their own in the same stream.
     pub(crate) async fn record(&self, records: Vec<(String, Option<Vec<u8>>)>) -> Result<(), CatalogueError> {
         Ok(self.store(records).await?)
     }
@@ -349,6 +358,7 @@ struct Stored {
     topics: BTreeMap<Uuid, StoredTopic>,
     access: BTreeMap<String, Vec<u8>>,
     quotas: BTreeMap<String, Vec<u8>>,
+    resources: BTreeMap<String, Vec<u8>>,
 }
 
 impl Stored {
@@ -371,6 +381,12 @@ impl Stored {
                 match value {
                     Some(value) => self.quotas.insert(key.to_owned(), value.to_vec()),
                     None => self.quotas.remove(key),
+                };
+            }
+            _ if key.starts_with(resources::RECORD_PREFIX) => {
+                match value {
+                    Some(value) => self.resources.insert(key.to_owned(), value.to_vec()),
+                    None => self.resources.remove(key),
                 };
             }
             _ if ["scram", "acl"].iter().any(|of| key.starts_with(of)) => {

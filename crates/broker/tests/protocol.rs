@@ -28,6 +28,8 @@ mod semantics;
 #[path = "protocol/sessions.rs"]
 mod sessions;
 mod support;
+#[path = "protocol/telemetry.rs"]
+mod telemetry;
 #[path = "protocol/times.rs"]
 mod times;
 #[path = "protocol/tokens.rs"]
@@ -257,6 +259,8 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         ApiKey::DeleteGroups => {
             RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(vec![text("nobody").into()]))
         }
+        ApiKey::GetTelemetrySubscriptions => telemetry::asking(Uuid::nil()),
+        ApiKey::PushTelemetry => telemetry::pushing(Uuid::from_u128(7), 1, 0, Bytes::new()),
         ApiKey::OffsetDelete => forgetting::delete("alone", &[(TOPIC, &[0])]),
         ApiKey::DescribeLogDirs => describing::log_dirs(None),
         ApiKey::ListConfigResources => describing::resources(&[]),
@@ -306,6 +310,7 @@ fn refusals(key: ApiKey, version: i16) -> Option<RequestKind> {
             RequestKind::InitProducerId(InitProducerIdRequest::default().with_transactional_id(Some(text("t").into())))
         }
         ApiKey::ConsumerGroupHeartbeat => consumer_groups::stays("new0", "m", 9, None),
+        ApiKey::PushTelemetry => telemetry::pushing(Uuid::nil(), 1, 9, Bytes::from_static(b"x")),
         ApiKey::OffsetDelete => forgetting::delete("nobody", &[("none", &[0])]),
         ApiKey::DescribeLogDirs => describing::log_dirs(Some(&[("none", &[0])])),
         ApiKey::ListConfigResources if version >= 1 => describing::resources(&[99]),

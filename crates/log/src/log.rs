@@ -21,9 +21,10 @@ use tokio::{
 
 use crate::{
     Append, AppendError, Beginning, Bounds, Compaction, Isolation, Keys, LeaderEpoch, LogOptions, LogStats, Offset,
-    OpenError, ProducerView, Read, ReadError, Recovery, Retention, Room, StreamId, Tiers,
+    OpenError, Ownership, ProducerView, Read, ReadError, Recovery, Retention, Room, StreamId, Tiers,
     frame::Entry,
     open::{self, Opened, Shared, append_bytes_max, new_shape},
+    ownership,
     writer::{Call, Results, frame_size},
 };
 
@@ -373,6 +374,13 @@ impl Log {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         self.0.shared.fenced().is_some()
+    }
+
+    /// Who has the store now, where another opener took it, as the store says.
+    pub async fn successor(&self) -> Option<Ownership> {
+        let by = self.fenced_by()?;
+        let owner = ownership(self.0.shared.options.store.as_ref()).await.ok()??;
+        (owner.epoch >= by.get() && !owner.is_closed).then_some(owner)
     }
 
     /// The folder of what is local.

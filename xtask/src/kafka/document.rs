@@ -74,6 +74,8 @@ const NAMES: &[(i16, &str)] = &[
     (66, "ListTransactions"),
     (68, "ConsumerGroupHeartbeat"),
     (69, "ConsumerGroupDescribe"),
+    (71, "GetTelemetrySubscriptions"),
+    (72, "PushTelemetry"),
     (74, "ListConfigResources"),
     (75, "DescribeTopicPartitions"),
 ];

@@ -17,8 +17,17 @@ use kafka_protocol::{
     },
 };
 
-use super::{Session, codes, configs::TOPIC, reason};
-use crate::{alter::DeleteError, broker::Broker, topics::configs::TopicConfigs};
+use super::{
+    Session, codes,
+    configs::{CLIENT_METRICS, GROUP, TOPIC},
+    reason,
+};
+use crate::{
+    alter::DeleteError,
+    broker::Broker,
+    resources::{ResourceError, ResourceKind},
+    topics::configs::Configured,
+};
 
 /// What IncrementalAlterConfigs does with a value, as Kafka numbers it.
 const SET: i8 = 0;
@@ -48,13 +57,28 @@ async fn change(
     kind: i8,
     name: &str,
     check_only: bool,
-    alter: impl FnOnce(&TopicConfigs) -> Result<BTreeMap<String, String>, String>,
+    alter: impl FnOnce(&dyn Configured) -> Result<BTreeMap<String, String>, String>,
 ) -> Result<(), Refusal> {
-    if kind != TOPIC {
-        return Err(invalid("only a topic's configs can be changed here; the broker's are in its configuration file"));
-    }
-    let changed = broker.alter_configs(&session.principal, name, check_only, alter).await;
-    changed.map_err(|error| (codes::of_topic(&error), error.to_string()))
+    let of = match kind {
+        TOPIC => {
+            let changed = broker.alter_configs(&session.principal, name, check_only, alter).await;
+            return changed.map_err(|error| (codes::of_topic(&error), error.to_string()));
+        }
+        CLIENT_METRICS => ResourceKind::ClientMetrics,
+        GROUP => ResourceKind::Group,
+        _ => return Err(invalid("the broker's own configs are in its configuration file: they are not changed here")),
+    };
+    let (catalogue, limits) = (&broker.inner.topics, &broker.inner.options.limits);
+    let changed = broker.inner.resources.change(catalogue, limits, (of, name), check_only, alter).await;
+    changed.map_err(|error| {
+        let code = match error {
+            ResourceError::Config(_) => ResponseError::InvalidConfig,
+            ResourceError::Request(_) => ResponseError::InvalidRequest,
+            ResourceError::TooMany => ResponseError::PolicyViolation,
+            ResourceError::Record { .. } | ResourceError::Catalogue(_) => ResponseError::KafkaStorageError,
+        };
+        (code.code(), error.to_string())
+    })
 }
 
 pub(super) async fn configs(broker: &Broker, session: &Session, request: AlterConfigsRequest) -> AlterConfigsResponse {
@@ -68,12 +92,12 @@ pub(super) async fn configs(broker: &Broker, session: &Session, request: AlterCo
             Err(invalid("the resource is named twice in one request"))
         } else {
             // What is not named goes back to its default.
-            let alter = |_: &TopicConfigs| {
+            let alter = |_: &dyn Configured| {
                 let mut given = BTreeMap::new();
                 for config in configs {
-                    let value = config.value.ok_or_else(|| format!("topic config `{}` has no value", config.name))?;
+                    let value = config.value.ok_or_else(|| format!("config `{}` has no value", config.name))?;
                     if given.insert(config.name.to_string(), value.to_string()).is_some() {
-                        return Err(format!("topic config `{}` is named twice", config.name));
+                        return Err(format!("config `{}` is named twice", config.name));
                     }
                 }
                 Ok(given)
@@ -103,9 +127,9 @@ pub(super) async fn incremental(
         let done = if named.contains(&(kind, name.clone())) {
             Err(invalid("the resource is named twice in one request"))
         } else if let Some(again) = twice(changes.iter().map(|one| one.name.clone())).into_iter().next() {
-            Err(invalid(format!("topic config `{again}` is named twice")))
+            Err(invalid(format!("config `{again}` is named twice")))
         } else if let Some(bad) = changes.iter().find(|one| !(SET..=SUBTRACT).contains(&one.config_operation)) {
-            Err(invalid(format!("{} is no operation on topic config `{}`", bad.config_operation, bad.name)))
+            Err(invalid(format!("{} is no operation on config `{}`", bad.config_operation, bad.name)))
         } else {
             change(broker, session, kind, &name, check_only, |now| altered(now, &changes)).await
         };
@@ -119,17 +143,17 @@ pub(super) async fn incremental(
 }
 
 /// What is given after some changes to what is given now.
-fn altered(now: &TopicConfigs, changes: &[AlterableConfig]) -> Result<BTreeMap<String, String>, String> {
+fn altered(now: &dyn Configured, changes: &[AlterableConfig]) -> Result<BTreeMap<String, String>, String> {
     let mut given = now.given().clone();
     for change in changes {
         let name = change.name.to_string();
         let value = change.value.as_ref().map(ToString::to_string);
-        let value = || value.ok_or_else(|| format!("topic config `{name}` has no value"));
+        let value = || value.ok_or_else(|| format!("config `{name}` has no value"));
         match change.config_operation {
             DELETE => drop(given.remove(&name)),
             SET => drop(given.insert(name.clone(), value()?)),
-            _ if !TopicConfigs::is_list(&name) => {
-                return Err(format!("topic config `{name}` is no list: nothing can be added to it or taken from it"));
+            _ if !now.is_list(&name) => {
+                return Err(format!("config `{name}` is no list: nothing can be added to it or taken from it"));
             }
             operation => {
                 let list = given.get(&name).map_or_else(|| now.value(&name), String::as_str);

@@ -8,14 +8,13 @@ use kafka_protocol::{
 };
 
 use super::{
-    configs::{BROKER, TOPIC},
+    configs::{BROKER, CLIENT_METRICS, GROUP, TOPIC},
     text,
 };
-use crate::broker::Broker;
+use crate::{broker::Broker, resources::ResourceKind};
 
-/// Kinds that Kafka knows and that have no configs here: loggers of brokers, client metrics, groups.
-const OTHERS: [i8; 3] = [8, CLIENT_METRICS, 32];
-const CLIENT_METRICS: i8 = 16;
+/// What Kafka knows and has no configs here: loggers of brokers.
+const LOGGERS: i8 = 8;
 /// The first version that names kinds; before, it was about client metrics alone.
 const KINDS_FIRST: i16 = 1;
 
@@ -26,7 +25,7 @@ pub(super) async fn answer(
 ) -> ListConfigResourcesResponse {
     let response = ListConfigResourcesResponse::default();
     let kinds = if version < KINDS_FIRST { vec![CLIENT_METRICS] } else { request.resource_types };
-    if kinds.iter().any(|kind| ![TOPIC, BROKER].contains(kind) && !OTHERS.contains(kind)) {
+    if kinds.iter().any(|kind| ![TOPIC, BROKER, LOGGERS, CLIENT_METRICS, GROUP].contains(kind)) {
         return response.with_error_code(ResponseError::UnsupportedVersion.code());
     }
     let is_asked = |kind| kinds.is_empty() || kinds.contains(&kind);
@@ -37,6 +36,11 @@ pub(super) async fn answer(
     }
     if is_asked(TOPIC) {
         resources.extend(broker.inner.topics.all().iter().map(|topic| one(topic.name.clone(), TOPIC)));
+    }
+    for (kind, of) in [(CLIENT_METRICS, ResourceKind::ClientMetrics), (GROUP, ResourceKind::Group)] {
+        if is_asked(kind) {
+            resources.extend(broker.inner.resources.all(of).keys().map(|name| one(name.clone(), kind)));
+        }
     }
     response.with_config_resources(resources)
 }

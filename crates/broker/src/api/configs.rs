@@ -15,15 +15,21 @@ use super::{reason, text};
 use crate::{
     broker::Broker,
     options::{BrokerLimits, BrokerOptions},
+    resources::ResourceKind,
+    telemetry::PUSH_BYTES_MAX,
     topics::configs::{Kind, TopicConfigs},
 };
 
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
+pub(super) const CLIENT_METRICS: i8 = 16;
+pub(super) const GROUP: i8 = 32;
 /// Where a value comes from, as Kafka numbers it.
 const GIVEN_ON_TOPIC: i8 = 1;
 const STATIC: i8 = 4;
 const DEFAULT: i8 = 5;
+const GIVEN_TO_CLIENTS: i8 = 7;
+const GIVEN_TO_GROUP: i8 = 8;
 
 /// The names under which brokers know what stands for a topic that does not say (`server.properties` of Kafka).
 const BROKER_NAMES: &[(&str, &str)] = &[
@@ -64,7 +70,18 @@ pub(super) struct Told {
     kind: Kind,
     read_only: bool,
     has_effect: bool,
-    synonyms: Vec<(&'static str, String, i8)>,
+    synonyms: Vec<Synonym>,
+}
+
+/// Its name, value and source.
+type Synonym = (&'static str, String, i8);
+
+impl Told {
+    /// One that can be changed, from all that could stand in its place.
+    fn of(name: &'static str, kind: Kind, synonyms: Vec<Synonym>) -> Self {
+        let (_, value, source) = synonyms.first().cloned().unwrap_or((name, String::new(), DEFAULT));
+        Self { name, value, source, kind, read_only: false, has_effect: true, synonyms }
+    }
 }
 
 /// The settings of a topic.
@@ -112,6 +129,30 @@ fn of_broker(broker: &Broker) -> Vec<Told> {
     all
 }
 
+/// A subscription to metrics of clients.
+fn of_subscription(broker: &Broker, name: &str) -> Vec<Told> {
+    let (kind, given) = (ResourceKind::ClientMetrics, broker.inner.resources.get(ResourceKind::ClientMetrics, name));
+    let known = kind.known().iter().map(|(name, kind, default)| {
+        let default = (*name, (*default).to_owned(), DEFAULT);
+        let given = given.0.get(*name).map(|value| (*name, value.clone(), GIVEN_TO_CLIENTS));
+        Told::of(name, *kind, given.into_iter().chain([default]).collect())
+    });
+    known.collect()
+}
+
+/// The settings of a group of KIP-848, and what stands for those that have none.
+fn of_group(broker: &Broker, name: &str) -> Vec<Told> {
+    let (kind, given) = (ResourceKind::Group, broker.inner.resources.get(ResourceKind::Group, name));
+    let of_brokers = of_broker(broker);
+    let known = kind.known().iter().map(|(name, kind, _)| {
+        let given = given.0.get(*name).map(|value| (*name, value.clone(), GIVEN_TO_GROUP));
+        let of_broker = of_brokers.iter().filter(|told| told.name.strip_prefix("group.") == Some(*name));
+        let otherwise = of_broker.flat_map(|told| told.synonyms.iter().cloned());
+        Told::of(name, *kind, given.into_iter().chain(otherwise).collect())
+    });
+    known.collect()
+}
+
 /// What a broker is set to, by Kafka's names.
 fn own(options: &BrokerOptions) -> Vec<(&'static str, Kind, String)> {
     let BrokerLimits { connections_max, fetch_bytes_max, request_bytes_max, members_max, .. } = &options.limits;
@@ -126,6 +167,15 @@ fn own(options: &BrokerOptions) -> Vec<(&'static str, Kind, String)> {
         long("default.replication.factor", 1),
         ("delete.topic.enable", Kind::Boolean, "true".to_owned()),
         long("fetch.max.bytes", *fetch_bytes_max as u128),
+        ("group.consumer.assignors", Kind::List, "uniform,range".to_owned()),
+        long("group.consumer.heartbeat.interval.ms", limits.consumer_heartbeat_interval.as_millis()),
+        long("group.consumer.max.heartbeat.interval.ms", limits.consumer_heartbeat_interval_max.as_millis()),
+        long("group.consumer.max.session.timeout.ms", limits.consumer_session_timeout_max.as_millis()),
+        long("group.consumer.max.size", *members_max as u128),
+        ("group.consumer.migration.policy", Kind::Text, "bidirectional".to_owned()),
+        long("group.consumer.min.heartbeat.interval.ms", limits.consumer_heartbeat_interval_min.as_millis()),
+        long("group.consumer.min.session.timeout.ms", limits.consumer_session_timeout_min.as_millis()),
+        long("group.consumer.session.timeout.ms", limits.consumer_session_timeout.as_millis()),
         long("group.initial.rebalance.delay.ms", limits.initial_rebalance_delay.as_millis()),
         long("group.max.session.timeout.ms", limits.session_timeout_max.as_millis()),
         long("group.max.size", *members_max as u128),
@@ -142,6 +192,7 @@ fn own(options: &BrokerOptions) -> Vec<(&'static str, Kind, String)> {
         long("offsets.topic.num.partitions", u128::from(options.offsets_partitions)),
         long("offsets.topic.replication.factor", 1),
         long("socket.request.max.bytes", *request_bytes_max as u128),
+        long("telemetry.max.bytes", PUSH_BYTES_MAX as u128),
     ]
 }
 
@@ -185,7 +236,13 @@ fn describe(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<T
             let why = format!("there is no broker `{}` here, only {}", name.as_str(), broker.inner.options.node_id);
             Err((ResponseError::InvalidRequest, why))
         }
-        _ => Err((ResponseError::InvalidRequest, "only topics and brokers have configs here".to_owned())),
+        CLIENT_METRICS | GROUP if name.is_empty() => Err((ResponseError::InvalidRequest, "name one".to_owned())),
+        CLIENT_METRICS => Ok(of_subscription(broker, name)),
+        GROUP => Ok(of_group(broker, name)),
+        _ => {
+            let why = "only topics, brokers, groups and client metrics have configs here";
+            Err((ResponseError::InvalidRequest, why.to_owned()))
+        }
     }
 }
 

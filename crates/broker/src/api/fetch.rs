@@ -23,7 +23,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     Session, codes,
     guard::{Gate, Readable},
-    text,
+    leaders, text,
 };
 use crate::{
     broker::{Broker, Fetched},
@@ -86,6 +86,7 @@ pub(super) async fn answer(
     let throttled = broker.inner.quotas.charge(quotas::RECEIVED, &session.principal, &session.client_id, told);
     let mut response = Answer { broker, session, version, purpose, asked }.assemble(heads, partitions);
     response.throttle_time_ms = i32::try_from(throttled.as_millis()).unwrap_or(i32::MAX);
+    leaders::of_fetch(broker, &mut response, version).await;
     (response, throttled)
 }
 
@@ -182,8 +183,11 @@ fn resolve(
     (heads, wanted)
 }
 
-/// A client that names a leader epoch must name ours (KIP-320).
+/// A client that names a leader epoch must name ours (KIP-320). Who was replaced leads nothing, and does not know where things end now.
 pub(super) fn check_epoch(broker: &Broker, stream: StreamId, asked: i32) -> Result<StreamId, i16> {
+    if broker.inner.log.is_fenced() {
+        return Err(ResponseError::NotLeaderOrFollower.code());
+    }
     let ours = broker.inner.log.bounds(stream).map_err(|error| codes::of_read(&error))?.leader_epoch.get();
     match u32::try_from(asked) {
         Ok(asked) if asked < ours => Err(ResponseError::FencedLeaderEpoch.code()),

@@ -17,6 +17,7 @@ mod fetch;
 mod frame;
 mod groups;
 mod guard;
+mod leaders;
 mod log_dirs;
 mod login;
 mod metadata;
@@ -30,9 +31,11 @@ mod quotas;
 mod scram;
 mod session;
 pub(crate) mod standby;
+mod telemetry;
 mod topic_partitions;
 mod topics;
 mod transactions;
+mod worked;
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -45,12 +48,12 @@ use kafka_protocol::{
         DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
         DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
         DescribeProducersRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
-        DescribeUserScramCredentialsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-        IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-        ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListTransactionsRequest, MetadataRequest,
-        OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-        SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest, TxnOffsetCommitRequest,
-        WriteTxnMarkersRequest,
+        DescribeUserScramCredentialsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
+        GetTelemetrySubscriptionsRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+        JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+        ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, SaslAuthenticateRequest,
+        SaslHandshakeRequest, SyncGroupRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
     },
     protocol::StrBytes,
 };
@@ -60,8 +63,9 @@ pub(crate) use frame::{Request, RequestError};
 pub(crate) use session::Session;
 
 use guard::{Gate, Guarded, Verdict};
+use worked::worked;
 
-use crate::{broker::Broker, budget::Claim, turn::Turn};
+use crate::{broker::Broker, budget::Claim, telemetry::UNPACKED_BYTES_MAX, turn::Turn};
 
 /// Bytes of an error's message.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -125,32 +129,42 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::DescribeProducers, 0..=0),
     (ApiKey::DescribeTransactions, 0..=0),
     (ApiKey::ListTransactions, 0..=2),
+    (ApiKey::GetTelemetrySubscriptions, 0..=0),
+    (ApiKey::PushTelemetry, 0..=0),
 ];
 
-/// Answers Produce; `None` where the client wants no answer (acks 0).
+/// Answers Produce; `None` where the client wants no answer (acks 0). And how long its connection must rest for the time that took.
 pub(crate) async fn produce(
     broker: &Broker,
     session: &Session,
     request: Request,
     turn: Turn,
-) -> Result<Option<Bytes>, RequestError> {
+) -> Result<(Option<Bytes>, Duration), RequestError> {
     if request.is_old_produce() {
-        return old_produce::refuse(&request);
+        return old_produce::refuse(&request).map(|answer| (answer, Duration::ZERO));
     }
+    let mut waits = Duration::ZERO;
     let gate = Gate::of(broker, session);
     let response = match request.decode::<ProduceRequest>()?.decide(&gate, request.version) {
         Verdict::None(response) => response,
         Verdict::Some(decoded, kept) => {
             let silent = decoded.acks == 0;
-            let mut response = produce::answer(broker, session, decoded, request.version, turn).await;
+            let (mut response, took) = worked(produce::answer(broker, session, decoded, request.version, turn)).await;
+            waits = broker.inner.quotas.charge_time(&session.principal, &request.client_id, took);
             if silent {
-                return Ok(None);
+                return Ok((None, waits));
             }
+            response.throttle_time_ms = response.throttle_time_ms.max(told_ms(waits));
             ProduceRequest::complete(&gate, kept, &mut response);
             response
         }
     };
-    request.respond(&response).map(Some)
+    Ok((Some(request.respond(&response)?), waits))
+}
+
+/// A time as answers tell it.
+fn told_ms(time: Duration) -> i32 {
+    i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// Answers any other request: the frame, and the share of the answers' budget that it holds until it is written.
@@ -165,14 +179,21 @@ pub(crate) async fn answer(
         let gate = Gate::of(broker, session);
         let (response, throttled) = match request.decode::<FetchRequest>()?.decide(&gate, request.version) {
             Verdict::None(response) => (response, Duration::ZERO),
-            Verdict::Some(decoded, ()) => fetch::answer(broker, &gate, decoded, request.version, &mut claim).await,
+            Verdict::Some(decoded, ()) => {
+                let answer = fetch::answer(broker, &gate, decoded, request.version, &mut claim);
+                let ((mut response, throttled), took) = worked(answer).await;
+                let waits = broker.inner.quotas.charge_time(&session.principal, &session.client_id, took);
+                response.throttle_time_ms = response.throttle_time_ms.max(told_ms(waits));
+                (response, throttled.max(waits))
+            }
         };
         session.throttled = throttled;
         return Ok((request.respond(&response)?, claim));
     }
     // What is told of every topic and group can be much; what a request names costs about as much as naming it.
     claim.cover(answer_bytes(broker, &request).saturating_sub(ANSWER_FREE_BYTES)).await?;
-    let frame = table(broker, session, request).await?;
+    let (frame, waits) = table(broker, session, request).await?;
+    session.throttled = waits;
     claim.cover(frame.len().saturating_sub(ANSWER_FREE_BYTES)).await?;
     Ok((frame, claim))
 }
@@ -185,6 +206,8 @@ fn answer_bytes(broker: &Broker, request: &Request) -> usize {
         ApiKey::Metadata | ApiKey::DescribeLogDirs => {
             topics.len() * TOPIC_BYTES + topics.partitions() * PARTITION_BYTES
         }
+        // What is pushed, unpacked, and read.
+        ApiKey::PushTelemetry => 2 * UNPACKED_BYTES_MAX,
         ApiKey::DescribeConfigs => topics.len().min(request.elements) * TOPIC_CONFIG_BYTES,
         ApiKey::DescribeGroups | ApiKey::ConsumerGroupDescribe => broker.inner.options.limits.group_bytes_max,
         _ => 0,
@@ -192,23 +215,31 @@ fn answer_bytes(broker: &Broker, request: &Request) -> usize {
 }
 
 #[allow(clippy::too_many_lines)] // a table: one line for each request
-async fn table(broker: &Broker, session: &mut Session, request: Request) -> Result<Bytes, RequestError> {
+async fn table(broker: &Broker, session: &mut Session, request: Request) -> Result<(Bytes, Duration), RequestError> {
     let version = request.version;
     let session_ref = &*session;
+    let mut waits = Duration::ZERO;
+    let tell = |throttle_ms: &mut i32, waits| *throttle_ms = (*throttle_ms).max(told_ms(waits));
     macro_rules! answer {
-        ($kind:ty, $answer:expr) => {{
+        ($kind:ty, $answer:expr) => {
+            answer!($kind, $answer, throttle_time_ms)
+        };
+        // Most answers can say that their client is to wait.
+        ($kind:ty, $answer:expr, $($throttle:ident)?) => {{
             let gate = Gate::of(broker, session_ref);
             match request.decode::<$kind>()?.decide(&gate, version) {
                 Verdict::None(answer) => request.respond_to::<$kind>(&answer),
                 Verdict::Some(decoded, kept) => {
-                    let mut answer = $answer(decoded).await;
+                    let (mut answer, took) = worked($answer(decoded)).await;
+                    waits = broker.inner.quotas.charge_time(&session_ref.principal, &session_ref.client_id, took);
+                    $(tell(&mut answer.$throttle, waits);)?
                     <$kind>::complete(&gate, kept, &mut answer);
                     request.respond_to::<$kind>(&answer)
                 }
             }
         }};
     }
-    match request.key {
+    let frame = match request.key {
         ApiKey::ApiVersions => {
             let asked = clients::greeting(&request)?;
             let answer = clients::greet(broker, &asked, &request);
@@ -265,7 +296,7 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         ApiKey::TxnOffsetCommit => {
             answer!(TxnOffsetCommitRequest, |r| transactions::commit_offsets(broker, r, version))
         }
-        ApiKey::WriteTxnMarkers => answer!(WriteTxnMarkersRequest, |r| producers::abort(broker, session_ref, r)),
+        ApiKey::WriteTxnMarkers => answer!(WriteTxnMarkersRequest, |r| producers::abort(broker, session_ref, r),),
         ApiKey::DescribeProducers => answer!(DescribeProducersRequest, |r| producers::describe(broker, r)),
         ApiKey::DescribeTransactions => {
             answer!(DescribeTransactionsRequest, |r| producers::describe_transactions(broker, r))
@@ -290,10 +321,15 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         ApiKey::OffsetCommit => {
             answer!(OffsetCommitRequest, |r| offsets::commit(broker, r, version))
         }
+        ApiKey::GetTelemetrySubscriptions => {
+            answer!(GetTelemetrySubscriptionsRequest, |r| telemetry::subscriptions(broker, session_ref, r))
+        }
+        ApiKey::PushTelemetry => answer!(PushTelemetryRequest, |r| telemetry::push(broker, session_ref, r)),
         ApiKey::OffsetDelete => answer!(OffsetDeleteRequest, |r| offset_delete::answer(broker, r)),
         ApiKey::OffsetFetch => answer!(OffsetFetchRequest, |r| offsets::fetch(broker, r, version)),
         key => Err(RequestError::Unknown { key: key as i16 }),
-    }
+    }?;
+    Ok((frame, waits))
 }
 
 fn text(value: impl Into<String>) -> StrBytes {

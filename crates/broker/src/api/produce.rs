@@ -12,7 +12,7 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{Session, codes, reason};
+use super::{Session, codes, leaders, reason};
 use crate::{
     batch::BatchError,
     broker::{Admitted, Broker, ProduceError},
@@ -98,7 +98,10 @@ pub(super) async fn answer(
         });
         head.with_partition_responses(partitions.collect())
     });
-    ProduceResponse::default().with_throttle_time_ms(session.throttle_ms()).with_responses(responses.collect())
+    let response = ProduceResponse::default().with_throttle_time_ms(session.throttle_ms());
+    let mut response = response.with_responses(responses.collect());
+    leaders::of_produce(broker, &mut response, version).await;
+    response
 }
 
 type Admission = Result<Admitted, Refusal>;

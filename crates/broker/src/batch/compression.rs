@@ -60,7 +60,7 @@ impl Compression {
     }
 
     /// Unpacks `data`; an error once more than `limit` bytes come out.
-    pub(super) fn unpack(self, data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
+    pub(crate) fn unpack(self, data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
         match self {
             Self::None => Ok(data.to_vec()),
             Self::Gzip => self.read_all(flate2::read::MultiGzDecoder::new(data), limit),

@@ -1,6 +1,9 @@
 //! The values of the group protocol: what comes in, what goes out, what is kept. Used by core, records and driver.
 
+use std::{collections::HashMap, sync::Arc};
+
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 /// Limits of the coordinator; times in milliseconds.
 #[derive(Debug, Clone)]
@@ -24,6 +27,38 @@ pub(crate) struct GroupLimits {
     pub(crate) consumer_session_ms: u64,
     /// How often it is to be heard of.
     pub(crate) consumer_interval_ms: u64,
+    /// What groups have of their own of these two.
+    pub(crate) paces: Paces,
+}
+
+impl GroupLimits {
+    /// How long a member of a consumer group may be silent, and how often it is to be heard of.
+    pub(crate) fn pace(&self, group: &str) -> (u64, u64) {
+        let own = self.paces.0.read().get(group).copied().unwrap_or_default();
+        (own.session_ms.unwrap_or(self.consumer_session_ms), own.interval_ms.unwrap_or(self.consumer_interval_ms))
+    }
+}
+
+/// What one group has of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pace {
+    pub(crate) session_ms: Option<u64>,
+    pub(crate) interval_ms: Option<u64>,
+}
+
+/// The same of all groups, as configs say that were given to them; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Paces(Arc<RwLock<HashMap<String, Pace>>>);
+
+impl Paces {
+    pub(crate) fn set(&self, group: &str, pace: Pace) {
+        let mut all = self.0.write();
+        if pace == Pace::default() {
+            all.remove(group);
+        } else {
+            all.insert(group.to_owned(), pace);
+        }
+    }
 }
 
 /// Why a member's request is refused. One wire code each.

@@ -17,6 +17,6 @@ mod tests;
 
 pub(crate) use self::core::{Core, Effect, GroupState, Input, Reply, Ticket};
 pub(crate) use driver::{Coordinator, GroupView, Listed, pending::PendingCommit};
-pub(crate) use member::{GroupError, GroupLimits, GroupSnapshot, Identity, Join, Joined, Synced};
+pub(crate) use member::{GroupError, GroupLimits, GroupSnapshot, Identity, Join, Joined, Pace, Paces, Synced};
 pub(crate) use store::java_hash;
 pub(crate) use table::{Ask, Groups};

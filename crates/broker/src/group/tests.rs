@@ -27,6 +27,7 @@ fn limits() -> GroupLimits {
         offsets_look_ms: 1_000,
         consumer_session_ms: 100,
         consumer_interval_ms: 10,
+        paces: Paces::default(),
     }
 }
 

@@ -61,6 +61,30 @@ pub(crate) struct Shown {
     pub(crate) has_effect: bool,
 }
 
+/// What has settings that requests change.
+pub(crate) trait Configured {
+    /// Those that were given.
+    fn given(&self) -> &BTreeMap<String, String>;
+    /// Whether one is a list, so that something can be added to it.
+    fn is_list(&self, name: &str) -> bool;
+    /// The value in force.
+    fn value(&self, name: &str) -> &str;
+}
+
+impl Configured for TopicConfigs {
+    fn given(&self) -> &BTreeMap<String, String> {
+        &self.given
+    }
+
+    fn is_list(&self, name: &str) -> bool {
+        KNOWN.iter().any(|known| known.0 == name && known.1 == Kind::List)
+    }
+
+    fn value(&self, name: &str) -> &str {
+        self.value(name)
+    }
+}
+
 /// The settings of one topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TopicConfigs {
@@ -83,11 +107,6 @@ impl TopicConfigs {
 
     pub(crate) const fn given(&self) -> &BTreeMap<String, String> {
         &self.given
-    }
-
-    /// Whether a config is a list, so that something can be added to it.
-    pub(crate) fn is_list(name: &str) -> bool {
-        KNOWN.iter().any(|known| known.0 == name && known.1 == Kind::List)
     }
 
     /// The value in force: as given, or the default.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use cairn_broker::{Principal, TopicSpec};
+use cairn_broker::{BrokerOptions, Principal, TopicSpec};
 use cairn_clock::{Clock, Entropy};
 use cairn_log::{Log, PartitionIndex};
 use kafka_protocol::messages::{
@@ -12,7 +12,7 @@ use kafka_protocol::messages::{
     describe_topic_partitions_request::{Cursor, TopicRequest},
 };
 
-use super::{PATIENCE, TOPIC, batch, name, start};
+use super::{PATIENCE, TOPIC, batch, fetch, name, produce, start};
 use crate::support::{Served, Wire, eager, open_log, quick, until};
 
 /// Topics and their partitions.
@@ -160,19 +160,21 @@ async fn what_has_configs_is_listed_by_kind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_broker_that_was_replaced_are_told_to_begin_again() {
     let folder = tempfile::tempdir().unwrap();
-    let served = Served::serve(open_log(eager(folder.path()), quick()).await).await;
+    let peers = ["1@one.example:9092", "2@two.example:9093"].map(|peer| peer.parse().unwrap()).to_vec();
+    let served = Served::serve(open_log(eager(folder.path()), BrokerOptions { peers, ..quick() }).await).await;
     make(&served, TOPIC, 1).await;
+    let id = served.broker.topic(TOPIC).unwrap().id;
     let mut wire = Wire::connect(&served).await;
-    let mut code = async |version| {
+    let code = async |wire: &mut Wire, version| {
         let request = RequestKind::Metadata(MetadataRequest::default().with_topics(None));
         let answer = tokio::time::timeout(PATIENCE, wire.ask(ApiKey::Metadata, version, &request)).await.unwrap();
         let ResponseKind::Metadata(answer) = answer else { panic!() };
         answer.error_code
     };
-    assert_eq!(code(13).await, 0);
+    assert_eq!(code(&mut wire, 13).await, 0);
     // Another opens the same store from a folder of its own, as after the loss of this machine.
     let mut other = eager(&folder.path().join("other"));
-    (other.store, other.recover) = (eager(folder.path()).store, true);
+    (other.store, other.recover, other.owner) = (eager(folder.path()).store, true, 2);
     let other = async {
         loop {
             // It may lose to what the first has just stored, and then tries again, as one that is started again does.
@@ -190,7 +192,28 @@ async fn clients_of_a_broker_that_was_replaced_are_told_to_begin_again() {
         }
     };
     tokio::time::timeout(PATIENCE * 2, replaced).await.expect("it hears of it");
-    assert_eq!((code(13).await, code(12).await), (129, 0), "from the first version that can say so");
+    let codes = (code(&mut wire, 13).await, code(&mut wire, 12).await);
+    assert_eq!(codes, (129, 0), "from the first version that can say so");
+    // And who has the log now, so that nobody need ask (KIP-951).
+    let now = i32::try_from(other.epoch().get()).unwrap();
+    for (version, hinted) in [(9, false), (10, true), (13, true)] {
+        let request = produce(TOPIC, id, version, -1, batch(&["v"]).freeze());
+        let ResponseKind::Produce(answer) = wire.ask(ApiKey::Produce, version, &request).await else { panic!() };
+        let partition = &answer.responses[0].partition_responses[0];
+        let leader = (partition.current_leader.leader_id.0, partition.current_leader.leader_epoch);
+        assert_eq!((partition.error_code, leader), (6, if hinted { (2, now) } else { (-1, -1) }), "{version}");
+        let nodes: Vec<_> = answer.node_endpoints.iter().map(|one| (one.node_id.0, &*one.host, one.port)).collect();
+        assert_eq!(nodes, if hinted { vec![(2, "two.example", 9093)] } else { vec![] });
+    }
+    for (version, hinted) in [(15, false), (16, true), (18, true)] {
+        let request = fetch(TOPIC, id, version, 0, 0);
+        let ResponseKind::Fetch(answer) = wire.ask(ApiKey::Fetch, version, &request).await else { panic!() };
+        let partition = &answer.responses[0].partitions[0];
+        let leader = (partition.current_leader.leader_id.0, partition.current_leader.leader_epoch);
+        assert_eq!((partition.error_code, leader), (6, if hinted { (2, now) } else { (-1, -1) }), "{version}");
+        let nodes: Vec<_> = answer.node_endpoints.iter().map(|one| (one.node_id.0, &*one.host, one.port)).collect();
+        assert_eq!(nodes, if hinted { vec![(2, "two.example", 9093)] } else { vec![] });
+    }
     served.end().await;
     other.close().await;
 }

@@ -195,6 +195,49 @@ async fn who_sends_past_a_quota_is_told_to_wait_and_not_read_meanwhile() {
 }
 
 #[tokio::test]
+async fn whose_requests_take_longer_than_they_may_is_told_to_wait_and_not_read_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, id) = start(folder.path()).await;
+    let mut wire = Wire::connect(&served).await;
+    let all = super::all_offered(&served).await;
+    // A thousandth of a hundredth of a core: 10 µs a second, which any request takes.
+    assert_eq!(altered(&mut wire, WIRE, &[("request_percentage", Some(0.001))]).await.0, 0);
+    let mut wire = Wire::connect(&served).await;
+    let request = super::samples(ApiKey::Metadata, 9, id);
+    let ask = async |wire: &mut Wire| {
+        let answer = tokio::time::timeout(PATIENCE, wire.ask(ApiKey::Metadata, 9, &request)).await.unwrap();
+        let ResponseKind::Metadata(answer) = answer else { panic!() };
+        Duration::from_millis(answer.throttle_time_ms as u64)
+    };
+    ask(&mut wire).await;
+    let told = ask(&mut wire).await;
+    let began = Instant::now();
+    assert!((Duration::from_millis(1)..=Duration::from_secs(1)).contains(&told), "one window at most: {told:?}");
+    // The same for who writes; its answer comes only when it was read.
+    let request = produce(TOPIC, id, 9, -1, bulk(10));
+    let ResponseKind::Produce(answer) = wire.ask(ApiKey::Produce, 9, &request).await else { panic!() };
+    assert!(began.elapsed() >= told, "it was read too early: {:?} of {told:?}", began.elapsed());
+    assert!(answer.throttle_time_ms > 0 && served.broker.stats().quota_throttled_us > 0);
+    // Every version can be told so, or has no room for it.
+    assert_eq!(altered(&mut Wire::connect(&served).await, WIRE, &[("request_percentage", None)]).await.0, 0);
+    let everybody = &[("client-id", None)];
+    assert_eq!(altered(&mut Wire::connect(&served).await, everybody, &[("request_percentage", Some(1e-9))]).await.0, 0);
+    let mut versions: Vec<_> = all.into_iter().flat_map(|(key, all)| all.map(move |version| (key, version))).collect();
+    versions.retain(|(key, version)| *key != ApiKey::Produce || *version >= 3);
+    let asked = versions.into_iter().map(|(key, version)| {
+        let (served, request) = (&served, super::samples(key, version, id));
+        async move {
+            let mut wire = Wire::connect(served).await;
+            wire.send(key, version, &request).await;
+            let answer = tokio::time::timeout(PATIENCE, wire.receive(key, version)).await;
+            assert!(matches!(answer, Ok(Some(_))), "{key:?} {version}");
+        }
+    });
+    futures::future::join_all(asked).await;
+    served.end().await;
+}
+
+#[tokio::test]
 async fn who_reads_past_a_quota_gets_a_windows_worth_and_is_told_to_wait() {
     let folder = tempfile::tempdir().unwrap();
     let (served, id) = start(folder.path()).await;

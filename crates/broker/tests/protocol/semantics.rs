@@ -247,6 +247,8 @@ async fn no_request_that_could_change_a_protected_topic_is_offered_but_those_tha
         ApiKey::DescribeLogDirs,
         ApiKey::ListConfigResources,
         ApiKey::DescribeTopicPartitions,
+        ApiKey::GetTelemetrySubscriptions,
+        ApiKey::PushTelemetry,
         ApiKey::DescribeClientQuotas,
         ApiKey::AlterClientQuotas,
         ApiKey::DeleteGroups,

@@ -164,7 +164,7 @@ impl Core {
 
     /// Takes in a group read back from storage.
     pub(crate) fn restore(&mut self, now_ms: u64, name: String, stored: Stored) {
-        let group = Group::restore(now_ms, self.limits.consumer_session_ms, stored);
+        let group = Group::restore(now_ms, self.limits.pace(&name).0, stored);
         let ids: Vec<Arc<str>> = group.members.keys().cloned().collect();
         self.groups.insert(name.clone(), group);
         self.count(&name);
@@ -258,7 +258,9 @@ impl Core {
         let room = limits.group_bytes_max.saturating_sub(group.bytes);
         let room = room.min(limits.groups_bytes_max.saturating_sub(self.bytes.saturating_add(taken)));
         let mut changes = Vec::new();
-        let made = make(group, &Surroundings { now_ms, topics, limits, room }, &mut changes);
+        let (session_ms, interval_ms) = limits.pace(name);
+        let around = Surroundings { now_ms, topics, limits, room, session_ms, interval_ms };
+        let made = make(group, &around, &mut changes);
         let gone = std::mem::take(&mut group.gone);
         if !gone.is_empty() {
             self.left.push(name.to_owned());

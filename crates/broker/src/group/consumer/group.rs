@@ -96,6 +96,9 @@ pub(super) struct Surroundings<'a> {
     pub(super) limits: &'a GroupLimits,
     /// Bytes that the group may still grow by.
     pub(super) room: usize,
+    /// How long a member of this group may be silent, and how often it is to be heard of.
+    pub(super) session_ms: u64,
+    pub(super) interval_ms: u64,
 }
 
 #[derive(Debug)]
@@ -117,8 +120,8 @@ impl Member {
         first.map_or(self.session_ends_ms, |first| first.min(self.session_ends_ms))
     }
 
-    fn session_ms(&self, limits: &GroupLimits) -> u64 {
-        self.about.classic.as_ref().map_or(limits.consumer_session_ms, |classic| classic.session_timeout_ms)
+    fn session_ms(&self, around: &Surroundings<'_>) -> u64 {
+        self.about.classic.as_ref().map_or(around.session_ms, |classic| classic.session_timeout_ms)
     }
 
     /// A member of the classic protocol was heard of.
@@ -199,7 +202,7 @@ impl Group {
         Ok(Told {
             member: id.to_string(),
             epoch: member.current.epoch,
-            interval_ms: around.limits.consumer_interval_ms,
+            interval_ms: around.interval_ms,
             assignment: (anew || full || news).then(|| member.current.assigned.clone()),
         })
     }
@@ -453,12 +456,7 @@ impl Group {
             self.remove(around, &[found], changes);
         }
         let epoch = if beat.epoch == AWAY { AWAY } else { LEAVES };
-        Ok(Told {
-            member: beat.member.clone(),
-            epoch,
-            interval_ms: around.limits.consumer_interval_ms,
-            assignment: None,
-        })
+        Ok(Told { member: beat.member.clone(), epoch, interval_ms: around.interval_ms, assignment: None })
     }
 }
 

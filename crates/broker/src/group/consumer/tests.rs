@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{records, *};
 use crate::group::{
-    Effect, GroupError, GroupLimits, Reply, Ticket,
+    Effect, GroupError, GroupLimits, Pace, Paces, Reply, Ticket,
     records::{GroupRecord, decode},
 };
 
@@ -27,6 +27,7 @@ pub(super) fn limits() -> GroupLimits {
         offsets_look_ms: 1_000,
         consumer_session_ms: 100,
         consumer_interval_ms: 10,
+        paces: Paces::default(),
     }
 }
 
@@ -236,6 +237,19 @@ fn a_silent_member_is_out_after_its_session_and_a_wrong_epoch_is_fenced() {
     bench.pass(60);
     assert_eq!(bench.stay("b", 2, None), Err(GroupError::UnknownMember));
     assert_eq!(bench.stay("a", 2, None).expect("all again").assignment.map(|all| all.iter().count()), Some(4));
+}
+
+#[test]
+fn a_group_with_a_pace_of_its_own_keeps_to_it() {
+    let mut bench = Bench::new();
+    bench.core.limits.paces.set(GROUP, Pace { session_ms: Some(500), interval_ms: Some(70) });
+    assert_eq!(bench.join("a").interval_ms, 70);
+    bench.pass(400);
+    assert_eq!(bench.stay("a", 1, None).expect("in its session").interval_ms, 70);
+    bench.core.limits.paces.set(GROUP, Pace::default());
+    assert_eq!(bench.stay("a", 1, None).expect("in its session").interval_ms, 10);
+    bench.pass(101);
+    assert_eq!(bench.stay("a", 1, None), Err(GroupError::UnknownMember), "the broker's again");
 }
 
 #[test]

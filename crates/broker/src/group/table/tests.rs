@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::group::{
-    Identity, Join, Joined, Synced,
+    Identity, Join, Joined, Paces, Synced,
     consumer::{Beat, Partitions, Stored, Told, encode_subscription},
 };
 
@@ -47,6 +47,7 @@ fn limits() -> GroupLimits {
         offsets_bytes_max: 1 << 20,
         consumer_session_ms: 100,
         consumer_interval_ms: 10,
+        paces: Paces::default(),
         offsets_kept_ms: None,
         offsets_look_ms: 1_000,
     }

@@ -30,7 +30,7 @@ impl Group {
             self.settle(id, next, changes);
         }
         let Some(member) = self.members.get_mut(id) else { return false };
-        member.session_ends_ms = around.now_ms.saturating_add(member.session_ms(around.limits));
+        member.session_ends_ms = around.now_ms.saturating_add(member.session_ms(around));
         let after = &member.current;
         if after.state != State::Unrevoked {
             member.revoke_ends_ms = None;
