@@ -4,6 +4,7 @@
 //! shows nothing. Names end in their unit. Must never wait for anything.
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use cairn_backbone::Recorder;
-use cairn_broker::{Broker, GroupStanding, Standings};
+use cairn_broker::{Broker, ClientMetrics, GroupStanding, Standings};
 use cairn_clock::Clock;
 use cairn_gateway::Gateway;
 use cairn_log::Log;
@@ -78,6 +79,7 @@ impl Collector for Measures {
         }
         if let Some(broker) = &self.broker {
             page.broker(broker)?;
+            page.clients(broker.client_metrics())?;
         }
         if let Some(log) = &self.log {
             page.log(log)?;
@@ -87,6 +89,13 @@ impl Collector for Measures {
 }
 
 struct Page<'p>(DescriptorEncoder<'p>);
+
+/// A label's name as a page can have it.
+fn label_name(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let name: String = name.chars().map(plain).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+}
 
 impl Page<'_> {
     fn show(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
@@ -375,6 +384,41 @@ impl Page<'_> {
             "Time that Kafka connections were not read for want of memory.",
             stats.throttled_us,
         )
+    }
+
+    /// What Kafka clients tell of themselves (KIP-714): each value under the name that its client gives it.
+    fn clients(&mut self, told: ClientMetrics) -> fmt::Result {
+        self.gauge("cairn_broker_telemetry_clients", "Kafka clients that push metrics.", told.clients)?;
+        self.counter("cairn_broker_telemetry_pushes", "Pushes of clients' metrics taken.", told.pushes)?;
+        self.counter("cairn_broker_telemetry_pushes_refused", "Pushes of clients' metrics refused.", told.refused)?;
+        let help = "Values of clients that are not shown: of a kind that is not taken, or too many.";
+        self.counter("cairn_broker_telemetry_values_left_out", help, told.left_out)?;
+        if told.points.is_empty() {
+            return Ok(());
+        }
+        let help = "What a Kafka client pushed last, by its own name of the metric.";
+        let mut family = self.0.encode_descriptor("kafka_client_metric", help, None, MetricType::Gauge)?;
+        let mut shown = HashSet::new();
+        for point in told.points {
+            let own = [
+                ("metric", point.metric),
+                ("client_instance_id", point.instance.to_string()),
+                ("client_id", point.client_id),
+                ("client_software", point.software),
+            ];
+            let mut labels: Vec<(String, String)> = own.map(|(name, value)| (name.to_owned(), value)).to_vec();
+            for (name, value) in point.labels {
+                let name = label_name(&name);
+                if !labels.iter().any(|(known, _)| *known == name) {
+                    labels.push((name, value));
+                }
+            }
+            // A client that says something twice is taken at its first word: a page may not.
+            if shown.insert(labels.clone()) {
+                ConstGauge::new(point.value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 
     fn log(&mut self, log: &Log) -> fmt::Result {
