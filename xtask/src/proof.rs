@@ -43,7 +43,7 @@ type Suite = (String, Box<dyn Fn() -> anyhow::Result<Tally>>);
 
 /// In this order they stand in the file. The mutants are a suite for each crate: all of them take hours.
 fn suites() -> Vec<Suite> {
-    let plain: [(&str, Run); 15] = [
+    let plain: [(&str, Run); 16] = [
         ("tidy", tidy::run),
         ("Rust tests, long ones included", rust),
         ("crash and power loss, long rounds", crash),
