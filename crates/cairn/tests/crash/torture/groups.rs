@@ -165,6 +165,8 @@ fn turn(
     if load.stalls && load.is_producing() && entropy.next_u64().is_multiple_of(40) {
         pause(POLL_MAX_MS + 1_000 + entropy.next_u64() % 1_500);
     }
+    // As in other transactions.
+    let _ = client.flush(PATIENCE);
     if is_whole {
         is_whole = hand_over(load, client, member, &next)?;
     }

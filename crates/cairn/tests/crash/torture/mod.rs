@@ -2,7 +2,7 @@
 //! transactions, groups whose members join and leave all the time, and readers of both kinds; also where a kill takes what was not
 //! synced, or the machine. What the clients saw is held against what lies in the log at the end.
 //!
-//! A slice of seconds runs with the tests, `cargo xtask torture` for as long as somebody likes. A seed says what is done to whom; a failure
+//! A slice of seconds runs with the long tests, `cargo xtask torture` for as long as somebody likes. A seed says what is done to whom; a failure
 //! names it and keeps the folder. To add something that must hold, add it to [`judge`]; to add somebody who uses the log, to
 //! [`load`] or [`groups`].
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "who tortures wants to know how it goes")]
@@ -202,6 +202,7 @@ fn create(load: &Load) {
 
 /// A few seconds of it, over the disk that forgets: the rest is in the long version.
 #[test]
+#[ignore = "long: some seconds of torture, and more where the machine does much else"]
 fn clients_of_brokers_that_are_killed_lose_nothing_and_get_nothing_twice() {
     let summary = site(4, Ground::Forgetful, 1).expect("no S3 is needed");
     println!("proof: torture, a slice: {summary}");
