@@ -11,6 +11,8 @@ from confluent_kafka.admin import (
     ScramMechanism, UserScramCredentialDeletion, UserScramCredentialUpsertion,
 )
 
+from kafka.admin import ConfigResource as KafkaConfigResource, ConfigResourceType as KafkaConfigResourceType, KafkaAdminClient
+
 from ledger import Ledger, arguments, header, key, need, value
 
 
@@ -181,6 +183,26 @@ def secure(options):
     one(ops.delete_topics([topic]))
 
 
+def told(options, ours):
+    """librdkafka follows subscriptions to metrics by itself, and cannot make them: kafka-python does that."""
+    topic = options.topic + ".told"
+    one(ours.create_topics([NewTopic(topic, 1, 1)]))
+    resource = KafkaConfigResource(KafkaConfigResourceType.CLIENT_METRICS, topic, {
+        "metrics": "*", "interval.ms": "300", "match": "client_software_name=.*(rdkafka|confluent).*"})
+    admin = KafkaAdminClient(bootstrap_servers=options.bootstrap)
+    admin.alter_configs([resource], raise_on_unknown=False)
+    producer = Producer({"bootstrap.servers": options.bootstrap, "client.id": options.topic})
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        producer.produce(topic, value(0), key(0), 0)
+        need(producer.flush(30) == 0, "a record stayed in the queue")
+        time.sleep(0.1)
+    gone = {name: ("DELETE", None) for name in ("metrics", "interval.ms", "match")}
+    admin.alter_configs([KafkaConfigResource(resource.resource_type, resource.name, gone)], raise_on_unknown=False)
+    admin.close()
+    one(ours.delete_topics([topic]))
+
+
 def transactional(options):
     producer = Producer({
         "bootstrap.servers": options.bootstrap, "transactional.id": options.topic + ".tx", "transaction.timeout.ms": 60000,
@@ -285,6 +307,7 @@ def main():
         consumer.close()
     administer(options, admin, group)
     secure(options)
+    told(options, admin)
     transact(options, admin)
     ledger.say_ok(count)
 

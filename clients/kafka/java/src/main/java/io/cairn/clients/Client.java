@@ -278,6 +278,8 @@ public final class Client {
         need(!admin.describeCluster().nodes().get().isEmpty(), "no broker is described");
         describe(admin, own);
         quotas(admin, own);
+        telemetry(admin, own);
+        pace(admin, group);
         admin.deleteTopics(List.of(own)).all().get();
     }
 
@@ -288,6 +290,8 @@ public final class Client {
             long offset = admin.listOffsets(Map.of(place, spec)).all().get().get(place).offset();
             need(offset >= 4 && offset <= 10, spec + " is " + offset);
         }
+        long pending = admin.listOffsets(Map.of(place, OffsetSpec.earliestPendingUpload())).all().get().get(place).offset();
+        need(pending >= 4 && pending <= 10, "the first that the store has not is " + pending);
         long tiered = admin.listOffsets(Map.of(place, OffsetSpec.latestTiered())).all().get().get(place).offset();
         need(tiered >= -1 && tiered < 10, "the store has up to " + tiered);
         int node = admin.describeCluster().nodes().get().iterator().next().id();
@@ -321,6 +325,71 @@ public final class Client {
         admin.alterClientQuotas(List.of(new ClientQuotaAlteration(slow, List.of(
             new ClientQuotaAlteration.Op("producer_byte_rate", null), new ClientQuotaAlteration.Op("consumer_byte_rate", null))))).all().get();
         need(admin.describeClientQuotas(asked).entities().get().isEmpty(), "a quota that was taken back is told");
+        busy(admin, own);
+    }
+
+    /** How much of a core the requests of a client may take: it is told to wait for what they took. */
+    static void busy(Admin admin, String own) throws Exception {
+        ClientQuotaEntity entity = new ClientQuotaEntity(Map.of(ClientQuotaEntity.CLIENT_ID, "busy"));
+        admin.alterClientQuotas(List.of(new ClientQuotaAlteration(entity, List.of(
+            new ClientQuotaAlteration.Op("request_percentage", 0.001))))).all().get();
+        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(with("client.id", "busy",
+            "key.serializer", ByteArraySerializer.class.getName(), "value.serializer", ByteArraySerializer.class.getName()))) {
+            for (int i = 0; i < 3; i++) {
+                producer.send(new ProducerRecord<>(own, 1, key(i), value(i))).get();
+            }
+            double waited = producer.metrics().entrySet().stream()
+                .filter(one -> one.getKey().name().equals("produce-throttle-time-max"))
+                .mapToDouble(one -> (Double) one.getValue().metricValue()).max().orElse(0);
+            need(waited > 0 && waited <= 1000, "whose requests took more than their time was told to wait " + waited + " ms");
+        }
+        admin.alterClientQuotas(List.of(new ClientQuotaAlteration(entity, List.of(
+            new ClientQuotaAlteration.Op("request_percentage", null))))).all().get();
+    }
+
+    static void alter(Admin admin, ConfigResource resource, String... pairs) throws Exception {
+        List<AlterConfigOp> ops = new ArrayList<>();
+        for (int at = 0; at < pairs.length; at += 2) {
+            AlterConfigOp.OpType type = pairs[at + 1] == null ? AlterConfigOp.OpType.DELETE : AlterConfigOp.OpType.SET;
+            ops.add(new AlterConfigOp(new ConfigEntry(pairs[at], pairs[at + 1]), type));
+        }
+        admin.incrementalAlterConfigs(Map.of(resource, ops)).all().get();
+    }
+
+    static boolean isListed(Admin admin, ConfigResource resource) throws Exception {
+        return admin.listConfigResources(Set.of(resource.type()), new ListConfigResourcesOptions()).all().get().contains(resource);
+    }
+
+    /** A subscription to metrics of clients: kept, told, followed by a producer, and taken back. */
+    static void telemetry(Admin admin, String own) throws Exception {
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.CLIENT_METRICS, own);
+        alter(admin, resource, "metrics", "org.apache.kafka.producer.", "interval.ms", "500", "match", "client_id=told.*");
+        var configs = admin.describeConfigs(List.of(resource)).all().get().get(resource);
+        need(configs.get("interval.ms").value().equals("500"), "interval.ms is " + configs.get("interval.ms"));
+        need(isListed(admin, resource), "the subscription is not listed");
+        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(with("client.id", "told-" + own,
+            "key.serializer", ByteArraySerializer.class.getName(), "value.serializer", ByteArraySerializer.class.getName()))) {
+            need(producer.clientInstanceId(Duration.ofSeconds(30)) != null, "the producer has no id");
+            long until = System.currentTimeMillis() + 2_000;
+            while (System.currentTimeMillis() < until) {
+                producer.send(new ProducerRecord<>(own, 0, key(1), value(1))).get();
+                Thread.sleep(100);
+            }
+        }
+        alter(admin, resource, "metrics", null, "interval.ms", null, "match", null);
+        need(!isListed(admin, resource), "the subscription is listed still");
+    }
+
+    /** How long members of a group may be silent, for that group alone. */
+    static void pace(Admin admin, String group) throws Exception {
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.GROUP, group);
+        alter(admin, resource, "consumer.session.timeout.ms", "50000");
+        var configs = admin.describeConfigs(List.of(resource)).all().get().get(resource);
+        need(configs.get("consumer.session.timeout.ms").value().equals("50000"), "the session is " + configs.get("consumer.session.timeout.ms"));
+        need(configs.get("consumer.heartbeat.interval.ms").value().equals("5000"), "the interval is " + configs.get("consumer.heartbeat.interval.ms"));
+        need(isListed(admin, resource), "the group is not among what has configs");
+        alter(admin, resource, "consumer.session.timeout.ms", null);
+        need(!isListed(admin, resource), "the group is among what has configs still");
     }
 
     static KafkaProducer<byte[], byte[]> transactional() {
