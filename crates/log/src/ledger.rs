@@ -75,7 +75,8 @@ impl Ledger {
             if let Some(seen) = known.last.iter().find(|seen| seen.first == found && seen.records == records) {
                 return Ok(Some(seen.base));
             }
-            known.last.back().map_or(found, |seen| seen.first.wrapping_plus(seen.records))
+            // Of an incarnation that is known by a marker alone nothing was written yet.
+            known.last.back().map_or(Sequence::new(0), |seen| seen.first.wrapping_plus(seen.records))
         };
         if expected == found {
             return Ok(None);
@@ -171,6 +172,10 @@ mod tests {
         let entered = Entered { records: 1, mark: Some(&marker), transaction: InTransaction::Abort, max_timestamp: 0 };
         assert_eq!(ledger.record(Offset::new(2), entered), None, "nothing was open");
         assert!(matches!(ledger.check(&mark(0, 2), 1), Err(AppendError::StaleProducerEpoch { .. })));
+        assert!(
+            matches!(ledger.check(&mark(1, 1), 1), Err(AppendError::OutOfOrderSequence { .. })),
+            "its second batch does not come before its first"
+        );
         assert_eq!(ledger.check(&mark(1, 0), 1), Ok(None));
         assert_eq!(ledger.producers[&7].at, Offset::new(2));
     }

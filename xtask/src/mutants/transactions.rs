@@ -124,4 +124,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "            drop(before);",
         test: "-p cairn-broker --lib turn",
     },
+    Mutant {
+        name: "a second batch of a new incarnation comes before its first",
+        file: "crates/log/src/ledger.rs",
+        before: "known.last.back().map_or(Sequence::new(0), |seen|",
+        after: "known.last.back().map_or(found, |seen|",
+        test: "-p cairn-log --lib a_marker_of_a_newer",
+    },
 ];
