@@ -39,6 +39,16 @@ fn classes(folder: &Path) -> anyhow::Result<String> {
 
 /// Starts one over an empty folder of that name in the cache; it acknowledges what the page cache holds. Gives its address.
 pub(crate) fn kafka(name: &str, heap: &str) -> anyhow::Result<(Running, String)> {
+    kafka_with(name, heap, "")
+}
+
+/// Where one of that name keeps its data.
+pub(crate) fn data(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(places::cache(name)?.join("data"))
+}
+
+/// The same with more lines of `server.properties`.
+pub(crate) fn kafka_with(name: &str, heap: &str, more: &str) -> anyhow::Result<(Running, String)> {
     let folder: PathBuf = places::cache(name)?;
     let _ = std::fs::remove_dir_all(folder.join("data"));
     let classpath = classes(&folder)?;
@@ -48,7 +58,7 @@ pub(crate) fn kafka(name: &str, heap: &str) -> anyhow::Result<(Running, String)>
          listeners=PLAINTEXT://{address},CONTROLLER://{controller}\nadvertised.listeners=PLAINTEXT://{address}\n\
          controller.listener.names=CONTROLLER\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
          log.dirs={}\noffsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
-         transaction.state.log.min.isr=1\n",
+         transaction.state.log.min.isr=1\n{more}",
         folder.join("data").display()
     );
     std::fs::write(folder.join("server.properties"), properties)?;

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: `cairn bench` with other people's programs beside it, in the same run on the same machine.
 //!
 //! Who calls it: whoever measures for docs/performance.md. Apache Kafka is started where Java and Maven are, with its
-//! defaults; `--peers` also sets up gateways of others. Not part of any test: figures of a loaded machine prove nothing.
+//! defaults, and for the part `kafka` a second one that syncs every batch; `--peers` also sets up gateways of others, or for
+//! that part Nisshi. Not part of any test: figures of a loaded machine prove nothing.
 //! It guarantees that what it started ends with it, and that all load stays on loopback.
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use crate::process::Running;
 use crate::tally::Tally;
 use crate::{apache, cairn};
 
+mod kafkas;
 mod peers;
 
 /// How long a peer may take until it listens.
@@ -24,7 +26,8 @@ const SET_UP_LIMIT: Duration = Duration::from_secs(3600);
 /// What to run.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Also gateways of others: the crate `mcp-proxy`, PyPI's `mcp-contextforge-gateway`, npm's `mcp-proxy`.
+    /// Also others: the crate `mcp-proxy`, PyPI's `mcp-contextforge-gateway`, npm's `mcp-proxy` as gateways; for the part `kafka` the
+    /// crate `nisshi`.
     #[arg(long)]
     peers: bool,
     /// The cargo profile that Cairn is built with.
@@ -42,6 +45,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let mut command = Command::new(&program);
     command.arg("bench").args(&options.rest).stdin(Stdio::null());
     let mut running = Vec::new();
+    if options.rest.first().is_some_and(|part| part == "kafka") {
+        for (name, start) in kafkas::ALL.iter().filter(|(name, _)| options.peers || *name != kafkas::NISSHI) {
+            match start() {
+                Ok(peer) => {
+                    command.args(peer.arguments(name));
+                    running.push(peer.running);
+                }
+                Err(error) => tally.skip(&format!("{name} beside Cairn"), &format!("{error:#}")),
+            }
+        }
+        return Ok(measure(command, running, tally));
+    }
     match apache::kafka("bench-kafka", "1g") {
         Ok((broker, address)) => {
             running.push(broker);
@@ -63,12 +78,20 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
             }
         }
     }
-    let status = command.status().context("run cairn bench")?;
-    tally.check("cairn bench", if status.success() { Ok(()) } else { Err(anyhow::anyhow!("it ended with {status}")) });
+    Ok(measure(command, running, tally))
+}
+
+/// Runs it, and ends what runs beside it.
+fn measure(mut command: Command, running: Vec<Running>, mut tally: Tally) -> Tally {
+    let ended = command.status().context("run cairn bench").and_then(|status| {
+        anyhow::ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    });
+    tally.check("cairn bench", ended);
     for mut peer in running {
         peer.end(Duration::from_secs(15));
     }
-    Ok(tally)
+    tally
 }
 
 /// The canned MCP server, in a process of its own; gives its address.

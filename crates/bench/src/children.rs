@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::disk::Scratch;
@@ -110,6 +110,55 @@ impl Beside {
     }
 }
 
+/// A `cairn broker` by itself, over a folder of its own that goes with it.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    process: Process,
+    folder: tempfile::TempDir,
+    pub(crate) kafka_at: String,
+    pub(crate) admin_at: SocketAddr,
+}
+
+impl Alone {
+    /// Starts one in a new folder below `parent`.
+    pub(crate) async fn start(parent: &Path, config: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("cairn-bench-").tempdir_in(parent);
+        let folder = folder.with_context(|| format!("make a folder in {}", parent.display()))?;
+        std::fs::write(folder.path().join("cairn.toml"), config)?;
+        Self::over(folder).await
+    }
+
+    async fn over(folder: tempfile::TempDir) -> anyhow::Result<Self> {
+        let (free, path) = ("127.0.0.1:0", folder.path());
+        let (data, config) = (path.join("data"), path.join("cairn.toml"));
+        let mut arguments = words(&["broker", "--data", &data.to_string_lossy()]);
+        arguments.extend(words(&["--config", &config.to_string_lossy(), "--kafka", free, "--admin", free]));
+        let (process, (kafka_at, admin_at)) = Process::start(&arguments, ready_alone).await?;
+        Ok(Self { process, folder, kafka_at, admin_at })
+    }
+
+    pub(crate) const fn pid(&self) -> u32 {
+        self.process.pid
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Ends it and starts it again over the same data. Says how long it took from the start until it was ready.
+    pub(crate) async fn again(self) -> anyhow::Result<(Self, Duration)> {
+        self.process.end().await?;
+        let began = Instant::now();
+        let next = Self::over(self.folder).await?;
+        Ok((next, began.elapsed()))
+    }
+
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
+        self.process.end().await
+    }
+}
+
 impl Stage {
     /// Starts a Cairn with a data folder, a configuration and, where they are given, policies of its own.
     pub(crate) async fn beside(&self, name: &str, config: &str, policies: Option<&str>) -> anyhow::Result<Beside> {
@@ -200,17 +249,23 @@ fn words(list: &[&str]) -> Vec<String> {
 
 /// Reads `ready kafka K gateway http://G/mcp/<server> admin http://A`.
 fn ready(line: &str) -> Option<(String, SocketAddr, SocketAddr)> {
-    let rest = line.strip_prefix("ready ")?;
-    let after = |word: &str| {
-        let mut words = rest.split_whitespace().skip_while(|found| *found != word);
-        words.nth(1).map(|found| found.trim_start_matches("http://").split('/').next().unwrap_or_default())
-    };
-    Some((after("kafka")?.to_owned(), after("gateway")?.parse().ok()?, after("admin")?.parse().ok()?))
+    Some((named(line, "kafka")?.to_owned(), named(line, "gateway")?.parse().ok()?, named(line, "admin")?.parse().ok()?))
+}
+
+/// The same of a broker alone.
+fn ready_alone(line: &str) -> Option<(String, SocketAddr)> {
+    Some((named(line, "kafka")?.to_owned(), named(line, "admin")?.parse().ok()?))
+}
+
+/// The address behind a word of a line that says what is ready.
+fn named<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+    let mut words = line.strip_prefix("ready ")?.split_whitespace().skip_while(|found| *found != word);
+    words.nth(1)?.trim_start_matches("http://").split('/').next()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::ready;
+    use super::{ready, ready_alone};
 
     #[test]
     fn the_ready_line_names_three_addresses() {
@@ -218,5 +273,7 @@ mod tests {
         let (kafka, gateway, admin) = ready(line).expect("addresses");
         assert_eq!((kafka.as_str(), gateway.port(), admin.port()), ("127.0.0.1:1", 2, 3));
         assert!(ready("operator token, shown once: x").is_none());
+        let alone = ready_alone("ready kafka 127.0.0.1:1 admin http://127.0.0.1:3").expect("addresses");
+        assert_eq!((alone.0.as_str(), alone.1.port()), ("127.0.0.1:1", 3));
     }
 }

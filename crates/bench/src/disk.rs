@@ -53,14 +53,39 @@ impl Scratch {
 
     /// Megabytes a second of mebibytes written one after the other, each synced.
     pub(crate) fn rate(&self, within: Duration) -> anyhow::Result<f64> {
-        let bytes = vec![0x5a; LARGE_BYTES];
+        self.rate_of(LARGE_BYTES, within)
+    }
+
+    /// Megabytes a second of writes of so many bytes, each synced.
+    pub(crate) fn rate_of(&self, bytes: usize, within: Duration) -> anyhow::Result<f64> {
+        let bytes = vec![0x5a; bytes.next_multiple_of(SMALL_BYTES).clamp(SMALL_BYTES, FILE_BYTES / 4)];
         let began = Instant::now();
-        let mut written = 0;
+        let (mut written, mut at) = (0, 0);
         while began.elapsed() < within {
-            self.0.write_all_at(&bytes, (written % FILE_BYTES) as u64)?;
+            self.0.write_all_at(&bytes, at as u64)?;
             self.0.sync_data()?;
-            written += LARGE_BYTES;
+            written += bytes.len();
+            at += bytes.len();
+            if at + bytes.len() > FILE_BYTES {
+                at = 0;
+            }
         }
         Ok(written as f64 / 1e6 / began.elapsed().as_secs_f64())
+    }
+
+    /// Megabytes a second of mebibytes read one after the other, none of them from memory.
+    pub(crate) fn reads(&self, within: Duration) -> anyhow::Result<f64> {
+        let mut bytes = vec![0; LARGE_BYTES];
+        let began = Instant::now();
+        let mut read = 0;
+        while began.elapsed() < within {
+            if read % FILE_BYTES == 0 {
+                self.0.sync_data()?;
+                rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?;
+            }
+            self.0.read_exact_at(&mut bytes, (read % FILE_BYTES) as u64)?;
+            read += LARGE_BYTES;
+        }
+        Ok(read as f64 / 1e6 / began.elapsed().as_secs_f64())
     }
 }

@@ -10,10 +10,12 @@ mod children;
 mod disk;
 mod gateway;
 mod governed;
+mod kafka;
 mod latency;
 mod load;
 mod machine;
 mod memory;
+mod plot;
 mod produce;
 mod relay;
 mod report;
@@ -27,6 +29,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{children::Stage, report::Report};
 
+pub use kafka::Work;
 pub use upstream::canned;
 
 /// The longest that one figure may be measured, in seconds.
@@ -37,7 +40,7 @@ const ROUNDS_MAX: usize = 50;
 /// What `cairn bench` is told.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Which parts; all where none is named.
+    /// Which parts; all but `kafka` where none is named.
     #[arg(value_enum)]
     parts: Vec<Section>,
     /// Seconds of load for each figure, over all rounds.
@@ -52,6 +55,15 @@ pub struct Options {
     /// Also hold this many seconds of full load on the log and show whether it keeps up; 120 for a steady state.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=SECONDS_MAX))]
     steady: u64,
+    /// Of `kafka` only these; all where none is named.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Work>,
+    /// Keeps what was found in this file, and takes from it what earlier runs found of what this one does not measure.
+    #[arg(long, value_name = "FILE")]
+    keep: Option<PathBuf>,
+    /// Draws what `kafka` found as an SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// JSON instead of tables.
     #[arg(long)]
     json: bool,
@@ -76,6 +88,12 @@ pub struct Options {
     /// Another Kafka, as `NAME=HOST:PORT`; its figures stand beside Cairn's.
     #[arg(long = "kafka-peer", value_name = "NAME=HOST:PORT")]
     kafka_peers: Vec<String>,
+    /// The process of one, as `NAME=PID`, so that what it uses can be counted.
+    #[arg(long = "kafka-peer-pid", value_name = "NAME=PID")]
+    kafka_peer_pids: Vec<String>,
+    /// Where one keeps its data, as `NAME=FOLDER`, so that it can be read from the disk.
+    #[arg(long = "kafka-peer-folder", value_name = "NAME=FOLDER")]
+    kafka_peer_folders: Vec<String>,
 }
 
 /// One part of the benchmark.
@@ -91,6 +109,8 @@ pub enum Section {
     Latency,
     /// Resident memory.
     Memory,
+    /// The log beside other Kafkas: rates, delays, catching up, many clients, transactions, cost. Only where it is named.
+    Kafka,
 }
 
 /// A process that the benchmark runs beside Cairn.
@@ -144,7 +164,7 @@ impl Options {
     }
 
     fn wants(&self, section: Section) -> bool {
-        self.parts.is_empty() || self.parts.contains(&section)
+        self.parts.is_empty() && section != Section::Kafka || self.parts.contains(&section)
     }
 
     fn named<'a>(list: &'a [String], what: &str) -> anyhow::Result<Vec<(&'a str, &'a str)>> {
@@ -159,11 +179,40 @@ impl Options {
 /// Where a part does not start, a call fails, or the folder cannot be written.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let effort = options.effort();
+    let folder = options.folder.clone().unwrap_or_else(std::env::temp_dir);
+    let mut report = Report::new(machine::facts(&folder)?);
+    if options.wants(Section::Kafka) {
+        let peers = kafka::peers(
+            &Options::named(&options.kafka_peers, "--kafka-peer")?,
+            &Options::named(&options.kafka_peer_pids, "--kafka-peer-pid")?,
+            &Options::named(&options.kafka_peer_folders, "--kafka-peer-folder")?,
+        )?;
+        let ground = kafka::Ground { folder: &folder, peers: &peers, effort, quick: options.quick };
+        kafka::measure(ground, &options.only, &mut report).await?;
+    }
+    if options.parts != [Section::Kafka] {
+        calls_and_log(&options, effort, &mut report).await?;
+    }
+    if let Some(file) = &options.keep {
+        report.keep(file)?;
+    }
+    if let Some(file) = &options.plot {
+        std::fs::write(file, plot::svg(&report)).with_context(|| format!("write {}", file.display()))?;
+    }
+    if options.json {
+        println!("{}", report.json()?);
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}
+
+/// The parts that need the stage: a Cairn with its gateway, its upstream and what stands between.
+async fn calls_and_log(options: &Options, effort: Effort, report: &mut Report) -> anyhow::Result<()> {
     let stage = Stage::set(options.folder.as_deref(), options.upstream).await?;
-    let mut report = Report::new(machine::facts(stage.folder())?);
     if options.wants(Section::Memory) {
         // First, while the process has done nothing yet.
-        memory::idle(&stage, &mut report)?;
+        memory::idle(&stage, report)?;
     }
     if options.wants(Section::Gateway) {
         let peers = gateway::peers(
@@ -174,30 +223,24 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 resources: Options::named(&options.peer_resources, "--peer-resource")?,
             },
         )?;
-        gateway::measure(&stage, &peers, effort, &mut report).await?;
+        gateway::measure(&stage, &peers, effort, report).await?;
     }
     if options.wants(Section::Governance) {
-        governed::measure(&stage, effort, &mut report).await?;
+        governed::measure(&stage, effort, report).await?;
     }
     if options.wants(Section::Latency) {
         let peers = Options::named(&options.kafka_peers, "--kafka-peer")?;
-        latency::measure(&stage, &peers, effort, &mut report).await?;
+        latency::measure(&stage, &peers, effort, report).await?;
     }
     if options.wants(Section::Log) {
         let peers = Options::named(&options.kafka_peers, "--kafka-peer")?;
-        produce::measure(&stage, &peers, effort, &mut report).await?;
+        produce::measure(&stage, &peers, effort, report).await?;
         if options.steady > 0 {
-            produce::steady(&stage, Duration::from_secs(options.steady), &mut report).await?;
+            produce::steady(&stage, Duration::from_secs(options.steady), report).await?;
         }
     }
     if options.wants(Section::Memory) {
-        memory::after(&stage, &mut report)?;
+        memory::after(&stage, report)?;
     }
-    stage.end().await?;
-    if options.json {
-        println!("{}", report.json()?);
-    } else {
-        print!("{report}");
-    }
-    Ok(())
+    stage.end().await
 }

@@ -33,6 +33,8 @@ const RECORD_BYTES: usize = 1 << 10;
 const ROUND_BYTES_MAX: u64 = 256 << 20;
 /// How long the last records may take after the load ended.
 const FLUSH_MAX: Duration = Duration::from_secs(60);
+/// What a full queue of the client is given to drain: spinning would take the processor from the broker.
+pub(crate) const QUEUE_PAUSE: Duration = Duration::from_micros(200);
 /// Time for the disk alone in a round.
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 
@@ -96,8 +98,9 @@ pub(crate) async fn measure(
             let mut rates = Vec::new();
             for broker in &brokers {
                 let (broker, topic) = (broker.clone(), topic.clone());
-                let produced =
-                    tokio::task::spawn_blocking(move || produce(&broker, &topic, effort.slice, ROUND_BYTES_MAX));
+                let produced = tokio::task::spawn_blocking(move || {
+                    produce(&broker.name, &broker.bootstrap, &topic, effort.slice, ROUND_BYTES_MAX)
+                });
                 rates.push(produced.await??);
             }
             rounds.push((raw, rates));
@@ -130,7 +133,9 @@ pub(crate) async fn steady(stage: &Stage, lasts: Duration, report: &mut Report) 
     for quarter in 1..=QUARTERS {
         eprintln!("log, steady state: quarter {quarter} of {QUARTERS}");
         let (broker, topic) = (own.clone(), topic.clone());
-        let produced = tokio::task::spawn_blocking(move || produce(&broker, &topic, lasts / QUARTERS, u64::MAX));
+        let produced = tokio::task::spawn_blocking(move || {
+            produce(&broker.name, &broker.bootstrap, &topic, lasts / QUARTERS, u64::MAX)
+        });
         rates.push(produced.await??);
         let text = metrics(stage.admin_at).await?;
         depths.push(value(&text, "cairn_log_wal_depth_bytes").unwrap_or_default() / f64::from(1 << 20));
@@ -162,9 +167,9 @@ pub(crate) fn config(bootstrap: &str) -> ClientConfig {
 }
 
 /// Megabytes a second that were acknowledged, from the first record to the last acknowledgement.
-fn produce(broker: &Broker, topic: &str, lasts: Duration, bytes_max: u64) -> anyhow::Result<f64> {
+pub(crate) fn produce(name: &str, at: &str, topic: &str, lasts: Duration, bytes_max: u64) -> anyhow::Result<f64> {
     let delivered = Arc::new(Delivered::default());
-    let mut config = config(&broker.bootstrap);
+    let mut config = config(at);
     let producer: ThreadedProducer<Count> =
         config.set("acks", "all").create_with_context(Count(delivered.clone())).context("make a producer")?;
     let payload = payload();
@@ -174,7 +179,9 @@ fn produce(broker: &Broker, topic: &str, lasts: Duration, bytes_max: u64) -> any
         match producer.send(BaseRecord::<(), _>::to(topic).payload(&payload[..])) {
             Ok(()) => sent += RECORD_BYTES as u64,
             // The client's queue is full: the broker sets the pace.
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => std::thread::yield_now(),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                std::thread::park_timeout(QUEUE_PAUSE)
+            }
             Err((error, _)) => return Err(error).context("produce"),
         }
     }
@@ -183,13 +190,13 @@ fn produce(broker: &Broker, topic: &str, lasts: Duration, bytes_max: u64) -> any
     let failed = delivered.failed.load(Ordering::Relaxed);
     if failed > 0 {
         let reason = delivered.first_error.get().map_or("", String::as_str);
-        bail!("{} refused {failed} records: {reason}", broker.name);
+        bail!("{name} refused {failed} records: {reason}");
     }
     Ok(delivered.bytes.load(Ordering::Relaxed) as f64 / 1e6 / took)
 }
 
 /// Bytes that no compression would shrink; none is asked for.
-fn payload() -> Vec<u8> {
+pub(crate) fn payload() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     std::iter::repeat_with(|| {
         state ^= state << 13;
