@@ -471,6 +471,10 @@ impl Page<'_> {
             "Objects removed by retention or as left over.",
             stats.objects_removed,
         )?;
+        self.counter("cairn_store_puts", "Puts of objects and heads asked of the store.", stats.store_puts)?;
+        self.counter("cairn_store_gets", "Gets of objects, ranges and heads asked of it.", stats.store_gets)?;
+        self.counter("cairn_store_lists", "Lists asked of it.", stats.store_lists)?;
+        self.counter("cairn_store_deletes", "Removals asked of it.", stats.store_deletes)?;
         self.counter("cairn_store_batches_read", "Batches read from objects or their cache.", stats.object_reads)
     }
 }

@@ -429,8 +429,12 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let counters = &self.0.shared.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let state = self.0.shared.state.read();
+        let (state, requests) = (self.0.shared.state.read(), &self.0.shared.requests);
         LogStats {
+            store_puts: read(&requests.puts),
+            store_gets: read(&requests.gets),
+            store_lists: read(&requests.lists),
+            store_deletes: read(&requests.deletes),
             fsyncs: read(&counters.fsyncs),
             appends: read(&counters.appends),
             appended_bytes: read(&counters.appended_bytes),

@@ -31,6 +31,7 @@ use crate::{
     ledger::Ledger,
     recover::recover,
     state::State,
+    store::counted::{Counted, Requests},
     succession::{Recovery, Standing, set_aside, skip, standing, write_owner},
     upload::Uploader,
     wal::{HEAD_BYTES, SEALED_HEAD_BYTES, Segment, Spare},
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) recovery: Option<Recovery>,
     pub(crate) state: RwLock<State>,
     pub(crate) counters: Counters,
+    /// What was asked of the store.
+    pub(crate) requests: Arc<Requests>,
     pub(crate) fetcher: Fetcher,
     pub(crate) clock: Clock,
     /// The hour, for what forgets by age.
@@ -309,8 +312,10 @@ pub(crate) struct Opened {
 }
 
 /// Opens the log.
-pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) -> Result<Opened, OpenError> {
+pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy) -> Result<Opened, OpenError> {
     check(&options)?;
+    let requests = Arc::new(Requests::default());
+    options.store = Arc::new(Counted::new(options.store, requests.clone()));
     let folder = options.folder.join("wal");
     let failed = |source| OpenError::Disk { path: folder.clone(), source };
     let disk = options.disk.clone();
@@ -361,6 +366,7 @@ pub(crate) async fn open(options: LogOptions, clock: Clock, entropy: Entropy) ->
         recovery,
         state: RwLock::new(found.state),
         counters: Counters::default(),
+        requests,
         fetcher,
         settled: Settled::new(clock.clone()),
         clock,

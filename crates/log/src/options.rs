@@ -315,6 +315,14 @@ pub struct LogStats {
     pub objects_removed: u64,
     /// Batches that were read from the object store's ranges, the cache included.
     pub object_reads: u64,
+    /// Objects and heads that were put into the store, tried or done.
+    pub store_puts: u64,
+    /// Objects, ranges of them, and heads that were asked of it.
+    pub store_gets: u64,
+    /// Times that it was asked what there is.
+    pub store_lists: u64,
+    /// Objects that it was told to remove.
+    pub store_deletes: u64,
     /// Streams.
     pub streams: u64,
     /// Appends refused because too much waits for the store or the disk.

@@ -21,6 +21,7 @@ use crate::StoreError;
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub(crate) mod counted;
 #[cfg(test)]
 pub(crate) mod memory;
 

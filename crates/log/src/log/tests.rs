@@ -243,6 +243,8 @@ async fn a_bucket_alone_gives_back_bytes_bounds_times_and_duplicates() {
     let before = read_from(log.clone()).await;
     let stats = log.stats();
     assert!(stats.uploads > 3 && stats.upload_backlog == 0 && stats.object_bytes > 200_000, "{stats:?}");
+    // An object, a file of the index and the head for each upload; and what opened the log.
+    assert!(stats.store_puts >= 3 * stats.uploads && stats.store_gets > 0 && stats.store_lists > 0, "{stats:?}");
     let held: usize = log.0.shared.state.read().streams.values().map(|stream| stream.batches.len()).sum();
     assert!(held < 40, "{held} batches are remembered one by one");
     log.close().await;
