@@ -298,3 +298,33 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Offset, ProducerId, Retention, Stream};
+    use crate::InTransaction::{Abort, Yes};
+
+    #[test]
+    fn a_read_is_told_of_each_aborted_transaction_that_reaches_into_it_also_of_one_that_ended_long_after() {
+        let (mut stream, at) = (Stream::new(Retention::default()), Offset::new);
+        let [long, short, later] = [1, 2, 3].map(ProducerId::new);
+        for (producer, batch, base) in [
+            (long, Yes, 0),
+            (short, Yes, 10),
+            (short, Abort, 20),
+            (long, Abort, 30),
+            (later, Yes, 40),
+            (later, Abort, 50),
+        ] {
+            stream.follow(producer, batch, at(base));
+        }
+        let told = |from, to| -> Vec<i64> {
+            stream.aborted(at(from), at(to)).iter().map(|aborted| aborted.producer.get()).collect()
+        };
+        assert_eq!(told(0, 10), [1]);
+        assert_eq!(told(5, 12), [2, 1], "what ended first stands between, and the older one comes behind it");
+        assert_eq!(told(21, 40), [1]);
+        assert!(told(31, 40).is_empty());
+        assert_eq!(told(0, 60), [2, 1, 3]);
+    }
+}

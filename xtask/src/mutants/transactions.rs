@@ -24,7 +24,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "crates/log/src/state.rs",
         before: "if aborted.stable >= to {",
         after: "if aborted.last >= to {",
-        test: "-p cairn-log --lib sim::ack",
+        test: "-p cairn-log --lib state::tests",
     },
     Mutant {
         name: "a restart forgets which transactions are open",
