@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context, bail};
 use cairn_keys::AtRest;
-use cairn_log::{FolderStore, LogOptions, S3Options, S3Store, SealedStore, Store, WriteAhead};
+use cairn_log::{
+    AzureOptions, BucketStore, FolderStore, GcsOptions, LogOptions, S3Options, SealedStore, Store, WriteAhead,
+};
 use serde::Deserialize;
 
 /// `[store]`
@@ -21,12 +23,17 @@ pub(crate) struct StoreSection {
     /// The folder, where it is not `objects/` in the data folder.
     path: Option<PathBuf>,
     bucket: Option<String>,
+    container: Option<String>,
     prefix: Option<String>,
     endpoint: Option<String>,
     region: Option<String>,
     access_key_id: Option<String>,
     secret_access_key: Option<String>,
     session_token: Option<String>,
+    service_account_key: Option<String>,
+    account: Option<String>,
+    account_key: Option<String>,
+    sas_token: Option<String>,
     upload_bytes: Option<u64>,
     upload_interval_ms: Option<u64>,
     wal: Wal,
@@ -60,18 +67,63 @@ enum StoreKind {
     Folder,
     /// An S3 bucket, or what speaks S3.
     S3,
+    /// A bucket of Google Cloud Storage.
+    Gcs,
+    /// A container of Azure Blob Storage.
+    Azure,
+}
+
+impl StoreKind {
+    /// As it is written.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Folder => "folder",
+            Self::S3 => "s3",
+            Self::Gcs => "gcs",
+            Self::Azure => "azure",
+        }
+    }
+
+    /// The keys that it has.
+    const fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Folder => &["path"],
+            Self::S3 => {
+                &["bucket", "prefix", "endpoint", "region", "access_key_id", "secret_access_key", "session_token"]
+            }
+            Self::Gcs => &["bucket", "prefix", "endpoint", "service_account_key"],
+            Self::Azure => &["container", "prefix", "endpoint", "account", "account_key", "sas_token"],
+        }
+    }
 }
 
 impl StoreSection {
     /// Whether another machine can take over with all that was acknowledged.
     pub(crate) fn is_shared(&self) -> bool {
-        self.wal == Wal::Object && self.kind == StoreKind::S3
+        self.wal == Wal::Object && self.kind != StoreKind::Folder
     }
 
     /// Every value that may name environment variables.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut String> {
-        let Self { bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token, .. } = self;
-        [bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token].into_iter().flatten()
+        self.words_mut().into_iter().filter_map(|(_, value)| value.as_mut())
+    }
+
+    /// What says where a bucket is and who asks, by key.
+    fn words_mut(&mut self) -> [(&'static str, &mut Option<String>); 12] {
+        [
+            ("bucket", &mut self.bucket),
+            ("container", &mut self.container),
+            ("prefix", &mut self.prefix),
+            ("endpoint", &mut self.endpoint),
+            ("region", &mut self.region),
+            ("access_key_id", &mut self.access_key_id),
+            ("secret_access_key", &mut self.secret_access_key),
+            ("session_token", &mut self.session_token),
+            ("service_account_key", &mut self.service_account_key),
+            ("account", &mut self.account),
+            ("account_key", &mut self.account_key),
+            ("sas_token", &mut self.sas_token),
+        ]
     }
 
     /// The log's options for a data folder.
@@ -97,35 +149,68 @@ impl StoreSection {
     }
 
     fn store(&self, data: &Path, at_rest: &AtRest) -> anyhow::Result<Arc<dyn Store>> {
-        let Self { bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token, .. } = self;
-        if self.kind == StoreKind::Folder {
-            let others = [bucket, prefix, endpoint, region, access_key_id, secret_access_key, session_token];
-            if others.into_iter().any(Option::is_some) {
-                bail!("[store] has keys of an S3 bucket and kind \"folder\": set kind = \"s3\", or leave them out");
+        self.refuse_keys_of_other_kinds()?;
+        let bucket = match self.kind {
+            StoreKind::Folder => {
+                // A relative one lies in the data folder, never in the working directory.
+                let path = data.join(self.path.as_deref().unwrap_or(Path::new("objects")));
+                return Ok(Arc::new(SealedStore::new(Arc::new(FolderStore::new(path)), at_rest.clone())));
             }
-            // A relative one lies in the data folder, never in the working directory.
-            let path = data.join(self.path.as_deref().unwrap_or(Path::new("objects")));
-            return Ok(Arc::new(SealedStore::new(Arc::new(FolderStore::new(path)), at_rest.clone())));
-        }
-        if self.path.is_some() {
-            bail!("store.path is for kind = \"folder\": an S3 store has bucket and prefix");
-        }
-        let bucket = bucket.clone().filter(|bucket| !bucket.is_empty());
-        let options = S3Options {
-            bucket: bucket.context("store.kind is \"s3\" and there is no store.bucket: name the bucket")?,
-            prefix: prefix.clone().unwrap_or_default(),
-            endpoint: endpoint.clone(),
-            region: region.clone(),
-            access_key_id: access_key_id.clone(),
-            secret_access_key: secret_access_key.clone(),
-            session_token: session_token.clone(),
+            StoreKind::S3 => BucketStore::s3(&S3Options {
+                bucket: self.named("bucket", self.bucket.as_deref())?,
+                prefix: self.prefix.clone().unwrap_or_default(),
+                endpoint: self.endpoint.clone(),
+                region: self.region.clone(),
+                access_key_id: self.access_key_id.clone(),
+                secret_access_key: self.secret_access_key.clone(),
+                session_token: self.session_token.clone(),
+            }),
+            StoreKind::Gcs => BucketStore::gcs(&GcsOptions {
+                bucket: self.named("bucket", self.bucket.as_deref())?,
+                prefix: self.prefix.clone().unwrap_or_default(),
+                endpoint: self.endpoint.clone(),
+                service_account_key: self.service_account_key.clone(),
+            }),
+            StoreKind::Azure => BucketStore::azure(&AzureOptions {
+                container: self.named("container", self.container.as_deref())?,
+                prefix: self.prefix.clone().unwrap_or_default(),
+                endpoint: self.endpoint.clone(),
+                account: self.account.clone(),
+                account_key: self.account_key.clone(),
+                sas_token: self.sas_token.clone(),
+            }),
         };
-        let bucket: Arc<dyn Store> = Arc::new(S3Store::new(&options).context("[store]")?);
+        let bucket: Arc<dyn Store> = Arc::new(bucket.context("[store]")?);
         // A folder that was encrypted may have been copied there; what is new is the provider's to encrypt.
         Ok(match at_rest.reading() {
             None => bucket,
             Some(reading) => Arc::new(SealedStore::new(bucket, reading)),
         })
+    }
+
+    fn refuse_keys_of_other_kinds(&self) -> anyhow::Result<()> {
+        let mut copy = self.clone();
+        let words = copy.words_mut();
+        let given = words.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| *key);
+        let given = given.chain(self.path.as_ref().map(|_| "path"));
+        for key in given {
+            if !self.kind.keys().contains(&key) {
+                let kinds = [StoreKind::Folder, StoreKind::S3, StoreKind::Gcs, StoreKind::Azure];
+                let its: Vec<_> =
+                    kinds.iter().filter(|kind| kind.keys().contains(&key)).map(|kind| kind.word()).collect();
+                let (kind, its) = (self.kind.word(), its.join("\" or kind = \""));
+                bail!("store.{key} is for kind = \"{its}\", and kind is \"{kind}\": change one of the two");
+            }
+        }
+        Ok(())
+    }
+
+    fn named(&self, key: &str, value: Option<&str>) -> anyhow::Result<String> {
+        let value = value.filter(|value| !value.is_empty());
+        let kind = self.kind.word();
+        Ok(value
+            .with_context(|| format!("store.kind is \"{kind}\" and there is no store.{key}: name the {key}"))?
+            .to_owned())
     }
 }
 
@@ -158,7 +243,12 @@ mod tests {
         assert!(fault("kind = \"s3\"\nbucket = \"b\"\npath = \"/x\"").contains("store.path"));
         assert!(fault("wal_interval_ms = 5").contains("wal = \"object\""));
         assert!(fault("wal = \"nowhere\"").contains("unknown variant"));
-        assert!(fault("kind = \"gcs\"").contains("unknown variant"));
+        assert!(fault("kind = \"gcs\"").contains("name the bucket"));
+        assert!(fault("kind = \"azure\"").contains("name the container"));
+        assert!(
+            fault("kind = \"azure\"\nbucket = \"b\"").contains("store.bucket is for kind = \"s3\" or kind = \"gcs\"")
+        );
+        assert!(fault("kind = \"swift\"").contains("unknown variant"));
         assert!(fault("buckt = \"b\"").contains("buckt"));
         let said = fault("kind = \"s3\"\nbucket = \"b\"\nsecret_access_key = \"s3cret\"");
         assert!(said.contains("go together") && !said.contains("s3cret"), "{said}");
@@ -170,5 +260,14 @@ mod tests {
                     secret_access_key = \"s3cret\"\nendpoint = \"http://127.0.0.1:1\"";
         let shown = format!("{:?}", section(text).expect("a bucket"));
         assert!(shown.contains("s3://b/p") && !shown.contains("s3cret"), "{shown}");
+        let key = "{\"private_key\": \"s3cret\", \"private_key_id\": \"i\", \"client_email\": \"e\", \"disable_oauth\": true}";
+        let shown = format!(
+            "{:?}",
+            section(&format!("kind = \"gcs\"\nbucket = \"b\"\nservice_account_key = '{key}'")).expect("usable")
+        );
+        assert!(shown.contains("gs://b/") && !shown.contains("s3cret"), "{shown}");
+        let text = "kind = \"azure\"\ncontainer = \"c\"\nprefix = \"p\"\naccount = \"a\"\naccount_key = \"czNjcmV0\"";
+        let shown = format!("{:?}", section(text).expect("a container"));
+        assert!(shown.contains("az://c/p") && !shown.contains("czNjcmV0"), "{shown}");
     }
 }

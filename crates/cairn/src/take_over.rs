@@ -41,7 +41,7 @@ impl Brokers {
         if !config.store.is_shared() {
             bail!(
                 "kafka.brokers names brokers that take over from each other, and that needs a bucket that all of them reach and \
-                 that is the write-ahead log: set [store] kind = \"s3\" and wal = \"object\", or leave kafka.brokers out"
+                 that is the write-ahead log: set [store] kind = \"s3\", \"gcs\" or \"azure\" and wal = \"object\", or leave kafka.brokers out"
             );
         }
         let peers =

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use cairn_keys::filled;
-use cairn_log::{FolderStore, S3Options, S3Store, Store};
+use cairn_log::{BucketStore, FolderStore, S3Options, Store};
 use serde::Deserialize;
 
 use crate::sink::Pace;
@@ -253,7 +253,7 @@ impl Config {
             ("client.region", region),
         ];
         let config = told.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-        Ok(Place { store: Arc::new(S3Store::new(&options).context("[lake.store]")?), location, config })
+        Ok(Place { store: Arc::new(BucketStore::s3(&options).context("[lake.store]")?), location, config })
     }
 }
 

@@ -6,12 +6,13 @@
 //!
 //! Reading order: `ids`, `compaction` (what callers say of keys), `frame` (bytes of one frame), `transactions`, `ledger` (what ordering knows of a stream), `disk`, `wal`
 //! (segment files), `state` (what is durable), `writer` (the one thread that orders), `wal_object` and `lander` and `closing` (where the
-//! store is the write-ahead log), `store` and `folder` and `s3` and `sealed`,
+//! store is the write-ahead log), `store` and `folder` and `bucket` and `sealed`,
 //! `object` (bytes of one object), `index` (what the store holds), `upload`, `fetch` (reading objects), `retain`, `recover`,
 //! `succession` (whose log that was), `log` (the handle), `standby` (whose turn it is); `walk`, `check` and `salvage` (reading all of it,
 //! changing nothing). `sim` runs all of it from a seed.
 
 mod age;
+mod bucket;
 mod check;
 mod closing;
 mod compaction;
@@ -34,7 +35,6 @@ mod options;
 mod read;
 mod recover;
 mod retain;
-mod s3;
 mod salvage;
 mod sealed;
 #[cfg(test)]
@@ -50,6 +50,7 @@ mod wal_object;
 mod walk;
 mod writer;
 
+pub use bucket::{AzureOptions, BucketStore, GcsOptions, S3Options};
 pub use check::{BatchSpan, CheckOptions, Checked, Finding, FindingKind, Judge, check};
 pub use compaction::{Compaction, Keep, KeyHash, Keys, Rebuilt, Rule};
 pub use disk::{Disk, DiskFile, SystemDisk};
@@ -61,7 +62,6 @@ pub use options::{
     Append, Appended, Beginning, Bounds, Isolation, LogOptions, LogStats, ProducerMark, ProducerView, Read, Retention,
     Room, Takes, Tiers, WriteAhead,
 };
-pub use s3::{S3Options, S3Store};
 pub use salvage::{SalvageOptions, SalvageReport, Salvaged, salvage, set_aside_in, stored};
 pub use sealed::SealedStore;
 pub use standby::{BEAT_INTERVAL, Ownership, TAKE_OVER_AFTER, TAKE_OVER_AFTER_GONE, await_turn, ownership};

@@ -1,5 +1,5 @@
 //! The object store as the log needs it: the contract that every backend keeps. Called by `upload` (writes) and `fetch`
-//! (reads). Backends: `folder` (the default), `s3`, and in tests one in memory that fails, delays and loses answers.
+//! (reads). Backends: `folder` (the default), `bucket`, and in tests one in memory that fails, delays and loses answers.
 //!
 //! `store/conformance.rs` is this contract as a suite; every backend runs it. In the words of RFC 2119:
 //!

@@ -154,7 +154,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "half a key leaves the machine's own credentials in force",
-        file: "crates/log/src/s3.rs",
+        file: "crates/log/src/bucket/s3.rs",
         before: "        options.check()?;\n",
         after: "",
         test: "-p cairn-lake --lib a_table_lies",

@@ -29,6 +29,8 @@ use crate::{
     up::{metrics, value},
 };
 
+#[path = "../../../../clients/buckets/buckets.rs"]
+mod buckets;
 #[path = "../../../../clients/moto/moto.rs"]
 pub(crate) mod moto;
 
@@ -520,6 +522,72 @@ fn a_folder_of_objects_goes_on_in_a_bucket_once_it_is_copied_there() {
     some_load(&up.kafka, &acknowledged, 100);
     shows_no_secret(&up);
     up.end();
+}
+
+/// A broker on a bucket: after a kill on the same machine, then from the bucket alone; with the write-ahead log there too, after a kill
+/// on another machine. `store` says for a name where that bucket is.
+fn comes_back_from_a_bucket_alone(store: impl Fn(&str) -> String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = |name: &str| folder.path().join(name);
+    let acknowledged = Acknowledged::default();
+    let all = |up: &Up, acknowledged: &Acknowledged| {
+        let found = read(&up.kafka, "kept", &BTreeMap::new());
+        agree(&found, &acknowledged.0.lock().expect("whole"), "kept");
+        found.len()
+    };
+    let config = configured(folder.path(), &(store("files") + HASTY));
+    let mut up = start("broker", &data("one"), &config);
+    crate::support::create_topic(&up.kafka, "kept", PARTITIONS, &[]);
+    some_load(&up.kafka, &acknowledged, 500);
+    up.process.signal("-KILL");
+    up.process.wait();
+    let up = start("broker", &data("one"), &config);
+    let found = all(&up, &acknowledged);
+    assert!(value(&metrics(&up.admin), "cairn_store_objects") >= 1.0 && files(&data("one/objects")).is_empty());
+    up.end();
+    let up = start("broker", &data("two"), &config);
+    assert_eq!(all(&up, &acknowledged), found, "it ended well: another machine has all of it");
+    up.end();
+
+    let acknowledged = Acknowledged::default();
+    let config = configured(folder.path(), &(store("objects") + HASTY + "wal = \"object\"\nwal_interval_ms = 10\n"));
+    let mut up = start("broker", &data("three"), &config);
+    crate::support::create_topic(&up.kafka, "kept", PARTITIONS, &[]);
+    for machine in ["four", "five"] {
+        some_load(&up.kafka, &acknowledged, 300);
+        up.process.signal("-KILL");
+        up.process.wait();
+        up = start("broker", &data(machine), &config);
+        assert!(all(&up, &acknowledged) >= 300);
+    }
+    up.end();
+}
+
+#[test]
+#[ignore = "long: sets up fake-gcs-server"]
+fn a_broker_comes_back_from_a_bucket_of_gcs_alone() {
+    use buckets::{FakeGcs, or_skip};
+    let Some(gcs) = or_skip("Google Cloud Storage", FakeGcs::start()) else { return };
+    comes_back_from_a_bucket_alone(|name| {
+        gcs.make_bucket(name);
+        let (endpoint, key) = (gcs.endpoint(), FakeGcs::KEY);
+        format!("kind = \"gcs\"\nbucket = \"{name}\"\nendpoint = \"{endpoint}\"\nservice_account_key = '{key}'\n")
+    });
+}
+
+#[test]
+#[ignore = "long: sets up Azurite"]
+fn a_broker_comes_back_from_a_container_of_azure_alone() {
+    use buckets::{Azurite, or_skip};
+    let Some(azurite) = or_skip("Azure Blob Storage", Azurite::start()) else { return };
+    comes_back_from_a_bucket_alone(|name| {
+        azurite.make_container(name);
+        let (endpoint, account, key) = (azurite.endpoint(), Azurite::ACCOUNT, Azurite::KEY);
+        format!(
+            "kind = \"azure\"\ncontainer = \"{name}\"\nprefix = \"some/where\"\nendpoint = \"{endpoint}\"\n\
+             account = \"{account}\"\naccount_key = \"{key}\"\n"
+        )
+    });
 }
 
 #[test]

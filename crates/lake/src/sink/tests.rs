@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use cairn_backbone::records::RawRecord;
 use cairn_clock::{Clock, Entropy};
-use cairn_log::{FolderStore, HeadVersion, Listed, S3Options, S3Store, Store, StoreError};
+use cairn_log::{BucketStore, FolderStore, HeadVersion, Listed, S3Options, Store, StoreError};
 use parquet::record::Field;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -372,7 +372,7 @@ fn a_table_lives_in_a_bucket_and_shuts_writers_out_there_too() {
         session_token: None,
     };
     let runtime = Runtime::new().expect("a runtime");
-    let store = || -> Arc<dyn Store> { Arc::new(S3Store::new(&options).expect("usable options")) };
+    let store = || -> Arc<dyn Store> { Arc::new(BucketStore::s3(&options).expect("usable options")) };
     let location = "s3://lake/some/prefix";
     let sink = |table: Table| LakeSink::new(table, runtime.handle().clone(), AT_ONCE).expect("a sink");
     let mut stalled = sink(taken(&runtime, store(), location).expect("taken"));
