@@ -329,7 +329,7 @@ pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy
     entropy.fill(&mut id);
     let known = loaded.as_ref().map(|loaded| &loaded.index);
     let mut found = recover(disk.as_ref(), &folder, &options.at_rest, known, Uuid::from_bytes(id), closed.segments)?;
-    let (mut changes, mut recovery, mut before) = (closed.changes, None, 0);
+    let (mut changes, mut notes, mut recovery, mut before) = (closed.changes, Vec::new(), None, 0);
     let beginning = match standing {
         None if found.state.segments.is_empty() => Beginning::New,
         None => Beginning::Whole,
@@ -341,7 +341,7 @@ pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy
         Some(Standing::Lost { epoch }) => {
             let index = known.expect("somebody had the store");
             let (done, skipped) = skip(index, epoch, options.offsets_reserved, &mut found);
-            changes.extend(skipped);
+            notes.extend(skipped);
             recovery = Some(done);
             Beginning::Recovered { epoch }
         }
@@ -352,7 +352,7 @@ pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy
     };
     let epoch = if is_taken { index.epoch } else { found.epoch.max(index.epoch) + 1 };
     let by = entropy.next_u64().max(1);
-    changes.push(Change::Note(Note::Taken { by, reserved: options.offsets_reserved }));
+    notes.push(Change::Note(Note::Taken { by, reserved: options.offsets_reserved }));
     write_owner(disk.as_ref(), &options.folder, found.log, before, by).map_err(failed)?;
     let at = found.state.durable;
     let segment = found.state.segments.values().next_back().filter(|segment| segment.end() > at).cloned();
@@ -384,16 +384,21 @@ pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy
     let (mut writer, lander) = begin(&shared, segment, at, entropy.clone(), found.ledgers)?;
     changes.push(Change::Epoch { epoch, at });
     if shared.is_diskless() {
-        changes.push(Change::WriteAhead { epoch, from: 0, to: None });
+        notes.push(Change::WriteAhead { epoch, from: 0, to: None });
+    }
+    let uploads_first = uploads_first(&shared);
+    if !uploads_first {
+        changes.append(&mut notes);
     }
     let mut uploader = Uploader::new(shared.clone(), entropy, version, files, index);
     uploader.begin_epoch(changes);
-    for tries in 1.. {
-        match uploader.settle().await {
-            Ok(()) => break,
-            Err(error) if error.kind() == ErrorKind::Retry && tries < OPEN_TRIES_MAX => {}
-            Err(error) => return Err(error.into()),
+    settle(&mut uploader).await?;
+    if uploads_first {
+        while uploader.gather()? {
+            settle(&mut uploader).await?;
         }
+        uploader.go_on(notes);
+        settle(&mut uploader).await?;
     }
     if writer.segment.as_ref().is_some_and(|segment| !segment.is_as_new(&shared.options.at_rest)) {
         // From before encryption, or its key, was changed: what comes from now on goes into a file of its own.
@@ -401,6 +406,27 @@ pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy
         writer.persist(writer.next, &mut Vec::new(), true).map_err(failed)?;
     }
     Ok(Opened { shared, writer, uploader, lander })
+}
+
+/// Brings a step of the uploader to its end.
+async fn settle(uploader: &mut Uploader) -> Result<(), StoreError> {
+    let mut tries = 1;
+    loop {
+        match uploader.settle().await {
+            Err(error) if error.kind() == ErrorKind::Retry && tries < OPEN_TRIES_MAX => tries += 1,
+            settled => return settled,
+        }
+    }
+}
+
+/// Whether the store must have all that was found before the index hears who took it and how it goes on. Where the log goes over from
+/// files to the store: no object may stand on what one machine alone has. And where offsets are passed over behind records that lie in
+/// write-ahead objects: whoever read those back later would go on behind them. Until then a start elsewhere, or after a crash here,
+/// finds all as it was.
+fn uploads_first(shared: &Shared) -> bool {
+    let state = shared.state.read();
+    let holds = |objects: bool| state.segments.values().any(|segment| segment.object.is_some() == objects);
+    (shared.is_diskless() && holds(false)) || (shared.recovery.is_some() && holds(true))
 }
 
 /// Reads head and index; where the store was the write-ahead log, takes the head first and closes what is open. Who has the store may

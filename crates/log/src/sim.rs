@@ -95,6 +95,7 @@ fn acknowledged_records_survive_and_offsets_never_mean_other_data() {
         "power",
         "kill",
         "lost-folder",
+        "lost-machine",
         "ended-well",
         "retention",
         "fenced",

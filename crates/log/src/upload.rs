@@ -49,7 +49,7 @@ const GARBAGE_MAX: usize = 10_000;
 /// Write-ahead objects that are removed beside each other.
 const DELETES_MAX: usize = 16;
 /// A write-ahead object that is larger is no fence, however the store encrypts it.
-const FENCE_BYTES_MAX: u64 = 4 << 10;
+pub(crate) const FENCE_BYTES_MAX: u64 = 4 << 10;
 /// Waits between attempts while the store is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
@@ -125,6 +125,11 @@ impl Uploader {
     /// Prepares the step that makes this epoch the owner.
     pub(crate) fn begin_epoch(&mut self, changes: Vec<Change>) {
         self.prepare(Makes::Upload, None, self.index.covered, changes);
+    }
+
+    /// Prepares the step that says how this epoch goes on. All before it was uploaded.
+    pub(crate) fn go_on(&mut self, changes: Vec<Change>) {
+        self.prepare(Makes::Upload, None, self.position, changes);
     }
 
     /// Decides every name and byte of a step.

@@ -239,6 +239,53 @@ async fn the_log_moves_from_file_to_store_and_back_with_all_it_holds() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_lost_after_a_switch_to_the_store_costs_nothing_however_often_it_was_switched() {
+    for clean in [false, true] {
+        let (mut machines, mut count) = (Machines::new(), 0);
+        for round in 0..4 {
+            // The machine of the round before is gone.
+            let options = machines.options();
+            for wal in [WriteAhead::Object, WriteAhead::Local, WriteAhead::Local, WriteAhead::Object] {
+                let log = open(LogOptions { wal, ..options.clone() }).await;
+                assert_eq!(all(&log).await.len(), count, "{wal:?} in round {round}");
+                for _ in 0..round {
+                    put(&log, count as u8).await.expect("stored");
+                    count += 1;
+                }
+                if clean {
+                    log.close().await;
+                } else {
+                    vanish(log).await;
+                }
+            }
+        }
+        assert_eq!(all(&machines.open().await).await.len(), count);
+    }
+}
+
+#[tokio::test]
+async fn a_switch_to_the_store_that_does_not_come_to_its_end_leaves_nothing_behind_without_a_word() {
+    let mut machines = Machines::new();
+    let options = machines.options();
+    let log = open(LogOptions { wal: WriteAhead::Local, ..options.clone() }).await;
+    for n in 0..3 {
+        put(&log, n).await.expect("stored");
+    }
+    vanish(log).await;
+    machines.store.refuse(Some("data/"));
+    let stopped = Log::open(options.clone(), Clock::system(), Entropy::system()).await;
+    assert!(stopped.is_err(), "what the files hold must be in the store first");
+    machines.store.refuse(None);
+    // Elsewhere it is known that something is missing.
+    let elsewhere = Log::open(machines.options(), Clock::system(), Entropy::system()).await;
+    assert!(matches!(elsewhere, Err(crate::OpenError::NoWriteAheadLog { .. })), "{elsewhere:?}");
+    let log = open(options).await;
+    assert_eq!(all(&log).await.len(), 3);
+    vanish(log).await;
+    assert_eq!(all(&machines.open().await).await.len(), 3);
+}
+
+#[tokio::test]
 async fn the_head_says_who_has_the_store_and_that_it_ended_well() {
     let mut machines = Machines::new();
     assert_eq!(ownership(&machines.store).await.expect("readable"), None);

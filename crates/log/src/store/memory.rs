@@ -46,12 +46,14 @@ pub(crate) struct MemoryStore {
     held: Arc<Mutex<Held>>,
     faults: Arc<Mutex<Faults>>,
     away: Arc<AtomicBool>,
+    refused: Arc<Mutex<Option<&'static str>>>,
     entropy: Entropy,
 }
 
 impl MemoryStore {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { held: Arc::default(), faults: Arc::default(), away: Arc::default(), entropy: Entropy::seeded(seed) }
+        let (held, faults, away, refused) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
+        Self { held, faults, away, refused, entropy: Entropy::seeded(seed) }
     }
 
     pub(crate) fn set_faults(&self, faults: Faults) {
@@ -61,6 +63,11 @@ impl MemoryStore {
     /// While it is away, nothing works.
     pub(crate) fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// No object is put in this folder.
+    pub(crate) fn refuse(&self, folder: Option<&'static str>) {
+        *self.refused.lock() = folder;
     }
 
     /// Every object's name, for assertions.
@@ -129,6 +136,9 @@ impl Store for MemoryStore {
     }
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        if self.refused.lock().is_some_and(|folder| name.starts_with(folder)) {
+            return Err(StoreError::Failed { reason: format!("{name} is refused") });
+        }
         self.attempt(|held| {
             if held.objects.contains_key(name) {
                 return Err(StoreError::Exists { name: name.to_owned() });
