@@ -1,12 +1,15 @@
 //! Verifying all that a log holds, from the head of its store down to each batch. Called by `cairn broker check`; changes nothing.
 //!
 //! The way down: head, files of the index, each object's footer with its parts and chunks, each batch, which the caller judges; then
-//! whether each stream's ranges follow each other; then the write-ahead log (`files`). It may run beside a broker that writes: what is
-//! missing, or named by nobody, is looked up in a newer index before it is told. Findings are bounded, counts are not.
+//! whether each stream's ranges follow each other; then the write-ahead log, in the store (`write_ahead`) and on the disk (`files`). It
+//! may run beside a broker that writes: what is missing, or named by nobody, is looked up in a newer index before it is told. Findings
+//! are bounded, counts are not.
 
 mod files;
+mod frames;
 mod objects;
 mod ranges;
+mod write_ahead;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -20,6 +23,7 @@ use crate::{
     Disk, ErrorKind, Offset, OpenError, Store, StoreError, StreamId,
     index::{self, HeadRecord, Index, IndexName},
     object::{self, ObjectId},
+    wal_object,
 };
 
 /// What is told in full; of more there is a number.
@@ -76,6 +80,14 @@ pub enum FindingKind {
     Gap,
     /// Offsets that two ranges hold.
     Overlap,
+    /// An object of the write-ahead log that the index needs is not there.
+    WriteAheadMissing,
+    /// An object of the write-ahead log, a frame in it or a fence does not match its checksum, or is of another epoch.
+    WriteAheadDamaged,
+    /// An object of the write-ahead log does not begin where the one before it ends.
+    WriteAheadMisplaced,
+    /// Nothing stops who still holds an epoch that was replaced.
+    FenceMissing,
     /// A file of the write-ahead log is damaged where it was synced.
     FileDamaged,
     /// The write-ahead log does not begin where the store ends, or belongs to another log.
@@ -148,11 +160,17 @@ pub struct Checked {
     pub orphan_bytes: u64,
     /// Some of their names.
     pub orphan_names: Vec<String>,
-    /// Whether the write-ahead log was looked at.
+    /// Objects of the write-ahead log that were read.
+    pub wal_objects: u64,
+    /// Their bytes.
+    pub wal_object_bytes: u64,
+    /// Fences of epochs that were replaced.
+    pub fences: u64,
+    /// Whether the write-ahead log's files were looked at.
     pub files_checked: bool,
     /// Files of the write-ahead log.
     pub files: u64,
-    /// Frames in them.
+    /// Frames in files and objects of the write-ahead log.
     pub frames: u64,
     /// Batches in frames that the store does not have.
     pub waiting_batches: u64,
@@ -196,7 +214,9 @@ pub async fn check(
     // Before the index: what is put later is no orphan.
     let listed = persistently(async || store.list(object::FOLDER).await).await?;
     let files = persistently(async || store.list(IndexName::FOLDER).await).await?;
-    let (head, index) = load(store, &mut checked, !listed.is_empty() || !files.is_empty()).await?;
+    let write_ahead = persistently(async || store.list(wal_object::FOLDER).await).await?;
+    let is_used = !listed.is_empty() || !files.is_empty() || !write_ahead.is_empty();
+    let (head, index) = load(store, &mut checked, is_used).await?;
     let nothing = Index::default();
     let known = index.as_ref().unwrap_or(&nothing);
     let listed: Vec<(ObjectId, u64)> =
@@ -206,7 +226,7 @@ pub async fn check(
         ranges::check(*id, stream, &mut checked);
     }
     let mut newer = Index::default();
-    let mut newer_head = None;
+    let (mut newer_head, mut reach) = (None, 0);
     if index.is_some() {
         (newer_head, newer) = match persistently(async || index::load(store).await).await {
             Ok(Some(loaded)) => (Some(loaded.head), loaded.index),
@@ -225,10 +245,11 @@ pub async fn check(
                 checked.orphan(name.name(), bytes);
             }
         }
+        reach = write_ahead::check(store, &newer, &write_ahead, &mut checked, judge).await?;
     }
     if let Some(folder) = &options.folder {
         let index = index.is_some().then_some(if newer_head.is_some() { &newer } else { known });
-        files::check(options, folder, index, &mut checked, judge)?;
+        files::check(options, folder, (index, reach), &mut checked, judge)?;
     }
     checked.ok = checked.findings.is_empty();
     Ok(checked)

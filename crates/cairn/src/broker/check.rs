@@ -79,6 +79,12 @@ fn print(checked: &Checked, names: &Names, runs: bool) {
     }
     say::line(format_args!("index: {index_files} files, {streams} partitions, {ranges} ranges"));
     say::line(format_args!("objects: {objects} with {object_bytes} bytes, {batches} batches, {records} records"));
+    if checked.wal_objects + checked.fences > 0 {
+        say::line(format_args!(
+            "write-ahead log in the store: {} objects with {} bytes, {} fences",
+            checked.wal_objects, checked.wal_object_bytes, checked.fences
+        ));
+    }
     if checked.files_checked {
         say::line(format_args!(
             "write-ahead log: {} files, {} frames; {} batches with {} bytes that the store does not have",

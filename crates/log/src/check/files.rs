@@ -5,21 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{CheckOptions, Checked, Finding, FindingKind, Judge};
-use crate::{
-    OpenError,
-    frame::{self, Entry, Header},
-    index::Index,
-    wal::Segment,
-    walk::walk,
+use super::{
+    CheckOptions, Checked, Finding, FindingKind, Judge,
+    frames::{Frames, Place},
 };
+use crate::{OpenError, index::Index, wal::Segment, walk::walk};
 
+const ASIDE: &str = "start cairn here once: it sets them aside; then cairn broker salvage shows them";
 const AWAY: &str = "restore it from a copy, or move the folder away to go on with what the store has";
 
 pub(super) fn check(
     options: &CheckOptions,
     folder: &Path,
-    index: Option<&Index>,
+    (index, reach): (Option<&Index>, u64),
     checked: &mut Checked,
     judge: &mut Judge<'_>,
 ) -> Result<(), OpenError> {
@@ -55,7 +53,7 @@ pub(super) fn check(
     segments.sort_by_key(|segment| segment.base);
     let covered = index.map_or(0, |index| index.covered);
     segments.retain(|segment| segment.end() > covered);
-    Files { index, covered, checked, judge }.check(&segments)
+    Files { index, covered, reach, checked, judge }.check(&segments)
 }
 
 fn shown(path: &Path) -> String {
@@ -65,14 +63,16 @@ fn shown(path: &Path) -> String {
 struct Files<'c, 'j> {
     index: Option<&'c Index>,
     covered: u64,
+    /// Position up to which the store has the log, in write-ahead objects too.
+    reach: u64,
     checked: &'c mut Checked,
     judge: &'c mut Judge<'j>,
 }
 
 impl Files<'_, '_> {
     fn check(&mut self, segments: &[Segment]) -> Result<(), OpenError> {
-        if let Some(first) = segments.first().filter(|first| self.index.is_some() && first.base > self.covered) {
-            let what = format!("it begins at position {}, the object store ends at {}", first.base, self.covered);
+        if let Some(first) = segments.first().filter(|first| self.index.is_some() && first.base > self.reach) {
+            let what = format!("it begins at position {}, the object store ends at {}", first.base, self.reach);
             let todo = "bring the right store back, or copy its objects over";
             self.checked.found(Finding::new(FindingKind::FileMisplaced, shown(&first.path), what, todo));
         }
@@ -85,8 +85,11 @@ impl Files<'_, '_> {
             let (path, covered) = (shown(&segment.path), self.covered);
             let log = self.checked.log.expect("a file of the log names it");
             let mut is_told = false;
+            let place = Place { name: &path, damaged: FindingKind::FileDamaged, todo: AWAY, superseded: ASIDE };
+            let mut frames =
+                Frames { index: self.index, covered, checked: &mut *self.checked, judge: &mut *self.judge };
             let done = walk(segment, log, covered, &mut |header, body| {
-                self.frame(&path, header, body, &mut is_told);
+                frames.look(place, header, body, &mut is_told);
             });
             match done {
                 Ok(done) => {
@@ -108,45 +111,5 @@ impl Files<'_, '_> {
             self.checked.found(Finding::new(FindingKind::FileDamaged, shown(&segment.path), what, AWAY));
         }
         Ok(())
-    }
-
-    fn frame(&mut self, path: &str, header: &Header, body: &[u8], is_told: &mut bool) {
-        let checked = &mut *self.checked;
-        checked.frames += 1;
-        if header.position < self.covered {
-            return; // the store has it, and was looked at
-        }
-        if let Some(epoch) = self.index.and_then(|index| index.superseded(header.epoch, header.position))
-            && !std::mem::replace(is_told, true)
-        {
-            let what = format!(
-                "records from position {} on were never uploaded, and epoch {epoch} went on without them",
-                header.position
-            );
-            let todo = "start cairn here once: it sets them aside; then cairn broker salvage shows them";
-            checked.found(Finding::new(FindingKind::Superseded, path, what, todo));
-        }
-        let Some(entries) = frame::entries(body) else {
-            let what = format!("the frame at position {} is not one that this version writes", header.position);
-            checked.found(Finding::new(FindingKind::FileDamaged, path, what, "use a newer version of cairn"));
-            return;
-        };
-        for entry in entries {
-            let Entry::Batch(batch) = entry else { continue };
-            let bytes = &body[batch.at as usize..batch.at as usize + batch.length as usize];
-            checked.waiting_batches += 1;
-            checked.waiting_bytes += bytes.len() as u64;
-            let wrong = match (self.judge)(batch.stream, bytes) {
-                Err(what) => Some(what),
-                Ok(span) if span.base == batch.base => None,
-                Ok(span) => Some(format!("it says that it begins at offset {}", span.base)),
-            };
-            if let Some(what) = wrong {
-                let what = format!("the batch at offset {}: {what}", batch.base);
-                let next = batch.base.checked_add(u64::from(batch.records)).unwrap_or(batch.base);
-                let finding = Finding::new(FindingKind::BatchDamaged, path, what, AWAY);
-                checked.found(finding.about(batch.stream, batch.base, next));
-            }
-        }
     }
 }
