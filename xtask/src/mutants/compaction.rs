@@ -134,8 +134,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what was put together is put together again",
         file: "crates/log/src/upload/merge.rs",
-        before: "    if held.merged > 0 {",
-        after: "    if held.merged > u32::MAX - 1 {",
+        before: "    held.merged == 0 && (",
+        after: "    held.merged < u32::MAX && (",
         test: "-p cairn-log --lib what_was_put_together_or_came_in_large",
     },
 ];

@@ -211,8 +211,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "objects of any size are put together",
         file: "crates/log/src/upload/merge.rs",
-        before: "held.bytes < size.min(bytes_max / 2) ||",
-        after: "held.bytes < size.max(bytes_max) ||",
-        test: "-p cairn-log --lib neighbours_of_one_size",
+        before: "(held.bytes < bytes_max / 2 || in_pieces)",
+        after: "(held.bytes < bytes_max * 2 || in_pieces)",
+        test: "-p cairn-log --lib neighbours_are_put_together",
     },
 ];

@@ -5,9 +5,10 @@
 //! for each piece. So neighbours are put together, stream by stream: a stream that has enough in them gets objects of its own, the
 //! others share one in which each has one piece.
 //!
-//! What is written twice is paid for: an object that took the place of others is put together again only while it is smaller than a
-//! mebibyte, and one that came in large only where its pieces are small. So upload and merging write at most twice what comes in
-//! in pieces of a mebibyte or more, and once what comes in of few streams under load.
+//! What is written twice is paid for, so nothing is put together twice: a run of small objects waits until it comes to an object that need
+//! not be touched again, or to more objects or pieces than the index should carry, or until something large lies behind it. One that
+//! came in large is put together only where its pieces are small. So upload and merging write at most twice what comes in, however
+//! little comes in at once, and once what comes in of few streams under load.
 //!
 //! No batch changes, and none is left out: which offsets a stream keeps is retention's business, range by range. Therefore a range is
 //! not put together with its neighbour where the two would make a large part of what the stream may keep.
@@ -25,10 +26,10 @@ use crate::{
     store::Store,
 };
 
-/// Sizes below which objects are put together with others that are as small.
-const SIZES: [u64; 3] = [64 << 10, 1 << 20, u64::MAX];
-/// Objects that are put together at once, at most.
+/// Objects that are put together at once, at most: so many small ones may lie side by side.
 const OBJECTS_MAX: usize = 256;
+/// And so many pieces, where there are enough objects.
+const PIECES_MAX: u64 = 4_096;
 /// All of them come to no more than so many objects of full size.
 const FULL_OBJECTS_MAX: u64 = 16;
 /// A stream that has this part of an object of full size gets objects of its own.
@@ -43,37 +44,41 @@ const RANGE_BYTES_MIN: u64 = 64 << 10;
 const AHEAD_BYTES: u64 = 32 << 20;
 const AHEAD_BYTES_EACH: (u64, u64) = (128 << 10, 4 << 20);
 
-/// Neighbours to put together: at least `many`, as far as they come to no more than some objects of `bytes_max`; the smallest first,
-/// then the oldest.
+/// Neighbours to put together: at least `many`, as far as they come to no more than some objects of `bytes_max`; the oldest first.
 pub(super) fn due(objects: &BTreeMap<ObjectId, Held>, many: usize, bytes_max: u64) -> Vec<ObjectId> {
     let mut in_order: Vec<(u64, ObjectId, Held)> =
         objects.iter().map(|(id, held)| (held.position, *id, *held)).collect();
     in_order.sort_unstable_by_key(|(position, id, _)| (*position, *id));
-    for size in SIZES {
-        let is_due = |(_, _, held): &(u64, ObjectId, Held)| is_due(held, size, bytes_max);
-        for run in in_order.chunk_by(|one, other| is_due(one) == is_due(other)) {
-            if run.len() < many || !is_due(&run[0]) {
-                continue;
-            }
-            let mut bytes = 0;
-            let fits = run.iter().take(OBJECTS_MAX).take_while(|(_, _, held)| {
-                bytes += held.bytes;
-                bytes <= bytes_max.saturating_mul(FULL_OBJECTS_MAX)
-            });
-            return fits.map(|(_, id, _)| *id).collect();
+    let is_due = |(_, _, held): &(u64, ObjectId, Held)| is_due(held, bytes_max);
+    let mut runs = in_order.chunk_by(|one, other| is_due(one) == is_due(other)).peekable();
+    while let Some(run) = runs.next() {
+        if run.len() < many || !is_due(&run[0]) {
+            continue;
+        }
+        let mut bytes = 0;
+        let fits = run.iter().take(OBJECTS_MAX).take_while(|(_, _, held)| {
+            bytes += held.bytes;
+            bytes <= bytes_max.saturating_mul(FULL_OBJECTS_MAX)
+        });
+        let fits = &run[..fits.count()];
+        // More will come to the last run; to one that something large ended nothing does.
+        if runs.peek().is_some() || is_enough(fits, bytes_max) {
+            return fits.iter().map(|(_, id, _)| *id).collect();
         }
     }
     Vec::new()
 }
 
-fn is_due(held: &Held, size: u64, bytes_max: u64) -> bool {
-    let is_last = size == u64::MAX;
-    if held.merged > 0 {
-        // One of a single stream is as large as an object of its own is at least.
-        return !is_last && held.bytes < size.min(bytes_max / OWN_PART);
-    }
+/// Whether what they become need not be touched again.
+fn is_enough(objects: &[(u64, ObjectId, Held)], bytes_max: u64) -> bool {
+    let bytes: u64 = objects.iter().map(|(_, _, held)| held.bytes).sum();
+    let pieces: u64 = objects.iter().map(|(_, _, held)| u64::from(held.ranges)).sum();
+    objects.len() >= OBJECTS_MAX || bytes >= bytes_max / OWN_PART || pieces >= PIECES_MAX
+}
+
+fn is_due(held: &Held, bytes_max: u64) -> bool {
     let in_pieces = held.ranges > 1 && held.bytes / u64::from(held.ranges) < bytes_max / PIECE_PART;
-    held.bytes < size.min(bytes_max / 2) || (is_last && in_pieces)
+    held.merged == 0 && (held.bytes < bytes_max / 2 || in_pieces)
 }
 
 /// Objects that are being put together, one new object after the other. What the new ones hold the index does not find in the old
@@ -304,18 +309,22 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_one_size_are_put_together_the_smallest_first() {
-        const K: u64 = 1 << 10;
-        assert_eq!(chosen(&[1, 2]), [0; 0]);
-        assert_eq!(chosen(&[1, 2, 3]), [0, 1, 2]);
+    fn neighbours_are_put_together_once_they_come_to_something_or_to_too_many() {
+        const M: u64 = 1 << 20;
+        assert_eq!(chosen(&[1, 2, 3, 4]), [0; 0], "more will come");
+        assert_eq!(chosen(&[3 * M, 1, 5 * M]), [0, 1, 2]);
+        assert_eq!(chosen(&[3 * M, 1, 4 * M]), [0; 0]);
+        assert_eq!(chosen(&[1; 255]), [0; 0]);
+        assert_eq!(chosen(&[1; 300]), (0..256).collect::<Vec<_>>());
         // What an upload under load left stays, and nothing is put together over it.
-        assert_eq!(chosen(&[1, 2, 16 << 20, 3, 4]), [0; 0]);
-        assert_eq!(chosen(&[1, 16 << 20, 2, 3, 4]), [2, 3, 4]);
-        // Three of 500 KiB, then two small ones: the small ones wait for a third.
-        assert_eq!(chosen(&[500 * K, 500 * K, 500 * K, 1, 1]), [0, 1, 2, 3, 4]);
-        assert_eq!(chosen(&[500 * K, 500 * K, 500 * K, 1, 1, 1]), [3, 4, 5]);
+        assert_eq!(chosen(&[1, 2, 16 * M, 3, 4]), [0; 0]);
+        assert_eq!(chosen(&[1, 16 * M, 2, 3, 4]), [0; 0]);
+        // To these no more will come.
+        assert_eq!(chosen(&[1, 2, 3, 16 * M, 4, 5]), [0, 1, 2]);
         // Never more than some objects of full size.
-        assert_eq!(chosen(&[15 << 20; 40]).len(), 34);
+        assert_eq!(chosen(&[15 * M; 40]).len(), 34);
+        let many_pieces = objects(&[1 << 20; 3]).into_iter().map(|(id, held)| (id, Held { ranges: 1_400, ..held }));
+        assert_eq!(due(&many_pieces.collect(), 3, 32 << 20).len(), 3);
     }
 
     #[test]
@@ -323,12 +332,12 @@ mod tests {
         let object = |bytes: u64, ranges: u32, merged: bool| {
             let merged = if merged { ranges } else { 0 };
             let held = |n: u64| Held { position: 8 * n, ranges, bytes, merged };
-            (0..3).map(|n| (ObjectId { epoch: 1, number: n }, held(n))).collect::<BTreeMap<_, _>>()
+            (0..256).map(|n| (ObjectId { epoch: 1, number: n }, held(n))).collect::<BTreeMap<_, _>>()
         };
         let is_due =
-            |bytes: u64, ranges: u32, merged: bool| due(&object(bytes, ranges, merged), 3, 32 << 20).len() == 3;
+            |bytes: u64, ranges: u32, merged: bool| !due(&object(bytes, ranges, merged), 3, 32 << 20).is_empty();
         assert!(is_due(10 << 20, 1, false) && !is_due(10 << 20, 1, true));
-        assert!(is_due(1 << 10, 9, false) && is_due(1 << 10, 9, true), "tiny ones are, whatever they were");
+        assert!(is_due(1 << 10, 9, false) && !is_due(1 << 10, 9, true));
         assert!(!is_due(32 << 20, 20, false), "pieces of more than a mebibyte");
         assert!(is_due(32 << 20, 2_000, false) && !is_due(32 << 20, 2_000, true));
     }

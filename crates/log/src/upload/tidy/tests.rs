@@ -141,3 +141,39 @@ fn what_comes_in_large_of_few_streams_is_written_once() {
     let (uploaded, merged, _) = written(&opened);
     assert!(uploaded < 1.05 && merged == 0.0, "{uploaded} {merged}");
 }
+
+#[test]
+fn what_comes_in_by_little_is_put_together_once_and_never_again() {
+    // An upload a round: of a few batches, of one, and of more for a while; half way a large one lies in between.
+    for (streams, batches) in [(3, 2), (1, 1), (2, 16)] {
+        let mut opened = opened(streams);
+        let uploads: u32 = if batches > 8 { 400 } else { 1_200 };
+        for round in 0..uploads {
+            append(&mut opened, (0..batches).map(|n| (round + n) % streams));
+            work(&mut opened, 1);
+            if round == uploads / 2 {
+                (0..40).for_each(|_| append(&mut opened, (0..8).map(|n| n % streams)));
+                work(&mut opened, 1);
+            }
+        }
+        let (uploaded, merged, index) = written(&opened);
+        let objects = opened.uploader.index.objects.len();
+        #[allow(clippy::print_stdout)] // a figure for docs/storage.md
+        {
+            println!(
+                "uploads of {batches} KiB in {streams} streams: uploads {uploaded:.2}, putting together {merged:.2}, \
+                 index {index:.2}; {objects} objects after {uploads} uploads"
+            );
+        }
+        assert!((0.5..1.1).contains(&merged), "each byte once: {merged}");
+        assert!(objects < 256 + 32, "{objects} objects");
+        for n in 0..streams {
+            assert!(pieces(&opened, n) <= objects);
+            let (mut at, end) = (0, opened.shared.state.read().streams[&stream(n)].durable_end().get());
+            while at < end {
+                let read = drive(opened.shared.read(stream(n), Offset::new(at), 1 << 20, crate::Isolation::Durable));
+                at += read.expect("readable").batches.len() as u64;
+            }
+        }
+    }
+}
