@@ -24,6 +24,7 @@ mod registry;
 mod replaying;
 mod reporting;
 mod security;
+mod stores;
 mod table;
 mod torturing;
 mod transactions;
@@ -70,6 +71,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(protocol::MUTANTS)
         .chain(security::MUTANTS)
         .chain(torturing::MUTANTS)
+        .chain(stores::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.
