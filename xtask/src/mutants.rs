@@ -13,6 +13,7 @@ mod diskless;
 mod evidence;
 mod governance;
 mod groups;
+mod isolation;
 mod lake;
 mod log;
 mod observing;
@@ -72,6 +73,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(security::MUTANTS)
         .chain(torturing::MUTANTS)
         .chain(stores::MUTANTS)
+        .chain(isolation::MUTANTS)
 }
 
 /// The crates that are broken, each once, in the order of the table.

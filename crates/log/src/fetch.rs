@@ -1,9 +1,14 @@
-//! Reading from objects: range reads with read-ahead, checked chunk by chunk, and a bounded cache. Called by `log`.
+//! Reading from objects: block by block, each checked, with read-ahead and a bounded cache. Called by `log`.
 //!
-//! The cache holds what came from the store and nothing else: a replay of old data pushes old data out, never the tail.
+//! It guarantees: no more than [`READS_MAX`] calls for readers are on their way to the store, so that many replays neither fill the
+//! memory nor take the threads that a sync or an upload needs; two readers of one block fetch it once; what one reads once pushes out
+//! nothing that others read again ([`cache`]). The tail lies elsewhere and nothing here can touch it.
+//!
+//! A block that is being fetched comes whether its reader still waits or not: who gives up and asks again finds it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{HashMap, VecDeque},
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,127 +16,193 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-
-use crate::{
-    Offset, ReadError, StoreError, StreamId,
-    index::Range,
-    object::{self, Chunk, ObjectId, Stored},
-    store::Store,
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
 };
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::Semaphore};
 
-/// A miss fetches at least this much of what follows: a replay asks the store once a mebibyte, not once a chunk.
-const READ_AHEAD_BYTES: u64 = 1 << 20;
-/// What an entry of the cache weighs besides its bytes.
-const ENTRY_BYTES: u64 = 128;
+mod block;
+mod cache;
+mod pins;
 
-type Place = (ObjectId, u64);
+pub(crate) use self::pins::{Pinned, Pins};
+use self::{
+    block::{Block, Part},
+    cache::{Cache, Cached, Place},
+};
+use crate::{Offset, ReadError, StoreError, StreamId, index::Range, object::Stored, store::Store};
 
-#[derive(Clone, Debug)]
-enum Cached {
-    Part(Arc<Vec<Chunk>>),
-    Batches(Arc<Vec<Stored>>),
-}
+/// Calls to the store for readers that are on their way at once; the others wait for their turn. Each holds a block.
+const READS_MAX: usize = 16;
+/// Blocks that a reader is ahead of itself at most.
+const AHEAD_MAX: usize = 4;
+/// Readers whose places are remembered, to tell those who go on from those who look something up.
+const CURSORS_MAX: usize = 1_024;
+/// What a reader takes of a block is copied where it is less than this part of it: it would hold all of the block.
+const HELD_PART: u64 = 4;
 
-/// What was read last, within a bound.
-#[derive(Debug, Default)]
-struct Cache {
-    entries: BTreeMap<Place, (Cached, u64, u64)>,
-    by_use: BTreeMap<u64, Place>,
-    uses: u64,
-    bytes: u64,
-}
-
-impl Cache {
-    fn get(&mut self, place: Place) -> Option<Cached> {
-        let (cached, used, _) = self.entries.get_mut(&place)?;
-        self.by_use.remove(used);
-        self.uses += 1;
-        *used = self.uses;
-        self.by_use.insert(self.uses, place);
-        Some(cached.clone())
-    }
-
-    fn put(&mut self, place: Place, cached: Cached, bytes: u64, bytes_max: u64) {
-        let bytes = bytes + ENTRY_BYTES;
-        if bytes > bytes_max {
-            return;
-        }
-        self.uses += 1;
-        self.by_use.insert(self.uses, place);
-        self.bytes += bytes;
-        if let Some((_, used, old)) = self.entries.insert(place, (cached, self.uses, bytes)) {
-            self.by_use.remove(&used);
-            self.bytes -= old;
-        }
-        while self.bytes > bytes_max {
-            let Some((_, oldest)) = self.by_use.pop_first() else { return };
-            if let Some((_, _, old)) = self.entries.remove(&oldest) {
-                self.bytes -= old;
-            }
-        }
-    }
-}
-
-/// How many running reads need which objects: what is needed is not removed from under them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pins(Arc<Mutex<BTreeMap<ObjectId, usize>>>);
-
-impl Pins {
-    /// Holds the objects of some ranges until the guard is dropped. Taken under the lock of the state that names the
-    /// ranges: whoever removes an object looked first that no state names it, and then at the pins.
-    pub(crate) fn hold(&self, ranges: &[Arc<Range>]) -> Pinned {
-        let mut held = self.0.lock();
-        let objects: Vec<_> = ranges.iter().map(|range| range.object).collect();
-        for object in &objects {
-            *held.entry(*object).or_default() += 1;
-        }
-        Pinned { pins: self.clone(), objects }
-    }
-
-    /// Whether somebody reads it.
-    pub(crate) fn holds(&self, object: ObjectId) -> bool {
-        self.0.lock().contains_key(&object)
-    }
-}
-
-/// Objects that a running read needs.
-#[derive(Debug)]
-pub(crate) struct Pinned {
-    pins: Pins,
-    objects: Vec<ObjectId>,
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        let mut held = self.pins.0.lock();
-        for object in &self.objects {
-            match held.get_mut(object) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(held.remove(object)),
-            }
-        }
-    }
-}
+/// Something that is being fetched; whoever waits for it brings it on.
+type Load = Shared<BoxFuture<'static, Result<Cached, StoreError>>>;
 
 /// Reads objects.
 #[derive(Debug)]
 pub(crate) struct Fetcher {
-    store: Arc<dyn Store>,
-    cache: Mutex<Cache>,
-    bytes_max: u64,
+    core: Arc<Core>,
+    /// Where readers have come to, and in how many reads; the one that was there longest ago first.
+    cursors: Mutex<VecDeque<(StreamId, Offset, usize)>>,
     pub(crate) reads: AtomicU64,
     pub(crate) pins: Pins,
     /// What was said last of a read that failed.
     told: Mutex<String>,
 }
 
+/// What is shared with what is on its way.
+struct Core {
+    store: Arc<dyn Store>,
+    held: Mutex<Held>,
+    turns: Semaphore,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+struct Held {
+    cache: Cache,
+    on_their_way: HashMap<Place, WeakShared<BoxFuture<'static, Result<Cached, StoreError>>>>,
+}
+
+impl Held {
+    fn coming(&self, place: Place) -> Option<Load> {
+        self.on_their_way.get(&place).and_then(WeakShared::upgrade)
+    }
+}
+
+/// What is to be fetched.
+enum Wanted {
+    Part(StreamId, Arc<Range>),
+    Block(Arc<Part>, usize),
+}
+
+impl Wanted {
+    fn place(&self) -> (Place, std::ops::Range<u64>) {
+        match self {
+            Self::Part(_, range) => Part::place(range),
+            Self::Block(part, block) => {
+                let bytes = part.bytes_of(*block);
+                ((part.object, bytes.start), bytes)
+            }
+        }
+    }
+
+    fn read(&self, bytes: &Bytes) -> Result<Cached, StoreError> {
+        Ok(match self {
+            Self::Part(id, range) => Cached::Part(Arc::new(Part::read(range.object, range.part.at, bytes, *id)?)),
+            Self::Block(part, block) => Cached::Block(Arc::new(Block::read(part, *block, bytes))),
+        })
+    }
+}
+
+impl Core {
+    /// What is wanted: from the cache, from who fetches it already, or from the store.
+    async fn get(self: &Arc<Self>, wanted: Wanted) -> Result<Cached, StoreError> {
+        let (place, _) = wanted.place();
+        let load = {
+            let mut held = self.held.lock();
+            if let Some(cached) = held.cache.get(place) {
+                return Ok(cached);
+            }
+            held.coming(place).unwrap_or_else(|| self.begin(&mut held, wanted, 0))
+        };
+        load.await
+    }
+
+    /// Begins to fetch something; `ahead` bytes of the cache are reserved for it.
+    fn begin(self: &Arc<Self>, held: &mut Held, wanted: Wanted, ahead: u64) -> Load {
+        let (core, (place, _)) = (self.clone(), wanted.place());
+        let load = async move {
+            let fetched = core.fetch(&wanted).await;
+            let mut held = core.held.lock();
+            held.on_their_way.remove(&place);
+            match &fetched {
+                // A damaged block may only have been damaged on its way.
+                Ok(Cached::Block(block)) if !block.is_whole() => held.cache.release_ahead(ahead),
+                Ok(cached) => held.cache.put(place, cached.clone(), ahead),
+                Err(_) => held.cache.release_ahead(ahead),
+            }
+            drop(held);
+            fetched
+        };
+        let load = load.boxed().shared();
+        held.on_their_way.extend(load.downgrade().map(|load| (place, load)));
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(load.clone());
+        }
+        load
+    }
+
+    async fn fetch(&self, wanted: &Wanted) -> Result<Cached, StoreError> {
+        let _turn = self.turns.acquire().await.expect("nobody closes it");
+        let ((object, _), bytes) = wanted.place();
+        let bytes = self.store.get(&object.name(), bytes).await?;
+        wanted.read(&bytes)
+    }
+
+    /// The same for what nobody waits for yet. Says whether it is there or will be.
+    fn begin_ahead(self: &Arc<Self>, wanted: Wanted) -> bool {
+        let (place, bytes) = wanted.place();
+        let mut held = self.held.lock();
+        if held.cache.has(place) || held.coming(place).is_some() {
+            return true;
+        }
+        let bytes = bytes.end - bytes.start;
+        // Half of the turns are for who waits.
+        if self.turns.available_permits() <= READS_MAX / 2 || !held.cache.reserve_ahead(bytes) {
+            return false;
+        }
+        // It comes by itself.
+        drop(self.begin(&mut held, wanted, bytes));
+        true
+    }
+
+    async fn part(self: &Arc<Self>, id: StreamId, range: &Arc<Range>) -> Result<Arc<Part>, StoreError> {
+        match self.get(Wanted::Part(id, range.clone())).await? {
+            Cached::Part(part) => Ok(part),
+            Cached::Block(_) => Err(misplaced(range)),
+        }
+    }
+
+    /// Fetches the blocks that come from `at` on.
+    async fn read_ahead(self: Arc<Self>, id: StreamId, ranges: Vec<Arc<Range>>, at: Offset, mut blocks: usize) {
+        for range in ranges.iter().filter(|range| range.next > at) {
+            // Who comes to what cannot be read hears of it then.
+            let Ok(part) = self.part(id, range).await else { return };
+            for block in part.block_of(part.chunk_of(at))..part.blocks() {
+                if blocks == 0 || !self.begin_ahead(Wanted::Block(part.clone(), block)) {
+                    return;
+                }
+                blocks -= 1;
+            }
+        }
+    }
+}
+
+/// An index that names one place for two things.
+fn misplaced(range: &Range) -> StoreError {
+    let what = format!("byte {} is named as an index and as batches", range.part.at);
+    StoreError::Damaged { name: range.object.name(), what }
+}
+
 impl Fetcher {
     pub(crate) fn new(store: Arc<dyn Store>, bytes_max: u64) -> Self {
+        let held = Mutex::new(Held { cache: Cache::new(bytes_max), on_their_way: HashMap::new() });
         Self {
-            store,
-            cache: Mutex::default(),
-            bytes_max,
+            core: Arc::new(Core { store, held, turns: Semaphore::new(READS_MAX) }),
+            cursors: Mutex::default(),
             reads: AtomicU64::new(0),
             pins: Pins::default(),
             told: Mutex::default(),
@@ -152,28 +223,41 @@ impl Fetcher {
     pub(crate) async fn read(
         &self,
         id: StreamId,
-        range: &Range,
+        range: &Arc<Range>,
         from: Offset,
         max_bytes: usize,
     ) -> Result<Vec<Stored>, StoreError> {
-        let chunks = self.part(id, range).await?;
-        let first = chunks.partition_point(|chunk| chunk.base <= from).saturating_sub(1);
-        let (mut found, mut bytes) = (Vec::new(), 0);
-        for at in first..chunks.len() {
-            let batches = match self.batches(range, &chunks, at).await {
+        let part = self.core.part(id, range).await?;
+        let (mut found, mut bytes, mut at) = (Vec::new(), 0, part.chunk_of(from));
+        while at < part.chunks.len() && (found.is_empty() || bytes < max_bytes) {
+            let block = match self.block(&part, at).await {
                 Err(_) if !found.is_empty() => break,
-                batches => batches?,
+                block => block?,
             };
-            for stored in batches.iter().filter(|stored| stored.next() > from) {
-                bytes += stored.bytes.len();
-                if !found.is_empty() && bytes > max_bytes {
+            let first = found.len();
+            for chunk in at..part.chunks_of(part.block_of(at)).end {
+                let batches = match block.chunk(&part, chunk) {
+                    Err(_) if !found.is_empty() => &[],
+                    batches => batches?,
+                };
+                // Behind what is damaged nothing is given out: who comes to it hears of it.
+                let is_damaged = batches.is_empty();
+                let mut is_full = is_damaged || (bytes >= max_bytes && !found.is_empty());
+                for stored in batches.iter().filter(|stored| stored.next() > from) {
+                    is_full |= !found.is_empty() && bytes + stored.bytes.len() > max_bytes;
+                    if is_full {
+                        break;
+                    }
+                    bytes += stored.bytes.len();
+                    found.push(stored.clone());
+                }
+                if is_full {
+                    part_with(&mut found[first..], &block);
                     return Ok(self.counted(found));
                 }
-                found.push(stored.clone());
             }
-            if bytes >= max_bytes {
-                break;
-            }
+            part_with(&mut found[first..], &block);
+            at = part.chunks_of(part.block_of(at)).end;
         }
         Ok(self.counted(found))
     }
@@ -183,20 +267,50 @@ impl Fetcher {
         found
     }
 
+    /// The block that holds a chunk.
+    async fn block(&self, part: &Arc<Part>, chunk: usize) -> Result<Arc<Block>, StoreError> {
+        match self.core.get(Wanted::Block(part.clone(), part.block_of(chunk))).await? {
+            Cached::Block(block) => Ok(block),
+            Cached::Part(_) => Err(part.damaged(chunk)),
+        }
+    }
+
+    /// Says that a reader has come from one offset to another, through these ranges. Who came there by such a step before is read
+    /// ahead for, further each time.
+    pub(crate) fn follow(&self, id: StreamId, ranges: &[Arc<Range>], from: Offset, to: Offset) {
+        let steps = {
+            let mut cursors = self.cursors.lock();
+            let known = cursors.iter().position(|(stream, at, _)| (*stream, *at) == (id, from));
+            let steps = known.and_then(|at| cursors.remove(at)).map_or(0, |(.., steps)| steps + 1);
+            cursors.push_back((id, to, steps.min(AHEAD_MAX)));
+            if cursors.len() > CURSORS_MAX {
+                cursors.pop_front();
+            }
+            steps
+        };
+        if steps > 0
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let blocks = (2 * steps).min(AHEAD_MAX);
+            runtime.spawn(self.core.clone().read_ahead(id, ranges.to_vec(), to, blocks));
+        }
+    }
+
     /// The first batch at or past `start` that `is` right, in a chunk whose newest record could be in it.
     pub(crate) async fn find(
         &self,
         id: StreamId,
-        range: &Range,
+        range: &Arc<Range>,
         start: Offset,
         is: impl Fn(i64) -> bool,
     ) -> Result<Option<Offset>, StoreError> {
-        let chunks = self.part(id, range).await?;
-        for at in 0..chunks.len() {
-            if !is(chunks[at].max_timestamp) {
+        let part = self.core.part(id, range).await?;
+        for at in part.chunk_of(start)..part.chunks.len() {
+            if !is(part.chunks[at].max_timestamp) {
                 continue;
             }
-            let batches = self.batches(range, &chunks, at).await?;
+            let block = self.block(&part, at).await?;
+            let batches = block.chunk(&part, at)?;
             if let Some(hit) = batches.iter().find(|stored| stored.next() > start && is(stored.max_timestamp)) {
                 return Ok(Some(hit.base.max(start)));
             }
@@ -204,72 +318,45 @@ impl Fetcher {
         Ok(None)
     }
 
-    async fn part(&self, id: StreamId, range: &Range) -> Result<Arc<Vec<Chunk>>, StoreError> {
-        let place = (range.object, range.part.at);
-        if let Some(Cached::Part(chunks)) = self.cache.lock().get(place) {
-            return Ok(chunks);
+    /// The greatest timestamp of the batches at or past `start`, and the first of them that has it.
+    pub(crate) async fn latest(
+        &self,
+        id: StreamId,
+        range: &Arc<Range>,
+        start: Offset,
+    ) -> Result<Option<(i64, Offset)>, StoreError> {
+        let part = self.core.part(id, range).await?;
+        let first = part.chunk_of(start);
+        let block = self.block(&part, first).await?;
+        // Of the chunk that begins before the start, its greatest timestamp may lie there too; the others say theirs.
+        let mut most = None;
+        for stored in block.chunk(&part, first)?.iter().filter(|stored| stored.next() > start) {
+            if most.is_none_or(|most| stored.max_timestamp > most) {
+                most = Some(stored.max_timestamp);
+            }
         }
-        let (name, end) = (range.object.name(), range.part.at + u64::from(range.part.bytes));
-        let bytes = self.store.get(&name, range.part.at..end).await?;
-        let chunks = object::part(&bytes, id).filter(|chunks| !chunks.is_empty());
-        let Some(chunks) = chunks.map(Arc::new) else {
-            return Err(StoreError::Damaged { name, what: format!("the part at byte {} is bad", range.part.at) });
-        };
-        self.cache.lock().put(place, Cached::Part(chunks.clone()), bytes.len() as u64, self.bytes_max);
-        Ok(chunks)
+        let most = part.chunks[first + 1..].iter().map(|chunk| chunk.max_timestamp).chain(most).max();
+        let Some(most) = most else { return Ok(None) };
+        let found = self.find(id, range, start, |max| max >= most).await?;
+        Ok(found.map(|base| (most, base)))
     }
 
-    /// The batches of chunk `at`; those behind it are fetched with it and cached.
-    async fn batches(&self, range: &Range, chunks: &[Chunk], at: usize) -> Result<Arc<Vec<Stored>>, StoreError> {
-        if let Some(Cached::Batches(batches)) = self.cache.lock().get((range.object, chunks[at].at)) {
-            return Ok(batches);
+    /// Bytes in the cache, and calls that are on their way.
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> (u64, usize) {
+        (self.core.held.lock().cache.bytes(), READS_MAX - self.core.turns.available_permits())
+    }
+}
+
+/// Copies what a reader takes of a block where it is little: else it would hold all of the block for as long as it sends.
+fn part_with(taken: &mut [Stored], block: &Block) {
+    let bytes: usize = taken.iter().map(|stored| stored.bytes.len()).sum();
+    if (bytes as u64) < block.bytes / HELD_PART {
+        for stored in taken {
+            stored.bytes = Bytes::copy_from_slice(&stored.bytes);
         }
-        let start = chunks[at].at;
-        let mut end = start + u64::from(chunks[at].length);
-        let mut last = at;
-        while let Some(next) = chunks.get(last + 1).filter(|next| next.at == end && end - start < READ_AHEAD_BYTES) {
-            end += u64::from(next.length);
-            last += 1;
-        }
-        let bytes = self.store.get(&range.object.name(), start..end).await?;
-        let mut first = None;
-        for chunk in &chunks[at..=last] {
-            let from = usize::try_from(chunk.at - start).expect("a read-ahead fits into memory");
-            // A copy, so that one cached chunk does not hold all that was fetched with it.
-            let piece = Bytes::copy_from_slice(&bytes[from..from + chunk.length as usize]);
-            let Some(batches) = object::batches(chunk, &piece).map(Arc::new) else {
-                if let Some(first) = first {
-                    return Ok(first); // who needs the bad one hears of it
-                }
-                let what = format!("the bytes from {} to {} are bad", chunk.at, chunk.at + u64::from(chunk.length));
-                return Err(StoreError::Damaged { name: range.object.name(), what });
-            };
-            let weight = piece.len() as u64 + batches.len() as u64 * 64;
-            self.cache.lock().put((range.object, chunk.at), Cached::Batches(batches.clone()), weight, self.bytes_max);
-            first.get_or_insert(batches);
-        }
-        Ok(first.expect("at least one chunk was fetched"))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cache_stays_within_its_bound_and_forgets_what_was_used_longest_ago() {
-        let mut cache = Cache::default();
-        let place = |n| (ObjectId { epoch: 1, number: n }, 0);
-        let part = || Cached::Part(Arc::default());
-        let bound = 10 * (100 + ENTRY_BYTES);
-        for n in 0..1_000 {
-            cache.put(place(n), part(), 100, bound);
-            assert!(cache.get(place(0)).is_some() || n >= 1_000);
-            assert!(cache.bytes <= bound && cache.entries.len() == cache.by_use.len());
-        }
-        assert_eq!(cache.entries.len(), 10);
-        assert!(cache.get(place(5)).is_none());
-        cache.put(place(7_777), part(), bound * 2, bound);
-        assert!(cache.get(place(7_777)).is_none(), "what alone exceeds the bound is not kept");
-    }
-}
+mod tests;

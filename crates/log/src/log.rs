@@ -275,6 +275,12 @@ impl Log {
         self.0.shared.read(stream, from, max_bytes, isolation).await
     }
 
+    /// Whether a read from there on asks the store, and so may take as long as that takes.
+    #[must_use]
+    pub fn is_in_store(&self, stream: StreamId, from: Offset) -> bool {
+        self.0.shared.is_in_store(stream, from)
+    }
+
     /// What is remembered of a stream's producers, by id.
     ///
     /// # Errors
@@ -518,6 +524,8 @@ mod at_rest_tests;
 mod disk_tests;
 #[cfg(test)]
 mod diskless_tests;
+#[cfg(test)]
+mod isolation_tests;
 #[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::{
 
 use cairn_clock::{Clock, Entropy, Moment, Settled};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use uuid::Uuid;
 
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
     index::{self, Change, HeadRecord, Index, Loaded, Note},
     lander::{FLIGHTS_MAX, Lander},
     ledger::Ledger,
+    read::FILE_READS_MAX,
     recover::recover,
     state::State,
     store::counted::{Counted, Requests},
@@ -96,6 +97,8 @@ pub(crate) struct Shared {
     /// What was asked of the store.
     pub(crate) requests: Arc<Requests>,
     pub(crate) fetcher: Fetcher,
+    /// Turns of who reads files of the write-ahead log.
+    pub(crate) file_reads: Semaphore,
     pub(crate) clock: Clock,
     /// The hour, for what forgets by age.
     pub(crate) settled: Settled,
@@ -369,6 +372,7 @@ pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy
         requests,
         fetcher,
         settled: Settled::new(clock.clone()),
+        file_reads: Semaphore::new(FILE_READS_MAX),
         clock,
         keys: OnceLock::new(),
         uploads: Notify::new(),

@@ -3,6 +3,9 @@
 //! Where a batch lies is decided under the lock, its bytes are read outside it. A file of the write-ahead log that a reader
 //! holds is not used again, an object that it holds is not removed. One that is gone all the same was removed because
 //! nothing needs it: the place is looked up again, and retention answers.
+//!
+//! Only what is in the tail is given out at once. Files are read on threads where that holds up nobody, within a bound of their own,
+//! so that a slow disk or store never keeps a thread that the tail or a sync needs.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -15,6 +18,7 @@ use crate::{
     frame::{self, HEADER_BYTES},
     index::Range,
     open::Shared,
+    sealed::apart,
     state::{Placed, State, Stream},
     wal::Segment,
 };
@@ -23,6 +27,11 @@ use crate::{
 const LOOKUPS_MAX: usize = 8;
 /// Ranges that one read goes through: many small ones must not hold up an answer.
 const RANGES_MAX: usize = 8;
+/// Reads of files that are under way at once; the others wait for their turn.
+pub(crate) const FILE_READS_MAX: usize = 16;
+/// Batches of a file are read together up to so many bytes, where no more than so many of others lie between two.
+const SPAN_BYTES: u64 = 1 << 20;
+const GAP_BYTES_MAX: u64 = 4 << 10;
 
 /// Where a batch's bytes are.
 enum Source {
@@ -79,10 +88,7 @@ impl Shared {
             };
             let until = if isolation == Isolation::Committed { stable_end } else { durable_end };
             let (batches, to) = match plan {
-                Plan::Local(sources, to) => {
-                    let batches = sources.into_iter().map(|source| local(source, self.log));
-                    (batches.collect::<Result<_, _>>()?, to)
-                }
+                Plan::Local(sources, to) => (self.read_local(sources).await?, to),
                 Plan::Ranges(ranges, _pinned) => match self.read_ranges(id, &ranges, from..until, max_bytes).await {
                     Ok(read) => read,
                     Err(error @ StoreError::Missing { .. }) => {
@@ -102,7 +108,38 @@ impl Shared {
         Err(missing.expect("only a missing object is looked up again").into())
     }
 
+    /// Whether a read from there on asks the store.
+    pub(crate) fn is_in_store(&self, id: StreamId, from: Offset) -> bool {
+        let state = self.state.read();
+        state.streams.get(&id).is_some_and(|stream| {
+            let is_local = stream.batches.front().is_some_and(|first| first.base <= from);
+            !is_local && from < stream.uploaded && stream.ranges_from(from).next().is_some()
+        })
+    }
+
+    async fn read_local(&self, sources: Vec<Source>) -> Result<Vec<Bytes>, ReadError> {
+        let log = self.log;
+        if sources.iter().all(|source| matches!(source, Source::Tail(_))) {
+            return local(sources, log);
+        }
+        let _turn = self.file_reads.acquire().await.expect("nobody closes it");
+        apart(move || local(sources, log)).await?
+    }
+
     async fn read_ranges(
+        &self,
+        id: StreamId,
+        ranges: &[Arc<Range>],
+        offsets: std::ops::Range<Offset>,
+        max_bytes: usize,
+    ) -> Result<(Vec<Bytes>, Offset), StoreError> {
+        let from = offsets.start;
+        let (batches, to) = self.read_blocks(id, ranges, offsets, max_bytes).await?;
+        self.fetcher.follow(id, ranges, from, to);
+        Ok((batches, to))
+    }
+
+    async fn read_blocks(
         &self,
         id: StreamId,
         ranges: &[Arc<Range>],
@@ -201,8 +238,9 @@ impl Shared {
         local.iter().for_each(|batch| take(batch.max_timestamp, batch.base));
         // The one range that begins before the start may have its greatest timestamp there.
         for range in ranges.iter().filter(|range| range.base < start) {
-            let kept = self.fetcher.read(id, range, start, usize::MAX).await?;
-            kept.iter().for_each(|batch| take(batch.max_timestamp, batch.base));
+            if let Some((most, base)) = self.fetcher.latest(id, range, start).await? {
+                take(most, base);
+            }
         }
         let whole = ranges.iter().filter(|range| range.base >= start);
         let latest = whole.max_by_key(|range| (range.max_timestamp, std::cmp::Reverse(range.base)));
@@ -264,20 +302,65 @@ fn plan(state: &State, stream: &Stream, offsets: std::ops::Range<Offset>, max_by
     }
 }
 
-fn local(source: Source, log: Uuid) -> Result<Bytes, ReadError> {
-    let (segment, place) = match source {
-        Source::Tail(bytes) => return Ok(bytes),
-        Source::File(segment, place) => (segment, place),
-    };
-    let read = |position: u64, length: usize| {
-        let mut bytes = vec![0; length];
-        let read = segment.file.read_at(position - segment.base, &mut bytes);
-        read.map(|()| bytes).map_err(|error| ReadError::Failed { reason: error.to_string() })
-    };
-    if segment.seal.is_none() {
-        return Ok(read(place.position, place.length as usize)?.into());
+/// The bytes of batches that are in memory or in files of the write-ahead log. What lies close together in one file is read at once.
+fn local(sources: Vec<Source>, log: Uuid) -> Result<Vec<Bytes>, ReadError> {
+    let mut found = Vec::with_capacity(sources.len());
+    let mut span = (u64::MAX, Bytes::new());
+    for (n, source) in sources.iter().enumerate() {
+        let (segment, place) = match source {
+            Source::Tail(bytes) => {
+                found.push(bytes.clone());
+                continue;
+            }
+            Source::File(segment, place) if segment.seal.is_some() => {
+                found.push(sealed(segment, place, log)?);
+                continue;
+            }
+            Source::File(segment, place) => (segment, place),
+        };
+        let length = place.length as usize;
+        let (start, bytes) = &span;
+        let from = place.position.checked_sub(*start).and_then(|from| usize::try_from(from).ok());
+        let within =
+            from.and_then(|from| bytes.get(from..from.checked_add(length)?)).map(|batch| bytes.slice_ref(batch));
+        if let Some(batch) = within {
+            found.push(batch);
+            continue;
+        }
+        let bytes = Bytes::from(read(segment, place.position, reach(&sources[n..]))?);
+        found.push(bytes.slice(..length));
+        span = (place.position, bytes);
     }
-    // What is encrypted is read and checked by whole frames.
+    Ok(found)
+}
+
+/// Bytes from the first batch on that are worth reading at once: as long as little of others lies between.
+fn reach(sources: &[Source]) -> usize {
+    let (mut start, mut end, mut base) = (0, 0, None);
+    for source in sources {
+        let Source::File(segment, place) = source else { break };
+        let is_first = base.is_none();
+        let is_near = base == Some(segment.base) && (end..=end + GAP_BYTES_MAX).contains(&place.position);
+        if !is_first && (!is_near || end - start >= SPAN_BYTES) {
+            break;
+        }
+        if is_first {
+            (start, base) = (place.position, Some(segment.base));
+        }
+        end = place.position + u64::from(place.length);
+    }
+    usize::try_from(end - start).expect("a span fits into memory")
+}
+
+fn read(segment: &Segment, position: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = vec![0; length];
+    let read = segment.file.read_at(position - segment.base, &mut bytes);
+    read.map(|()| bytes).map_err(|error| ReadError::Failed { reason: error.to_string() })
+}
+
+/// What is encrypted is read and checked by whole frames.
+fn sealed(segment: &Segment, place: &Placed, log: Uuid) -> Result<Bytes, ReadError> {
+    let read = |position: u64, length: usize| read(segment, position, length);
     let damaged = || ReadError::Damaged { place: format!("{} at position {}", segment.path.display(), place.frame) };
     let length = segment.shape().frame_length(&read(place.frame, HEADER_BYTES)?).ok_or_else(damaged)?;
     if place.frame + length as u64 > segment.end() {

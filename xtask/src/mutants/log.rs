@@ -112,7 +112,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a read goes on past its part of an object",
-        file: "crates/log/src/fetch.rs",
+        file: "crates/log/src/fetch/block.rs",
         before: "range.part.at + u64::from(range.part.bytes));",
         after: "range.part.at + 2 * u64::from(range.part.bytes));",
         test: "-p cairn-log --lib log::tests::a_bucket_alone",
