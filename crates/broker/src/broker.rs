@@ -285,6 +285,8 @@ pub(crate) struct Inner {
     pub(crate) requests_budget: Budget,
     /// Bytes of answers that are being made or written.
     pub(crate) answers_budget: Budget,
+    /// Of these, what may wait for the store: the rest is for those who read at the end.
+    pub(crate) stored_budget: Budget,
 }
 
 #[derive(Debug, Default)]
@@ -372,6 +374,7 @@ impl Broker {
         let requests_bytes = limits.requests_bytes_max.max(limits.request_bytes_max);
         let requests_budget = Budget::new(requests_bytes, limits.bytes_wait_max);
         let answers_budget = Budget::new(limits.answers_bytes_max, limits.bytes_wait_max);
+        let stored_budget = Budget::new(limits.answers_bytes_max / 2, limits.bytes_wait_max);
         let (sessions, partitions) = (limits.fetch_sessions_max, limits.fetch_session_partitions_max);
         let fetch_sessions = FetchSessions::new(sessions, partitions, entropy.clone());
         let inner = Inner {
@@ -393,6 +396,7 @@ impl Broker {
             counters,
             requests_budget,
             answers_budget,
+            stored_budget,
         };
         let broker = Self { inner: Arc::new(inner) };
         broker.watch_transactions();

@@ -40,7 +40,7 @@ impl Budget {
 
     /// An empty claim.
     pub(crate) fn claim(&self) -> Claim {
-        Claim { budget: self.clone(), held: None }
+        Claim { budget: self.clone(), held: None, with: None }
     }
 
     /// How long peers have waited for a share, together, in microseconds.
@@ -58,6 +58,8 @@ fn permits(bytes: usize) -> u32 {
 pub(crate) struct Claim {
     budget: Budget,
     held: Option<OwnedSemaphorePermit>,
+    /// A share of another budget that goes with it.
+    with: Option<Box<Self>>,
 }
 
 impl Claim {
@@ -96,7 +98,12 @@ impl Claim {
 
     /// Hands over all that is held and keeps nothing.
     pub(crate) fn take(&mut self) -> Self {
-        Self { budget: self.budget.clone(), held: self.held.take() }
+        Self { budget: self.budget.clone(), held: self.held.take(), with: self.with.take() }
+    }
+
+    /// Keeps a share of another budget for as long as this one is kept.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.with = Some(Box::new(other));
     }
 
     /// Gives back all but what `bytes` need.

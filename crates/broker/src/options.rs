@@ -164,6 +164,8 @@ pub struct BrokerLimits {
     pub requests_bytes_max: usize,
     /// Bytes of all answers that are being made or written, where they are large; more wait.
     pub answers_bytes_max: usize,
+    /// How long an answer waits for the object store where there is nothing else to tell; its client then asks again.
+    pub store_wait_max: Duration,
     /// How long a request or an answer waits for its share of these bytes.
     pub bytes_wait_max: Duration,
     /// Produce requests of one connection that may wait for the disk together.
@@ -245,6 +247,7 @@ impl Default for BrokerLimits {
             request_bytes_max: 100 << 20,
             requests_bytes_max: 256 << 20,
             answers_bytes_max: 128 << 20,
+            store_wait_max: Duration::from_secs(10),
             bytes_wait_max: Duration::from_secs(10),
             in_flight_max: 16,
             request_elements_max: 200_000,

@@ -17,6 +17,8 @@ mod consumer_groups;
 mod describing;
 #[path = "protocol/forgetting.rs"]
 mod forgetting;
+#[path = "protocol/isolation.rs"]
+mod isolation;
 #[path = "protocol/keeping.rs"]
 mod keeping;
 #[path = "protocol/logins.rs"]

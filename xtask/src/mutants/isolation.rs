@@ -75,4 +75,32 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "if sources.is_empty() {",
         test: "-p cairn-log --lib a_disk_whose_reads_hang",
     },
+    Mutant {
+        name: "answers that wait for the store take the room of all others",
+        file: "crates/broker/src/broker.rs",
+        before: "Budget::new(limits.answers_bytes_max / 2, limits.bytes_wait_max)",
+        after: "Budget::new(limits.answers_bytes_max, limits.bytes_wait_max)",
+        test: "-p cairn-broker --test protocol a_store_that_hangs",
+    },
+    Mutant {
+        name: "an answer that has something to tell waits for the store",
+        file: "crates/broker/src/api/fetch.rs",
+        before: "Stored::AtOnce => reading.now_or_never().unwrap_or_else(|| broker.read_nothing(stream, from)),",
+        after: "Stored::AtOnce => reading.await,",
+        test: "-p cairn-broker --test protocol a_store_that_hangs",
+    },
+    Mutant {
+        name: "what comes while an answer waits for the store is not told",
+        file: "crates/broker/src/api/fetch.rs",
+        before: "if woken(others.iter_mut(), deadline).await {",
+        after: "if woken(others.iter_mut().take(0), deadline).await {",
+        test: "-p cairn-broker --test protocol a_store_that_hangs",
+    },
+    Mutant {
+        name: "who reads the end never gets the beginning of another",
+        file: "crates/broker/src/api/fetch.rs",
+        before: "{ Stored::AtOnce } else { Stored::Left }",
+        after: "{ Stored::Left } else { Stored::Left }",
+        test: "-p cairn-broker --test protocol who_reads_the_end_of_one",
+    },
 ];

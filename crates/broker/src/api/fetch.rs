@@ -3,13 +3,17 @@
 //! What is read is claimed first from the budget of all answers: at least one batch, at most what the client asks for, as
 //! much of that as there is room for now. Where no room comes free in time, the answer is empty and the client asks again.
 //!
+//! What only the object store has may be long in coming. It is claimed from a part of that budget, so that whoever waits for it leaves
+//! room for those who read at the end; an answer that has something else to tell does not wait for it, and takes what of it has come;
+//! and an answer that waits for it is given as soon as there is something else to tell.
+//!
 //! What is kept of clients that fetch the same again and again is in [`sessions`] (KIP-227).
 
 use std::{collections::HashMap, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use cairn_log::{Isolation, Offset, StreamId};
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -51,15 +55,51 @@ struct Wanted {
     isolation: Isolation,
 }
 
+/// Where what a partition is asked for lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lies {
+    /// There is nothing.
+    Nowhere,
+    Here,
+    InStore,
+}
+
+/// What is done about what only the store has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stored {
+    Awaited,
+    /// What of it has come is taken; the rest comes meanwhile.
+    AtOnce,
+    /// There is no room for it.
+    Left,
+}
+
 impl Wanted {
-    fn has_data(&self, broker: &Broker) -> bool {
-        let Ok(readable) = self.stream else { return false };
-        let end = broker.inner.log.bounds(readable.stream()).map_or(0, |bounds| match self.isolation {
+    fn lies(&self, broker: &Broker) -> Lies {
+        let Ok(readable) = self.stream else { return Lies::Nowhere };
+        let (log, stream) = (&broker.inner.log, readable.stream());
+        let end = log.bounds(stream).map_or(0, |bounds| match self.isolation {
             Isolation::Durable => bounds.durable_end.get(),
             Isolation::Committed => bounds.stable_end.get(),
         });
-        u64::try_from(self.asked.fetch_offset).is_ok_and(|from| from < end)
+        match u64::try_from(self.asked.fetch_offset) {
+            Ok(from) if from < end && log.is_in_store(stream, Offset::new(from)) => Lies::InStore,
+            Ok(from) if from < end => Lies::Here,
+            _ => Lies::Nowhere,
+        }
     }
+}
+
+/// What was read.
+#[derive(Default)]
+struct Gathered {
+    partitions: Vec<(usize, PartitionData)>,
+    bytes: usize,
+    failed: bool,
+    /// Something of it came from the store.
+    has_stored: bool,
+    /// What it could have taken.
+    room: usize,
 }
 
 /// The answer, and for how long its client is to be quiet after it.
@@ -104,42 +144,125 @@ async fn gather(
     let bytes_max = bytes_max.min(limits.fetch_bytes_max);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
     let batch_bytes = wanted.iter().map(|wanted| wanted.batch_bytes_max).max().unwrap_or(0);
-    loop {
+    let mut room = Room { answers: claim, stored: broker.inner.stored_budget.claim(), batch_bytes };
+    let gathered = loop {
         // Ends are marked as seen before the read, so that an advance after it wakes us.
         for end in wanted.iter_mut().filter_map(|wanted| wanted.end.as_mut()) {
             end.borrow_and_update();
         }
-        let has_data = wanted.iter().any(|wanted| wanted.has_data(broker));
-        let room = if has_data { room(claim, batch_bytes, bytes_max).await } else { 0 };
-        let (partitions, bytes, failed) = read_all(broker, wanted, room).await;
-        let enough = bytes >= bytes_min.min(room).max(1) || bytes_min == 0 || failed;
+        let lies: Vec<Lies> = wanted.iter().map(|wanted| wanted.lies(broker)).collect();
+        let most = bytes_max.min(asked_bytes(wanted, &lies));
+        let has_stored = lies.contains(&Lies::InStore);
+        let gathered = if lies.contains(&Lies::Here) {
+            let bytes = room.here(most).await;
+            read_all(broker, wanted, bytes, room.beside(has_stored, bytes)).await
+        } else if has_stored {
+            let Some(gathered) = read_stored(broker, wanted, &lies, most, &mut room).await else { continue };
+            gathered
+        } else {
+            read_all(broker, wanted, 0, Stored::Left).await
+        };
+        let least = bytes_min.min(gathered.room).max(1);
+        let enough = gathered.bytes >= least || bytes_min == 0 || gathered.failed;
+        // What came from the store was long in coming: it is not left to come once more.
+        let enough = enough || gathered.has_stored;
         if enough || Instant::now() >= deadline {
-            claim.shrink(bytes);
-            return partitions;
+            break gathered;
         }
         // Nothing is held while nothing is answered.
-        drop(partitions);
-        claim.shrink(0);
-        if !woken(wanted, deadline).await {
-            let room = room_now(claim, batch_bytes, bytes_max);
-            let (partitions, bytes, _) = read_all(broker, wanted, room).await;
-            claim.shrink(bytes);
-            return partitions;
+        drop(gathered);
+        room.shrink(0);
+        if !woken(wanted.iter_mut().filter_map(|wanted| wanted.end.as_mut()), deadline).await {
+            let bytes = room.here_now(most);
+            break read_all(broker, wanted, bytes, room.beside(has_stored, bytes)).await;
         }
+    };
+    room.shrink(gathered.bytes);
+    let Room { answers, stored, .. } = room;
+    answers.join(stored);
+    gathered.partitions
+}
+
+/// Reads what only the store has. Nothing where meanwhile another of the partitions has something to tell: that waits for no store.
+async fn read_stored(
+    broker: &Broker,
+    wanted: &[Wanted],
+    lies: &[Lies],
+    most: usize,
+    room: &mut Room<'_>,
+) -> Option<Gathered> {
+    let others = wanted.iter().zip(lies).filter(|(_, lies)| **lies == Lies::Nowhere);
+    let mut others: Vec<_> = others.filter_map(|(wanted, _)| wanted.end.clone()).collect();
+    let reading = async {
+        let bytes = room.stored(most).await;
+        read_all(broker, wanted, bytes, Stored::Awaited).await
+    };
+    let deadline = Instant::now() + broker.inner.options.limits.store_wait_max;
+    let otherwise = async {
+        if woken(others.iter_mut(), deadline).await {
+            return None;
+        }
+        Some(read_all(broker, wanted, 0, Stored::Left).await)
+    };
+    tokio::select! {
+        biased;
+        gathered = reading => Some(gathered),
+        gathered = otherwise => gathered,
     }
 }
 
-/// Claims what one answer may take: `bytes_max`, or less where that is not free, but a whole batch. Zero when even that
-/// did not come free in time.
-async fn room(claim: &mut Claim, batch_bytes: usize, bytes_max: usize) -> usize {
-    if claim.cover(batch_bytes).await.is_err() {
-        return 0;
-    }
-    room_now(claim, batch_bytes, bytes_max)
+/// What those partitions that have something may give.
+fn asked_bytes(wanted: &[Wanted], lies: &[Lies]) -> usize {
+    let asked = wanted.iter().zip(lies).filter(|(_, lies)| **lies != Lies::Nowhere);
+    let bytes = asked.map(|(wanted, _)| usize::try_from(wanted.asked.partition_max_bytes).unwrap_or(0));
+    bytes.fold(0, usize::saturating_add)
 }
 
-/// The same without waiting.
-fn room_now(claim: &mut Claim, batch_bytes: usize, bytes_max: usize) -> usize {
+/// What one answer has claimed.
+struct Room<'a> {
+    answers: &'a mut Claim,
+    stored: Claim,
+    /// A whole batch must fit.
+    batch_bytes: usize,
+}
+
+impl Room<'_> {
+    /// Claims what one answer may take: `most`, or less where that is not free, but a whole batch. Zero when even that
+    /// did not come free in time.
+    async fn here(&mut self, most: usize) -> usize {
+        if self.answers.cover(self.batch_bytes).await.is_err() {
+            return 0;
+        }
+        self.here_now(most)
+    }
+
+    /// The same without waiting.
+    fn here_now(&mut self, most: usize) -> usize {
+        grow(self.answers, self.batch_bytes, most)
+    }
+
+    /// The same, of the part that may wait for the store.
+    async fn stored(&mut self, most: usize) -> usize {
+        if self.stored.cover(self.batch_bytes).await.is_err() {
+            return 0;
+        }
+        let most = grow(&mut self.stored, self.batch_bytes, most);
+        self.here(most).await
+    }
+
+    /// What is done about what only the store has, beside what is here.
+    fn beside(&mut self, has_stored: bool, bytes: usize) -> Stored {
+        if has_stored && bytes > 0 && self.stored.try_cover(bytes) { Stored::AtOnce } else { Stored::Left }
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        self.answers.shrink(bytes);
+        self.stored.shrink(bytes);
+    }
+}
+
+/// Claims `most`, or less where that is not free, but a whole batch; zero where even that is not.
+fn grow(claim: &mut Claim, batch_bytes: usize, bytes_max: usize) -> usize {
     if !claim.try_cover(batch_bytes) {
         return 0;
     }
@@ -198,16 +321,17 @@ pub(super) fn check_epoch(broker: &Broker, stream: StreamId, asked: i32) -> Resu
 
 /// Reads every partition once; the first that has data may exceed the limit by one batch, so that readers always get on,
 /// unless there is no room at all.
-async fn read_all(broker: &Broker, wanted: &[Wanted], bytes_max: usize) -> (Vec<(usize, PartitionData)>, usize, bool) {
-    let mut total = 0;
-    let mut failed = false;
-    let mut out = Vec::with_capacity(wanted.len());
+async fn read_all(broker: &Broker, wanted: &[Wanted], room: usize, stored: Stored) -> Gathered {
+    let mut all = Gathered { room, partitions: Vec::with_capacity(wanted.len()), ..Gathered::default() };
     for one in wanted {
-        let left = bytes_max.saturating_sub(total);
+        let left = room.saturating_sub(all.bytes);
         let data = PartitionData::default().with_partition_index(one.asked.partition);
-        let data = match read_one(broker, one, left, total == 0 && bytes_max > 0).await {
+        let is_stored = one.lies(broker) == Lies::InStore;
+        let how = if is_stored { stored } else { Stored::Awaited };
+        let data = match read_one(broker, one, left, all.bytes == 0 && room > 0, how).await {
             Ok((fetched, records)) => {
-                total += records.len();
+                all.bytes += records.len();
+                all.has_stored |= is_stored && !records.is_empty();
                 data.with_high_watermark(wire(fetched.high_watermark))
                     .with_last_stable_offset(wire(fetched.stable_end))
                     .with_aborted_transactions(aborted(one.isolation, &fetched))
@@ -215,7 +339,7 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], bytes_max: usize) -> (Vec<
                     .with_records(Some(records))
             }
             Err(code) => {
-                failed = true;
+                all.failed = true;
                 data.with_error_code(code)
                     .with_high_watermark(-1)
                     .with_last_stable_offset(-1)
@@ -223,19 +347,28 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], bytes_max: usize) -> (Vec<
                     .with_records(Some(Bytes::new()))
             }
         };
-        out.push((one.topic, data));
+        all.partitions.push((one.topic, data));
     }
-    (out, total, failed)
+    all
 }
 
-async fn read_one(broker: &Broker, one: &Wanted, left: usize, first: bool) -> Result<(Fetched, Bytes), i16> {
+async fn read_one(
+    broker: &Broker,
+    one: &Wanted,
+    left: usize,
+    first: bool,
+    how: Stored,
+) -> Result<(Fetched, Bytes), i16> {
     let stream = one.stream?.stream();
     let from = u64::try_from(one.asked.fetch_offset).map_err(|_| ResponseError::OffsetOutOfRange.code())?;
     let most = usize::try_from(one.asked.partition_max_bytes).unwrap_or(0).min(left);
-    let fetched = if left == 0 && !first {
-        broker.read_nothing(stream, Offset::new(from))
-    } else {
-        broker.read(stream, Offset::new(from), most, one.isolation).await
+    let from = Offset::new(from);
+    let reading = broker.read(stream, from, most, one.isolation);
+    let fetched = match how {
+        _ if left == 0 && !first => broker.read_nothing(stream, from),
+        Stored::Awaited => reading.await,
+        Stored::AtOnce => reading.now_or_never().unwrap_or_else(|| broker.read_nothing(stream, from)),
+        Stored::Left => broker.read_nothing(stream, from),
     };
     let fetched = fetched.map_err(|error| codes::of_fetch(&error))?;
     let bytes: usize = fetched.batches.iter().map(Bytes::len).sum();
@@ -254,9 +387,8 @@ async fn read_one(broker: &Broker, one: &Wanted, left: usize, first: bool) -> Re
 }
 
 /// Waits until any durable end moves; false when the time is over.
-async fn woken(wanted: &mut [Wanted], deadline: Instant) -> bool {
-    let mut ends: FuturesUnordered<_> =
-        wanted.iter_mut().filter_map(|wanted| wanted.end.as_mut()).map(|end| end.changed()).collect();
+async fn woken<'a>(ends: impl Iterator<Item = &'a mut watch::Receiver<Offset>>, deadline: Instant) -> bool {
+    let mut ends: FuturesUnordered<_> = ends.map(|end| end.changed()).collect();
     if ends.is_empty() {
         tokio::time::sleep_until(deadline).await;
         return false;
