@@ -100,11 +100,16 @@ pub(crate) struct Stage {
 #[derive(Debug)]
 pub(crate) struct Beside {
     process: Process,
+    pub(crate) kafka_at: String,
     pub(crate) gateway_at: SocketAddr,
     pub(crate) admin_at: SocketAddr,
 }
 
 impl Beside {
+    pub(crate) const fn pid(&self) -> u32 {
+        self.process.pid
+    }
+
     pub(crate) async fn end(self) -> anyhow::Result<()> {
         self.process.end().await
     }
@@ -171,8 +176,8 @@ impl Stage {
         }
         let (data, config) = (folder.join("data"), folder.join("cairn.toml"));
         let arguments = up(&data, &config);
-        let (process, (_, gateway_at, admin_at)) = Process::start(&arguments, ready).await?;
-        Ok(Beside { process, gateway_at, admin_at })
+        let (process, (kafka_at, gateway_at, admin_at)) = Process::start(&arguments, ready).await?;
+        Ok(Beside { process, kafka_at, gateway_at, admin_at })
     }
 
     /// What a command of Cairn's says about that folder.

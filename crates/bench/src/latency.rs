@@ -50,7 +50,7 @@ pub(crate) async fn measure(
         let within = effort.slice.min(Duration::from_secs(1));
         syncs.push(tokio::task::spawn_blocking(move || disk.syncs(within)).await??);
         for (index, (_, bootstrap)) in brokers.iter().enumerate() {
-            found[index].push(run(bootstrap, &topic, effort.slice).await?);
+            found[index].push(run(bootstrap, &topic, effort.slice, &[]).await?);
         }
     }
     for (word, share) in [("p50", 0.5), ("p99", 0.99)] {
@@ -65,8 +65,13 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// Writes at the rate and reads at once; how long each record took.
-async fn run(bootstrap: &str, topic: &str, lasts: Duration) -> anyhow::Result<Samples> {
+/// Writes at the rate, with these settings of the producer, and reads at once; how long each record took.
+pub(crate) async fn run(
+    bootstrap: &str,
+    topic: &str,
+    lasts: Duration,
+    settings: &[(&str, &str)],
+) -> anyhow::Result<Samples> {
     let records = WARM_RECORDS + (lasts.as_secs_f64() * f64::from(RECORDS_A_SECOND)) as usize;
     let consumer: BaseConsumer = config(bootstrap).set("group.id", "bench").create().context("make a consumer")?;
     let end = consumer.fetch_watermarks(topic, 0, SILENCE_MAX).context("find the end of the topic")?.1;
@@ -75,7 +80,9 @@ async fn run(bootstrap: &str, topic: &str, lasts: Duration) -> anyhow::Result<Sa
     consumer.assign(&from)?;
     let began = Instant::now();
     let reading = tokio::task::spawn_blocking(move || read(&consumer, records, began));
-    let producer: ThreadedProducer<DefaultProducerContext> = config(bootstrap).create().context("make a producer")?;
+    let mut producing = config(bootstrap);
+    producing.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let producer: ThreadedProducer<DefaultProducerContext> = producing.create().context("make a producer")?;
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / RECORDS_A_SECOND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut payload = vec![0_u8; RECORD_BYTES];

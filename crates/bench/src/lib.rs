@@ -10,6 +10,7 @@ mod children;
 mod disk;
 mod gateway;
 mod governed;
+mod isolation;
 mod kafka;
 mod latency;
 mod load;
@@ -18,6 +19,7 @@ mod memory;
 mod plot;
 mod produce;
 mod relay;
+mod replay;
 mod report;
 mod samples;
 mod upstream;
@@ -107,6 +109,8 @@ pub enum Section {
     Log,
     /// From producer to consumer.
     Latency,
+    /// The same beside a replay, and beside upload, merging and compaction.
+    Isolation,
     /// Resident memory.
     Memory,
     /// The log beside other Kafkas: rates, delays, catching up, many clients, transactions, cost. Only where it is named.
@@ -238,6 +242,9 @@ async fn calls_and_log(options: &Options, effort: Effort, report: &mut Report) -
         if options.steady > 0 {
             produce::steady(&stage, Duration::from_secs(options.steady), report).await?;
         }
+    }
+    if options.wants(Section::Isolation) {
+        isolation::measure(&stage, effort, report).await?;
     }
     if options.wants(Section::Memory) {
         memory::after(&stage, report)?;

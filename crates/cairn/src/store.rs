@@ -42,6 +42,7 @@ pub(crate) struct StoreSection {
     wal_segment_bytes: Option<u64>,
     retention_interval_ms: Option<u64>,
     cache_bytes_max: Option<u64>,
+    tail_bytes_max: Option<u64>,
 }
 
 /// What makes an append durable.
@@ -145,6 +146,7 @@ impl StoreSection {
         options.wal_segment_bytes = self.wal_segment_bytes.unwrap_or(options.wal_segment_bytes);
         options.retention_interval = ms(self.retention_interval_ms, options.retention_interval);
         options.cache_bytes_max = self.cache_bytes_max.unwrap_or(options.cache_bytes_max);
+        options.tail_bytes_max = self.tail_bytes_max.unwrap_or(options.tail_bytes_max);
         Ok(options)
     }
 
