@@ -37,8 +37,6 @@ pub(super) struct Field(pub(super) i16, pub(super) i16, pub(super) Shape);
 pub(crate) enum ShapeError {
     #[error("request is cut short, or promises more than it holds")]
     Short,
-    #[error("request has {extra} bytes too many")]
-    Long { extra: usize },
     #[error("request has more than {most} array elements")]
     Elements { most: usize },
     #[error("request has a text of {bytes} bytes, Kafka allows {TEXT_BYTES_MAX}")]
@@ -49,17 +47,24 @@ pub(crate) enum ShapeError {
 
 /// Checks `body` (behind the header) of a request, and counts its array elements.
 pub(crate) fn check(key: ApiKey, version: i16, body: &[u8], elements_max: usize) -> Result<usize, ShapeError> {
+    walked(key, version, body, elements_max).map(|(elements, _)| elements)
+}
+
+/// The same, and how many bytes are left behind it.
+pub(super) fn walked(
+    key: ApiKey,
+    version: i16,
+    body: &[u8],
+    elements_max: usize,
+) -> Result<(usize, usize), ShapeError> {
     let fields = shapes::of(key).ok_or(ShapeError::Unknown)?;
     let flexible = key.request_header_version(version) >= 2;
     let mut walk = Walk { rest: body, version, flexible, left: elements_max, most: elements_max, copy: None };
     walk.structure(fields)?;
-    // librdkafka 2.12 leaves three bytes behind when it asks Metadata 9 and newer for all topics, and one when it sets a SCRAM
-    // password; Kafka's brokers ignore what is left of any request, and so it must be here.
-    if walk.rest.is_empty() || matches!(key, ApiKey::Metadata | ApiKey::AlterUserScramCredentials) {
-        Ok(elements_max - walk.left)
-    } else {
-        Err(ShapeError::Long { extra: walk.rest.len() })
-    }
+    // Bytes that are left are nobody's. librdkafka 2.12 leaves three behind when it asks Metadata 9 and newer for all topics, and one
+    // when it sets a SCRAM password, kafka-go one behind each filter of access rules; Kafka's brokers ignore what is left of any
+    // request, and so it must be here.
+    Ok((elements_max - walk.left, walk.rest.len()))
 }
 
 /// Writes a body that has one version as another, of which both are flexible. What only the first has comes out in `dropped`, what

@@ -17,7 +17,7 @@ use kafka_protocol::{
 };
 use proptest::prelude::*;
 
-use super::{newer, *};
+use super::{newer, shape::walked, *};
 use crate::api::{ADVERTISED, decode_only};
 
 fn text(value: &'static str) -> StrBytes {
@@ -145,7 +145,10 @@ fn every_shape_is_that_of_the_codec() {
     for (key, versions) in ADVERTISED {
         for version in versions.clone() {
             if let Some(bytes) = sample(*key, version) {
-                assert!(check(*key, version, &bytes, 100).is_ok(), "{key:?} {version}");
+                let left = walked(*key, version, &bytes, 100).map(|(_, left)| left);
+                assert_eq!(left, Ok(0), "{key:?} {version}");
+                let more = [&bytes[..], b"more"].concat();
+                assert!(check(*key, version, &more, 100).is_ok(), "what is left is nobody's: {key:?} {version}");
                 assert_eq!(
                     check(*key, version, &bytes[..bytes.len() - 1], 100),
                     Err(ShapeError::Short),
