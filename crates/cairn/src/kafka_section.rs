@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::bail;
-use cairn_broker::{Authorization, NameRule};
+use cairn_broker::{Authorization, BrokerLimits, NameRule};
 use serde::Deserialize;
 
 use crate::{bearers::TokensSection, listen::TlsSection};
@@ -38,6 +38,8 @@ pub(crate) struct KafkaSection {
     authorization: KafkaAuthorization,
     /// Whether everybody may do what no rule is about.
     allow_everyone_if_no_acl: bool,
+    /// Partitions of a topic that is made without saying how many.
+    pub(crate) partitions: Option<u32>,
     /// Days for which committed offsets are kept that nobody uses; 0 for ever.
     pub(crate) offsets_retention_days: Option<u32>,
     /// How long a login counts until it is made again.
@@ -74,6 +76,10 @@ impl KafkaSection {
 
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.certificate_names()?;
+        let most = BrokerLimits::default().partitions_max;
+        if self.partitions.is_some_and(|partitions| !(1..=most).contains(&partitions)) {
+            bail!("kafka.partitions is between 1 and {most}");
+        }
         if self.allow_everyone_if_no_acl && self.authorization == KafkaAuthorization::Open {
             bail!("kafka.allow_everyone_if_no_acl says what holds beside rules: set kafka.authorization = \"acl\" too");
         }
@@ -84,5 +90,18 @@ impl KafkaSection {
     pub(crate) fn offsets_retention(&self) -> Option<Duration> {
         let days = self.offsets_retention_days.unwrap_or(OFFSETS_RETENTION_DAYS);
         (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 3_600))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KafkaSection;
+
+    #[test]
+    fn a_topic_has_at_least_one_partition_and_no_more_than_may_be() {
+        let section = |text: &str| toml::from_str::<KafkaSection>(text).expect("a section").check();
+        assert!(section("partitions = 1").is_ok());
+        assert!(section("partitions = 0").is_err());
+        assert!(section("partitions = 4000000000").is_err());
     }
 }
