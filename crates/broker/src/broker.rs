@@ -31,7 +31,7 @@ use crate::{
     resources::Resources,
     successor::Successor,
     telemetry::{ClientMetrics, Telemetry},
-    topics::{Catalogue, CatalogueError, OFFSETS_TOPIC, Topic, configs::TopicConfigs},
+    topics::{Catalogue, CatalogueError, OFFSETS_TOPIC, Topic, configs::TopicConfigs, is_topic_name},
     turn::Turn,
     txn::{Place, STATE_TOPIC, Transactions, TxnError},
 };
@@ -138,6 +138,14 @@ pub enum TopicError {
         /// What was asked for.
         name: String,
     },
+    /// Another has the same name but for dots and underscores.
+    #[error("`{name}` differs from topic `{other}` in dots and underscores only, which metrics do not tell apart")]
+    Collides {
+        /// What was asked for.
+        name: String,
+        /// The topic there is.
+        other: String,
+    },
     /// Too few or many partitions.
     #[error("{partitions} partitions are not between 1 and {most}")]
     Partitions {
@@ -221,6 +229,8 @@ pub enum ProduceError {
         timestamp: i64,
         /// The topic config that says how much.
         config: &'static str,
+        /// The places in the batch of the first that are, at least one.
+        records: Vec<i32>,
     },
     /// Markers are the broker's.
     #[error("control batches are written by brokers only")]
@@ -414,8 +424,7 @@ impl Broker {
     pub(crate) fn check_topic(&self, who: &Principal, spec: &TopicSpec) -> Result<(u32, TopicConfigs), TopicError> {
         let limits = &self.inner.options.limits;
         let name = &spec.name;
-        let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if name.is_empty() || name.len() > 249 || name == "." || name == ".." || !name.chars().all(right) {
+        if !is_topic_name(name) {
             return Err(TopicError::Name { name: name.clone() });
         }
         self.may_change(who, name)?;
@@ -424,6 +433,12 @@ impl Broker {
         }
         if self.inner.topics.get(name).is_some() {
             return Err(TopicError::Exists { name: name.clone() });
+        }
+        // What Cairn itself makes must not fail because a guest was quicker.
+        if *who != Principal::Internal
+            && let Some(other) = self.inner.topics.colliding(name)
+        {
+            return Err(TopicError::Collides { name: name.clone(), other });
         }
         if self.inner.topics.len() >= limits.topics_max {
             return Err(TopicError::TooMany { most: limits.topics_max });
@@ -563,26 +578,25 @@ impl Broker {
             return Err(ProduceError::Transactional);
         }
         if !topic.configs.is_append_time() {
-            self.check_time(topic, &checked)?;
+            self.check_time(topic, &checked, bytes)?;
         }
         Ok((stream, checked))
     }
 
-    fn check_time(&self, topic: &Topic, checked: &batch::Checked) -> Result<(), ProduceError> {
+    fn check_time(&self, topic: &Topic, checked: &batch::Checked, bytes: &[u8]) -> Result<(), ProduceError> {
         let now_ms = self.inner.clock.now().as_millis();
         let (before, after) = topic.configs.timestamp_limits();
+        let span = (now_ms.saturating_sub(before), now_ms.saturating_add(after));
         // -1 says that a record has none.
-        let oldest = checked.oldest_ms.filter(|oldest| *oldest < now_ms.saturating_sub(before));
-        let newest = Some(checked.newest_ms).filter(|newest| *newest > now_ms.saturating_add(after));
-        match (oldest, newest) {
-            (Some(timestamp), _) => {
-                Err(ProduceError::Timestamp { timestamp, config: "message.timestamp.before.max.ms" })
-            }
-            (_, Some(timestamp)) => {
-                Err(ProduceError::Timestamp { timestamp, config: "message.timestamp.after.max.ms" })
-            }
-            (None, None) => Ok(()),
-        }
+        let oldest = checked.oldest_ms.filter(|oldest| *oldest < span.0);
+        let newest = Some(checked.newest_ms).filter(|newest| *newest > span.1);
+        let (timestamp, config) = match (oldest, newest) {
+            (Some(oldest), _) => (oldest, "message.timestamp.before.max.ms"),
+            (None, Some(newest)) => (newest, "message.timestamp.after.max.ms"),
+            (None, None) => return Ok(()),
+        };
+        let records = batch::out_of_time(bytes, span, self.inner.options.limits.unpacked_bytes_max);
+        Err(ProduceError::Timestamp { timestamp, config, records })
     }
 
     /// Appends what was admitted, in order, in one group; one result each.

@@ -66,6 +66,15 @@ impl Topic {
     }
 }
 
+/// Whether a topic may be called that.
+pub(crate) fn is_topic_name(name: &str) -> bool {
+    let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name != "." && name != ".." && name.chars().all(right)
+}
+
+/// How long the name of a topic may be, as in Kafka.
+const NAME_BYTES_MAX: usize = 249;
+
 /// Kafka's name of the topic that holds committed offsets and groups.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
@@ -208,6 +217,16 @@ impl Catalogue {
 
     pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
         self.known.read().by_name.values().cloned().collect()
+    }
+
+    /// A topic whose name differs from this one in dots and underscores only: in the names of metrics they are the same.
+    pub(crate) fn colliding(&self, name: &str) -> Option<String> {
+        if !name.contains(['.', '_']) {
+            return None;
+        }
+        let plain = |name: &str| name.replace('.', "_");
+        let wanted = plain(name);
+        self.known.read().by_name.keys().find(|known| **known != *name && plain(known) == wanted).cloned()
     }
 
     /// What groups see of it.

@@ -25,6 +25,8 @@ mod keeping;
 mod logins;
 #[path = "protocol/quotas.rs"]
 mod quotas;
+#[path = "protocol/refusals.rs"]
+mod refusals;
 #[path = "protocol/semantics.rs"]
 mod semantics;
 #[path = "protocol/sessions.rs"]

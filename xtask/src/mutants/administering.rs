@@ -180,4 +180,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "if entry.is_some_and(|entry| entry.stored_at <= at) {",
         test: "-p cairn-broker --lib group::offsets",
     },
+    Mutant {
+        name: "a topic that is named by another's id is deleted by its name",
+        file: "crates/broker/src/api/topics.rs",
+        before: "(Some(_), false) => Some(",
+        after: "(Some(_), false) if version > 99 => Some(",
+        test: "-p cairn-broker --test protocol what_can_be_read_in_two_ways",
+    },
 ];

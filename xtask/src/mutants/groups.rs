@@ -103,4 +103,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "",
         test: "-p cairn-broker --lib group::consumer::model",
     },
+    Mutant {
+        name: "a static member's new process makes all of its group rebalance",
+        file: "crates/broker/src/group/core/rebalance.rs",
+        before: "self.state == GroupState::Stable && self.elect_protocol() == self.protocol",
+        after: "self.state == GroupState::Stable && self.elect_protocol() != self.protocol",
+        test: "-p cairn-broker --lib a_static_member_that_comes_back",
+    },
 ];

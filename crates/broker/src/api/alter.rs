@@ -21,12 +21,13 @@ use super::{
     Session, codes,
     configs::{CLIENT_METRICS, GROUP, TOPIC},
     reason,
+    topics::{ASSIGNMENT_WRONG, is_assignment},
 };
 use crate::{
     alter::DeleteError,
-    broker::Broker,
+    broker::{Broker, TopicError},
     resources::{ResourceError, ResourceKind},
-    topics::configs::Configured,
+    topics::{configs::Configured, is_topic_name},
 };
 
 /// What IncrementalAlterConfigs does with a value, as Kafka numbers it.
@@ -61,6 +62,10 @@ async fn change(
 ) -> Result<(), Refusal> {
     let of = match kind {
         TOPIC => {
+            if !is_topic_name(name) {
+                let error = TopicError::Name { name: name.to_owned() };
+                return Err((codes::of_topic(&error), error.to_string()));
+            }
             let changed = broker.alter_configs(&session.principal, name, check_only, alter).await;
             return changed.map_err(|error| (codes::of_topic(&error), error.to_string()));
         }
@@ -90,19 +95,15 @@ pub(super) async fn configs(broker: &Broker, session: &Session, request: AlterCo
         let configs = resource.configs;
         let done = if named.contains(&(kind, name.clone())) {
             Err(invalid("the resource is named twice in one request"))
+        } else if let Some(again) = twice(configs.iter().map(|one| one.name.clone())).into_iter().next() {
+            Err(invalid(format!("topic config `{again}` is named twice")))
+        } else if let Some(bare) = configs.iter().find(|one| one.value.is_none()) {
+            Err(invalid(format!("topic config `{}` has no value", bare.name)))
         } else {
             // What is not named goes back to its default.
-            let alter = |_: &dyn Configured| {
-                let mut given = BTreeMap::new();
-                for config in configs {
-                    let value = config.value.ok_or_else(|| format!("config `{}` has no value", config.name))?;
-                    if given.insert(config.name.to_string(), value.to_string()).is_some() {
-                        return Err(format!("config `{}` is named twice", config.name));
-                    }
-                }
-                Ok(given)
-            };
-            change(broker, session, kind, &name, check_only, alter).await
+            let given = configs.into_iter().filter_map(|one| Some((one.name.to_string(), one.value?.to_string())));
+            let given = given.collect();
+            change(broker, session, kind, &name, check_only, |_: &dyn Configured| Ok(given)).await
         };
         let response = AlterConfigsResourceResponse::default().with_resource_type(kind).with_resource_name(name);
         responses.push(match done {
@@ -129,7 +130,9 @@ pub(super) async fn incremental(
         } else if let Some(again) = twice(changes.iter().map(|one| one.name.clone())).into_iter().next() {
             Err(invalid(format!("config `{again}` is named twice")))
         } else if let Some(bad) = changes.iter().find(|one| !(SET..=SUBTRACT).contains(&one.config_operation)) {
-            Err(invalid(format!("{} is no operation on config `{}`", bad.config_operation, bad.name)))
+            Err(invalid(format!("{} is no operation on topic config `{}`", bad.config_operation, bad.name)))
+        } else if let Some(bare) = changes.iter().find(|one| one.config_operation != DELETE && one.value.is_none()) {
+            Err(invalid(format!("topic config `{}` has no value", bare.name)))
         } else {
             change(broker, session, kind, &name, check_only, |now| altered(now, &changes)).await
         };
@@ -158,7 +161,11 @@ fn altered(now: &dyn Configured, changes: &[AlterableConfig]) -> Result<BTreeMap
             operation => {
                 let list = given.get(&name).map_or_else(|| now.value(&name), String::as_str);
                 let mut list: Vec<String> = items(list).map(str::to_owned).collect();
-                for item in items(&value()?) {
+                let value = value()?;
+                if items(&value).next().is_none() {
+                    return Err(format!("nothing is added to topic config `{name}` or taken from it"));
+                }
+                for item in items(&value) {
                     list.retain(|known| known != item);
                     if operation == APPEND {
                         list.push(item.to_owned());
@@ -203,7 +210,7 @@ async fn more(
     topic: &CreatePartitionsTopic,
     check_only: bool,
 ) -> Result<(), Refusal> {
-    let refused = |error: crate::broker::TopicError| (codes::of_topic(&error), error.to_string());
+    let refused = |error: TopicError| (codes::of_topic(&error), error.to_string());
     let now = broker.may_alter(&session.principal, &topic.name).map_err(refused)?.partitions;
     let wanted = u32::try_from(topic.count).unwrap_or(0);
     if let Some(assignments) = &topic.assignments
@@ -211,6 +218,10 @@ async fn more(
     {
         let why = "assignments name the brokers of each partition that is added, and of no other";
         return Err((ResponseError::InvalidReplicaAssignment.code(), why.to_owned()));
+    }
+    let mut assigned = topic.assignments.iter().flatten();
+    if !assigned.all(|assignment| is_assignment(broker, &assignment.broker_ids)) {
+        return Err((ResponseError::InvalidReplicaAssignment.code(), ASSIGNMENT_WRONG.to_owned()));
     }
     broker.add_partitions(&session.principal, &topic.name, wanted, check_only).await.map_err(refused)
 }

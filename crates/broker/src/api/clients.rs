@@ -27,6 +27,8 @@ const NODE_FIRST: i16 = 5;
 const NO_NODE: i32 = -1;
 /// The first version of InitProducerId whose answer can say that somebody else has the transactional id (KIP-588).
 const FENCED_FIRST: i16 = 4;
+/// The first version of it that names a producer.
+const EPOCH_FIRST: i16 = 3;
 
 /// What a client says of itself before anything else, and of whom it takes this for (KIP-511, KIP-1242).
 #[derive(Debug, Default)]
@@ -142,6 +144,11 @@ pub(super) async fn init_producer_id(
                 response.with_error_code(code).with_producer_id((-1).into()).with_producer_epoch(-1)
             }
         };
+    }
+    let is_half = (request.producer_id.0 == -1) != (request.producer_epoch == -1);
+    if version >= EPOCH_FIRST && is_half {
+        let code = codes::of_transaction(TxnError::HalfNamed, true);
+        return response.with_error_code(code).with_producer_id((-1).into()).with_producer_epoch(-1);
     }
     match broker.inner.topics.next_producer_id() {
         // An id of its own for each request, also where the client names an older one: its sequence starts anew.

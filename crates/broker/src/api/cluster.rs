@@ -9,6 +9,7 @@ use super::{Session, reason, text};
 use crate::broker::Broker;
 
 const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
 
 pub(super) async fn answer(
     broker: &Broker,
@@ -18,7 +19,10 @@ pub(super) async fn answer(
     let response = DescribeClusterResponse::default().with_endpoint_type(request.endpoint_type);
     if request.endpoint_type != BROKERS {
         let why = "there are no controllers to talk to: ask for brokers";
-        let code = ResponseError::UnsupportedEndpointType.code();
+        let is_known = request.endpoint_type == CONTROLLERS;
+        let error =
+            if is_known { ResponseError::MismatchedEndpointType } else { ResponseError::UnsupportedEndpointType };
+        let code = error.code();
         return response.with_error_code(code).with_error_message(Some(reason(why)));
     }
     let node = broker.inner.options.node_id;

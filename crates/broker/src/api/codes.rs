@@ -18,7 +18,7 @@ pub(super) fn of_topic(error: &TopicError) -> i16 {
         TopicError::Denied { .. } => ResponseError::TopicAuthorizationFailed,
         TopicError::Exists { .. } => ResponseError::TopicAlreadyExists,
         TopicError::Unknown { .. } => ResponseError::UnknownTopicOrPartition,
-        TopicError::Name { .. } => ResponseError::InvalidTopicException,
+        TopicError::Name { .. } | TopicError::Collides { .. } => ResponseError::InvalidTopicException,
         TopicError::Partitions { .. } | TopicError::NotMore { .. } => ResponseError::InvalidPartitions,
         TopicError::Config { .. } => ResponseError::InvalidConfig,
         TopicError::TooMany { .. } | TopicError::TooManyPartitions { .. } => ResponseError::PolicyViolation,
@@ -60,10 +60,14 @@ pub(super) fn of_transaction(error: TxnError, knows_fenced: bool) -> i16 {
 
 fn of_batch(error: &BatchError) -> i16 {
     match error {
-        BatchError::OldFormat { .. } => ResponseError::UnsupportedForMessageFormat,
-        BatchError::Checksum { .. } | BatchError::Short { .. } => ResponseError::CorruptMessage,
+        BatchError::OldFormat { magic: 0 | 1 } => ResponseError::UnsupportedForMessageFormat,
+        // What may have come to harm on the way is sent again.
+        BatchError::OldFormat { .. } | BatchError::Checksum { .. } | BatchError::Length { .. } => {
+            ResponseError::CorruptMessage
+        }
         BatchError::TooLarge { .. } => ResponseError::MessageTooLarge,
-        BatchError::Header { .. }
+        BatchError::Short { .. }
+        | BatchError::Header { .. }
         | BatchError::Record { .. }
         | BatchError::Keyless { .. }
         | BatchError::Compressed { .. }

@@ -13,11 +13,14 @@ use kafka_protocol::{
 
 use super::{reason, text};
 use crate::{
-    broker::Broker,
+    broker::{Broker, TopicError},
     options::{BrokerLimits, BrokerOptions},
     resources::ResourceKind,
     telemetry::PUSH_BYTES_MAX,
-    topics::configs::{Kind, TopicConfigs},
+    topics::{
+        configs::{Kind, TopicConfigs},
+        is_topic_name,
+    },
 };
 
 pub(super) const TOPIC: i8 = 2;
@@ -43,6 +46,8 @@ const BROKER_NAMES: &[(&str, &str)] = &[
     ("flush.messages", "log.flush.interval.messages"),
     ("flush.ms", "log.flush.interval.ms"),
     ("index.interval.bytes", "log.index.interval.bytes"),
+    ("local.retention.bytes", "log.local.retention.bytes"),
+    ("local.retention.ms", "log.local.retention.ms"),
     ("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms"),
     ("max.message.bytes", "message.max.bytes"),
     ("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms"),
@@ -209,7 +214,8 @@ pub(super) async fn answer(broker: &Broker, request: DescribeConfigsRequest) -> 
             .with_resource_name(resource.resource_name.clone());
         match describe(broker, &resource) {
             Ok(mut told) => {
-                if let Some(keys) = &resource.configuration_keys {
+                // No names stand for all of them, as null does.
+                if let Some(keys) = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty()) {
                     told.retain(|told| keys.iter().any(|key| key.as_str() == told.name));
                 }
                 let configs = told.into_iter().map(|told| self::result(told, synonyms, documented));
@@ -225,6 +231,10 @@ fn describe(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<T
     let name = &resource.resource_name;
     match resource.resource_type {
         TOPIC => {
+            if !is_topic_name(name) {
+                let error = TopicError::Name { name: name.to_string() };
+                return Err((ResponseError::InvalidTopicException, error.to_string()));
+            }
             let unknown = || (ResponseError::UnknownTopicOrPartition, "the topic does not exist".to_owned());
             let topic = broker.inner.topics.get(name).ok_or_else(unknown)?;
             Ok(of_topic(broker, &topic.configs))

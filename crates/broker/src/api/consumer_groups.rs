@@ -122,6 +122,7 @@ pub(super) async fn describe(broker: &Broker, request: ConsumerGroupDescribeRequ
                 .with_assignment_epoch(view.target_epoch)
                 .with_assignor_name(text(view.assignor))
                 .with_members(view.members.into_iter().map(|member| described(broker, member)).collect()),
+            None if name.is_empty() => group.with_error_code(ResponseError::InvalidGroupId.code()),
             other => {
                 let why = match other {
                     Some(_) => format!("group `{}` is not a consumer group", name.as_str()),

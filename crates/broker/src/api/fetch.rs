@@ -40,6 +40,8 @@ pub(super) mod sessions;
 use sessions::{Asked, Purpose};
 
 const BY_ID_FIRST: i16 = 13;
+/// In place of a leader epoch: the client knows none.
+const NO_EPOCH: i32 = -1;
 /// The first version whose answer may say where the leader is now (KIP-951).
 const LEADER_FIRST: i16 = 16;
 
@@ -116,7 +118,9 @@ pub(super) async fn answer(
         Ok(begun) => begun,
         Err(error) => return (FetchResponse::default().with_error_code(error.code()), Duration::ZERO),
     };
-    let (heads, mut wanted) = resolve(broker, gate, &asked, by_id, isolation(request.isolation_level));
+    let of_replica = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
+    let isolation = isolation(request.isolation_level);
+    let (heads, mut wanted) = resolve(broker, gate, &asked, by_id, of_replica, isolation);
     let session = gate.session();
     // So that an answer can be made good in one window.
     let bytes_max = broker.inner.quotas.answer_bytes_max(&session.principal, &session.client_id);
@@ -279,6 +283,7 @@ fn resolve(
     gate: &Gate<'_>,
     asked: &[Asked],
     by_id: bool,
+    of_replica: bool,
     isolation: Isolation,
 ) -> (Vec<FetchableTopicResponse>, Vec<Wanted>) {
     let mut heads = Vec::new();
@@ -297,7 +302,11 @@ fn resolve(
         };
         // Who may not read a topic is told so before anything else, and whether it is there or not.
         let known = found.as_ref().filter(|_| by_id).map_or(&***name, |topic| topic.name.as_str());
-        let stream = gate.readable(known, stream, |stream| check_epoch(broker, stream, partition.current_leader_epoch));
+        let stream = gate.readable(known, stream, |stream| {
+            let stream = check_epoch(broker, stream, partition.current_leader_epoch.max(NO_EPOCH))?;
+            // There are no replicas, so nobody who calls itself one is.
+            if of_replica { Err(ResponseError::NotLeaderOrFollower.code()) } else { Ok(stream) }
+        });
         let end = stream.ok().and_then(|readable| broker.inner.log.watch(readable.stream()).ok());
         let otherwise = broker.inner.options.limits.message_bytes_max;
         let batch_bytes_max = found.as_ref().map_or(0, |topic| topic.configs.message_bytes_max(otherwise));
@@ -313,6 +322,7 @@ pub(super) fn check_epoch(broker: &Broker, stream: StreamId, asked: i32) -> Resu
     }
     let ours = broker.inner.log.bounds(stream).map_err(|error| codes::of_read(&error))?.leader_epoch.get();
     match u32::try_from(asked) {
+        Err(_) if asked != NO_EPOCH => Err(ResponseError::FencedLeaderEpoch.code()),
         Ok(asked) if asked < ours => Err(ResponseError::FencedLeaderEpoch.code()),
         Ok(asked) if asked > ours => Err(ResponseError::UnknownLeaderEpoch.code()),
         _ => Ok(stream),
@@ -341,6 +351,7 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], room: usize, stored: Store
             Err(code) => {
                 all.failed = true;
                 data.with_error_code(code)
+                    .with_aborted_transactions(is_of_topic(code).then(Vec::new))
                     .with_high_watermark(-1)
                     .with_last_stable_offset(-1)
                     .with_log_start_offset(-1)
@@ -350,6 +361,13 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], room: usize, stored: Store
         all.partitions.push((one.topic, data));
     }
     all
+}
+
+/// Whether a refusal is not about what is read, but about whether it is there: it comes with an empty list of what was aborted.
+fn is_of_topic(code: i16) -> bool {
+    [ResponseError::UnknownTopicOrPartition, ResponseError::UnknownTopicId, ResponseError::TopicAuthorizationFailed]
+        .iter()
+        .any(|error| error.code() == code)
 }
 
 async fn read_one(

@@ -31,6 +31,8 @@ const ID_REQUIRED_FIRST: i16 = 4;
 const LEAVE_MANY_FIRST: i16 = 3;
 const PROTOCOL_NULL_FIRST: i16 = 7;
 const SKIP_FIRST: i16 = 9;
+/// The first version of SyncGroup that names the protocol, and must.
+const SYNC_PROTOCOL_FIRST: i16 = 5;
 const WHY_DEAD_FIRST: i16 = 6;
 
 fn identity(member: &StrBytes, instance: Option<&StrBytes>) -> Identity {
@@ -102,13 +104,17 @@ fn joined_response(joined: Joined) -> JoinGroupResponse {
         .with_members(members.collect())
 }
 
-pub(super) async fn sync(broker: &Broker, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(super) async fn sync(broker: &Broker, request: SyncGroupRequest, version: i16) -> SyncGroupResponse {
+    if version >= SYNC_PROTOCOL_FIRST && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
+        return SyncGroupResponse::default().with_error_code(codes::of_group(GroupError::InconsistentProtocol));
+    }
     let who = identity(&request.member_id, request.group_instance_id.as_ref());
     let group = request.group_id.to_string();
     let generation = request.generation_id;
     let protocol = request.protocol_name.as_ref().map(ToString::to_string);
+    let protocol_type = request.protocol_type.as_ref().map(ToString::to_string);
     let assignments = request.assignments.into_iter().map(|a| (a.member_id.to_string(), a.assignment)).collect();
-    let input = move |ticket| Input::Sync { ticket, group, who, generation, protocol, assignments };
+    let input = move |ticket| Input::Sync { ticket, group, who, generation, protocol_type, protocol, assignments };
     match broker.inner.groups.ask(input).await {
         Reply::Synced(synced) => SyncGroupResponse::default()
             .with_protocol_type(Some(text(synced.protocol_type)))
@@ -138,6 +144,8 @@ pub(super) async fn leave(broker: &Broker, request: LeaveGroupRequest, version: 
     let group = request.group_id.to_string();
     let left = match broker.inner.groups.ask(move |ticket| Input::Leave { ticket, group, who }).await {
         Reply::Left(left) => left,
+        // Nobody is in a group that is not there.
+        Reply::Refused(GroupError::UnknownMember) if many => vec![Err(GroupError::UnknownMember); named.len()],
         other => return LeaveGroupResponse::default().with_error_code(codes::of_group(unexpected(&other))),
     };
     let code = |left: &Result<(), GroupError>| left.map_or_else(codes::of_group, |()| codes::NONE);

@@ -95,7 +95,7 @@ async fn one(
         }
     } else {
         match broker.check_topic(&session.principal, &spec) {
-            Err(error @ TopicError::Name { .. }) => codes::of_topic(&error),
+            Err(error @ (TopicError::Name { .. } | TopicError::Collides { .. })) => codes::of_topic(&error),
             _ => ResponseError::UnknownTopicOrPartition.code(),
         }
     };

@@ -306,7 +306,7 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
             answer!(FindCoordinatorRequest, |r| coordinator::answer(broker, session_ref, r, version))
         }
         ApiKey::JoinGroup => answer!(JoinGroupRequest, |r| groups::join(broker, session_ref, r, version)),
-        ApiKey::SyncGroup => answer!(SyncGroupRequest, |r| groups::sync(broker, r)),
+        ApiKey::SyncGroup => answer!(SyncGroupRequest, |r| groups::sync(broker, r, version)),
         ApiKey::Heartbeat => answer!(HeartbeatRequest, |r| groups::heartbeat(broker, r)),
         ApiKey::LeaveGroup => answer!(LeaveGroupRequest, |r| groups::leave(broker, r, version)),
         ApiKey::DescribeGroups => answer!(DescribeGroupsRequest, |r| groups::describe(broker, r, version)),

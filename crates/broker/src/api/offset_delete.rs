@@ -9,9 +9,12 @@ use kafka_protocol::{
 };
 
 use super::codes;
-use crate::broker::Broker;
+use crate::{broker::Broker, group::GroupError};
 
 pub(super) async fn answer(broker: &Broker, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    if request.group_id.is_empty() {
+        return OffsetDeleteResponse::default().with_error_code(codes::of_group(GroupError::InvalidGroupId));
+    }
     let mut wanted = Vec::new();
     let mut topics = Vec::new();
     for topic in request.topics {

@@ -1,5 +1,7 @@
 //! ListOffsets: where a partition begins and ends, here and in the store, or its first record at or after a time.
 
+use std::collections::HashMap;
+
 use cairn_log::{Isolation, Offset, StreamId};
 use kafka_protocol::{
     error::ResponseError,
@@ -7,6 +9,7 @@ use kafka_protocol::{
         ListOffsetsRequest, ListOffsetsResponse,
         list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
     },
+    protocol::StrBytes,
 };
 
 use super::{codes, fetch};
@@ -24,8 +27,26 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 /// The first version that has leader epochs.
 const EPOCH_FIRST: i16 = 4;
 
+/// The first version that knows a time which stands for something else; `None` where there is no such.
+const fn known_since(timestamp: i64) -> Option<i16> {
+    match timestamp {
+        MAX_TIMESTAMP => Some(7),
+        EARLIEST_LOCAL => Some(8),
+        LATEST_TIERED => Some(9),
+        EARLIEST_PENDING_UPLOAD => Some(11),
+        timestamp if timestamp < EARLIEST_PENDING_UPLOAD => None,
+        _ => Some(0),
+    }
+}
+
 pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     let isolation = fetch::isolation(request.isolation_level);
+    let mut times: HashMap<(StrBytes, i32), usize> = HashMap::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            *times.entry((topic.name.0.clone(), partition.partition_index)).or_default() += 1;
+        }
+    }
     let mut topics = Vec::new();
     for asked in request.topics {
         let topic = broker.inner.topics.get(&asked.name);
@@ -34,7 +55,11 @@ pub(super) async fn answer(broker: &Broker, request: ListOffsetsRequest, version
             let index = partition.partition_index;
             let response = ListOffsetsPartitionResponse::default().with_partition_index(index);
             let stream = topic.as_ref().and_then(|topic| topic.stream(index));
+            let is_twice = times.get(&(asked.name.0.clone(), index)).is_some_and(|times| *times > 1);
+            let is_known = known_since(partition.timestamp).is_some_and(|first| version >= first);
             let found = match stream {
+                _ if is_twice => Err(ResponseError::InvalidRequest.code()),
+                Some(_) if !is_known => Err(ResponseError::UnsupportedVersion.code()),
                 None => Err(ResponseError::UnknownTopicOrPartition.code()),
                 Some(stream) => match fetch::check_epoch(broker, stream, partition.current_leader_epoch) {
                     Ok(stream) => find(broker, stream, partition.timestamp, isolation).await,

@@ -10,7 +10,6 @@ use kafka_protocol::{
         produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
     },
 };
-use uuid::Uuid;
 
 use super::{Session, codes, leaders, reason};
 use crate::{
@@ -41,7 +40,9 @@ impl Refusal {
 
     fn of(error: &ProduceError) -> Self {
         let records = match error {
-            ProduceError::Batch(BatchError::Keyless { records }) => records.clone(),
+            ProduceError::Batch(BatchError::Keyless { records }) | ProduceError::Timestamp { records, .. } => {
+                records.clone()
+            }
             _ => Vec::new(),
         };
         Self { code: codes::of_produce(error), why: error.to_string(), records }
@@ -52,6 +53,8 @@ impl Refusal {
 const ABORTABLE_FIRST: i16 = 11;
 /// From this version on a batch makes its partition part of the transaction.
 const ADDS_FIRST: i16 = 12;
+/// From this version on a topic is named by its id.
+const BY_ID_FIRST: i16 = 13;
 
 pub(super) async fn answer(
     broker: &Broker,
@@ -66,10 +69,14 @@ pub(super) async fn answer(
     for topic in request.topic_data {
         let mut partitions = Vec::new();
         let head = TopicProduceResponse::default().with_name(topic.name.clone()).with_topic_id(topic.topic_id);
-        for (index, admission) in admit(broker, session, topic) {
+        for (index, admission) in admit(broker, session, topic, version) {
             let place = match admission {
                 _ if !acks_known => {
                     Place::Refused(Refusal::new(ResponseError::InvalidRequiredAcks, "acks is 0, 1 or -1"))
+                }
+                Ok(batch) if batch.place().is_some() && request.transactional_id.is_none() => {
+                    let why = "a batch of a transaction comes with its transactional id";
+                    Place::Refused(Refusal::new(ResponseError::TransactionalIdAuthorizationFailed, why))
                 }
                 Ok(batch) => {
                     admitted.push(batch);
@@ -106,9 +113,8 @@ pub(super) async fn answer(
 
 type Admission = Result<Admitted, Refusal>;
 
-fn admit(broker: &Broker, session: &Session, data: TopicProduceData) -> Vec<(i32, Admission)> {
-    // From version 13 the topic is named by its id.
-    let by_id = data.name.is_empty() && data.topic_id != Uuid::nil();
+fn admit(broker: &Broker, session: &Session, data: TopicProduceData, version: i16) -> Vec<(i32, Admission)> {
+    let by_id = version >= BY_ID_FIRST;
     let topic = if by_id { broker.inner.topics.get_by_id(data.topic_id) } else { broker.inner.topics.get(&data.name) };
     let admissions = data.partition_data.into_iter().map(|partition| {
         let Some(topic) = &topic else {

@@ -19,6 +19,7 @@ use regex::bytes::RegexBuilder;
 use super::{Session, codes, text};
 use crate::{
     broker::Broker,
+    topics::is_topic_name,
     txn::{AbortError, Status},
 };
 
@@ -31,11 +32,16 @@ pub(super) async fn describe(broker: &Broker, request: DescribeProducersRequest)
     let mut topics = Vec::new();
     for asked in request.topics {
         let topic = broker.inner.topics.get(&asked.name);
+        let unknown = if is_topic_name(&asked.name) {
+            ResponseError::UnknownTopicOrPartition
+        } else {
+            ResponseError::InvalidTopicException
+        };
         let mut partitions = Vec::new();
         for index in asked.partition_indexes {
             let response = PartitionResponse::default().with_partition_index(index);
             let found = match topic.as_ref().and_then(|topic| topic.stream(index)) {
-                None => Err(ResponseError::UnknownTopicOrPartition.code()),
+                None => Err(unknown.code()),
                 Some(stream) => broker.describe_producers(stream).await.map_err(|error| codes::of_read(&error)),
             };
             partitions.push(match found {
@@ -66,6 +72,7 @@ pub(super) async fn describe_transactions(
     let mut states = Vec::new();
     for id in request.transactional_ids {
         let state = match broker.describe_transaction(&id).await {
+            _ if id.is_empty() => TransactionState::default().with_error_code(ResponseError::InvalidRequest.code()),
             None => TransactionState::default().with_error_code(ResponseError::TransactionalIdNotFound.code()),
             Some(known) => {
                 let mut topics: Vec<TopicData> = Vec::new();

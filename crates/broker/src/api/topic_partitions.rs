@@ -13,7 +13,10 @@ use kafka_protocol::{
 };
 
 use super::text;
-use crate::{broker::Broker, topics::Topic};
+use crate::{
+    broker::Broker,
+    topics::{Topic, is_topic_name},
+};
 
 /// Partitions in one answer, whatever is asked for (`max.request.partition.size.limit`).
 const PARTITIONS_MAX: usize = 2_000;
@@ -50,7 +53,9 @@ pub(super) async fn answer(
             break;
         }
         let Some(topic) = broker.inner.topics.get(&name) else {
-            topics.push(refuse(name, ResponseError::UnknownTopicOrPartition));
+            let is_name = is_topic_name(&name);
+            let unknown = ResponseError::UnknownTopicOrPartition;
+            topics.push(refuse(name, if is_name { unknown } else { ResponseError::InvalidTopicException }));
             continue;
         };
         let described = describe(broker, &topic, first, left);

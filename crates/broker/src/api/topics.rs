@@ -1,11 +1,11 @@
 //! CreateTopics and DeleteTopics. Any replication factor is taken and shown as 1: the object store keeps the copies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+        BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
         create_topics_request::CreatableTopic,
         create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
         delete_topics_request::DeleteTopicState,
@@ -30,7 +30,11 @@ pub(super) async fn create(
         *named.entry(topic.name.to_string()).or_default() += 1;
     }
     let mut results = Vec::new();
+    let mut told = HashSet::new();
     for topic in request.topics {
+        if !told.insert(topic.name.clone()) {
+            continue;
+        }
         let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
         let twice = named.get(topic.name.as_str()).is_some_and(|times| *times > 1);
         results.push(if twice {
@@ -50,7 +54,7 @@ async fn create_one(
     version: i16,
     result: CreatableTopicResult,
 ) -> CreatableTopicResult {
-    let spec = match spec(&topic) {
+    let spec = match spec(broker, &topic) {
         Ok(spec) => spec,
         Err((code, why)) => return refuse(result, code.code(), why),
     };
@@ -78,7 +82,7 @@ async fn create_one(
     }
 }
 
-fn spec(topic: &CreatableTopic) -> Result<TopicSpec, (ResponseError, &'static str)> {
+fn spec(broker: &Broker, topic: &CreatableTopic) -> Result<TopicSpec, (ResponseError, &'static str)> {
     let mut partitions = match topic.num_partitions {
         -1 => None,
         given => {
@@ -90,12 +94,19 @@ fn spec(topic: &CreatableTopic) -> Result<TopicSpec, (ResponseError, &'static st
         return Err((ResponseError::InvalidReplicationFactor, "replication factor is -1 or more than zero"));
     }
     if !topic.assignments.is_empty() {
+        if partitions.is_some() || topic.replication_factor != -1 {
+            let why = "with assignments, partitions and replication factor are -1";
+            return Err((ResponseError::InvalidRequest, why));
+        }
         let mut indexes: Vec<i32> = topic.assignments.iter().map(|assignment| assignment.partition_index).collect();
         indexes.sort_unstable();
         let in_order = indexes.iter().enumerate().all(|(at, index)| usize::try_from(*index) == Ok(at));
-        if partitions.is_some() || !in_order {
-            let why = "assignments name each partition from zero once, and partitions are -1 then";
+        if !in_order {
+            let why = "assignments name each partition from zero once";
             return Err((ResponseError::InvalidReplicaAssignment, why));
+        }
+        if !topic.assignments.iter().all(|assignment| is_assignment(broker, &assignment.broker_ids)) {
+            return Err((ResponseError::InvalidReplicaAssignment, ASSIGNMENT_WRONG));
         }
         partitions = u32::try_from(indexes.len()).ok();
     }
@@ -107,13 +118,24 @@ fn spec(topic: &CreatableTopic) -> Result<TopicSpec, (ResponseError, &'static st
     Ok(TopicSpec { name: topic.name.to_string(), partitions, configs })
 }
 
+pub(super) const ASSIGNMENT_WRONG: &str =
+    "an assignment names at least one broker, each once, and no other than there are";
+
+/// Whether the copies of a partition may be assigned so. Where they are, the object store knows better.
+pub(super) fn is_assignment(broker: &Broker, ids: &[BrokerId]) -> bool {
+    let options = &broker.inner.options;
+    let is_there = |id: i32| id == options.node_id || options.peers.iter().any(|peer| peer.id == id);
+    let mut named = HashSet::new();
+    !ids.is_empty() && ids.iter().all(|id| named.insert(id.0) && is_there(id.0))
+}
+
 fn refuse(result: CreatableTopicResult, code: i16, why: &str) -> CreatableTopicResult {
     result
         .with_error_code(code)
         .with_error_message(Some(reason(why)))
         .with_num_partitions(-1)
         .with_replication_factor(-1)
-        .with_configs(None)
+        .with_configs(Some(Vec::new()))
 }
 
 pub(super) async fn delete(
@@ -124,9 +146,36 @@ pub(super) async fn delete(
 ) -> DeleteTopicsResponse {
     let by_name = request.topic_names.into_iter().map(|name| DeleteTopicState::default().with_name(Some(name)));
     let asked = if version >= 6 { request.topics } else { by_name.collect() };
+    let topics = &broker.inner.topics;
+    // What a topic is named by, and what it is known by: two names of one are one topic, too.
+    let id_of = |asked: &DeleteTopicState| match &asked.name {
+        Some(name) => topics.get(name).map_or_else(Uuid::nil, |topic| topic.id),
+        None => asked.topic_id,
+    };
+    let key = |asked: &DeleteTopicState| (id_of(asked), asked.name.clone().filter(|_| id_of(asked).is_nil()));
+    let mut named: HashMap<_, usize> = HashMap::new();
+    for topic in &asked {
+        *named.entry(key(topic)).or_default() += 1;
+    }
     let mut results = Vec::new();
+    let mut told = HashSet::new();
     for topic in asked {
-        results.push(delete_one(broker, session, topic).await);
+        let key = key(&topic);
+        let refused = match (&topic.name, topic.topic_id.is_nil()) {
+            (Some(_), false) => Some("a topic is named by its name or by its id, not by both"),
+            (None, true) => Some("a topic is named by its name or by its id"),
+            _ if named.get(&key).is_some_and(|times| *times > 1) => Some("the topic is named twice in one request"),
+            _ => None,
+        };
+        let Some(why) = refused else {
+            results.push(delete_one(broker, session, topic).await);
+            continue;
+        };
+        if told.insert(key) {
+            let result = DeletableTopicResult::default().with_name(topic.name).with_topic_id(topic.topic_id);
+            let code = ResponseError::InvalidRequest.code();
+            results.push(result.with_error_code(code).with_error_message(Some(reason(why))));
+        }
     }
     DeleteTopicsResponse::default().with_responses(results)
 }

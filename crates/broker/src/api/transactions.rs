@@ -208,9 +208,15 @@ pub(super) async fn commit_offsets(
     };
     let (group, generation) = (request.group_id.to_string(), request.generation_id);
     let producer = (request.producer_id.0, request.producer_epoch);
-    let all = match broker.inner.groups.prepare_pending(group, who, generation, producer, accepted).await {
+    let prepared = match group.as_str() {
+        "" => Err(GroupError::InvalidGroupId),
+        _ => broker.inner.groups.prepare_pending(group, who, generation, producer, accepted).await,
+    };
+    let all = match prepared {
         // Of a member of the new group protocol too, older versions know a generation only.
         Err(GroupError::StaleEpoch) if !by_id => ResponseError::IllegalGeneration.code(),
+        // As they do of a group that is not there.
+        Err(GroupError::GroupNotFound) => ResponseError::IllegalGeneration.code(),
         Err(error) => codes::of_group(error),
         Ok(None) => codes::NONE,
         Ok(Some(prepared)) => {

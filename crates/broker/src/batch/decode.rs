@@ -11,8 +11,8 @@ use super::{BatchError, BatchHeader, Compression, HEADER_BYTES, RECORD_BYTES_MIN
 /// The timestamp of a record that has none.
 const NO_TIMESTAMP: i64 = -1;
 
-/// Records without a key that a refusal names at most.
-const KEYLESS_TOLD_MAX: usize = 10_000;
+/// Records at fault that a refusal names at most.
+const AT_FAULT_TOLD_MAX: usize = 10_000;
 
 /// One record, with its absolute offset and timestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,9 @@ pub fn check(bytes: &[u8], keyed: bool, unpacked_bytes_max: usize) -> Result<Che
         return Err(BatchError::Trailing { extra: bytes.len() - header.total_bytes });
     }
     check_crc(bytes, &header)?;
+    if header.base_offset != 0 {
+        return Err(BatchError::Header { what: "offsets are given by the broker: the base offset is zero" });
+    }
     if header.record_count < 1 {
         return Err(BatchError::Header { what: "record count is below one" });
     }
@@ -88,7 +91,7 @@ pub fn check(bytes: &[u8], keyed: bool, unpacked_bytes_max: usize) -> Result<Che
         if record.offset_delta != index as i64 {
             return Err(BatchError::Record { index, what: "offsets do not count up from zero" });
         }
-        if keyed && record.key.is_none() && keyless.len() < KEYLESS_TOLD_MAX {
+        if keyed && record.key.is_none() && keyless.len() < AT_FAULT_TOLD_MAX {
             keyless.extend(i32::try_from(index));
         }
         Ok(())
@@ -97,6 +100,16 @@ pub fn check(bytes: &[u8], keyed: bool, unpacked_bytes_max: usize) -> Result<Che
         return Err(BatchError::Keyless { records: keyless });
     }
     Ok(Checked { header, oldest_ms, newest_ms })
+}
+
+/// The places of records that are further from the broker's time than they may be: older than `oldest_ms`, but for those that
+/// have no time, or newer than `newest_ms`. The bytes were checked.
+pub(crate) fn out_of_time(bytes: &[u8], (oldest_ms, newest_ms): (i64, i64), unpacked_bytes_max: usize) -> Vec<i32> {
+    let Ok(records) = decode(bytes, unpacked_bytes_max) else { return Vec::new() };
+    let places = (0..).zip(&records).filter(|(_, record)| {
+        (record.timestamp != NO_TIMESTAMP && record.timestamp < oldest_ms) || record.timestamp > newest_ms
+    });
+    places.map(|(place, _)| place).take(AT_FAULT_TOLD_MAX).collect()
 }
 
 /// Decodes every record of the batch at the start of `bytes`, after checking its checksum.

@@ -32,6 +32,7 @@ mod varint;
 
 pub use compact::RecordKeys;
 pub use compression::Compression;
+pub(crate) use decode::out_of_time;
 pub use decode::{Checked, Record, check, decode};
 pub use encode::BatchBuilder;
 pub(crate) use encode::marker;
@@ -80,6 +81,12 @@ pub enum BatchError {
         expected: u32,
         /// What the bytes give.
         found: u32,
+    },
+    /// A length that no batch has.
+    #[error("batch says that it has {length} bytes behind its length")]
+    Length {
+        /// What it says.
+        length: i32,
     },
     /// A header field that cannot be.
     #[error("batch header is not valid: {what}")]
@@ -166,7 +173,7 @@ impl BatchHeader {
             .ok()
             .and_then(|length| length.checked_add(LENGTH_OVERHEAD_BYTES))
             .filter(|total| *total >= HEADER_BYTES)
-            .ok_or(BatchError::Header { what: "length" })?;
+            .ok_or(BatchError::Length { length })?;
         if total_bytes > bytes.len() {
             return Err(BatchError::Short { have: bytes.len(), need: total_bytes });
         }

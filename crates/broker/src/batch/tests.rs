@@ -46,12 +46,15 @@ fn the_layout_is_kafkas() {
 #[test]
 fn a_stamped_batch_still_passes_its_checksum() {
     let mut bytes = batch();
-    stamp(&mut bytes, Offset::new(99), LeaderEpoch::new(3));
     let Checked { header, oldest_ms, newest_ms } = check(&bytes, false, LIMIT).expect("valid");
-    assert_eq!((header.base_offset, header.leader_epoch, header.max_timestamp), (99, 3, 1_000));
     assert_eq!((oldest_ms, newest_ms), (Some(900), 1_000));
+    stamp(&mut bytes, Offset::new(99), LeaderEpoch::new(3));
+    let stamped = BatchHeader::parse(&bytes).expect("valid");
+    assert_eq!((stamped.base_offset, stamped.leader_epoch, stamped.max_timestamp), (99, 3, 1_000));
+    check_crc(&bytes, &stamped).expect("valid");
+    assert!(check(&bytes, false, LIMIT).is_err(), "a producer gives no offsets");
     stamp_append_time(&mut bytes, &header, 5_000);
-    check(&bytes, false, LIMIT).expect("valid");
+    check_crc(&bytes, &BatchHeader::parse(&bytes).expect("valid")).expect("valid");
     assert!(decode(&bytes, LIMIT).expect("valid").iter().all(|record| record.timestamp == 5_000));
 }
 

@@ -19,6 +19,8 @@ mod rebalance;
 
 /// What a member takes besides its texts and blobs, about.
 const MEMBER_BYTES: usize = 512;
+/// The first version of OffsetCommit that can say that there is no such group.
+const GROUP_NOT_FOUND_FIRST: i16 = 9;
 /// What an id that was given out and not yet used takes besides itself, about.
 const PENDING_BYTES: usize = 64;
 
@@ -39,6 +41,7 @@ pub(crate) enum Input {
         group: String,
         who: Identity,
         generation: i32,
+        protocol_type: Option<String>,
         protocol: Option<String>,
         assignments: Vec<(String, Bytes)>,
     },
@@ -200,12 +203,13 @@ impl Core {
                 self.join(now_ms, ticket, &group, join, &mut out);
                 self.count(&group);
             }
-            Input::Sync { ticket, group, who, generation, protocol, assignments } => {
+            Input::Sync { ticket, group, who, generation, protocol_type, protocol, assignments } => {
                 let asked = assignments.iter().map(|(member, assignment)| member.len() + assignment.len()).sum();
                 let result = self.check_bytes(&group, asked);
-                let result = result.and_then(|()| self.group(&group)).and_then(|g| {
-                    g.sync(now_ms, &group, ticket, &who, generation, protocol.as_deref(), assignments, &mut out)
-                });
+                let named = (protocol_type.as_deref(), protocol.as_deref());
+                let result = result
+                    .and_then(|()| self.group(&group))
+                    .and_then(|g| g.sync(now_ms, &group, ticket, &who, generation, named, assignments, &mut out));
                 refuse(ticket, result, &mut out);
                 self.count(&group);
             }
@@ -221,8 +225,8 @@ impl Core {
                     self.count(&group);
                 }
             },
-            Input::Commit { ticket, group, who, generation, .. } => {
-                let result = self.may_commit(now_ms, &group, &who, generation);
+            Input::Commit { ticket, group, who, generation, version } => {
+                let result = self.may_commit(now_ms, &group, &who, generation, version);
                 answer(ticket, result, &mut out);
             }
             Input::Delete { ticket, group } => {
@@ -412,11 +416,21 @@ impl Core {
         self.groups.get_mut(name).ok_or(GroupError::UnknownMember)
     }
 
-    fn may_commit(&mut self, now_ms: u64, name: &str, who: &Identity, generation: i32) -> Result<(), GroupError> {
-        let simple = generation < 0 && who.member.is_empty() && who.instance.is_none();
+    fn may_commit(
+        &mut self,
+        now_ms: u64,
+        name: &str,
+        who: &Identity,
+        generation: i32,
+        version: i16,
+    ) -> Result<(), GroupError> {
         let Some(group) = self.groups.get_mut(name) else {
-            // A consumer that assigns partitions itself commits without ever joining.
-            return if simple { Ok(()) } else { Err(GroupError::IllegalGeneration) };
+            return match generation {
+                // A consumer that assigns partitions itself commits without ever joining.
+                ..0 => Ok(()),
+                _ if version >= GROUP_NOT_FOUND_FIRST => Err(GroupError::GroupNotFound),
+                _ => Err(GroupError::IllegalGeneration),
+            };
         };
         if generation < 0 && group.state == GroupState::Empty {
             return Ok(());
@@ -597,12 +611,13 @@ impl Group {
         ticket: Ticket,
         who: &Identity,
         generation: i32,
-        protocol: Option<&str>,
+        (protocol_type, protocol): (Option<&str>, Option<&str>),
         assignments: Vec<(String, Bytes)>,
         out: &mut Vec<Effect>,
     ) -> Result<(), GroupError> {
         self.validate(who, generation)?;
-        if protocol.is_some() && protocol != self.protocol.as_deref() {
+        let is_other = protocol.is_some() && protocol != self.protocol.as_deref();
+        if is_other || protocol_type.is_some_and(|named| named != self.protocol_type) {
             return Err(GroupError::InconsistentProtocol);
         }
         self.touch(now_ms, &who.member);

@@ -100,7 +100,10 @@ impl Bench {
         let who = Identity { member: member.into(), instance: None };
         let assignments =
             assignments.iter().map(|(m, a)| ((*m).to_owned(), Bytes::from_static(a.as_bytes()))).collect();
-        self.put(|ticket| Input::Sync { ticket, group: GROUP.into(), who, generation, protocol: None, assignments })
+        self.put(|ticket| {
+            let (protocol_type, protocol) = (None, None);
+            Input::Sync { ticket, group: GROUP.into(), who, generation, protocol_type, protocol, assignments }
+        })
     }
 
     fn heartbeat(&mut self, member: &str, generation: i32) -> Reply {
@@ -203,6 +206,7 @@ fn a_static_member_that_comes_back_keeps_its_place_without_a_rebalance() {
         group: GROUP.into(),
         who: Identity { member: "s1".into(), instance: Some("one".into()) },
         generation: 1,
+        protocol_type: None,
         protocol: None,
         assignments: vec![("s1".into(), Bytes::from_static(b"p"))],
     });
@@ -213,7 +217,48 @@ fn a_static_member_that_comes_back_keeps_its_place_without_a_rebalance() {
     let beat = bench.put(|ticket| Input::Heartbeat { ticket, group: GROUP.into(), who: fenced, generation: 1 });
     assert_eq!(bench.replies[&beat], Reply::Refused(GroupError::FencedInstance));
     let changed = bench.join("", Some("one"), "s3", "other");
-    assert_eq!(bench.joined(changed).generation, 2);
+    assert_eq!(bench.joined(changed).generation, 1, "a new process says that it has nothing yet");
+    let again = bench.join("s3", Some("one"), "", "yet another");
+    assert_eq!(bench.joined(again).generation, 2, "a member that joins again wants a rebalance");
+}
+
+#[test]
+fn a_static_member_that_comes_back_with_other_protocols_rebalances() {
+    let mut bench = Bench::new();
+    bench.join("", Some("one"), "s1", "ms");
+    let who = Identity { member: "s1".into(), instance: Some("one".into()) };
+    let of = |protocol_type: &str| Some(protocol_type.to_owned());
+    let sync = |bench: &mut Bench, protocol_type| {
+        let (who, assignments) = (who.clone(), vec![("s1".into(), Bytes::from_static(b"p"))]);
+        let group = GROUP.into();
+        let ticket = bench.put(|ticket| Input::Sync {
+            ticket,
+            group,
+            who,
+            generation: 1,
+            protocol_type,
+            protocol: None,
+            assignments,
+        });
+        bench.replies[&ticket].clone()
+    };
+    assert_eq!(sync(&mut bench, of("connect")), Reply::Refused(GroupError::InconsistentProtocol));
+    assert!(matches!(sync(&mut bench, of("consumer")), Reply::Synced(_)));
+    let join = Join {
+        who: Identity { member: String::new(), instance: Some("one".into()) },
+        fresh_member_id: "s2".into(),
+        client_id: String::new(),
+        client_host: String::new(),
+        session_timeout_ms: 100,
+        rebalance_timeout_ms: 100,
+        protocol_type: "consumer".into(),
+        protocols: vec![("sticky".into(), Bytes::new()), ("range".into(), Bytes::new())],
+        id_required: false,
+        may_skip_assignment: true,
+    };
+    let back = bench.put(|ticket| Input::Join { ticket, group: GROUP.into(), join });
+    let joined = bench.joined(back);
+    assert_eq!((joined.generation, joined.protocol.as_str()), (2, "sticky"));
 }
 
 #[test]
@@ -225,6 +270,8 @@ fn commits_are_for_members_and_for_those_who_never_join() {
         bench.replies[&ticket].clone()
     };
     assert_eq!(commit(&mut bench, "", -1), Reply::Done);
+    assert_eq!(commit(&mut bench, "who says a name", -1), Reply::Done);
+    assert_eq!(commit(&mut bench, "", 3), Reply::Refused(GroupError::GroupNotFound));
     bench.pair();
     assert_eq!(commit(&mut bench, "a", 2), Reply::Done);
     assert_eq!(commit(&mut bench, "a", 1), Reply::Refused(GroupError::IllegalGeneration));

@@ -31,6 +31,8 @@ const KNOWN: &[(&str, Kind, &str, bool)] = &[
     ("follower.replication.throttled.replicas", Kind::List, "", false),
     ("index.interval.bytes", Kind::Int, "4096", false),
     ("leader.replication.throttled.replicas", Kind::List, "", false),
+    ("local.retention.bytes", Kind::Long, "-2", false),
+    ("local.retention.ms", Kind::Long, "-2", false),
     ("max.compaction.lag.ms", Kind::Long, "9223372036854775807", true),
     ("max.message.bytes", Kind::Int, "1048588", true),
     ("message.timestamp.after.max.ms", Kind::Long, "9223372036854775807", true),
@@ -40,6 +42,9 @@ const KNOWN: &[(&str, Kind, &str, bool)] = &[
     ("min.compaction.lag.ms", Kind::Long, "0", true),
     ("min.insync.replicas", Kind::Int, "1", false),
     ("preallocate", Kind::Boolean, "true", false),
+    ("remote.log.copy.disable", Kind::Boolean, "false", false),
+    ("remote.log.delete.on.disable", Kind::Boolean, "false", false),
+    ("remote.storage.enable", Kind::Boolean, "false", false),
     ("retention.bytes", Kind::Long, "-1", true),
     ("retention.ms", Kind::Long, "604800000", true),
     ("segment.bytes", Kind::Int, "1073741824", false),
@@ -92,12 +97,14 @@ pub(crate) struct TopicConfigs {
 }
 
 impl TopicConfigs {
-    /// Checks names and values; the error says which is wrong and what would be right.
+    /// Checks names and values; the error says which is wrong and what would be right. Numbers, switches and lists are kept as
+    /// they are shown: without blanks around them, switches in small letters.
     pub(crate) fn new(given: BTreeMap<String, String>) -> Result<Self, String> {
-        for (name, value) in &given {
-            check(name, value)?;
-        }
-        Ok(Self { given })
+        let checked = given.into_iter().map(|(name, value)| {
+            let value = check(&name, value)?;
+            Ok((name, value))
+        });
+        Ok(Self { given: checked.collect::<Result<_, String>>()? })
     }
 
     /// Takes in what was checked when it was stored.
@@ -172,33 +179,89 @@ impl TopicConfigs {
     }
 }
 
-fn check(name: &str, value: &str) -> Result<(), String> {
+/// A value as it is shown, and compared with what may be.
+fn shown(kind: Kind, value: String) -> String {
+    match kind {
+        Kind::Text => value,
+        Kind::Boolean => value.trim().to_ascii_lowercase(),
+        Kind::Int | Kind::Long => value.trim().parse::<i64>().map_or(value, |number| number.to_string()),
+        Kind::Double => value.trim().parse::<f64>().map_or(value, |number| format!("{number:?}")),
+        Kind::List => value.split(',').map(str::trim).collect::<Vec<_>>().join(","),
+    }
+}
+
+/// The least that a number may be, where that is not what its type allows, as Kafka 4 has it.
+fn least(name: &str) -> i64 {
+    match name {
+        "retention.bytes" | "retention.ms" => -1,
+        "local.retention.bytes" | "local.retention.ms" => -2,
+        "compression.gzip.level" => -1,
+        "compression.lz4.level" => 1,
+        "compression.zstd.level" => -131_072,
+        "segment.bytes" => 1 << 20,
+        "segment.index.bytes" => 4,
+        "flush.messages" | "max.compaction.lag.ms" | "min.insync.replicas" | "segment.ms" => 1,
+        "delete.retention.ms"
+        | "file.delete.delay.ms"
+        | "flush.ms"
+        | "index.interval.bytes"
+        | "max.message.bytes"
+        | "message.timestamp.after.max.ms"
+        | "message.timestamp.before.max.ms"
+        | "min.compaction.lag.ms"
+        | "segment.jitter.ms" => 0,
+        _ => i64::MIN,
+    }
+}
+
+/// The greatest that a number may be, likewise.
+fn most(name: &str) -> i64 {
+    match name {
+        "compression.gzip.level" => 9,
+        "compression.lz4.level" => 17,
+        "compression.zstd.level" => 22,
+        _ => i64::MAX,
+    }
+}
+
+/// Whether something is a list of `partition:broker`, or stands for all of them.
+fn is_throttled(value: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let one = |item: &str| item.split_once(':').is_some_and(|(partition, broker)| number(partition) && number(broker));
+    matches!(value, "" | "*") || value.split(',').all(one)
+}
+
+fn check(name: &str, value: String) -> Result<String, String> {
     let Some((_, kind, ..)) = KNOWN.iter().find(|known| known.0 == name) else {
         return Err(format!("topic config `{name}` is unknown"));
     };
+    let value = shown(*kind, value);
+    let (least, most) = (least(name), most(name));
     let right = match (name, kind) {
         ("cleanup.policy", _) => value.split(',').all(|policy| matches!(policy.trim(), "delete" | "compact")),
         ("compression.type", _) => value == "producer",
-        ("message.timestamp.type", _) => matches!(value, "CreateTime" | "LogAppendTime"),
-        ("retention.ms" | "retention.bytes", _) => value.parse::<i64>().is_ok_and(|value| value >= -1),
-        ("message.timestamp.after.max.ms" | "message.timestamp.before.max.ms", _) => {
-            value.parse::<i64>().is_ok_and(|value| value >= 0)
-        }
-        ("delete.retention.ms" | "min.compaction.lag.ms", _) => value.parse::<i64>().is_ok_and(|value| value >= 0),
-        ("max.compaction.lag.ms", _) => value.parse::<i64>().is_ok_and(|value| value >= 1),
+        ("message.timestamp.type", _) => matches!(value.as_str(), "CreateTime" | "LogAppendTime"),
         ("min.cleanable.dirty.ratio", _) => value.parse::<f64>().is_ok_and(|value| (0.0..=1.0).contains(&value)),
-        ("max.message.bytes" | "min.insync.replicas", _) => value.parse::<i32>().is_ok_and(|value| value >= 1),
-        (_, Kind::Boolean) => matches!(value, "true" | "false"),
-        (_, Kind::Int) => value.parse::<i32>().is_ok(),
-        (_, Kind::Long) => value.parse::<i64>().is_ok(),
+        ("compression.gzip.level", _) if value == "0" => false,
+        // There is one place for all of it, and nothing to turn on.
+        ("remote.storage.enable", _) => value == "false",
+        ("follower.replication.throttled.replicas" | "leader.replication.throttled.replicas", _) => {
+            is_throttled(&value)
+        }
+        (_, Kind::Boolean) => matches!(value.as_str(), "true" | "false"),
+        (_, Kind::Int) => value.parse::<i32>().is_ok_and(|value| (least..=most).contains(&i64::from(value))),
+        (_, Kind::Long) => value.parse::<i64>().is_ok_and(|value| (least..=most).contains(&value)),
         (_, Kind::Double) => value.parse::<f64>().is_ok(),
         (_, Kind::Text | Kind::List) => true,
     };
     if right {
-        return Ok(());
+        return Ok(value);
     }
-    let hint =
-        if name == "compression.type" { ": batches are kept as the producer packed them, say `producer`" } else { "" };
+    let hint = match name {
+        "compression.type" => ": batches are kept as the producer packed them, say `producer`".to_owned(),
+        _ if least > i64::MIN => format!(": say a number from {least} up"),
+        _ => String::new(),
+    };
     Err(format!("topic config `{name}` cannot be `{value}`{hint}"))
 }
 
@@ -217,7 +280,29 @@ mod tests {
         assert!(configs(&[("compression.type", "gzip")]).is_err());
         assert!(configs(&[("min.cleanable.dirty.ratio", "1.5")]).is_err());
         assert!(configs(&[("max.compaction.lag.ms", "0")]).is_err());
-        assert!(configs(&[("segment.bytes", "1000000"), ("cleanup.policy", "compact,delete")]).is_ok());
+        for (name, value) in [
+            ("segment.bytes", "1048575"),
+            ("flush.messages", "0"),
+            ("compression.gzip.level", "10"),
+            ("compression.gzip.level", "0"),
+            ("leader.replication.throttled.replicas", "1:x"),
+            ("remote.storage.enable", "true"),
+        ] {
+            assert!(configs(&[(name, value)]).is_err(), "{name}={value}");
+        }
+        assert!(configs(&[("leader.replication.throttled.replicas", "1:2,3:4")]).is_ok());
+        assert!(configs(&[("segment.bytes", "1048576"), ("cleanup.policy", "compact,delete")]).is_ok());
+    }
+
+    #[test]
+    fn values_are_kept_without_blanks_and_switches_in_small_letters() {
+        let given = [("retention.ms", " 5000 "), ("preallocate", "TRUE"), ("cleanup.policy", " compact, delete")];
+        let kept = configs(&given).expect("valid");
+        let value = |name| kept.value(name);
+        let all = (value("retention.ms"), value("preallocate"), value("cleanup.policy"));
+        assert_eq!(all, ("5000", "true", "compact,delete"));
+        assert!(kept.is_compacted() && kept.retention().ms == Some(5000));
+        assert!(configs(&[("preallocate", "yes")]).is_err());
     }
 
     #[test]

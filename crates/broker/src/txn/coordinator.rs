@@ -90,13 +90,13 @@ impl Transactions {
 
     /// Held with others.
     pub(super) async fn read(&self, id: &str) -> Result<OwnedRwLockReadGuard<Known>, TxnError> {
-        let slot = self.slot(id).ok_or(TxnError::Mapping)?;
+        let slot = self.slot(id).ok_or_else(|| unknown(id))?;
         Ok(slot.read_owned().await)
     }
 
     /// Held alone.
     pub(super) async fn write(&self, id: &str) -> Result<OwnedRwLockWriteGuard<Known>, TxnError> {
-        let slot = self.slot(id).ok_or(TxnError::Mapping)?;
+        let slot = self.slot(id).ok_or_else(|| unknown(id))?;
         Ok(slot.write_owned().await)
     }
 
@@ -133,6 +133,11 @@ impl Transactions {
         self.bytes.fetch_sub(less, Ordering::Relaxed);
         *guard = Some(next);
     }
+}
+
+/// Why there is nothing for an id.
+const fn unknown(id: &str) -> TxnError {
+    if id.is_empty() { TxnError::Id } else { TxnError::Mapping }
 }
 
 /// Writes what is live once more, then forgets what lies before. A crash between the two leaves both, which reads the same.

@@ -129,7 +129,7 @@ async fn configs_are_changed_one_by_one_or_replaced_and_the_log_keeps_to_them() 
         (vec![("retention.ms", SET, Some("1")), ("no.such", SET, Some("1"))], 40, "`no.such` is unknown"),
         (vec![("retention.ms", SET, Some("-7"))], 40, "cannot be `-7`"),
         (vec![("retention.ms", APPEND, Some("7"))], 40, "is no list"),
-        (vec![("retention.ms", SET, None)], 40, "has no value"),
+        (vec![("retention.ms", SET, None)], 42, "has no value"),
         (vec![("cleanup.policy", SUBTRACT, Some("compact,delete"))], 40, "cleanup.policy"),
         (vec![("retention.ms", 9, Some("7"))], 42, "no operation"),
         (vec![("retention.ms", SET, Some("7")), ("retention.ms", DELETE, None)], 42, "twice"),

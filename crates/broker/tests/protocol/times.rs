@@ -39,19 +39,19 @@ fn batch_at(times: &[i64]) -> BytesMut {
     builder.build().unwrap()
 }
 
-/// Timestamp and offset for each of these questions, in one request.
+/// Timestamp and offset for each of these questions; one request names a partition once.
 async fn find(wire: &mut Wire, asked: &[i64]) -> Vec<(i64, i64)> {
-    let partitions = asked.iter().map(|at| ListOffsetsPartition::default().with_timestamp(*at)).collect();
-    let topic = ListOffsetsTopic::default().with_name(name(TOPIC)).with_partitions(partitions);
-    let request = RequestKind::ListOffsets(ListOffsetsRequest::default().with_topics(vec![topic]));
-    let ResponseKind::ListOffsets(answer) = wire.ask(ApiKey::ListOffsets, 11, &request).await else { panic!() };
-    let found = answer.topics[0].partitions.iter();
+    let mut found = Vec::new();
+    for at in asked {
+        let partition = ListOffsetsPartition::default().with_timestamp(*at);
+        let topic = ListOffsetsTopic::default().with_name(name(TOPIC)).with_partitions(vec![partition]);
+        let request = RequestKind::ListOffsets(ListOffsetsRequest::default().with_topics(vec![topic]));
+        let ResponseKind::ListOffsets(answer) = wire.ask(ApiKey::ListOffsets, 11, &request).await else { panic!() };
+        let one = &answer.topics[0].partitions[0];
+        assert_eq!(one.error_code, 0);
+        found.push((one.timestamp, one.offset));
+    }
     found
-        .map(|one| {
-            assert_eq!(one.error_code, 0);
-            (one.timestamp, one.offset)
-        })
-        .collect()
 }
 
 /// Every question of which the answer could differ, against what the records say. `gone` is how many are no more.

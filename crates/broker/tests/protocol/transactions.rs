@@ -423,7 +423,7 @@ async fn who_comes_later_with_the_same_id_fences_who_was_before_and_aborts_what_
     assert_eq!(begin_as(&mut wire, 3, ID, (old.0, old.1), 60_000).await.0, 47);
     assert_eq!(put_as(&mut wire, 12, Some(ID), (new.0 + 1, 0), 0, (0, "other")).await.0, 49);
     assert_eq!(put_as(&mut wire, 12, Some("nobody"), new, 1, (0, "other")).await.0, 49);
-    assert_eq!(put_as(&mut wire, 12, None, new, 1, (0, "other")).await.0, 49);
+    assert_eq!(put_as(&mut wire, 12, None, new, 1, (0, "other")).await.0, 53, "it names no transactional id");
     assert_eq!(end(&mut wire, 5, new, true).await.0, 0);
     assert_eq!(committed(&mut wire, 0).await.0, ["new"]);
     served.end().await;

@@ -456,7 +456,8 @@ impl Group {
             self.remove(around, &[found], changes);
         }
         let epoch = if beat.epoch == AWAY { AWAY } else { LEAVES };
-        Ok(Told { member: beat.member.clone(), epoch, interval_ms: around.interval_ms, assignment: None })
+        // Nothing more is awaited of it.
+        Ok(Told { member: beat.member.clone(), epoch, interval_ms: 0, assignment: None })
     }
 }
 

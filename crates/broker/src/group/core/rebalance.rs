@@ -123,8 +123,9 @@ impl Group {
         self.members.values().all(|member| member.protocols.iter().any(|(name, _)| name == protocol))
     }
 
-    /// A static member came back with a new process: it takes the old one's place, and without a rebalance where
-    /// nothing about it changed (KIP-345).
+    /// A static member came back with a new process: it takes the old one's place, and without a rebalance where the group
+    /// would choose the same protocol again (KIP-345). What it says of itself within the protocol does not count: a new process
+    /// has nothing yet, and says so.
     fn replace_static(
         &mut self,
         now_ms: u64,
@@ -140,16 +141,13 @@ impl Group {
         for waiting in [member.joining.take(), member.syncing.take()].into_iter().flatten() {
             out.push(Effect::Reply(waiting, Reply::Refused(GroupError::FencedInstance)));
         }
-        let protocol = self.protocol.clone().unwrap_or_default();
-        let before = member.metadata(&protocol);
         self.members.insert(id.clone(), member);
         let led = self.leader.as_deref() == Some(old);
         if led {
             self.leader = Some(id.clone());
         }
         self.update(now_ms, &id, join);
-        let after = self.members.get(&id).map(|member| member.metadata(&protocol));
-        if self.state == GroupState::Stable && after == Some(before) {
+        if self.state == GroupState::Stable && self.elect_protocol() == self.protocol {
             let mut joined = self.joined(&id);
             if led && may_skip {
                 joined.skip_assignment = true;

@@ -65,6 +65,10 @@ impl Task {
         let read = match &usage {
             Use::Nobody => &Topics::default(),
             Use::Topics(topics) => topics,
+            // Consumers that do not say what they read may read all of it.
+            Use::Unknown if self.is_of_consumers(group) => {
+                return Ok(wanted.iter().map(|_| Err(GroupError::Subscribed)).collect());
+            }
             Use::Unknown => return Err(GroupError::NotEmpty),
         };
         let results =
@@ -73,6 +77,11 @@ impl Task {
         let free = wanted.into_iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(place, _)| place);
         self.forget(group, free.collect()).await?;
         Ok(results)
+    }
+
+    fn is_of_consumers(&self, group: &str) -> bool {
+        let classic = self.core.classic.describe(group);
+        classic.is_some_and(|(_, snapshot)| snapshot.protocol_type == CONSUMER)
     }
 
     /// Forgets what was not used for as long as offsets are kept, and groups of which nothing is left.

@@ -112,8 +112,10 @@ impl Bench {
 
     fn sync(&mut self, member: &str, generation: i32, assignments: Vec<(String, Bytes)>) -> Reply {
         let who = Identity { member: member.into(), instance: None };
-        let make =
-            |ticket| Input::Sync { ticket, group: GROUP.into(), who, generation, protocol: None, assignments }.into();
+        let make = |ticket| {
+            let (protocol_type, protocol) = (None, None);
+            Input::Sync { ticket, group: GROUP.into(), who, generation, protocol_type, protocol, assignments }.into()
+        };
         self.reply(make)
     }
 
