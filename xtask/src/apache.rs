@@ -37,6 +37,14 @@ fn classes(folder: &Path) -> anyhow::Result<String> {
     Ok(std::fs::read_to_string(classpath)?.trim().to_owned())
 }
 
+/// One of its jars, by how its name begins.
+pub(crate) fn jar(name: &str, begins: &str) -> anyhow::Result<String> {
+    let classpath = classes(&places::cache(name)?)?;
+    let is_it = |jar: &&str| Path::new(jar).file_name().is_some_and(|file| file.to_string_lossy().starts_with(begins));
+    let found = classpath.split(':').find(is_it).map(str::to_owned);
+    found.with_context(|| format!("Apache Kafka has no jar `{begins}*`"))
+}
+
 /// Starts one over an empty folder of that name in the cache; it acknowledges what the page cache holds. Gives its address.
 pub(crate) fn kafka(name: &str, heap: &str) -> anyhow::Result<(Running, String)> {
     kafka_with(name, heap, "")

@@ -7,6 +7,7 @@
 
 mod board;
 mod connect;
+mod differential;
 mod franz;
 mod kafka_python;
 mod kminion;
@@ -84,7 +85,7 @@ struct Suite {
 }
 
 /// All of them, in the scoreboard's order.
-const SUITES: [Suite; 9] = [
+const SUITES: [Suite; 10] = [
     franz::SUITE,
     kafka_python::SUITE,
     tools::SUITE,
@@ -94,6 +95,7 @@ const SUITES: [Suite; 9] = [
     kminion::SUITE,
     sarama::SUITE,
     librdkafka::SUITE,
+    differential::SUITE,
 ];
 
 /// What to run.

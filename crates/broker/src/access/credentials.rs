@@ -308,7 +308,7 @@ mod tests {
             set("half", 2, 16_385, b"salt", 64),
             set("weak", 1, 4_095, b"salt", 32),
             set("bare", 1, 4_096, b"", 32),
-            set("short", 2, 4_096, b"salt", 32),
+            set("short", 2, 4_096, b"salt", 0),
             set("odd", 3, 4_096, b"salt", 32),
             set("twice", 1, 4_096, b"salt", 32),
             delete("twice", 1),
