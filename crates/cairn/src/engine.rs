@@ -306,7 +306,7 @@ impl Engine {
         match self {
             Self::Embedded { log, .. } => {
                 log.close().await;
-                let waiting = log.stats().wal_depth_bytes;
+                let waiting = log.local_bytes();
                 // Who was replaced has nothing to upload: the other one read what it acknowledged.
                 if waiting > 0 && log.fenced_by().is_none() {
                     eprintln!(

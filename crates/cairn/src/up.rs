@@ -90,7 +90,12 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         Some(listener) => Some(access::access(&config, listener.local_addr()?, folder.path(), &user, &clock)?),
         None => None,
     };
-    let mut engine = Engine::open(&arguments, &config, role, &folder, &clock, &entropy).await?;
+    let mut signals = Signals::taken()?;
+    let mut engine = tokio::select! {
+        opened = Engine::open(&arguments, &config, role, &folder, &clock, &entropy) => opened?,
+        // Who stands by may do so for months. A log that is just being opened is left as by any other end.
+        () = signals.told() => return Ok(()),
+    };
     let ready = Arc::new(AtomicBool::new(false));
     let mut registry = Registry::default();
     let tasks = TaskTracker::new();
@@ -134,8 +139,6 @@ pub(crate) async fn run(arguments: UpArguments, role: Role) -> anyhow::Result<()
         None => None,
     };
     tasks.close();
-    // Whoever hears that it is ready may ask it to end at once.
-    let signals = Signals::taken()?;
     ready.store(true, Ordering::Release);
     folder.announce(&endpoints)?;
     token::show_if_new(&folder, &entropy)?;
@@ -661,9 +664,16 @@ impl Signals {
     /// Waits for one, or for `stop`.
     pub(crate) async fn wait(mut self, stop: &CancellationToken) {
         tokio::select! {
+            () = self.told() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Waits for one.
+    pub(crate) async fn told(&mut self) {
+        tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
-            () = stop.cancelled() => {}
         }
     }
 }

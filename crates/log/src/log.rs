@@ -430,6 +430,12 @@ impl Log {
         self.0.shared.recovery.as_ref()
     }
 
+    /// What lies on this machine alone.
+    #[must_use]
+    pub fn local_bytes(&self) -> u64 {
+        if self.0.shared.is_diskless() { 0 } else { self.0.shared.state.read().depth() }
+    }
+
     /// Counters and depths.
     #[must_use]
     pub fn stats(&self) -> LogStats {

@@ -131,6 +131,10 @@ fn who_stands_by_takes_over_from_a_broker_that_is_killed_stalls_or_ends_and_noth
     create_topic(&pair.addresses[0], "kept", PARTITIONS, &[]);
     let mut two = pair.start(2);
     two.says("standing by: broker 1 is active");
+    two.process.signal("-TERM");
+    assert!(two.process.wait().success(), "who stands by ends as anybody does");
+    two = pair.start(2);
+    two.says("standing by: broker 1 is active");
     let (acknowledged, numbers, stop) = (Acknowledged::default(), Arc::<AtomicU64>::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| load(&pair.bootstrap(), &numbers, &acknowledged, &stop));
