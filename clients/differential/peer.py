@@ -129,6 +129,20 @@ class Peer:
             time.sleep(0.1)
         raise AssertionError("it does not get ready")
 
+    def settle(self):
+        """Waits until what was changed before is in force: Kafka answers first, and changes follow one another."""
+        who = [{"entityType": "user", "entityName": "differential-settles"}]
+        asked = [{"entityType": "user", "matchType": 0, "match": "differential-settles"}]
+        for remove in (False, True):
+            ops = [{"key": "consumer_byte_rate", "value": 1048576.0, "remove": remove}]
+            self.quietly("AlterClientQuotas", entries=[{"entity": who, "ops": ops}], validateOnly=False)
+            for _ in range(600):
+                if bool(self.quietly("DescribeClientQuotas", components=asked, strict=True)["entries"]) != remove:
+                    break
+                time.sleep(0.02)
+            else:
+                raise AssertionError("a change does not come into force")
+
     # What most scenarios need first.
 
     def topic(self, partitions=1, **configs):

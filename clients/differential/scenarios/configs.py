@@ -52,6 +52,7 @@ def alter(peer):
         peer.ask("AlterConfigs", version, note, resources=[{"resourceType": kind, "resourceName": name, "configs": [
             {"name": key, "value": value} for key, value in configs]}], **more)
         if name == topic:
+            peer.settle()
             _shown(peer, f"after {note}", name=topic)
 
     for version in range(peer.both["AlterConfigs"][0], peer.both["AlterConfigs"][1] + 1):
@@ -78,6 +79,7 @@ def alter_a_step(peer):
         peer.ask("IncrementalAlterConfigs", version, note, resources=[{"resourceType": kind, "resourceName": name, "configs": [
             {"name": key, "configOperation": operation, "value": value} for key, operation, value in configs]}], **more)
         if name == topic:
+            peer.settle()
             _shown(peer, f"after {note}", name=topic)
 
     for version in range(peer.both["IncrementalAlterConfigs"][0], peer.both["IncrementalAlterConfigs"][1] + 1):
@@ -168,6 +170,7 @@ def values(peer):
     for key, tried in VALUES:
         for value in tried:
             code = change(key, 0, value)
+            peer.settle()
             configs = peer.quietly("DescribeConfigs", 4, resources=[
                 {"resourceType": 2, "resourceName": topic, "configurationKeys": [key]}])["results"][0]["configs"]
             # What is in force otherwise is asked elsewhere.

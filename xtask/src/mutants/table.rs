@@ -87,8 +87,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a refused batch does not say which of its records were at fault",
         file: "crates/broker/src/api/produce.rs",
-        before: "BatchError::Keyless { records }) => records.clone(),",
-        after: "BatchError::Keyless { records }) => records.iter().take(0).copied().collect(),",
+        before: "records.into_iter().map(at_fault)",
+        after: "records.into_iter().take(0).map(at_fault)",
         test: "-p cairn-broker --lib a_refusal_names_the_records_at_fault",
     },
     Mutant {
