@@ -190,7 +190,10 @@ async function interrogateFurther(peer, answers) {
   // The server ends no cancelled call with an answer; one asked later, as long, has its answer by then.
   answers.set('raw after a cancellation', await peer.ask(call('"later"', 'trigger-long-running-operation', '{"duration":3.5,"steps":1}')));
   answers.set('raw a cancelled call stays unanswered', peer.isWaiting(long));
-  answers.set('raw requests of the server', peer.heard.filter(({ id }) => id !== undefined).map(({ method, params }) => ({ method, params })));
+  // Roots it also asks for by its own clock, once or twice: that it does is compared, not when and how often.
+  const asked = peer.heard.filter(({ id }) => id !== undefined).map(({ method, params }) => ({ method, params }));
+  const [roots, others] = [true, false].map((is) => asked.filter(({ method }) => (method === 'roots/list') === is));
+  answers.set('raw requests of the server', [...roots.slice(0, 1), ...others]);
 }
 
 let failed = 0;
