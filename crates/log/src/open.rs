@@ -390,26 +390,36 @@ pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy
     if shared.is_diskless() {
         notes.push(Change::WriteAhead { epoch, from: 0, to: None });
     }
-    let uploads_first = uploads_first(&shared);
-    if !uploads_first {
-        changes.append(&mut notes);
-    }
     let mut uploader = Uploader::new(shared.clone(), entropy, version, files, index);
-    uploader.begin_epoch(changes);
-    settle(&mut uploader).await?;
-    if uploads_first {
-        while uploader.gather()? {
-            settle(&mut uploader).await?;
-        }
-        uploader.go_on(notes);
-        settle(&mut uploader).await?;
-    }
+    claim(&mut uploader, changes, notes, uploads_first(&shared)).await?;
     if writer.segment.as_ref().is_some_and(|segment| !segment.is_as_new(&shared.options.at_rest)) {
         // From before encryption, or its key, was changed: what comes from now on goes into a file of its own.
         let failed = |source| OpenError::Disk { path: shared.folder.clone(), source };
         writer.persist(writer.next, &mut Vec::new(), true).map_err(failed)?;
     }
     Ok(Opened { shared, writer, uploader, lander })
+}
+
+/// Takes the store for this epoch; where something must be uploaded before `notes` may be true, that comes in between.
+async fn claim(
+    uploader: &mut Uploader,
+    mut changes: Vec<Change>,
+    mut notes: Vec<Change>,
+    uploads_first: bool,
+) -> Result<(), OpenError> {
+    if !uploads_first {
+        changes.append(&mut notes);
+    }
+    uploader.begin_epoch(changes);
+    settle(uploader).await?;
+    if uploads_first {
+        while uploader.gather()? {
+            settle(uploader).await?;
+        }
+        uploader.go_on(notes);
+        settle(uploader).await?;
+    }
+    Ok(())
 }
 
 /// Brings a step of the uploader to its end.
