@@ -33,6 +33,7 @@ use crate::{
     options::{HostPort, Port},
     quotas,
     turn::Turns,
+    wire::Pieces,
 };
 pub use standby::Standby;
 
@@ -207,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let Frame { bytes, mut claim } = frame;
         if self.session.awaits_raw_token() {
             let answer = self.session.raw_token(&self.broker, &bytes).await?;
-            return self.write(Some(answer)).await;
+            return self.write(answer.into()).await;
         }
         let sent = bytes.len();
         let request = Request::parse(bytes, &self.broker.inner.options.limits)?;
@@ -237,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         let (answer, held) = api::answer(&self.broker, &mut self.session, request).await?;
         drop(claim);
-        self.write(Some(answer)).await?;
+        self.write(answer).await?;
         drop(held);
         let throttled = std::mem::take(&mut self.session.throttled);
         self.mute(throttled);
@@ -246,7 +247,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// Writes the answer to a Produce, and rests for as long as that says.
     async fn finish(&mut self, (answer, waits): (Option<Bytes>, Duration)) -> Result<(), ConnectionError> {
-        self.write(answer).await?;
+        if let Some(answer) = answer {
+            self.write(answer.into()).await?;
+        }
         self.mute(waits);
         Ok(())
     }
@@ -258,8 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    async fn write(&mut self, answer: Option<Bytes>) -> Result<(), ConnectionError> {
-        let Some(mut answer) = answer else { return Ok(()) };
+    async fn write(&mut self, mut answer: Pieces) -> Result<(), ConnectionError> {
         let limit = self.broker.inner.options.limits.answer_stall_timeout;
         while !answer.is_empty() {
             timeout(limit, self.stream.write_buf(&mut answer)).await.map_err(|_| ConnectionError::Stalled)??;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use cairn_keys::AtRest;
 use cairn_log::{
-    AzureOptions, BucketStore, FolderStore, GcsOptions, LogOptions, S3Options, SealedStore, Store, WriteAhead,
+    AzureOptions, BucketStore, FolderStore, GcsOptions, LogOptions, Readers, S3Options, SealedStore, Store, WriteAhead,
 };
 use serde::Deserialize;
 
@@ -130,6 +130,7 @@ impl StoreSection {
     /// The log's options for a data folder.
     pub(crate) fn log_options(&self, data: &Path, at_rest: &AtRest) -> anyhow::Result<LogOptions> {
         let mut options = LogOptions::new(data.join("log"), cairn_broker::batch::stamp);
+        options.readers = Readers::apart().context("the system gives no threads for readers of the log")?;
         options.store = self.store(data, at_rest)?;
         options.at_rest = at_rest.clone();
         let ms = |value: Option<u64>, or: Duration| value.map_or(or, Duration::from_millis);

@@ -20,9 +20,12 @@ use cairn_clock::Entropy;
 use object_store::{
     ClientOptions, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, RetryConfig,
     UpdateVersion,
+    client::SpawnedReqwestConnector,
     list::{PaginatedListOptions, PaginatedListStore},
     path::Path,
 };
+
+use tokio::runtime::Handle;
 
 pub use self::{azure::AzureOptions, gcs::GcsOptions, s3::S3Options};
 use crate::{
@@ -125,6 +128,12 @@ fn request_options(endpoint: Option<&str>) -> (ClientOptions, RetryConfig) {
         .with_connect_timeout(CONNECT_LIMIT)
         .with_allow_http(endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")));
     (client, RetryConfig { max_retries: RETRIES_MAX, retry_timeout: CALL_LIMIT, ..RetryConfig::default() })
+}
+
+/// Sees to it that connections are driven by the threads of whoever makes the store, whoever asks: readers' threads give way to others,
+/// and a connection that a reader opened may carry the next write.
+fn connector() -> Option<SpawnedReqwestConnector> {
+    Handle::try_current().ok().map(SpawnedReqwestConnector::new)
 }
 
 fn is_url(endpoint: Option<&str>) -> Result<(), StoreError> {

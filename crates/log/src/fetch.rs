@@ -32,10 +32,10 @@ use self::{
     block::{Block, Part},
     cache::{Cache, Cached, Place},
 };
-use crate::{Offset, ReadError, StoreError, StreamId, index::Range, object::Stored, store::Store};
+use crate::{Offset, ReadError, Readers, StoreError, StreamId, index::Range, object::Stored, store::Store};
 
 /// Calls to the store for readers that are on their way at once; the others wait for their turn. Each holds a block.
-const READS_MAX: usize = 16;
+pub(crate) const READS_MAX: usize = 16;
 /// Blocks that a reader is ahead of itself at most.
 const AHEAD_MAX: usize = 4;
 /// Readers whose places are remembered, to tell those who go on from those who look something up.
@@ -61,6 +61,7 @@ pub(crate) struct Fetcher {
 /// What is shared with what is on its way.
 struct Core {
     store: Arc<dyn Store>,
+    readers: Readers,
     held: Mutex<Held>,
     turns: Semaphore,
 }
@@ -124,7 +125,7 @@ impl Core {
     /// Begins to fetch something; `ahead` bytes of the cache are reserved for it.
     fn begin(self: &Arc<Self>, held: &mut Held, wanted: Wanted, ahead: u64) -> Load {
         let (core, (place, _)) = (self.clone(), wanted.place());
-        let load = async move {
+        let load = self.readers.take(async move {
             let fetched = core.fetch(&wanted).await;
             let mut held = core.held.lock();
             held.on_their_way.remove(&place);
@@ -136,8 +137,8 @@ impl Core {
             }
             drop(held);
             fetched
-        };
-        let load = load.boxed().shared();
+        });
+        let load = load.shared();
         held.on_their_way.extend(load.downgrade().map(|load| (place, load)));
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(load.clone());
@@ -198,10 +199,10 @@ fn misplaced(range: &Range) -> StoreError {
 }
 
 impl Fetcher {
-    pub(crate) fn new(store: Arc<dyn Store>, bytes_max: u64) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, bytes_max: u64, readers: Readers) -> Self {
         let held = Mutex::new(Held { cache: Cache::new(bytes_max), on_their_way: HashMap::new() });
         Self {
-            core: Arc::new(Core { store, held, turns: Semaphore::new(READS_MAX) }),
+            core: Arc::new(Core { store, readers, held, turns: Semaphore::new(READS_MAX) }),
             cursors: Mutex::default(),
             reads: AtomicU64::new(0),
             pins: Pins::default(),

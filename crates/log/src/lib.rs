@@ -33,6 +33,7 @@ mod object;
 mod open;
 mod options;
 mod read;
+mod readers;
 mod recover;
 mod retain;
 mod salvage;
@@ -62,6 +63,7 @@ pub use options::{
     Append, Appended, Beginning, Bounds, Isolation, LogOptions, LogStats, ProducerMark, ProducerView, Read, Retention,
     Room, Takes, Tiers, WriteAhead,
 };
+pub use readers::Readers;
 pub use salvage::{SalvageOptions, SalvageReport, Salvaged, salvage, set_aside_in, stored};
 pub use sealed::SealedStore;
 pub use standby::{BEAT_INTERVAL, Ownership, TAKE_OVER_AFTER, TAKE_OVER_AFTER_GONE, await_turn, ownership};

@@ -7,8 +7,8 @@ use cairn_keys::AtRest;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Aborted, Disk, FolderStore, InTransaction, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Store,
-    StreamId, SystemDisk, succession::OFFSETS_RESERVED,
+    Aborted, Disk, FolderStore, InTransaction, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Readers, Sequence,
+    Store, StreamId, SystemDisk, succession::OFFSETS_RESERVED,
 };
 
 /// How the log is run.
@@ -61,6 +61,8 @@ pub struct LogOptions {
     pub disk: Arc<dyn Disk>,
     /// Where the objects lie. One log, one store.
     pub store: Arc<dyn Store>,
+    /// Where the work for those is done who read what is no longer in memory.
+    pub readers: Readers,
 }
 
 impl LogOptions {
@@ -69,6 +71,7 @@ impl LogOptions {
     pub fn new(folder: PathBuf, stamp: fn(&mut [u8], Offset, LeaderEpoch)) -> Self {
         Self {
             store: Arc::new(FolderStore::new(folder.join("objects"))),
+            readers: Readers::default(),
             folder,
             stamp,
             wal: WriteAhead::Local,

@@ -18,8 +18,7 @@ use crate::{
     frame::{self, HEADER_BYTES},
     index::Range,
     open::Shared,
-    sealed::apart,
-    state::{Placed, State, Stream},
+    state::{InTail, Placed, State, Stream},
     wal::Segment,
 };
 
@@ -29,13 +28,15 @@ const LOOKUPS_MAX: usize = 8;
 const RANGES_MAX: usize = 8;
 /// Reads of files that are under way at once; the others wait for their turn.
 pub(crate) const FILE_READS_MAX: usize = 16;
+/// What is taken of what was written together is copied where it is less than this part of it.
+const HELD_PART: usize = 4;
 /// Batches of a file are read together up to so many bytes, where no more than so many of others lie between two.
 const SPAN_BYTES: u64 = 1 << 20;
 const GAP_BYTES_MAX: u64 = 4 << 10;
 
 /// Where a batch's bytes are.
 enum Source {
-    Tail(Bytes),
+    Tail(InTail),
     File(Segment, Placed),
 }
 
@@ -123,7 +124,7 @@ impl Shared {
             return local(sources, log);
         }
         let _turn = self.file_reads.acquire().await.expect("nobody closes it");
-        apart(move || local(sources, log)).await?
+        self.options.readers.block(move || local(sources, log)).await?
     }
 
     async fn read_ranges(
@@ -281,7 +282,7 @@ fn plan(state: &State, stream: &Stream, offsets: std::ops::Range<Offset>, max_by
                 break;
             }
             let source = match state.tail.find(batch.position, batch.length) {
-                Some(bytes) => Source::Tail(bytes),
+                Some(found) => Source::Tail(found),
                 None => match state.segment(batch.position) {
                     Some(segment) => Source::File(segment.clone(), *batch),
                     // Uploaded, and gone from the tail since: the store has it.
@@ -306,10 +307,15 @@ fn plan(state: &State, stream: &Stream, offsets: std::ops::Range<Offset>, max_by
 fn local(sources: Vec<Source>, log: Uuid) -> Result<Vec<Bytes>, ReadError> {
     let mut found = Vec::with_capacity(sources.len());
     let mut span = (u64::MAX, Bytes::new());
+    // What was written together with it, and whether it is so little of that that it is copied.
+    let mut part = (u64::MAX, false);
     for (n, source) in sources.iter().enumerate() {
         let (segment, place) = match source {
-            Source::Tail(bytes) => {
-                found.push(bytes.clone());
+            Source::Tail(InTail { bytes, group, .. }) => {
+                if part.0 != *group {
+                    part = (*group, is_little(&sources[n..]));
+                }
+                found.push(if part.1 { Bytes::copy_from_slice(bytes) } else { bytes.clone() });
                 continue;
             }
             Source::File(segment, place) if segment.seal.is_some() => {
@@ -332,6 +338,17 @@ fn local(sources: Vec<Source>, log: Uuid) -> Result<Vec<Bytes>, ReadError> {
         span = (place.position, bytes);
     }
     Ok(found)
+}
+
+/// Whether what is taken of the first batch's group is little of it: who sends it would hold all of that for as long as it takes.
+fn is_little(sources: &[Source]) -> bool {
+    let in_tail = |source: &Source| match source {
+        Source::Tail(InTail { bytes, group, group_bytes }) => Some((*group, *group_bytes, bytes.len())),
+        Source::File(..) => None,
+    };
+    let Some((first, group_bytes, _)) = sources.first().and_then(in_tail) else { return false };
+    let taken = sources.iter().map_while(in_tail).take_while(|(group, ..)| *group == first);
+    taken.map(|(.., bytes)| bytes).sum::<usize>() < group_bytes / HELD_PART
 }
 
 /// Bytes from the first batch on that are worth reading at once: as long as little of others lies between.

@@ -219,6 +219,15 @@ pub(crate) struct Tail {
     bytes: u64,
 }
 
+/// Bytes of the tail, which hold all that was written together with them.
+#[derive(Debug)]
+pub(crate) struct InTail {
+    pub(crate) bytes: Bytes,
+    /// Where that begins, and how much it is.
+    pub(crate) group: u64,
+    pub(crate) group_bytes: usize,
+}
+
 impl Tail {
     pub(crate) fn push(&mut self, position: u64, group: Bytes, bytes_max: u64) {
         self.bytes += group.len() as u64;
@@ -230,12 +239,12 @@ impl Tail {
     }
 
     /// The bytes at a position, if they are all here.
-    pub(crate) fn find(&self, position: u64, length: u32) -> Option<Bytes> {
+    pub(crate) fn find(&self, position: u64, length: u32) -> Option<InTail> {
         let at = self.groups.partition_point(|(start, _)| *start <= position).checked_sub(1)?;
         let (start, group) = &self.groups[at];
         let from = usize::try_from(position - start).ok()?;
         let to = from.checked_add(length as usize)?;
-        (to <= group.len()).then(|| group.slice(from..to))
+        (to <= group.len()).then(|| InTail { bytes: group.slice(from..to), group: *start, group_bytes: group.len() })
     }
 
     /// Position of the oldest byte.

@@ -11,7 +11,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cairn_log::{Isolation, Offset, StreamId};
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use kafka_protocol::{
@@ -35,8 +35,10 @@ use crate::{
     quotas,
 };
 
+mod pieces;
 pub(super) mod sessions;
 
+pub(super) use pieces::FetchAnswer;
 use sessions::{Asked, Purpose};
 
 const BY_ID_FIRST: i16 = 13;
@@ -92,10 +94,25 @@ impl Wanted {
     }
 }
 
+/// What is told of one partition.
+#[derive(Debug)]
+struct Part {
+    topic: usize,
+    /// All but the records.
+    data: PartitionData,
+    batches: Vec<Bytes>,
+}
+
+impl Part {
+    fn has_records(&self) -> bool {
+        self.batches.iter().any(|batch| !batch.is_empty())
+    }
+}
+
 /// What was read.
 #[derive(Default)]
 struct Gathered {
-    partitions: Vec<(usize, PartitionData)>,
+    partitions: Vec<Part>,
     bytes: usize,
     failed: bool,
     /// Something of it came from the store.
@@ -111,12 +128,12 @@ pub(super) async fn answer(
     mut request: FetchRequest,
     version: i16,
     claim: &mut Claim,
-) -> (FetchResponse, Duration) {
+) -> (FetchAnswer, Duration) {
     let by_id = version >= BY_ID_FIRST;
     let begun = broker.inner.fetch_sessions.begin(&mut request, by_id, Instant::now());
     let (purpose, asked) = match begun {
         Ok(begun) => begun,
-        Err(error) => return (FetchResponse::default().with_error_code(error.code()), Duration::ZERO),
+        Err(error) => return (FetchResponse::default().with_error_code(error.code()).into(), Duration::ZERO),
     };
     let of_replica = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
     let isolation = isolation(request.isolation_level);
@@ -126,12 +143,12 @@ pub(super) async fn answer(
     let bytes_max = broker.inner.quotas.answer_bytes_max(&session.principal, &session.client_id);
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(bytes_max);
     let partitions = gather(broker, &request, bytes_max, &mut wanted, claim).await;
-    let told = partitions.iter().filter_map(|(_, data)| data.records.as_ref()).map(Bytes::len).sum();
+    let told = partitions.iter().flat_map(|part| &part.batches).map(Bytes::len).sum();
     let throttled = broker.inner.quotas.charge(quotas::RECEIVED, &session.principal, &session.client_id, told);
-    let mut response = Answer { broker, session, version, purpose, asked }.assemble(heads, partitions);
-    response.throttle_time_ms = i32::try_from(throttled.as_millis()).unwrap_or(i32::MAX);
-    leaders::of_fetch(broker, &mut response, version).await;
-    (response, throttled)
+    let mut answer = Answer { broker, session, version, purpose, asked }.assemble(heads, partitions);
+    answer.response.throttle_time_ms = i32::try_from(throttled.as_millis()).unwrap_or(i32::MAX);
+    leaders::of_fetch(broker, &mut answer.response, version).await;
+    (answer, throttled)
 }
 
 /// Reads until there is enough or the wait is over.
@@ -141,7 +158,7 @@ async fn gather(
     bytes_max: usize,
     wanted: &mut [Wanted],
     claim: &mut Claim,
-) -> Vec<(usize, PartitionData)> {
+) -> Vec<Part> {
     let limits = &broker.inner.options.limits;
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits.fetch_wait_max);
     let deadline = Instant::now() + wait;
@@ -335,18 +352,19 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], room: usize, stored: Store
     let mut all = Gathered { room, partitions: Vec::with_capacity(wanted.len()), ..Gathered::default() };
     for one in wanted {
         let left = room.saturating_sub(all.bytes);
-        let data = PartitionData::default().with_partition_index(one.asked.partition);
+        let data = PartitionData::default().with_partition_index(one.asked.partition).with_records(Some(Bytes::new()));
+        let mut batches = Vec::new();
         let is_stored = one.lies(broker) == Lies::InStore;
         let how = if is_stored { stored } else { Stored::Awaited };
         let data = match read_one(broker, one, left, all.bytes == 0 && room > 0, how).await {
-            Ok((fetched, records)) => {
-                all.bytes += records.len();
-                all.has_stored |= is_stored && !records.is_empty();
+            Ok((mut fetched, bytes)) => {
+                all.bytes += bytes;
+                all.has_stored |= is_stored && bytes > 0;
+                batches = std::mem::take(&mut fetched.batches);
                 data.with_high_watermark(wire(fetched.high_watermark))
                     .with_last_stable_offset(wire(fetched.stable_end))
                     .with_aborted_transactions(aborted(one.isolation, &fetched))
                     .with_log_start_offset(wire(fetched.log_start))
-                    .with_records(Some(records))
             }
             Err(code) => {
                 all.failed = true;
@@ -355,10 +373,9 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], room: usize, stored: Store
                     .with_high_watermark(-1)
                     .with_last_stable_offset(-1)
                     .with_log_start_offset(-1)
-                    .with_records(Some(Bytes::new()))
             }
         };
-        all.partitions.push((one.topic, data));
+        all.partitions.push(Part { topic: one.topic, data, batches });
     }
     all
 }
@@ -376,7 +393,7 @@ async fn read_one(
     left: usize,
     first: bool,
     how: Stored,
-) -> Result<(Fetched, Bytes), i16> {
+) -> Result<(Fetched, usize), i16> {
     let stream = one.stream?.stream();
     let from = u64::try_from(one.asked.fetch_offset).map_err(|_| ResponseError::OffsetOutOfRange.code())?;
     let most = usize::try_from(one.asked.partition_max_bytes).unwrap_or(0).min(left);
@@ -388,20 +405,14 @@ async fn read_one(
         Stored::AtOnce => reading.now_or_never().unwrap_or_else(|| broker.read_nothing(stream, from)),
         Stored::Left => broker.read_nothing(stream, from),
     };
-    let fetched = fetched.map_err(|error| codes::of_fetch(&error))?;
-    let bytes: usize = fetched.batches.iter().map(Bytes::len).sum();
-    let records = match fetched.batches.as_slice() {
-        [] => Bytes::new(),
+    let mut fetched = fetched.map_err(|error| codes::of_fetch(&error))?;
+    let bytes = fetched.batches.iter().map(Bytes::len).sum();
+    if bytes > left && !first {
         // The log gives one batch however large: only the first partition of an answer may have it.
-        _ if bytes > left && !first => Bytes::new(),
-        [only] => only.clone(),
-        many => {
-            let mut records = BytesMut::with_capacity(bytes);
-            many.iter().for_each(|batch| records.extend_from_slice(batch));
-            records.freeze()
-        }
-    };
-    Ok((fetched, records))
+        fetched.batches.clear();
+        return Ok((fetched, 0));
+    }
+    Ok((fetched, bytes))
 }
 
 /// Waits until any durable end moves; false when the time is over.
@@ -424,15 +435,14 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    fn assemble(
-        self,
-        mut heads: Vec<FetchableTopicResponse>,
-        mut partitions: Vec<(usize, PartitionData)>,
-    ) -> FetchResponse {
+    fn assemble(self, mut heads: Vec<FetchableTopicResponse>, mut partitions: Vec<Part>) -> FetchAnswer {
         let (sessions, by_id) = (&self.broker.inner.fetch_sessions, self.version >= BY_ID_FIRST);
         let id = sessions.finish(self.purpose, by_id, &self.asked, &mut partitions, Instant::now());
-        let mut leads = false;
-        for (topic, data) in partitions {
+        // As they will stand in the answer: topic by topic.
+        partitions.sort_by_key(|part| part.topic);
+        let (mut leads, mut records) = (false, Vec::with_capacity(partitions.len()));
+        for Part { topic, data, batches } in partitions {
+            records.push(batches);
             let (data, hinted) = self.hint(&heads[topic], data);
             leads |= hinted;
             heads[topic].partitions.push(data);
@@ -448,7 +458,7 @@ impl Answer<'_> {
                 .with_port(i32::from(self.session.advertised.port));
             response.node_endpoints = vec![me];
         }
-        response
+        FetchAnswer { response, records }
     }
 
     /// A client whose leader epoch is old is told the one that there is, and so need not ask for it (KIP-951).

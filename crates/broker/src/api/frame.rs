@@ -8,12 +8,13 @@ use kafka_protocol::{
 
 use super::{
     ADVERTISED,
+    fetch::FetchAnswer,
     guard::{Guarded, Undecided},
 };
 use crate::{
     budget::Overloaded,
     options::BrokerLimits,
-    wire::{self, ShapeError},
+    wire::{self, Pieces, ShapeError},
 };
 
 /// Bytes of every header up to the correlation id.
@@ -171,6 +172,20 @@ impl Request {
     /// The whole frame of an answer.
     pub(super) fn respond<R: Encodable>(&self, response: &R) -> Result<Bytes, RequestError> {
         self.respond_adding(response, &[])
+    }
+
+    /// The whole frame of an answer to Fetch.
+    pub(super) fn respond_fetch(&self, answer: FetchAnswer) -> Result<Pieces, RequestError> {
+        let (key, version) = (self.key, self.version);
+        let unfit = |reason: String| RequestError::Answer { key, version, reason };
+        let mut header = BytesMut::new();
+        let correlation = ResponseHeader::default().with_correlation_id(self.correlation);
+        let header_version = key.response_header_version(version);
+        correlation.encode(&mut header, header_version).map_err(|error| unfit(error.to_string()))?;
+        let mut frame = answer.encode(version).map_err(unfit)?;
+        let length = i32::try_from(header.len() + frame.len()).expect("answers are bounded far below 2 GiB");
+        frame.push_front([length.to_be_bytes().as_slice(), &header].concat().into());
+        Ok(frame)
     }
 
     fn respond_adding<R: Encodable>(&self, response: &R, added: &[u8]) -> Result<Bytes, RequestError> {

@@ -65,7 +65,7 @@ pub(crate) use session::Session;
 use guard::{Gate, Guarded, Verdict};
 use worked::worked;
 
-use crate::{broker::Broker, budget::Claim, telemetry::UNPACKED_BYTES_MAX, turn::Turn};
+use crate::{broker::Broker, budget::Claim, telemetry::UNPACKED_BYTES_MAX, turn::Turn, wire::Pieces};
 
 /// Bytes of an error's message.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -172,30 +172,31 @@ pub(crate) async fn answer(
     broker: &Broker,
     session: &mut Session,
     request: Request,
-) -> Result<(Bytes, Claim), RequestError> {
+) -> Result<(Pieces, Claim), RequestError> {
     session.client_id.clone_from(&request.client_id);
     let mut claim = broker.inner.answers_budget.claim();
     if request.key == ApiKey::Fetch {
         let gate = Gate::of(broker, session);
-        let (response, throttled) = match request.decode::<FetchRequest>()?.decide(&gate, request.version) {
-            Verdict::None(response) => (response, Duration::ZERO),
+        let (answer, throttled) = match request.decode::<FetchRequest>()?.decide(&gate, request.version) {
+            Verdict::None(response) => (response.into(), Duration::ZERO),
             Verdict::Some(decoded, ()) => {
                 let answer = fetch::answer(broker, &gate, decoded, request.version, &mut claim);
-                let ((mut response, throttled), took) = worked(answer).await;
+                let ((mut answer, throttled), took) = worked(answer).await;
                 let waits = broker.inner.quotas.charge_time(&session.principal, &session.client_id, took);
-                response.throttle_time_ms = response.throttle_time_ms.max(told_ms(waits));
-                (response, throttled.max(waits))
+                let told = &mut answer.response.throttle_time_ms;
+                *told = (*told).max(told_ms(waits));
+                (answer, throttled.max(waits))
             }
         };
         session.throttled = throttled;
-        return Ok((request.respond(&response)?, claim));
+        return Ok((request.respond_fetch(answer)?, claim));
     }
     // What is told of every topic and group can be much; what a request names costs about as much as naming it.
     claim.cover(answer_bytes(broker, &request).saturating_sub(ANSWER_FREE_BYTES)).await?;
     let (frame, waits) = table(broker, session, request).await?;
     session.throttled = waits;
     claim.cover(frame.len().saturating_sub(ANSWER_FREE_BYTES)).await?;
-    Ok((frame, claim))
+    Ok((frame.into(), claim))
 }
 
 /// What the largest answer to this request takes now.

@@ -6,7 +6,7 @@ use std::fmt;
 
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
-use super::{BucketStore, Service, Versions, is_url, refused, request_options};
+use super::{BucketStore, Service, Versions, connector, is_url, refused, request_options};
 use crate::StoreError;
 
 pub(super) const SERVICE: Service = Service {
@@ -78,6 +78,9 @@ impl BucketStore {
             .with_retry(retry);
         if let Some(endpoint) = &options.endpoint {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+        }
+        if let Some(connector) = connector() {
+            builder = builder.with_http_connector(connector);
         }
         Self::new("az", &options.container, &options.prefix, &SERVICE, builder.build())
     }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use object_store::gcp::GoogleCloudStorageBuilder;
 
-use super::{BucketStore, Service, Versions, is_url, request_options};
+use super::{BucketStore, Service, Versions, connector, is_url, request_options};
 use crate::StoreError;
 
 pub(super) const SERVICE: Service = Service {
@@ -62,6 +62,9 @@ impl BucketStore {
         let mut builder = builder.with_bucket_name(&options.bucket).with_client_options(client).with_retry(retry);
         if let Some(endpoint) = &options.endpoint {
             builder = builder.with_base_url(endpoint.trim_end_matches('/'));
+        }
+        if let Some(connector) = connector() {
+            builder = builder.with_http_connector(connector);
         }
         Self::new("gs", &options.bucket, &options.prefix, &SERVICE, builder.build())
     }

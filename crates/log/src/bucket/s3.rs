@@ -6,7 +6,7 @@ use std::fmt;
 
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 
-use super::{BucketStore, Service, Versions, is_url, refused, request_options};
+use super::{BucketStore, Service, Versions, connector, is_url, refused, request_options};
 use crate::StoreError;
 
 pub(super) const SERVICE: Service = Service {
@@ -86,6 +86,9 @@ impl BucketStore {
         }
         if let Some(token) = &options.session_token {
             builder = builder.with_token(token);
+        }
+        if let Some(connector) = connector() {
+            builder = builder.with_http_connector(connector);
         }
         Self::new("s3", &options.bucket, &options.prefix, &SERVICE, builder.build())
     }

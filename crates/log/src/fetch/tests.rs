@@ -102,7 +102,7 @@ impl Place {
                 past: Past::default(),
             }));
         }
-        let fetcher = Arc::new(Fetcher::new(store.clone(), cache_bytes));
+        let fetcher = Arc::new(Fetcher::new(store.clone(), cache_bytes, Readers::default()));
         Self { store, gate, fetcher, ranges }
     }
 

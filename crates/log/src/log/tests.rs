@@ -435,7 +435,7 @@ async fn a_replay_from_the_beginning_leaves_the_tail_where_it_is() {
     let newest = || {
         let state = log.0.shared.state.read();
         let place = *state.streams[&stream()].batches.back().expect("the tail's batches are remembered");
-        state.tail.find(place.position, place.length).expect("it is in the tail")
+        state.tail.find(place.position, place.length).expect("it is in the tail").bytes
     };
     let (before, reads) = (newest(), log.stats().object_reads);
     assert_eq!(all(&log).await.len(), 200);

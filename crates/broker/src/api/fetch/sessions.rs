@@ -16,13 +16,14 @@ use kafka_protocol::{
     messages::{
         FetchRequest, TopicName,
         fetch_request::{FetchPartition, FetchTopic},
-        fetch_response::PartitionData,
     },
     protocol::StrBytes,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
+
+use super::Part;
 
 /// What a request says that opens a session, and one that wants none (or ends the one that it names).
 const FIRST: i32 = 0;
@@ -171,7 +172,7 @@ impl FetchSessions {
         purpose: Purpose,
         by_id: bool,
         asked: &[Asked],
-        answers: &mut Vec<(usize, PartitionData)>,
+        answers: &mut Vec<Part>,
         now: Instant,
     ) -> i32 {
         match purpose {
@@ -180,14 +181,14 @@ impl FetchSessions {
             Purpose::Continues(id) => {
                 if let Some(session) = self.all.lock().by_id.get_mut(&id) {
                     let mut each = asked.iter();
-                    answers.retain(|(_, data)| each.next().is_none_or(|asked| session.tell(asked, data)));
+                    answers.retain(|part| each.next().is_none_or(|asked| session.tell(asked, part)));
                 }
                 id
             }
         }
     }
 
-    fn open(&self, by_id: bool, asked: &[Asked], answers: &[(usize, PartitionData)], now: Instant) -> i32 {
+    fn open(&self, by_id: bool, asked: &[Asked], answers: &[Part], now: Instant) -> i32 {
         let mut session = Session {
             epoch: next(FIRST),
             by_id,
@@ -197,9 +198,9 @@ impl FetchSessions {
             order: BTreeMap::new(),
             places: HashMap::new(),
         };
-        for (asked, (_, data)) in asked.iter().zip(answers) {
+        for (asked, part) in asked.iter().zip(answers) {
             session.ask(asked.clone());
-            session.tell(asked, data);
+            session.tell(asked, part);
         }
         let wanted = session.order.len();
         let mut all = self.all.lock();
@@ -269,11 +270,12 @@ impl Session {
     }
 
     /// Whether the client must be told this of a partition; if so, it is remembered as told.
-    fn tell(&mut self, asked: &Asked, data: &PartitionData) -> bool {
+    fn tell(&mut self, asked: &Asked, part: &Part) -> bool {
+        let data = &part.data;
         let key = asked.key();
         let Some(place) = self.places.get(&key).copied() else { return false };
         let Some(cached) = self.order.get_mut(&place) else { return false };
-        let has_records = data.records.as_ref().is_some_and(|records| !records.is_empty());
+        let has_records = part.has_records();
         let failed = data.error_code != 0;
         let told = (cached.high_watermark, cached.log_start) == (data.high_watermark, data.log_start_offset);
         // After an error everything is told again.

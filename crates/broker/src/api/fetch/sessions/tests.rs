@@ -1,7 +1,7 @@
 //! What must hold of fetch sessions, without a broker.
 
 use bytes::Bytes;
-use kafka_protocol::messages::fetch_request::ForgottenTopic;
+use kafka_protocol::messages::{fetch_request::ForgottenTopic, fetch_response::PartitionData};
 
 use super::*;
 
@@ -14,9 +14,9 @@ fn request(id: i32, epoch: i32, topics: Vec<FetchTopic>) -> FetchRequest {
     FetchRequest::default().with_session_id(id).with_session_epoch(epoch).with_topics(topics)
 }
 
-fn data(partition: i32, end: i64, records: &'static [u8]) -> PartitionData {
+fn data(partition: i32, end: i64, records: &'static [u8]) -> Part {
     let data = PartitionData::default().with_partition_index(partition).with_high_watermark(end);
-    data.with_log_start_offset(0).with_records(Some(Bytes::from_static(records)))
+    Part { topic: 0, data: data.with_log_start_offset(0), batches: vec![Bytes::from_static(records)] }
 }
 
 struct Bench {
@@ -38,16 +38,16 @@ impl Bench {
     fn fetch(
         &self,
         mut request: FetchRequest,
-        answer: impl Fn(&Asked) -> PartitionData,
+        answer: impl Fn(&Asked) -> Part,
     ) -> Result<(i32, Vec<i32>), ResponseError> {
         let (purpose, asked) = self.sessions.begin(&mut request, false, self.now)?;
-        let mut answers = asked.iter().map(|asked| (0, answer(asked))).collect();
+        let mut answers = asked.iter().map(answer).collect();
         let id = self.sessions.finish(purpose, false, &asked, &mut answers, self.now);
-        Ok((id, answers.iter().map(|(_, data)| data.partition_index).collect()))
+        Ok((id, answers.iter().map(|part| part.data.partition_index).collect()))
     }
 }
 
-fn same(asked: &Asked) -> PartitionData {
+fn same(asked: &Asked) -> Part {
     data(asked.partition.partition, 9, b"")
 }
 
@@ -62,14 +62,22 @@ fn only_what_is_new_is_told_and_who_had_records_waits_behind_the_others() {
     assert_eq!(bench.fetch(request(id, 2, vec![]), with_records), Ok((id, vec![0])));
     let all_have = |asked: &Asked| data(asked.partition.partition, 9, b"r");
     assert_eq!(bench.fetch(request(id, 3, vec![]), all_have), Ok((id, vec![1, 2, 0])));
-    let failed = |asked: &Asked| same(asked).with_error_code(i16::from(asked.partition.partition == 1));
+    let failed = |asked: &Asked| {
+        let mut part = same(asked);
+        part.data.error_code = i16::from(asked.partition.partition == 1);
+        part
+    };
     assert_eq!(bench.fetch(request(id, 4, vec![]), failed), Ok((id, vec![1])));
     assert_eq!(
         bench.fetch(request(id, 5, vec![]), same),
         Ok((id, vec![1])),
         "after an error it is told that all is well"
     );
-    let trimmed = |asked: &Asked| same(asked).with_log_start_offset(i64::from(asked.partition.partition == 2));
+    let trimmed = |asked: &Asked| {
+        let mut part = same(asked);
+        part.data.log_start_offset = i64::from(asked.partition.partition == 2);
+        part
+    };
     assert_eq!(bench.fetch(request(id, 6, vec![]), trimmed), Ok((id, vec![2])));
 }
 

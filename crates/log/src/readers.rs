@@ -1,0 +1,119 @@
+//! Threads for those who read what lies behind: what they need is fetched, opened and checked here, and not where the end is served.
+//! Used by `fetch` and `read`; made by who wires a log.
+//!
+//! A replay takes what processor it is given. Here that is what others leave: on Linux these threads have a lower priority (`nice`), so
+//! that the kernel lets a write or a read at the end run at once, also where there are few processors.
+
+use std::{fmt, future::Future, io, sync::Arc};
+
+use futures::{FutureExt, future::BoxFuture};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::{StoreError, sealed::apart};
+
+/// Threads that check and decrypt.
+const WORKERS_MAX: usize = 4;
+/// How much these give way: of a processor that somebody else wants as well, they get about a tenth (`sched(7)`).
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// Where readers' work is done. Clones share it; the threads end with the last.
+#[derive(Clone, Default)]
+pub struct Readers(Option<Arc<Own>>);
+
+struct Own {
+    handle: Handle,
+    /// There until this is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Readers").field(&if self.0.is_some() { "own threads" } else { "those of who asks" }).finish()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Also where it is dropped by a task.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Readers {
+    /// Threads of their own, that give way to all others.
+    ///
+    /// # Errors
+    /// Where the system gives no threads.
+    pub fn apart() -> io::Result<Self> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(workers)
+            .max_blocking_threads(crate::read::FILE_READS_MAX + crate::fetch::READS_MAX)
+            .thread_name("cairn-readers")
+            .on_thread_start(give_way)
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(Arc::new(Own { handle: runtime.handle().clone(), runtime: Some(runtime) }))))
+    }
+
+    /// The work, done here; it is finished whether anybody waits for it or not. Where there are no own threads, whoever waits does it.
+    pub(crate) fn take<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        let Some(own) = &self.0 else { return work.boxed() };
+        let work = own.handle.spawn(work);
+        async move { work.await.unwrap_or_else(|error| Err(StoreError::Failed { reason: error.to_string() })) }.boxed()
+    }
+
+    /// Work that takes a while and waits for nothing.
+    pub(crate) async fn block<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(own) = &self.0 else { return apart(work).await };
+        let done = own.handle.spawn_blocking(work).await;
+        done.map_err(|error| StoreError::Failed { reason: error.to_string() })
+    }
+}
+
+/// Of this thread alone, on Linux; elsewhere a priority is the whole process's, and stays.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "readers' threads run as all others do");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn readers_give_way_and_nobody_else_does() {
+        let nice = || rustix::process::getpriority_process(None).expect("a thread has a priority");
+        let before = nice();
+        let readers = Readers::apart().expect("threads");
+        let seen = readers.take(async move { Ok(nice()) }).await.expect("done");
+        let blocking = readers.block(nice).await.expect("done");
+        assert_eq!((seen, blocking), ((before + NICE).min(19), (before + NICE).min(19)));
+        assert_eq!((nice(), std::thread::spawn(nice).join().expect("no panic")), (before, before));
+        drop(readers);
+    }
+
+    #[tokio::test]
+    async fn what_is_begun_is_finished_though_nobody_waits() {
+        let readers = Readers::apart().expect("threads");
+        let (say, said) = tokio::sync::oneshot::channel();
+        drop(readers.take(async move {
+            tokio::task::yield_now().await;
+            let _ = say.send(7);
+            Ok(())
+        }));
+        assert_eq!(said.await, Ok(7));
+    }
+}
