@@ -40,6 +40,7 @@ mod salvage;
 mod sealed;
 #[cfg(test)]
 mod sim;
+mod spares;
 mod standby;
 mod state;
 mod store;

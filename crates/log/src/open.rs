@@ -7,7 +7,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -31,11 +30,12 @@ use crate::{
     ledger::Ledger,
     read::FILE_READS_MAX,
     recover::recover,
+    spares::Spares,
     state::State,
     store::counted::{Counted, Requests},
     succession::{Recovery, Standing, set_aside, skip, standing, write_owner},
     upload::Uploader,
-    wal::{HEAD_BYTES, SEALED_HEAD_BYTES, Segment, Spare},
+    wal::{HEAD_BYTES, SEALED_HEAD_BYTES, Segment},
     wal_object::WalId,
     writer::{Ground, Writer},
 };
@@ -107,7 +107,7 @@ pub(crate) struct Shared {
     /// Woken when enough waits for upload.
     pub(crate) uploads: Notify,
     /// Write-ahead files to be used again.
-    pub(crate) spares: Mutex<Vec<Spare>>,
+    pub(crate) spares: Spares,
     /// Why the write-ahead log failed, once it did.
     pub(crate) failure: Mutex<Option<String>>,
     /// Why the last upload failed, while it does.
@@ -267,41 +267,6 @@ impl Shared {
             }
         }
     }
-
-    /// Has a file waiting that can be the next one, at `base`: going on to it then takes no room that the disk may lack.
-    pub(crate) fn have_spare(&self, base: u64) -> io::Result<()> {
-        let (disk, bytes) = (self.options.disk.as_ref(), self.options.wal_segment_bytes);
-        let mut spares = self.spares.lock();
-        // What lies below one that is used would stay for ever.
-        while let Some(at) = spares.iter().position(|spare| !self.is_usable(spare)) {
-            disk.remove(&spares.swap_remove(at).path)?;
-        }
-        if spares.is_empty() {
-            spares.push(Spare::create(disk, &self.folder, base, bytes)?);
-        }
-        Ok(())
-    }
-
-    /// One of another size or in the clear is from before the options were changed.
-    fn is_usable(&self, spare: &Spare) -> bool {
-        let is_hidden = spare.is_sealed || self.options.at_rest.current().is_none();
-        spare.bytes == self.options.wal_segment_bytes && is_hidden
-    }
-
-    /// The next write-ahead file: a spare where there is one.
-    pub(crate) fn next_segment(&self, base: u64) -> io::Result<Segment> {
-        let (disk, bytes) = (self.options.disk.as_ref(), self.options.wal_segment_bytes);
-        let at_rest = &self.options.at_rest;
-        loop {
-            let Some(spare) = self.spares.lock().pop() else {
-                return Segment::create(disk, &self.folder, self.log, base, bytes, at_rest);
-            };
-            if self.is_usable(&spare) {
-                return Segment::reuse(disk, &self.folder, self.log, base, spare, at_rest);
-            }
-            disk.remove(&spare.path)?;
-        }
-    }
 }
 
 /// An opened log, nothing of it running yet.
@@ -376,7 +341,7 @@ pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy
         clock,
         keys: OnceLock::new(),
         uploads: Notify::new(),
-        spares: Mutex::new(found.spares),
+        spares: Spares::new(found.spares),
         failure: Mutex::default(),
         trouble: Mutex::default(),
         seen_ours_us: AtomicU64::new(0),
@@ -493,6 +458,7 @@ fn begin(
         ground: Ground::Disk,
         entropy,
         full: None,
+        ahead: None,
         written: Vec::new(),
     };
     if !shared.is_diskless() {

@@ -29,7 +29,6 @@ use crate::{
     open::Shared,
     store::{HeadVersion, Store},
     upload::seat::Seat,
-    wal::Spare,
     wal_object::{self, Found, WalId},
 };
 
@@ -42,8 +41,6 @@ mod tidy;
 
 /// Files of the index before the next one is a snapshot.
 const FILES_MAX: usize = 64;
-/// Write-ahead files that are kept to be used again.
-const SPARES_MAX: usize = 2;
 /// What waits to be removed; past it, it is found again by listing.
 const GARBAGE_MAX: usize = 10_000;
 /// Write-ahead objects that are removed beside each other.
@@ -254,7 +251,6 @@ impl Uploader {
     /// Gives back write-ahead files that the store has, the oldest first. One that a reader holds is removed, not reused. Objects
     /// of the write-ahead log become garbage.
     fn trim(&mut self) {
-        let disk = self.shared.options.disk.as_ref();
         let covered = self.index.covered;
         loop {
             let segment = {
@@ -271,22 +267,7 @@ impl Uploader {
                 self.garbage.write_ahead.push(id);
                 continue;
             }
-            let mut spares = self.shared.spares.lock();
-            let (options, is_sealed) = (&self.shared.options, segment.seal.is_some());
-            // One in the clear would keep what it held beside what is encrypted.
-            let fits = segment.bytes == options.wal_segment_bytes
-                && spares.len() < SPARES_MAX
-                && (is_sealed || options.at_rest.current().is_none());
-            if fits && Arc::strong_count(&segment.file) == 1 {
-                let path = segment.path.with_extension("free");
-                match disk.rename(&segment.path, &path) {
-                    Ok(()) => spares.push(Spare { path, bytes: segment.bytes, file: segment.file, is_sealed }),
-                    Err(error) => tracing::warn!(%error, path = %segment.path.display(), "a used file stays"),
-                }
-            } else if let Err(error) = disk.remove(&segment.path) {
-                // It is found again and removed at the next start.
-                tracing::warn!(%error, path = %segment.path.display(), "a used file stays");
-            }
+            self.shared.retire(segment);
         }
     }
 

@@ -58,8 +58,8 @@ pub(crate) struct Spare {
 impl Spare {
     /// Makes one that was never used, for the file at `base`: its blocks are allocated when this returns.
     pub(crate) fn create(disk: &dyn Disk, folder: &Path, base: u64, bytes: u64) -> io::Result<Self> {
-        // The name of a file that was used at `base` and is free can be there only once the log has gone past it.
-        let path = folder.join(format!("{base:016x}.free"));
+        // No used file has this name: theirs is that of the place where they were used.
+        let path = folder.join(format!("{base:016x}.made.free"));
         let file = disk.create(&path, bytes, &[])?;
         // It holds nothing, so nothing in the clear.
         Ok(Self { path, bytes, file, is_sealed: true })

@@ -13,6 +13,7 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{Arc, atomic::Ordering, mpsc},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -95,11 +96,21 @@ pub(crate) struct Writer {
     pub(crate) written: Vec<(u64, Bytes)>,
     /// Until when nothing is taken, because the disk had no room, and what it said.
     pub(crate) full: Option<(Instant, AppendError)>,
+    /// The file behind which one is made ahead, and who makes it.
+    pub(crate) ahead: Option<(u64, JoinHandle<()>)>,
 }
 
 impl Writer {
     /// Serves calls until the queue closes or the disk fails.
     pub(crate) fn run(mut self, calls: &mpsc::Receiver<Call>) {
+        self.serve(calls);
+        if let Some((_, making)) = self.ahead.take() {
+            // It holds the log's folder.
+            let _ = making.join();
+        }
+    }
+
+    fn serve(&mut self, calls: &mpsc::Receiver<Call>) {
         let mut failed: Option<AppendError> = None;
         while let Ok(first) = calls.recv() {
             let mut group = vec![first];
@@ -117,7 +128,7 @@ impl Writer {
                 continue;
             }
             match self.group(group) {
-                Ok(None) => {}
+                Ok(None) => self.make_ahead(),
                 Ok(Some(closing)) => {
                     self.shared.has_ended.store(true, Ordering::Release);
                     let _ = closing.send(());
@@ -290,6 +301,24 @@ impl Writer {
             }
             Entry::SetRetention(..) | Entry::DeleteBefore(..) | Entry::Batch(_) => {}
         }
+    }
+
+    /// Begins to make the next file once half of this one is used, where none waits.
+    fn make_ahead(&mut self) {
+        let (Ground::Disk, Some(segment)) = (&self.ground, &self.segment) else { return };
+        let (base, end) = (segment.base, segment.end());
+        let is_begun = self.ahead.as_ref().is_some_and(|(behind, _)| *behind == base);
+        if is_begun || self.next < base + segment.bytes / 2 {
+            return;
+        }
+        let shared = self.shared.clone();
+        let making = move || {
+            if let Err(error) = shared.have_spare(end) {
+                // Tried again when it is needed, and told then.
+                tracing::debug!(%error, "the next file of the write-ahead log cannot be made yet");
+            }
+        };
+        self.ahead = thread::Builder::new().name("cairn-log-next".to_owned()).spawn(making).ok().map(|it| (base, it));
     }
 
     fn hand(&self) -> Hand {

@@ -207,3 +207,59 @@ async fn how_long_the_store_was_not_seen_does_not_hang_on_the_hour() {
     first.close().await;
     until(|| second.fenced_by().is_none()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_file_is_made_while_this_one_has_room() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = Faulty::default();
+    let log = open_on(&disk, folder.path()).await;
+    let files = || log.0.shared.state.read().segments.len();
+    let is_far = || {
+        let state = log.0.shared.state.read();
+        let (base, newest) = state.segments.last_key_value().expect("one is written");
+        state.durable > base + newest.bytes * 5 / 8
+    };
+    let mut crossed = 0;
+    for n in 0.. {
+        if is_far() {
+            until(|| !log.0.shared.spares.paths().is_empty()).await;
+        }
+        let (before, made) = (files(), disk.creations.load(Ordering::SeqCst));
+        put(&log, batch(n as u8, None)).await;
+        if files() > before {
+            assert_eq!(disk.creations.load(Ordering::SeqCst), made, "it was there, and none was made for it");
+            crossed += 1;
+        }
+        if crossed == 3 {
+            break;
+        }
+    }
+    let before = all(&log).await;
+    log.close().await;
+    drop(log);
+    // Whoever makes one holds the folder no longer than the log does.
+    let log = open_on(&disk, folder.path()).await;
+    assert_eq!(all(&log).await, before);
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_files_never_have_one_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_on(&Faulty::default(), folder.path()).await;
+    let shared = &log.0.shared;
+    // One is made for a place, another is freed meanwhile and used there; then that is freed in its turn.
+    let base = 1 << 30;
+    shared.have_spare(base).expect("room");
+    let freed = shared.next_segment(base >> 1).expect("a file");
+    shared.have_spare(base).expect("room");
+    shared.retire(freed);
+    let used = shared.next_segment(base).expect("a file");
+    shared.retire(used);
+    let paths = shared.spares.paths();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    assert_ne!(paths[0], paths[1]);
+    let there = |path: &PathBuf| path.exists();
+    assert!(paths.iter().all(there), "{paths:?}");
+    log.close().await;
+}
