@@ -82,6 +82,8 @@ pub struct BrokerStats {
     pub topics: usize,
     /// Connections that are open.
     pub connections: u64,
+    /// Of these, those that read what only the object store has, and give way to others.
+    pub connections_behind: u64,
     /// Connections turned away because there were too many.
     pub connections_refused: u64,
     /// Requests answered.
@@ -302,6 +304,7 @@ pub(crate) struct Inner {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
+    pub(crate) connections_behind: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
     pub(crate) requests: AtomicU64,
     batches: AtomicU64,
@@ -714,6 +717,7 @@ impl Broker {
         BrokerStats {
             topics: self.inner.topics.len(),
             connections: read(&counters.connections),
+            connections_behind: read(&counters.connections_behind),
             connections_refused: read(&counters.connections_refused),
             requests: read(&counters.requests),
             batches: read(&counters.batches),

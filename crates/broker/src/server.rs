@@ -68,6 +68,22 @@ enum ConnectionError {
     Request(#[from] api::RequestError),
 }
 
+/// Counts a connection among those that read what lies behind.
+struct Behind(Broker);
+
+impl Behind {
+    fn count(broker: &Broker) -> Self {
+        broker.inner.counters.connections_behind.fetch_add(1, Ordering::Relaxed);
+        Self(broker.clone())
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.0.inner.counters.connections_behind.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// An answer that is being worked on, and what its request holds.
 type Answer = BoxFuture<'static, (Result<(Option<Bytes>, Duration), api::RequestError>, Claim)>;
 
@@ -142,32 +158,37 @@ async fn connect(broker: &Broker, port: &Port, stream: TcpStream, place: Place) 
     let intake = Intake::new(&broker.inner.requests_budget);
     let broker = broker.clone();
     match &port.tls {
-        None => {
-            Connection { broker, stream, intake, session, place, muted: None, turns: Turns::default() }.serve().await
-        }
+        None => Connection::new(broker, stream, intake, session, place).serve().await,
         Some(handshakes) => {
             let stream = handshakes.of(stream).await?;
             // Verified in the handshake, where one was shown.
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let name = shown.and_then(|shown| of_certificate(shown, &broker.inner.options.certificate_names));
             let session = session.certified(name);
-            Connection { broker, stream, intake, session, place, muted: None, turns: Turns::default() }.serve().await
+            Connection::new(broker, stream, intake, session, place).serve().await
         }
     }
 }
 
 struct Connection<S> {
     broker: Broker,
-    stream: S,
+    /// There, but while an answer is written on other threads.
+    stream: Option<S>,
     intake: Intake,
     session: Session,
     place: Place,
     /// Until when nothing is read.
     muted: Option<Instant>,
     turns: Turns,
+    behind: Option<Behind>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
+    fn new(broker: Broker, stream: S, intake: Intake, session: Session, place: Place) -> Self {
+        let (stream, muted, turns, behind) = (Some(stream), None, Turns::default(), None);
+        Self { broker, stream, intake, session, place, muted, turns, behind }
+    }
+
     async fn serve(&mut self) -> Result<(), ConnectionError> {
         let limits = self.broker.inner.options.limits.clone();
         let in_flight_max = limits.in_flight_max.max(1);
@@ -179,6 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 self.place.rest();
             }
             // Reading stops while enough waits for the disk; whole frames stay in the socket and slow the peer.
+            let stream = self.stream.as_mut().ok_or_else(gone)?;
             tokio::select! {
                 biased;
                 Some((answer, claim)) = answers.next(), if !answers.is_empty() => {
@@ -186,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     drop(claim);
                 }
                 () = sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => self.muted = None,
-                frame = self.intake.frame(&mut self.stream, &limits, alone),
+                frame = self.intake.frame(stream, &limits, alone),
                     if muted.is_none() && answers.len() < in_flight_max =>
                 {
                     let Some(frame) = frame? else {
@@ -238,7 +260,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         let (answer, held) = api::answer(&self.broker, &mut self.session, request).await?;
         drop(claim);
-        self.write(answer).await?;
+        self.behind =
+            self.session.reads_behind.then(|| self.behind.take().unwrap_or_else(|| Behind::count(&self.broker)));
+        if self.behind.is_some() {
+            self.write_apart(answer).await?;
+        } else {
+            self.write(answer).await?;
+        }
         drop(held);
         let throttled = std::mem::take(&mut self.session.throttled);
         self.mute(throttled);
@@ -261,12 +289,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    async fn write(&mut self, mut answer: Pieces) -> Result<(), ConnectionError> {
+    async fn write(&mut self, answer: Pieces) -> Result<(), ConnectionError> {
         let limit = self.broker.inner.options.limits.answer_stall_timeout;
-        while !answer.is_empty() {
-            timeout(limit, self.stream.write_buf(&mut answer)).await.map_err(|_| ConnectionError::Stalled)??;
-        }
-        // With TLS, what was taken may not have been sent.
-        Ok(timeout(limit, self.stream.flush()).await.map_err(|_| ConnectionError::Stalled)??)
+        write(self.stream.as_mut().ok_or_else(gone)?, answer, limit).await
     }
+
+    /// The same on the log's threads for readers, so that encrypting it and carrying it to the kernel give way to others.
+    async fn write_apart(&mut self, answer: Pieces) -> Result<(), ConnectionError> {
+        let limit = self.broker.inner.options.limits.answer_stall_timeout;
+        let mut stream = self.stream.take().ok_or_else(gone)?;
+        let writing = async move { (write(&mut stream, answer, limit).await, stream) };
+        let (written, stream) = self.broker.inner.log.readers().run(writing).await?;
+        self.stream = Some(stream);
+        written
+    }
+}
+
+/// What is said of a connection whose answer was given up on the way; nobody goes on with it.
+fn gone() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}
+
+async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    mut answer: Pieces,
+    limit: Duration,
+) -> Result<(), ConnectionError> {
+    while !answer.is_empty() {
+        timeout(limit, stream.write_buf(&mut answer)).await.map_err(|_| ConnectionError::Stalled)??;
+    }
+    // With TLS, what was taken may not have been sent.
+    Ok(timeout(limit, stream.flush()).await.map_err(|_| ConnectionError::Stalled)??)
 }

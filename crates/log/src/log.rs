@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     Append, AppendError, Beginning, Bounds, Compaction, Isolation, Keys, LeaderEpoch, LogOptions, LogStats, Offset,
-    OpenError, Ownership, ProducerView, Read, ReadError, Recovery, Retention, Room, StreamId, Tiers,
+    OpenError, Ownership, ProducerView, Read, ReadError, Readers, Recovery, Retention, Room, StreamId, Tiers,
     frame::Entry,
     open::{self, Opened, Shared, append_bytes_max, new_shape},
     ownership,
@@ -434,6 +434,12 @@ impl Log {
     #[must_use]
     pub fn local_bytes(&self) -> u64 {
         if self.0.shared.is_diskless() { 0 } else { self.0.shared.state.read().depth() }
+    }
+
+    /// Where what is done for readers who lag behind is to be done.
+    #[must_use]
+    pub fn readers(&self) -> &Readers {
+        &self.0.shared.options.readers
     }
 
     /// Counters and depths.

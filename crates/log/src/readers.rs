@@ -8,6 +8,7 @@ use std::{fmt, future::Future, io, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{StoreError, sealed::apart};
 
@@ -69,6 +70,17 @@ impl Readers {
         async move { work.await.unwrap_or_else(|error| Err(StoreError::Failed { reason: error.to_string() })) }.boxed()
     }
 
+    /// Work for one of them from without, done here. It ends where nobody waits for it any more.
+    ///
+    /// # Errors
+    /// Where it panicked, or the threads are gone.
+    pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
+        match &self.0 {
+            Some(own) => AbortOnDropHandle::new(own.handle.spawn(work)).await.map_err(io::Error::other),
+            None => Ok(work.await),
+        }
+    }
+
     /// Work that takes a while and waits for nothing.
     pub(crate) async fn block<T: Send + 'static>(
         &self,
@@ -102,6 +114,8 @@ mod tests {
         let blocking = readers.block(nice).await.expect("done");
         assert_eq!((seen, blocking), ((before + NICE).min(19), (before + NICE).min(19)));
         assert_eq!((nice(), std::thread::spawn(nice).join().expect("no panic")), (before, before));
+        let within = readers.run(async move { nice() }).await.expect("done");
+        assert_eq!(within, seen);
         drop(readers);
     }
 
@@ -115,5 +129,18 @@ mod tests {
             Ok(())
         }));
         assert_eq!(said.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn what_is_done_from_without_ends_with_who_waits_for_it() {
+        let readers = Readers::apart().expect("threads");
+        let (say, said) = tokio::sync::oneshot::channel::<()>();
+        let forever = readers.run(async move {
+            let _held = say;
+            std::future::pending::<()>().await;
+        });
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(20), forever).await;
+        assert!(waited.is_err());
+        assert!(said.await.is_err(), "it was dropped");
     }
 }

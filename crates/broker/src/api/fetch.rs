@@ -117,6 +117,8 @@ struct Gathered {
     failed: bool,
     /// Something of it came from the store.
     has_stored: bool,
+    /// All of it did.
+    is_behind: bool,
     /// What it could have taken.
     room: usize,
 }
@@ -142,10 +144,11 @@ pub(super) async fn answer(
     // So that an answer can be made good in one window.
     let bytes_max = broker.inner.quotas.answer_bytes_max(&session.principal, &session.client_id);
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(bytes_max);
-    let partitions = gather(broker, &request, bytes_max, &mut wanted, claim).await;
+    let Gathered { partitions, is_behind, .. } = gather(broker, &request, bytes_max, &mut wanted, claim).await;
     let told = partitions.iter().flat_map(|part| &part.batches).map(Bytes::len).sum();
     let throttled = broker.inner.quotas.charge(quotas::RECEIVED, &session.principal, &session.client_id, told);
     let mut answer = Answer { broker, session, version, purpose, asked }.assemble(heads, partitions);
+    answer.is_behind = is_behind;
     answer.response.throttle_time_ms = i32::try_from(throttled.as_millis()).unwrap_or(i32::MAX);
     leaders::of_fetch(broker, &mut answer.response, version).await;
     (answer, throttled)
@@ -158,7 +161,7 @@ async fn gather(
     bytes_max: usize,
     wanted: &mut [Wanted],
     claim: &mut Claim,
-) -> Vec<Part> {
+) -> Gathered {
     let limits = &broker.inner.options.limits;
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits.fetch_wait_max);
     let deadline = Instant::now() + wait;
@@ -179,7 +182,7 @@ async fn gather(
             read_all(broker, wanted, bytes, room.beside(has_stored, bytes)).await
         } else if has_stored {
             let Some(gathered) = read_stored(broker, wanted, &lies, most, &mut room).await else { continue };
-            gathered
+            Gathered { is_behind: gathered.has_stored, ..gathered }
         } else {
             read_all(broker, wanted, 0, Stored::Left).await
         };
@@ -201,7 +204,7 @@ async fn gather(
     room.shrink(gathered.bytes);
     let Room { answers, stored, .. } = room;
     answers.join(stored);
-    gathered.partitions
+    gathered
 }
 
 /// Reads what only the store has. Nothing where meanwhile another of the partitions has something to tell: that waits for no store.
@@ -458,7 +461,7 @@ impl Answer<'_> {
                 .with_port(i32::from(self.session.advertised.port));
             response.node_endpoints = vec![me];
         }
-        FetchAnswer { response, records }
+        FetchAnswer { response, records, is_behind: false }
     }
 
     /// A client whose leader epoch is old is told the one that there is, and so need not ask for it (KIP-951).

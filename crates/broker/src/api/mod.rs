@@ -188,7 +188,7 @@ pub(crate) async fn answer(
                 (answer, throttled.max(waits))
             }
         };
-        session.throttled = throttled;
+        (session.throttled, session.reads_behind) = (throttled, answer.is_behind);
         return Ok((request.respond_fetch(answer)?, claim));
     }
     // What is told of every topic and group can be much; what a request names costs about as much as naming it.

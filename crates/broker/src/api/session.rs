@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) advertised: HostPort,
     /// How long nothing more is read, because a quota is used up: told in the answer that is being made.
     pub(crate) throttled: Duration,
+    /// Whether it was last answered from the object store alone, and so will be again.
+    pub(crate) reads_behind: bool,
     /// Who may come in by this port, where that is not anybody.
     only: Option<Users>,
     login: Login,
@@ -56,9 +58,21 @@ impl Session {
     /// For a peer, by the address that it comes from.
     pub(crate) fn new(peer: SocketAddr, advertised: HostPort, only: Option<Users>) -> Self {
         let (host, port) = (peer.ip().to_canonical().to_string(), peer.port());
-        let (client_id, software, principal) = (String::new(), Software::default(), Principal::Anonymous);
-        let (throttled, login, raw, proven, failures) = (Duration::ZERO, Login::None, false, None, 0);
-        Self { principal, client_id, software, host, port, advertised, throttled, only, login, raw, proven, failures }
+        Self {
+            principal: Principal::Anonymous,
+            client_id: String::new(),
+            software: Software::default(),
+            host,
+            port,
+            advertised,
+            throttled: Duration::ZERO,
+            reads_behind: false,
+            only,
+            login: Login::None,
+            raw: false,
+            proven: None,
+            failures: 0,
+        }
     }
 
     /// The same for a client whose certificate was verified, and calls it that. A login counts for more.

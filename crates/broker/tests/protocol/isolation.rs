@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use cairn_broker::{BrokerOptions, Principal, TopicSpec};
-use cairn_log::{FolderStore, Head, HeadVersion, Listed, LogOptions, PartitionIndex, Store, StoreError};
+use cairn_log::{FolderStore, Head, HeadVersion, Listed, LogOptions, PartitionIndex, Readers, Store, StoreError};
 use kafka_protocol::messages::{
     ApiKey, FetchRequest, FetchResponse, RequestKind, ResponseKind,
     fetch_request::{FetchPartition, FetchTopic},
@@ -73,7 +73,9 @@ async fn serve(folder: &Path) -> (Served, watch::Sender<bool>, Arc<AtomicUsize>)
     let (gate, open) = watch::channel(true);
     let waiting = Arc::<AtomicUsize>::default();
     let store = Gated { store: FolderStore::new(folder.join("objects")), open, waiting: waiting.clone() };
-    let log = LogOptions { tail_bytes_max: 60_000, merge_objects: 1_000, store: Arc::new(store), ..eager(folder) };
+    let readers = Readers::apart().unwrap();
+    let eager = LogOptions { tail_bytes_max: 60_000, merge_objects: 1_000, readers, ..eager(folder) };
+    let log = LogOptions { store: Arc::new(store), ..eager };
     let mut options: BrokerOptions = quick();
     options.limits.answers_bytes_max = 6 << 20;
     options.limits.bytes_wait_max = HOUR;
@@ -180,5 +182,43 @@ async fn who_reads_the_end_of_one_and_the_beginning_of_another_gets_on_with_both
         at = put(&served, NEW, 100).await;
     }
     assert_eq!(from, 40);
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_replays_is_served_apart_from_all_others_until_it_has_caught_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, gate, waiting) = serve(folder.path()).await;
+    let behind = || served.broker.stats().connections_behind;
+    let mut wire = Wire::connect(&served).await;
+    let mut from = 0;
+    while from < 40 {
+        wire.send(ApiKey::Fetch, VERSION, &request(HOUR, &[(OLD, from)])).await;
+        let told = told(&answer(&mut wire).await);
+        let stored = told[0].1 / 8_000;
+        from += i64::try_from(stored).unwrap();
+        if from < 20 {
+            assert!(stored > 0);
+            until(|| behind() == 1).await;
+        }
+    }
+    // At the end it is one of many again.
+    let at = put(&served, NEW, 100).await;
+    wire.send(ApiKey::Fetch, VERSION, &request(HOUR, &[(NEW, at)])).await;
+    assert!(told(&answer(&mut wire).await)[0].1 > 100);
+    until(|| behind() == 0).await;
+    // Who reads both at once is not held up for what it reads at the end.
+    wire.send(ApiKey::Fetch, VERSION, &request(HOUR, &[(OLD, 0), (NEW, at)])).await;
+    assert!(told(&answer(&mut wire).await)[1].1 > 100);
+    assert_eq!(behind(), 0);
+    // A connection that is closed there is gone, also while its answer is on its way.
+    wire.send(ApiKey::Fetch, VERSION, &request(HOUR, &[(OLD, 0)])).await;
+    answer(&mut wire).await;
+    until(|| behind() == 1).await;
+    let before = served.broker.stats().requests;
+    gate.send_replace(false);
+    wire.send(ApiKey::Fetch, VERSION, &request(HOUR, &[(OLD, 30)])).await;
+    until(|| served.broker.stats().requests > before).await;
+    let _ = waiting;
     served.end().await;
 }

@@ -189,3 +189,44 @@ async fn who_knows_an_old_leader_epoch_is_told_the_one_that_there_is() {
     }
     served.end().await;
 }
+
+#[tokio::test]
+async fn records_stand_with_their_partition_in_whatever_order_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(folder.path(), quick()).await;
+    let places = [("one", 0), ("two", 0), ("one", 1), ("two", 1), ("one", 2)];
+    for topic in ["one", "two"] {
+        let spec = TopicSpec { name: topic.into(), partitions: Some(3), ..TopicSpec::default() };
+        served.broker.create_topic(&Principal::Internal, spec).await.unwrap();
+    }
+    let value = |topic: &str, partition: i32| format!("{topic} {partition} ").repeat(500);
+    for (topic, partition) in places {
+        let value = batch(&[&value(topic, partition)]);
+        let at = PartitionIndex::new(partition as u32);
+        served.broker.produce(&Principal::Anonymous, topic, at, value).await.unwrap();
+    }
+    let topics = places.map(|(topic, partition)| {
+        let partition = FetchPartition::default().with_partition(partition).with_partition_max_bytes(1 << 20);
+        FetchTopic::default().with_topic(name(topic)).with_partitions(vec![partition])
+    });
+    let mut wire = Wire::connect(&served).await;
+    for version in [4, 11, 12] {
+        let request = FetchRequest::default().with_max_bytes(1 << 20).with_topics(topics.to_vec());
+        let request = request.with_session_epoch(-1);
+        let ResponseKind::Fetch(answer) = wire.ask(ApiKey::Fetch, version, &RequestKind::Fetch(request)).await else {
+            panic!()
+        };
+        let mut told = 0;
+        for topic in &answer.responses {
+            for data in &topic.partitions {
+                let records = data.records.as_ref().unwrap();
+                let expected = value(&topic.topic, data.partition_index);
+                let found = records.windows(expected.len()).any(|window| window == expected.as_bytes());
+                assert!(found, "version {version}, {} {}", &*topic.topic, data.partition_index);
+                told += 1;
+            }
+        }
+        assert_eq!(told, places.len());
+    }
+    served.end().await;
+}

@@ -467,6 +467,29 @@ async fn a_folder_with_a_write_ahead_log_alone_opens_and_is_uploaded() {
     log.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_part_of_what_was_written_together_does_not_hold_all_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path()).await;
+    log.append((0..20).map(|n| batch(n, None)).collect()).await.expect("written together");
+    let in_tail = |offset: u64| {
+        let state = log.0.shared.state.read();
+        let stream = &state.streams[&stream()];
+        let place = *stream.batches.iter().find(|batch| batch.base.get() == offset).expect("a batch");
+        state.tail.find(place.position, place.length).expect("it is in the tail").bytes
+    };
+    let read = |bytes: usize| {
+        let log = log.clone();
+        async move { log.read(stream(), Offset::new(4), bytes).await.expect("readable").batches }
+    };
+    let (few, many) = (read(1_800).await, read(1 << 20).await);
+    assert_eq!((few.len(), many.len()), (2, 18));
+    assert_eq!(few[..], many[..2]);
+    assert_ne!(few[0].as_ptr(), in_tail(4).as_ptr(), "it is a copy");
+    assert_eq!(many[0].as_ptr(), in_tail(4).as_ptr(), "who takes most of it copies nothing");
+    log.close().await;
+}
+
 /// A store that keeps some calls waiting while its gate is shut.
 #[derive(Debug)]
 struct Gated {

@@ -24,18 +24,20 @@ pub(in crate::api) struct FetchAnswer {
     /// All but the records.
     pub(in crate::api) response: FetchResponse,
     pub(super) records: Vec<Vec<Bytes>>,
+    /// Whether all of them came from the object store.
+    pub(in crate::api) is_behind: bool,
 }
 
 impl From<FetchResponse> for FetchAnswer {
     fn from(response: FetchResponse) -> Self {
-        Self { response, records: Vec::new() }
+        Self { response, records: Vec::new(), is_behind: false }
     }
 }
 
 impl FetchAnswer {
     /// The body, or why it cannot be written.
     pub(in crate::api) fn encode(self, version: i16) -> Result<Pieces, String> {
-        let Self { mut response, records } = self;
+        let Self { mut response, records, .. } = self;
         let (mut records, topics) = (records.into_iter(), std::mem::take(&mut response.responses));
         let mut writer = Writer { done: Pieces::default(), now: BytesMut::new(), version };
         let head = if version < SESSIONS_FIRST { 4 } else { 10 };
