@@ -131,7 +131,7 @@ fn put_stream(into: &mut Vec<u8>, kind: u8, stream: &StreamId) {
 }
 
 /// Appends a batch entry to a body.
-pub(crate) fn put_batch(body: &mut Vec<u8>, entry: &mut BatchEntry, bytes: &[u8]) {
+pub(crate) fn put_batch(body: &mut Vec<u8>, from: usize, entry: &mut BatchEntry, bytes: &[u8]) {
     let part = match entry.transaction {
         InTransaction::No => None,
         InTransaction::Yes => Some(1),
@@ -147,7 +147,8 @@ pub(crate) fn put_batch(body: &mut Vec<u8>, entry: &mut BatchEntry, bytes: &[u8]
     body.put_i16_le(entry.producer.map_or(-1, |p| p.epoch.get()));
     body.put_i32_le(entry.producer.map_or(-1, |p| p.first_sequence.get()));
     body.put_u32_le(entry.length);
-    entry.at = u32::try_from(body.len()).expect("a frame is no larger than a write-ahead file, which is below 4 GiB");
+    let at = u32::try_from(body.len() - from);
+    entry.at = at.expect("a frame is no larger than a write-ahead file, which is below 4 GiB");
     body.put_slice(bytes);
 }
 
@@ -184,18 +185,32 @@ pub(crate) struct Hand {
 
 /// Puts header, body and padding at the end of `into`, in the clear, as it lies in a file of that shape.
 pub(crate) fn put_frame(into: &mut Vec<u8>, hand: Hand, shape: Shape, position: u64, synced: u64, body: &[u8]) {
-    let Hand { log, epoch } = hand;
-    let start = into.len();
-    into.put_slice(&MAGIC);
-    into.put_u32_le(u32::try_from(body.len()).expect("a frame is no larger than a write-ahead file"));
-    into.put_u32_le(0);
-    into.put_u32_le(epoch);
-    into.put_u64_le(position);
-    into.put_u64_le(synced);
+    let start = begin(into);
     into.put_slice(body);
-    let crc = checksum(log, &into[start..start + HEADER_BYTES + body.len()]);
+    end(into, start, hand, shape, position, synced);
+}
+
+/// Leaves room for a header, behind which the body is put then. Returns where the frame begins.
+pub(crate) fn begin(into: &mut Vec<u8>) -> usize {
+    let start = into.len();
+    into.resize(start + HEADER_BYTES, 0);
+    start
+}
+
+/// Ends a frame whose body lies behind its header: puts that, and padding.
+pub(crate) fn end(into: &mut Vec<u8>, start: usize, hand: Hand, shape: Shape, position: u64, synced: u64) {
+    let Hand { log, epoch } = hand;
+    let body = into.len() - start - HEADER_BYTES;
+    let mut header = &mut into[start..start + HEADER_BYTES];
+    header.put_slice(&MAGIC);
+    header.put_u32_le(u32::try_from(body).expect("a frame is no larger than a write-ahead file"));
+    header.put_u32_le(0);
+    header.put_u32_le(epoch);
+    header.put_u64_le(position);
+    header.put_u64_le(synced);
+    let crc = checksum(log, &into[start..]);
     into[start + 8..start + 12].copy_from_slice(&crc.to_le_bytes());
-    into.resize(start + shape.frame_bytes(body.len()), 0);
+    into.resize(start + shape.frame_bytes(body), 0);
 }
 
 /// Encrypts whole frames that were put in the clear for an encrypted file.
@@ -345,7 +360,7 @@ mod tests {
                 length: u32::try_from(bytes.len()).unwrap(),
             };
             let mut body = Vec::new();
-            put_batch(&mut body, &mut entry, &bytes);
+            put_batch(&mut body, 0, &mut entry, &bytes);
             let change = Entry::Create(stream, Retention { ms, bytes: None });
             put_change(&mut body, &change);
             let log = Uuid::from_u128(1);

@@ -34,7 +34,7 @@ pub fn body(bytes: &[u8]) {
         match entry {
             Entry::Batch(batch) => {
                 let at = batch.at as usize;
-                frame::put_batch(&mut again, &mut batch.clone(), &bytes[at..at + batch.length as usize]);
+                frame::put_batch(&mut again, 0, &mut batch.clone(), &bytes[at..at + batch.length as usize]);
             }
             other => frame::put_change(&mut again, other),
         }

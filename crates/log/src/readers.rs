@@ -17,6 +17,9 @@ const WORKERS_MAX: usize = 4;
 /// How much these give way: of a processor that somebody else wants as well, they get about a tenth (`sched(7)`).
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
+/// The lowest priority there is.
+#[cfg(target_os = "linux")]
+const NICE_MAX: i32 = 19;
 
 /// Where readers' work is done. Clones share it; the threads end with the last.
 #[derive(Clone, Default)]
@@ -95,7 +98,9 @@ impl Readers {
 /// Of this thread alone, on Linux; elsewhere a priority is the whole process's, and stays.
 fn give_way() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+    let lower = rustix::process::getpriority_process(None).map(|now| (now + NICE).min(NICE_MAX));
+    #[cfg(target_os = "linux")]
+    if let Err(error) = lower.and_then(|lower| rustix::process::setpriority_process(None, lower)) {
         tracing::debug!(%error, "readers' threads run as all others do");
     }
 }
@@ -112,7 +117,8 @@ mod tests {
         let readers = Readers::apart().expect("threads");
         let seen = readers.take(async move { Ok(nice()) }).await.expect("done");
         let blocking = readers.block(nice).await.expect("done");
-        assert_eq!((seen, blocking), ((before + NICE).min(19), (before + NICE).min(19)));
+        let lower = (before + NICE).min(NICE_MAX);
+        assert_eq!((seen, blocking), (lower, lower));
         assert_eq!((nice(), std::thread::spawn(nice).join().expect("no panic")), (before, before));
         let within = readers.run(async move { nice() }).await.expect("done");
         assert_eq!(within, seen);

@@ -161,7 +161,9 @@ impl Writer {
 
     /// Orders a group, makes it durable with one sync, shows it, and only then acknowledges it.
     pub(crate) fn group(&mut self, group: Vec<Call>) -> io::Result<Option<oneshot::Sender<()>>> {
-        let (mut buffer, mut start) = (Vec::new(), self.next);
+        // What the group takes at most, so that its bytes stay where they are first put.
+        let most = group.iter().map(|call| Shape::Sealed.frame_bytes(body_of(call))).sum::<usize>();
+        let (mut buffer, mut start) = (Vec::with_capacity(most + Shape::Sealed.frame_bytes(0)), self.next);
         let (mut ordered, mut visible, mut asked, mut closing) = (Vec::new(), Vec::new(), Vec::new(), None);
         for call in group {
             if let Some(error) = self.lacks_room(start, buffer.len(), &call)? {
@@ -169,35 +171,40 @@ impl Writer {
                 self.refuse(call, &error);
                 continue;
             }
-            let (body, shown, results, reply) = match call {
+            let body = body_of(&call);
+            if body > 0 && !self.fits(start, buffer.len(), body) {
+                self.persist(start, &mut buffer, true)?;
+                start = self.next;
+            }
+            let frame = frame::begin(&mut buffer);
+            let (shown, results, reply) = match call {
                 Call::Close { reply } => {
                     closing = Some(reply);
+                    buffer.truncate(frame);
                     continue;
                 }
                 Call::Producers { stream, reply } => {
                     asked.push((self.producers(stream), reply));
+                    buffer.truncate(frame);
                     continue;
                 }
                 Call::Change { entry, reply } => {
-                    let mut body = Vec::new();
-                    frame::put_change(&mut body, &entry);
+                    frame::put_change(&mut buffer, &entry);
                     self.change(&entry);
-                    (body, vec![Visible::Change(entry)], Vec::new(), reply)
+                    (vec![Visible::Change(entry)], Vec::new(), reply)
                 }
                 Call::Append { entries, bytes, reply } => {
                     self.shared.counters.left_queue(bytes);
-                    let (body, shown, results) = self.order(entries);
-                    (body, shown, results, reply)
+                    let (shown, results) = self.order(entries, &mut buffer);
+                    (shown, results, reply)
                 }
             };
-            if !body.is_empty() {
-                if !self.fits(start, buffer.len(), body.len()) {
-                    self.persist(start, &mut buffer, true)?;
-                    start = self.next;
-                }
-                let position = start + buffer.len() as u64;
+            if shown.is_empty() {
+                buffer.truncate(frame);
+            } else {
+                let position = start + frame as u64;
                 let body_at = position + HEADER_BYTES as u64;
-                frame::put_frame(&mut buffer, self.hand(), self.shape(), position, self.synced, &body);
+                frame::end(&mut buffer, frame, self.hand(), self.shape(), position, self.synced);
                 visible.extend(shown.into_iter().map(|shown| match shown {
                     Visible::Batch(id, placed, part) => {
                         let position_of_batch = body_at + placed.position;
@@ -241,19 +248,23 @@ impl Writer {
         Ok(views.collect())
     }
 
-    /// Gives each entry its offsets, or says why not. Positions are within the body until the frame has its place.
-    fn order(&mut self, entries: Vec<Append>) -> (Vec<u8>, Vec<Visible>, Vec<Result<Appended, AppendError>>) {
-        let (mut body, mut shown, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    /// Gives each entry its offsets, or says why not. Positions are within the body, which begins at the end of `buffer`.
+    fn order(
+        &mut self,
+        entries: Vec<Append>,
+        buffer: &mut Vec<u8>,
+    ) -> (Vec<Visible>, Vec<Result<Appended, AppendError>>) {
+        let (from, mut shown, mut results) = (buffer.len(), Vec::new(), Vec::with_capacity(entries.len()));
         for entry in entries {
-            results.push(self.order_one(entry, &mut body, &mut shown));
+            results.push(self.order_one(entry, (buffer, from), &mut shown));
         }
-        (body, shown, results)
+        (shown, results)
     }
 
     fn order_one(
         &mut self,
         entry: Append,
-        body: &mut Vec<u8>,
+        (buffer, from): (&mut Vec<u8>, usize),
         shown: &mut Vec<Visible>,
     ) -> Result<Appended, AppendError> {
         let Append { stream, records, max_timestamp, producer, transaction, mut bytes } = entry;
@@ -279,7 +290,7 @@ impl Writer {
         (self.shared.options.stamp)(&mut bytes, base, LeaderEpoch::new(self.shared.epoch));
         let length = u32::try_from(bytes.len()).expect("an append is no larger than a write-ahead file");
         let mut batch = BatchEntry { stream, base, records, max_timestamp, producer, transaction, at: 0, length };
-        frame::put_batch(body, &mut batch, &bytes);
+        frame::put_batch(buffer, from, &mut batch, &bytes);
         ledger.record(base, Entered::of(&batch));
         self.shared.counters.appends.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.appended_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
@@ -336,9 +347,8 @@ impl Writer {
         let pausing = self.full.as_ref().filter(|(until, _)| now < *until).map(|(_, error)| error.clone());
         let body = match call {
             Call::Append { .. } if pausing.is_some() => return Ok(pausing),
-            Call::Append { entries, .. } => body_size(entries),
-            Call::Change { .. } => frame::CHANGE_BYTES_MAX,
             Call::Producers { .. } | Call::Close { .. } => return Ok(None),
+            call => body_of(call),
         };
         let (Ground::Disk, Some(segment)) = (&self.ground, &self.segment) else { return Ok(None) };
         let base = segment.end();
@@ -432,7 +442,9 @@ impl Writer {
             self.shared.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
             self.next = start + buffer.len() as u64;
             self.synced = self.next;
-            buffer.shrink_to_fit();
+            if buffer.capacity() - buffer.len() > buffer.len() / 8 {
+                buffer.shrink_to_fit(); // much of it was refused
+            }
             self.written.push((start, std::mem::take(buffer).into()));
         }
         if leave {
@@ -547,6 +559,15 @@ pub(crate) fn show(shared: &Shared, landed: Option<Landed>, visible: Vec<Visible
 /// Bytes that an append call takes in a frame, at most.
 pub(crate) fn frame_size(entries: &[Append], shape: Shape) -> usize {
     shape.frame_bytes(body_size(entries))
+}
+
+/// Bytes of a call's body at most.
+fn body_of(call: &Call) -> usize {
+    match call {
+        Call::Append { entries, .. } => body_size(entries),
+        Call::Change { .. } => frame::CHANGE_BYTES_MAX,
+        Call::Producers { .. } | Call::Close { .. } => 0,
+    }
 }
 
 /// The same without the frame around it.
