@@ -120,8 +120,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "who replays is served where all others are",
         file: "crates/broker/src/server.rs",
-        before: "self.behind = self.session.reads_behind.then(",
-        after: "self.behind = self.session.is_over().then(",
+        before: "self.session.reads_behind.then(||",
+        after: "self.session.is_over().then(||",
         test: "-p cairn-broker --test protocol who_replays_is_served_apart",
     },
     Mutant {

@@ -48,7 +48,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "what lay in the clear is used again",
-        file: "crates/log/src/upload.rs",
+        file: "crates/log/src/spares.rs",
         before: "&& (is_sealed || options.at_rest.current().is_none());",
         after: "&& (is_sealed || options.wal_bytes_max > 0);",
         test: "-p cairn-log --lib what_lay_in_the_clear",

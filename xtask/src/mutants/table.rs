@@ -360,8 +360,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a peer that does not read keeps its share",
         file: "crates/broker/src/server.rs",
-        before: "timeout(limit, self.stream.write_buf(&mut answer))",
-        after: "timeout(limit * 1_000, self.stream.write_buf(&mut answer))",
+        before: "timeout(limit, stream.write_buf(&mut answer))",
+        after: "timeout(limit * 1_000, stream.write_buf(&mut answer))",
         test: "-p cairn-broker --test protocol peers_that_do_not_read",
     },
     Mutant {
