@@ -2,7 +2,8 @@
 //! Called by `wal` and `recover`. [`SystemDisk`] goes through `std::fs`, so that a test layer below libc sees it all.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -49,6 +50,8 @@ struct SystemFile(fs::File);
 
 /// Bytes that are read from a file at once.
 const PIECE_BYTES: usize = 128 << 10;
+/// Bytes that are written to a file before it is synced.
+const SYNCED_BYTES: usize = 1 << 20;
 /// Whose turn it is to read.
 static READS: FairMutex<()> = parking_lot::const_fair_mutex(());
 
@@ -97,16 +100,28 @@ impl DiskFile for SystemFile {
 /// Makes a file of zeros that begins with `head`, its blocks and bytes durable.
 fn zeros(path: &Path, bytes: u64, head: &[u8]) -> io::Result<fs::File> {
     let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(path)?;
-    let zeros = vec![0_u8; 1 << 20];
+    let zeros = vec![0_u8; SYNCED_BYTES];
     let mut at = 0;
     while at < bytes {
-        let some = usize::try_from((bytes - at).min(1 << 20)).expect("at most a mebibyte");
+        let some = usize::try_from(bytes - at).map_or(SYNCED_BYTES, |left| left.min(SYNCED_BYTES));
         file.write_all_at(&zeros[..some], at)?;
+        file.sync_data()?;
         at += some as u64;
     }
     file.write_all_at(head, 0)?;
     file.sync_all()?;
     Ok(file)
+}
+
+/// Writes much to a file, and syncs it piece by piece: what is written at once, a sync of the write-ahead log waits for in the device.
+pub(crate) fn write_evenly(file: &mut fs::File, bytes: &[u8]) -> io::Result<()> {
+    for piece in bytes.chunks(SYNCED_BYTES) {
+        file.write_all(piece)?;
+        if piece.len() == SYNCED_BYTES {
+            file.sync_data()?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {

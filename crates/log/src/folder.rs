@@ -12,8 +12,7 @@
 //! only the highest is a success. Network file systems do not promise any of this and are refused.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -24,7 +23,7 @@ use cairn_clock::Entropy;
 
 use crate::{
     Disk, StoreError, SystemDisk,
-    disk::{exactly, read_in_turn, sync_folder},
+    disk::{exactly, read_in_turn, sync_folder, write_evenly},
     store::{Head, HeadVersion, Listed, Store},
 };
 
@@ -125,7 +124,7 @@ impl FolderStore {
     fn make(&self, bytes: &[u8]) -> io::Result<(PathBuf, fs::File)> {
         let path = self.root.join("making").join(format!("{:016x}", Entropy::system().next_u64()));
         let mut file = fs::File::options().write(true).create_new(true).open(&path)?;
-        let written = file.lock().and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
+        let written = file.lock().and_then(|()| write_evenly(&mut file, bytes)).and_then(|()| file.sync_all());
         match written {
             Ok(()) => Ok((path, file)),
             Err(error) => {
