@@ -43,7 +43,7 @@ const CURSORS_MAX: usize = 1_024;
 /// What a reader takes of a block is copied where it is less than this part of it: it would hold all of the block.
 const HELD_PART: u64 = 4;
 
-/// Something that is being fetched; whoever waits for it brings it on.
+/// Something that is being fetched; where readers have no threads of their own, whoever waits for it brings it on.
 type Load = Shared<BoxFuture<'static, Result<Cached, StoreError>>>;
 
 /// Reads objects.
