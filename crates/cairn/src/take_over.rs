@@ -10,7 +10,7 @@ use std::{future::Future, time::Duration};
 
 use anyhow::{Context, bail};
 use cairn_broker::{Active, Authorization, HostPort, Peer, Port, Standby};
-use cairn_log::{BEAT_INTERVAL, Log, LogOptions, OpenError, StoreError, TAKE_OVER_AFTER, Takes};
+use cairn_log::{BEAT_INTERVAL, Log, LogOptions, OpenError, Sight, StoreError, TAKE_OVER_AFTER, Takes};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,8 @@ pub(crate) struct Brokers {
     pub(crate) all: Vec<Peer>,
     /// Whether they answer whoever asks.
     are_open: bool,
+    /// Whether their ports speak TLS.
+    have_tls: bool,
 }
 
 impl Brokers {
@@ -64,7 +66,7 @@ impl Brokers {
             );
         }
         let are_open = kafka.tls.is_none() && kafka.authorization() == Authorization::Open;
-        Ok(Some(Self { own, all, are_open }))
+        Ok(Some(Self { own, all, are_open, have_tls: kafka.tls.is_some() }))
     }
 
     /// The address by which clients reach this one.
@@ -87,12 +89,12 @@ impl Brokers {
     ) -> anyhow::Result<Log> {
         let (active, told) = watch::channel(None);
         let stop = CancellationToken::new();
-        let (gone, is_gone) = watch::channel(false);
-        let looking = sight::follow(&self.all, told.clone(), gone);
+        let (sees, sight) = watch::channel(Sight::Open);
+        let looking = sight::follow(&self.all, told.clone(), sees, !self.have_tls);
         let standby = Standby::new(self.all.clone(), told, self.are_open);
         let serving = standby.serve(listener, port, stop.clone());
         let turn = async {
-            let turn = self.take_turn(options, &active, is_gone, open);
+            let turn = self.take_turn(options, &active, sight, open);
             let opened = tokio::select! {
                 opened = turn => opened,
                 never = looking => match never {},
@@ -108,13 +110,13 @@ impl Brokers {
         &self,
         options: LogOptions,
         active: &watch::Sender<Option<Active>>,
-        is_gone: watch::Receiver<bool>,
+        sight: watch::Receiver<Sight>,
         open: impl AsyncFn(LogOptions) -> Result<Log, OpenError>,
     ) -> Result<Log, OpenError> {
         let (own, options) = (self.own.id.unsigned_abs(), self.watched(options));
         loop {
             let store = options.store.clone();
-            let before = cairn_log::await_turn(store.as_ref(), own, is_gone.clone(), |owner| {
+            let before = cairn_log::await_turn(store.as_ref(), own, sight.clone(), |owner| {
                 let id = i32::try_from(owner.owner).unwrap_or_default();
                 active.send_replace(Some(Active { id, epoch: owner.epoch }));
                 say::line(format_args!("standing by: broker {id} is active (epoch {})", owner.epoch));

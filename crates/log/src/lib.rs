@@ -67,7 +67,9 @@ pub use options::{
 pub use readers::Readers;
 pub use salvage::{SalvageOptions, SalvageReport, Salvaged, salvage, set_aside_in, stored};
 pub use sealed::SealedStore;
-pub use standby::{BEAT_INTERVAL, Ownership, TAKE_OVER_AFTER, TAKE_OVER_AFTER_GONE, await_turn, ownership};
+pub use standby::{
+    BEAT_INTERVAL, Ownership, Sight, TAKE_OVER_AFTER, TAKE_OVER_AFTER_GONE, TAKE_OVER_AFTER_MUTE, await_turn, ownership,
+};
 pub use store::{Head, HeadVersion, Listed, Store};
 pub use succession::{RecoveredStream, Recovery};
 pub use transactions::{Aborted, InTransaction};

@@ -71,9 +71,23 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a port that is closed to one who stands by is enough to take over",
         file: "crates/log/src/standby.rs",
-        before: "        if *self.gone.borrow() { TAKE_OVER_AFTER_GONE } else { TAKE_OVER_AFTER }",
-        after: "        if *self.gone.borrow() { LOOK_INTERVAL_GONE } else { TAKE_OVER_AFTER }",
+        before: "            Sight::Gone => TAKE_OVER_AFTER_GONE,",
+        after: "            Sight::Gone => LOOK_INTERVAL_GONE,",
         test: "-p cairn-log --lib diskless",
+    },
+    Mutant {
+        name: "an owner that is mute to one who stands by is replaced between two of its beats",
+        file: "crates/log/src/standby.rs",
+        before: "            Sight::Mute => TAKE_OVER_AFTER_MUTE,",
+        after: "            Sight::Mute => BEAT_INTERVAL / 2,",
+        test: "-p cairn-log --lib diskless",
+    },
+    Mutant {
+        name: "one that stalls is as good as there until its silence in the store is long",
+        file: "crates/cairn/src/take_over/sight.rs",
+        before: "sight.send_replace(Sight::Mute);",
+        after: "sight.send_replace(Sight::Open);",
+        test: "-p cairn --bin cairn sight",
     },
     Mutant {
         name: "who stands by does not look at once when its owner's port closes",
@@ -85,8 +99,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a connection that ends means that nobody listens, though another one stands",
         file: "crates/cairn/src/take_over/sight.rs",
-        before: "                    let _ = ends.await;",
-        after: "                    let _ = ends.await;\n                    gone.send_replace(true);",
+        before: "                    // It may have been too quiet",
+        after: "                    sight.send_replace(Sight::Gone);\n                    // It may have been too quiet",
         test: "-p cairn --bin cairn sight",
     },
     Mutant {
@@ -101,6 +115,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "crates/broker/src/api/standby.rs",
         before: "    let endpoints = leader.filter(|_| version >= FETCH_ENDPOINTS_FIRST).map(|leader| {",
         after: "    let endpoints = leader.filter(|_| version > 99 && version >= FETCH_ENDPOINTS_FIRST).map(|leader| {",
+        test: "-p cairn-broker --lib standby",
+    },
+    Mutant {
+        name: "a member of a group that comes to who stands by is told nothing",
+        file: "crates/broker/src/api/standby/elsewhere.rs",
+        before: "        ApiKey::JoinGroup => says!(",
+        after: "        ApiKey::JoinGroup if request.version > 99 => says!(",
         test: "-p cairn-broker --lib standby",
     },
     Mutant {

@@ -2,7 +2,9 @@
 //!
 //! It does not know which topics there are: the active one is asked. Where that does not answer, it says so by a code after which clients
 //! ask again, and whoever wants all of them gets no answer rather than a wrong one. Who writes or reads here took it for the leader, which it may have been: it is told who leads now, and
-//! where that is (KIP-951).
+//! where that is (KIP-951). Who takes it for a coordinator is told that it is none.
+
+mod elsewhere;
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -110,7 +112,7 @@ pub(crate) fn answer(peers: &[Peer], active: Option<Active>, request: &Request) 
             let asked = request.decode::<FetchRequest>()?.of_standby();
             Ok(Told::Answer(request.respond(&not_read(asked, leader, request.version))?))
         }
-        _ => Ok(Told::Nothing),
+        _ => Ok(elsewhere::told(request)?.map_or(Told::Nothing, Told::Answer)),
     }
 }
 
@@ -214,7 +216,7 @@ mod tests {
     use super::*;
     use crate::{api::ADVERTISED, options::BrokerLimits};
 
-    fn request(key: ApiKey, version: i16, body: &impl Encodable) -> Request {
+    pub(super) fn request(key: ApiKey, version: i16, body: &impl Encodable) -> Request {
         let mut frame = BytesMut::new();
         let header = RequestHeader::default().with_request_api_key(key as i16).with_request_api_version(version);
         header.with_correlation_id(7).encode(&mut frame, key.request_header_version(version)).expect("encoded");
@@ -222,7 +224,7 @@ mod tests {
         Request::parse(frame.freeze(), &BrokerLimits::default()).expect("a request")
     }
 
-    fn told<R: Decodable>(key: ApiKey, version: i16, told: Told) -> R {
+    pub(super) fn told<R: Decodable>(key: ApiKey, version: i16, told: Told) -> R {
         let (Told::Answer(mut frame) | Told::Asks(Some(mut frame))) = told else { panic!("no answer") };
         let _ = frame.split_to(4);
         let header = ResponseHeader::decode(&mut frame, key.response_header_version(version)).expect("a header");
@@ -232,18 +234,18 @@ mod tests {
         body
     }
 
-    fn versions(key: ApiKey) -> impl Iterator<Item = i16> {
+    pub(super) fn versions(key: ApiKey) -> impl Iterator<Item = i16> {
         let (_, versions) = ADVERTISED.iter().find(|(offered, _)| *offered == key).expect("offered");
         versions.clone()
     }
 
-    fn name() -> TopicName {
+    pub(super) fn name() -> TopicName {
         TopicName(text("t".to_owned()))
     }
 
-    const ACTIVE: Option<Active> = Some(Active { id: 2, epoch: 9 });
+    pub(super) const ACTIVE: Option<Active> = Some(Active { id: 2, epoch: 9 });
 
-    fn peers() -> Vec<Peer> {
+    pub(super) fn peers() -> Vec<Peer> {
         ["1@one:9092", "2@two:9093"].iter().map(|peer| peer.parse().expect("a peer")).collect()
     }
 

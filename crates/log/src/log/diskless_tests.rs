@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     Appended, ErrorKind, InTransaction, OpenError, PartitionIndex, ProducerEpoch, ProducerId, ProducerMark, Sequence,
-    StoreError, Takes, WriteAhead, await_turn,
+    Sight, StoreError, Takes, WriteAhead, await_turn,
     index::{HeadRecord, IndexName},
     ownership,
     store::{
@@ -308,8 +308,8 @@ async fn the_head_says_who_has_the_store_and_that_it_ended_well() {
 }
 
 /// Nobody says anything of the owner.
-fn unseen() -> watch::Receiver<bool> {
-    watch::channel(false).1
+fn unseen() -> watch::Receiver<Sight> {
+    watch::channel(Sight::Open).1
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,33 +340,39 @@ async fn a_turn_comes_when_the_owner_is_silent_or_has_ended_and_not_while_it_bea
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_comes_sooner_where_nobody_listens_any_more_and_never_while_the_owner_beats() {
-    let mut machines = Machines::new();
-    let store = machines.store.clone();
-    let (say, gone) = watch::channel(false);
-    let options = LogOptions { owner: 7, beat_interval: Some(crate::BEAT_INTERVAL), ..machines.options() };
-    let log = open(options).await;
-    say.send_replace(true);
-    let waited = tokio::time::timeout(Duration::from_secs(120), await_turn(&store, 9, gone.clone(), |_| {}));
-    assert!(waited.await.is_err(), "its port is closed to this one, and it is there");
-    say.send_replace(false);
-    let turn = tokio::spawn({
-        let (store, gone) = (store.clone(), gone.clone());
-        async move { await_turn(&store, 9, gone, |_| {}).await }
-    });
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    vanish(log).await;
-    let begun = tokio::time::Instant::now();
-    say.send_replace(true);
-    assert_eq!(turn.await.expect("no panic").expect("it is gone").owner, 7);
-    let took = begun.elapsed();
-    assert!(took <= crate::TAKE_OVER_AFTER_GONE, "{took:?}");
+async fn a_turn_comes_sooner_where_the_owner_is_mute_or_nobody_listens_and_never_while_it_beats() {
+    for (sees, after) in [(Sight::Mute, crate::TAKE_OVER_AFTER_MUTE), (Sight::Gone, crate::TAKE_OVER_AFTER_GONE)] {
+        let mut machines = Machines::new();
+        let store = machines.store.clone();
+        let (say, sight) = watch::channel(Sight::Open);
+        let options = LogOptions { owner: 7, beat_interval: Some(crate::BEAT_INTERVAL), ..machines.options() };
+        let log = open(options).await;
+        say.send_replace(sees);
+        let waited = tokio::time::timeout(Duration::from_secs(120), await_turn(&store, 9, sight.clone(), |_| {}));
+        assert!(waited.await.is_err(), "this one cannot reach it, and it is there");
+        say.send_replace(Sight::Open);
+        let turn = tokio::spawn({
+            let (store, sight) = (store.clone(), sight.clone());
+            async move { await_turn(&store, 9, sight, |_| {}).await }
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        vanish(log).await;
+        let begun = tokio::time::Instant::now();
+        say.send_replace(sees);
+        assert_eq!(turn.await.expect("no panic").expect("it is gone").owner, 7);
+        let took = begun.elapsed();
+        assert!(took <= after && took + crate::BEAT_INTERVAL * 2 > after, "{sees:?} {took:?}");
+        // The log's threads end in true time.
+        tokio::time::resume();
+        drop(machines);
+        tokio::time::pause();
+    }
 }
 
 /// By hand, so that no thread but this one has time pass.
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_ends_is_seen_to_a_moment_after_nobody_listens_any_more() {
-    let (store, (say, gone)) = (MemoryStore::new(1), watch::channel(false));
+    let (store, (say, sight)) = (MemoryStore::new(1), watch::channel(Sight::Open));
     let log = Uuid::from_u128(5);
     let files = vec![IndexName { epoch: 3, sequence: 1, nonce: 1 }];
     let head = HeadRecord { log, epoch: 3, sequence: 1, files, beat: 0, owner: 7, is_closed: false };
@@ -374,12 +380,12 @@ async fn an_owner_that_ends_is_seen_to_a_moment_after_nobody_listens_any_more() 
     let turn = tokio::spawn({
         let store = store.clone();
         async move {
-            assert!(await_turn(&store, 9, gone, |_| {}).await.expect("it ended").is_closed);
+            assert!(await_turn(&store, 9, sight, |_| {}).await.expect("it ended").is_closed);
             tokio::time::Instant::now()
         }
     });
     tokio::time::sleep(Duration::from_millis(600)).await;
-    say.send_replace(true);
+    say.send_replace(Sight::Gone);
     tokio::time::sleep(Duration::from_millis(330)).await;
     let head = HeadRecord { is_closed: true, ..head };
     store.replace_head(Some(&version), head.encode()).await.expect("written");
