@@ -4,7 +4,8 @@
 //! memory nor take the threads that a sync or an upload needs; two readers of one block fetch it once; what one reads once pushes out
 //! nothing that others read again ([`cache`]). The tail lies elsewhere and nothing here can touch it.
 //!
-//! A block that is being fetched comes whether its reader still waits or not: who gives up and asks again finds it.
+//! A block that is being fetched comes whether its reader still waits or not: who gives up and asks again finds it, whatever the cache
+//! holds ([`Left`]).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,12 +26,14 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 mod block;
 mod cache;
+mod left;
 mod pins;
 
 pub(crate) use self::pins::{Pinned, Pins};
 use self::{
     block::{Block, Part},
     cache::{Cache, Cached, Place},
+    left::Left,
 };
 use crate::{Offset, ReadError, Readers, StoreError, StreamId, index::Range, object::Stored, store::Store};
 
@@ -74,12 +77,46 @@ impl fmt::Debug for Core {
 
 struct Held {
     cache: Cache,
-    on_their_way: HashMap<Place, WeakShared<BoxFuture<'static, Result<Cached, StoreError>>>>,
+    /// What came when nobody waited for it any more.
+    left: Left,
+    on_their_way: HashMap<Place, Coming>,
+}
+
+/// Something that is on its way.
+struct Coming {
+    load: WeakShared<BoxFuture<'static, Result<Cached, StoreError>>>,
+    /// Readers who wait for it, or did and gave up.
+    wanted: usize,
+    given_up: usize,
+}
+
+impl Coming {
+    fn is_left(&self) -> bool {
+        self.wanted > 0 && self.wanted == self.given_up
+    }
 }
 
 impl Held {
     fn coming(&self, place: Place) -> Option<Load> {
-        self.on_their_way.get(&place).and_then(WeakShared::upgrade)
+        self.on_their_way.get(&place).and_then(|coming| coming.load.upgrade())
+    }
+}
+
+/// A reader that waits for something, until it has it or gives up.
+struct Waiter<'a> {
+    core: &'a Core,
+    place: Place,
+    is_served: bool,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if self.is_served {
+            return;
+        }
+        if let Some(coming) = self.core.held.lock().on_their_way.get_mut(&self.place) {
+            coming.given_up += 1;
+        }
     }
 }
 
@@ -114,12 +151,19 @@ impl Core {
         let (place, _) = wanted.place();
         let load = {
             let mut held = self.held.lock();
-            if let Some(cached) = held.cache.get(place) {
+            if let Some(cached) = held.cache.get(place).or_else(|| held.left.get(place)) {
                 return Ok(cached);
             }
-            held.coming(place).unwrap_or_else(|| self.begin(&mut held, wanted, 0))
+            let load = held.coming(place).unwrap_or_else(|| self.begin(&mut held, wanted, 0));
+            if let Some(coming) = held.on_their_way.get_mut(&place) {
+                coming.wanted += 1;
+            }
+            load
         };
-        load.await
+        let mut waiter = Waiter { core: self, place, is_served: false };
+        let fetched = load.await;
+        waiter.is_served = true;
+        fetched
     }
 
     /// Begins to fetch something; `ahead` bytes of the cache are reserved for it.
@@ -128,18 +172,23 @@ impl Core {
         let load = self.readers.take(async move {
             let fetched = core.fetch(&wanted).await;
             let mut held = core.held.lock();
-            held.on_their_way.remove(&place);
+            let is_left = held.on_their_way.remove(&place).is_some_and(|coming| coming.is_left());
             match &fetched {
                 // A damaged block may only have been damaged on its way.
                 Ok(Cached::Block(block)) if !block.is_whole() => held.cache.release_ahead(ahead),
-                Ok(cached) => held.cache.put(place, cached.clone(), ahead),
+                Ok(cached) => {
+                    if is_left {
+                        held.left.put(place, cached.clone());
+                    }
+                    held.cache.put(place, cached.clone(), ahead);
+                }
                 Err(_) => held.cache.release_ahead(ahead),
             }
             drop(held);
             fetched
         });
         let load = load.shared();
-        held.on_their_way.extend(load.downgrade().map(|load| (place, load)));
+        held.on_their_way.extend(load.downgrade().map(|load| (place, Coming { load, wanted: 0, given_up: 0 })));
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(load.clone());
         }
@@ -200,7 +249,8 @@ fn misplaced(range: &Range) -> StoreError {
 
 impl Fetcher {
     pub(crate) fn new(store: Arc<dyn Store>, bytes_max: u64, readers: Readers) -> Self {
-        let held = Mutex::new(Held { cache: Cache::new(bytes_max), on_their_way: HashMap::new() });
+        let held =
+            Mutex::new(Held { cache: Cache::new(bytes_max), left: Left::default(), on_their_way: HashMap::new() });
         Self {
             core: Arc::new(Core { store, readers, held, turns: Semaphore::new(READS_MAX) }),
             cursors: Mutex::default(),

@@ -159,4 +159,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "{base:016x}.free",
         test: "-p cairn-log --lib two_files_never",
     },
+    Mutant {
+        name: "what comes for who was answered without it is lost where the cache is small",
+        file: "crates/log/src/fetch.rs",
+        before: "                    if is_left {",
+        after: "                    if is_left && place.1 == u64::MAX {",
+        test: "-p cairn-log --lib fetch",
+    },
 ];

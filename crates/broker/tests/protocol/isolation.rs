@@ -74,8 +74,7 @@ async fn serve(folder: &Path) -> (Served, watch::Sender<bool>, Arc<AtomicUsize>)
     let waiting = Arc::<AtomicUsize>::default();
     let store = Gated { store: FolderStore::new(folder.join("objects")), open, waiting: waiting.clone() };
     let readers = Readers::apart().unwrap();
-    // What comes for who did not wait for it must find room in the cache.
-    let eager = LogOptions { tail_bytes_max: 60_000, merge_objects: 1_000, cache_bytes_max: 200_000, ..eager(folder) };
+    let eager = LogOptions { tail_bytes_max: 60_000, merge_objects: 1_000, ..eager(folder) };
     let log = LogOptions { store: Arc::new(store), readers, ..eager };
     let mut options: BrokerOptions = quick();
     options.limits.answers_bytes_max = 6 << 20;

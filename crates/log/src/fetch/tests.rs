@@ -190,6 +190,29 @@ async fn readers_of_one_block_fetch_it_once_and_it_comes_also_when_they_give_up(
     until(|| place.fetcher.weight().0 > 0).await;
 }
 
+/// As a fetch does that asks for the end as well, and is answered at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_never_waits_comes_through_all_of_it_however_small_the_cache_is() {
+    let place = Arc::new(Place::new(2, 30, 0).await);
+    let others = tokio::spawn({
+        let place = place.clone();
+        async move { place.replay(1).await }
+    });
+    let (mut at, mut tries) = (0, 0);
+    while at < place.ranges[0].next.get() {
+        tries += 1;
+        assert!(tries < 10_000, "it never came beyond {at}");
+        let Some(read) = place.read(0, at, 1).now_or_never() else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        };
+        at = read.expect("readable")[0].next().get();
+    }
+    others.await.expect("no panic");
+    let held = place.fetcher.core.held.lock();
+    assert!(held.on_their_way.is_empty(), "nothing is on its way for nobody");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_goes_on_is_read_ahead_for_and_who_looks_something_up_is_not() {
     let place = Place::new(1, 100, 64 * MIB).await;
