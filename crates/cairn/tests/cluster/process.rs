@@ -85,10 +85,21 @@ impl Cairn {
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let uri = format!("http://{}{path}", self.endpoint("admin")).parse().expect("an address");
-        let response = client.get(uri).await.expect("an answer");
+        let response = client.get(uri).await;
+        let response = response.unwrap_or_else(|error| panic!("no answer, {}: {error:?}", self.state()));
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// What the kernel says of the process, for who wonders why it does not answer.
+    fn state(&self) -> String {
+        let pid = self.child.id().map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The last field is its exit code, once it has ended and nobody waited for it.
+        let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or("it is gone");
+        format!("{state}, exit code {}", stat.split_whitespace().last().unwrap_or_default())
     }
 
     pub(crate) async fn metric(&self, name: &str) -> i64 {

@@ -17,34 +17,41 @@ fn wrap(data: &Path, name: &str, command: &[String]) -> Client {
     Client::start(&mut wrap)
 }
 
-/// The `up` that wraps started, ended with the test by its own pid.
-struct Started(u32);
+/// The `up` that wraps started, ended with the test by its own pid, and never another process that has got this pid since.
+struct Started(u32, String);
 
 impl Started {
     fn of(data: &Path) -> Self {
         let read = || serde_json::from_slice::<Value>(&fs::read(data.join("endpoints.json")).ok()?).ok();
         let endpoints = wait_for("the announcement", read);
-        Self(u32::try_from(endpoints["pid"].as_u64().expect("a pid")).expect("a pid"))
+        let pid = u32::try_from(endpoints["pid"].as_u64().expect("a pid")).expect("a pid");
+        Self(pid, begun(pid).expect("it runs"))
     }
 
     fn signal(&self, signal: &str) {
         let _ = std::process::Command::new("kill").args([signal, &self.0.to_string()]).status();
-        wait_for("its end", || (!is_running(self.0)).then_some(()));
+        wait_for("its end", || (!self.is_running()).then_some(()));
+    }
+
+    fn is_running(&self) -> bool {
+        begun(self.0).as_ref() == Some(&self.1)
     }
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
-        if is_running(self.0) {
+        if self.is_running() {
             let _ = std::process::Command::new("kill").args(["-9", &self.0.to_string()]).status();
         }
     }
 }
 
-/// A process that has ended and was not waited for is a zombie; it runs no more.
-fn is_running(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+/// When a process began, in the kernel's words. One that has ended and was not waited for is a zombie; it runs no more.
+fn begun(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    // The state is the third field, `starttime` the 22nd (proc_pid_stat(5)).
+    rest.split(' ').nth(22 - 3).filter(|_| !rest.starts_with('Z')).map(str::to_owned)
 }
 
 fn workflows(data: &Path) -> Vec<String> {
