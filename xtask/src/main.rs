@@ -102,6 +102,9 @@ enum Recipe {
         /// Only mutants whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
+        /// Only those of this table, a file of xtask/src/mutants.
+        #[arg(long)]
+        table: Option<String>,
     },
 }
 
@@ -123,7 +126,10 @@ fn main() -> ExitCode {
         Recipe::Torture(options) => torture::run(&options),
         Recipe::Proof { only } => proof::run(&only),
         Recipe::Bench(options) => bench::run(&options),
-        Recipe::Mutants { only } => mutants::run(&only, None),
+        Recipe::Mutants { only, table } => {
+            let part = table.map_or_else(|| Ok(mutants::Part::default()), |table| mutants::Part::table(&table));
+            part.and_then(|part| mutants::run(&only, part))
+        }
     };
     match result {
         Ok(tally) => {

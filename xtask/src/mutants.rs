@@ -47,39 +47,78 @@ const TEST_LIMIT: Duration = Duration::from_secs(900);
 /// How long a test may take unbroken, compiled with all that it needs from an empty cache.
 const BASELINE_LIMIT: Duration = Duration::from_secs(3600);
 
-fn all() -> impl Iterator<Item = &'static Mutant> {
-    table::MUTANTS
-        .iter()
-        .chain(governance::MUTANTS)
-        .chain(evidence::MUTANTS)
-        .chain(operating::MUTANTS)
-        .chain(replaying::MUTANTS)
-        .chain(contracts::MUTANTS)
-        .chain(consumers::MUTANTS)
-        .chain(context::MUTANTS)
-        .chain(registry::MUTANTS)
-        .chain(reporting::MUTANTS)
-        .chain(lake::MUTANTS)
-        .chain(groups::MUTANTS)
-        .chain(log::MUTANTS)
-        .chain(diskless::MUTANTS)
-        .chain(compaction::MUTANTS)
-        .chain(observing::MUTANTS)
-        .chain(postgres::MUTANTS)
-        .chain(transactions::MUTANTS)
-        .chain(recovery::MUTANTS)
-        .chain(administering::MUTANTS)
-        .chain(protocol::MUTANTS)
-        .chain(security::MUTANTS)
-        .chain(torturing::MUTANTS)
-        .chain(stores::MUTANTS)
-        .chain(isolation::MUTANTS)
+/// The tables, each by the name of its file.
+const TABLES: &[(&str, &[Mutant])] = &[
+    ("table", table::MUTANTS),
+    ("governance", governance::MUTANTS),
+    ("evidence", evidence::MUTANTS),
+    ("operating", operating::MUTANTS),
+    ("replaying", replaying::MUTANTS),
+    ("contracts", contracts::MUTANTS),
+    ("consumers", consumers::MUTANTS),
+    ("context", context::MUTANTS),
+    ("registry", registry::MUTANTS),
+    ("reporting", reporting::MUTANTS),
+    ("lake", lake::MUTANTS),
+    ("groups", groups::MUTANTS),
+    ("log", log::MUTANTS),
+    ("diskless", diskless::MUTANTS),
+    ("compaction", compaction::MUTANTS),
+    ("observing", observing::MUTANTS),
+    ("postgres", postgres::MUTANTS),
+    ("transactions", transactions::MUTANTS),
+    ("recovery", recovery::MUTANTS),
+    ("administering", administering::MUTANTS),
+    ("protocol", protocol::MUTANTS),
+    ("security", security::MUTANTS),
+    ("torturing", torturing::MUTANTS),
+    ("stores", stores::MUTANTS),
+    ("isolation", isolation::MUTANTS),
+];
+
+/// Crates with so many mutants that each table of theirs is a part of its own.
+const LARGE: [&str; 2] = ["log", "broker"];
+
+fn all() -> impl Iterator<Item = (&'static str, &'static Mutant)> {
+    TABLES.iter().flat_map(|(table, mutants)| mutants.iter().map(move |mutant| (*table, mutant)))
 }
 
-/// The crates that are broken, each once, in the order of the table.
-pub(crate) fn parts() -> Vec<&'static str> {
+/// Which mutants are run together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Of this crate.
+    of: Option<&'static str>,
+    /// Of this table.
+    table: Option<&'static str>,
+}
+
+impl Part {
+    /// A table by its name.
+    pub(crate) fn table(name: &str) -> anyhow::Result<Self> {
+        let found = TABLES.iter().find(|(table, _)| *table == name);
+        let names = || TABLES.iter().map(|(table, _)| *table).collect::<Vec<_>>().join(", ");
+        let (table, _) = found.with_context(|| format!("there is no table {name}; there are {}", names()))?;
+        Ok(Self { table: Some(*table), ..Self::default() })
+    }
+
+    fn holds(self, table: &str, mutant: &Mutant) -> bool {
+        self.of.is_none_or(|of| of == mutant.part()) && self.table.is_none_or(|own| own == table)
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.of.unwrap_or("all crates"))?;
+        self.table.map_or(Ok(()), |table| write!(f, ", {table}"))
+    }
+}
+
+/// All of them: crate by crate, the large ones table by table, each once, in the order of the tables.
+pub(crate) fn parts() -> Vec<Part> {
     let mut parts = Vec::new();
-    for part in all().map(Mutant::part) {
+    for (table, mutant) in all() {
+        let of = mutant.part();
+        let part = Part { of: Some(of), table: LARGE.contains(&of).then_some(table) };
         if !parts.contains(&part) {
             parts.push(part);
         }
@@ -87,8 +126,8 @@ pub(crate) fn parts() -> Vec<&'static str> {
     parts
 }
 
-/// Runs the mutants whose name contains `only`, of one crate or of all.
-pub(crate) fn run(only: &str, part: Option<&str>) -> anyhow::Result<Tally> {
+/// Runs the mutants of a part whose name contains `only`.
+pub(crate) fn run(only: &str, part: Part) -> anyhow::Result<Tally> {
     let tree = places::cache("mutants")?.join("tree");
     for part in ["Cargo.toml", "Cargo.lock", "rustfmt.toml", "clippy.toml", "README.md"] {
         std::fs::create_dir_all(&tree)?;
@@ -104,10 +143,7 @@ pub(crate) fn run(only: &str, part: Option<&str>) -> anyhow::Result<Tally> {
     }
     let mut tally = Tally::default();
     let mut baselines = BTreeMap::new();
-    for mutant in all().filter(|mutant| mutant.name.contains(only)) {
-        if part.is_some_and(|part| part != mutant.part()) {
-            continue;
-        }
+    for (_, mutant) in all().filter(|(table, mutant)| part.holds(table, mutant) && mutant.name.contains(only)) {
         let baseline = baselines.entry(mutant.test).or_insert_with(|| test(&tree, mutant.test, BASELINE_LIMIT));
         let name = format!("mutant {}", mutant.name);
         match baseline {
@@ -155,6 +191,8 @@ fn test(tree: &Path, arguments: &str, limit: Duration) -> anyhow::Result<Ended> 
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
     command.arg("test").args(arguments.split_whitespace()).current_dir(tree);
     command.env("CARGO_TARGET_DIR", places::cache("mutants")?.join("target")).env("CARGO_TERM_COLOR", "never");
+    // One line is compiled again and again.
+    command.env("CARGO_INCREMENTAL", "1");
     Running::start(&mut command)?.follow(limit, |_| ())
 }
 
@@ -165,6 +203,7 @@ mod tests {
     fn every_mutant_has_its_place_in_the_code_once() {
         let root = crate::places::root();
         let lost: Vec<_> = super::all()
+            .map(|(_, mutant)| mutant)
             .filter(|mutant| {
                 let text = std::fs::read_to_string(root.join(mutant.file)).unwrap_or_default();
                 text.matches(mutant.before).count() != 1

@@ -48,7 +48,9 @@ public final class TakeOver {
             properties.put("request.timeout.ms", "2000");
             properties.put("socket.connection.setup.timeout.ms", "1000");
             properties.put("socket.connection.setup.timeout.max.ms", "2000");
+            properties.put("reconnect.backoff.ms", "500");
             properties.put("reconnect.backoff.max.ms", "500");
+            properties.put("retry.backoff.max.ms", "200");
         }
         for (int at = 0; at < pairs.length; at += 2) {
             properties.put(pairs[at], pairs[at + 1]);
