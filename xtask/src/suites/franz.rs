@@ -9,14 +9,15 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::outcome::{Case, of_go};
-use super::{Run, Scale, Setting, Suite};
+use super::{Run, Scale, Setting, Suite, tools};
+use crate::cairn::Cairn;
 use crate::places;
 use crate::process::{Running, quiet, version};
 
 pub(super) const SUITE: Suite = Suite {
     name: "franz-go, package kgo",
     version: "1.21.5",
-    command: "KGO_SEEDS=BROKER KGO_TEST_RF=1 KGO_TEST_RECORDS=10000 go test -v ./pkg/kgo",
+    command: "KGO_SEEDS=BROKER KGO_TEST_RF=1 KGO_TEST_RECORDS=10000 KGO_TEST_SCRAM_SEEDS=ANOTHER KGO_TEST_SCRAM=USER:PASSWORD go test -v ./pkg/kgo",
     in_slice: true,
     install,
 };
@@ -68,9 +69,39 @@ fn run(setting: &Setting, program: &PathBuf, folder: &std::path::Path) -> anyhow
     }
     tests.env("KGO_SEEDS", &broker.kafka).env("KGO_TEST_RF", "1").env("KGO_TEST_RECORDS", records);
     tests.env("KGO_LOG_LEVEL", "none");
+    let logged_in = if setting.scale == Scale::Full { Some(with_login(setting)?) } else { None };
+    if let Some(other) = &logged_in {
+        tests.env("KGO_TEST_SCRAM_SEEDS", &other.kafka).env("KGO_TEST_SCRAM", format!("{USER}:{PASSWORD}"));
+    }
     let ended = Running::start(&mut tests)?.follow(RUN_LIMIT, |_| ())?;
     super::keep("franz", &ended.output)?;
     let cases = of_go(&ended.output);
     broker.end()?;
+    logged_in.map_or(Ok(()), Cairn::end)?;
     Ok(cases)
+}
+
+/// Who logs in, and with what; known to this suite alone.
+const USER: &str = "ada";
+const PASSWORD: &str = "a-password-of-this-suite";
+
+/// A second broker, at which clients log in with SCRAM. Its user is made by Kafka's own tool.
+fn with_login(setting: &Setting) -> anyhow::Result<Cairn> {
+    let mut broker = Cairn::new(&setting.program, "suite-franz-login", None)?;
+    broker.broker_alone();
+    broker.configure(&format!("[kafka]\nusers = {{ ops = \"{PASSWORD}\" }}\nsuper_users = [\"ops\"]\n"))?;
+    broker.start()?;
+    let properties = places::cache("suites")?.join("franz-ops.properties");
+    let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
+    let text = format!(
+        "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\n\
+         sasl.jaas.config={module} required username=\"ops\" password=\"{PASSWORD}\";\n"
+    );
+    std::fs::write(&properties, text)?;
+    let mut tool = tools::java(&tools::classes()?, "kafka.admin.ConfigCommand");
+    tool.args(["--bootstrap-server", &broker.kafka, "--command-config"]).arg(&properties);
+    tool.args(["--alter", "--entity-type", "users", "--entity-name", USER]);
+    tool.args(["--add-config", &format!("SCRAM-SHA-256=[password={PASSWORD}]")]);
+    quiet(&mut tool, SET_UP_LIMIT).context("make the user")?;
+    Ok(broker)
 }

@@ -101,7 +101,7 @@ fn clear(sight: &watch::Sender<Sight>, seen: Sight) {
 
 /// Ends when the connection has.
 async fn hold(stream: &mut TcpStream, sight: &watch::Sender<Sight>, asks: bool) {
-    let mut answer = [0; 4096];
+    let mut answer = vec![0; 4096];
     loop {
         if asks && stream.write_all(&QUESTION).await.is_err() {
             return;
