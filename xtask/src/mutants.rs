@@ -109,7 +109,7 @@ impl Part {
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.of.unwrap_or("all crates"))?;
-        self.table.map_or(Ok(()), |table| write!(f, ", {table}"))
+        self.table.map_or(Ok(()), |table| write!(f, ": {table}"))
     }
 }
 

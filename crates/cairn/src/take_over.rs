@@ -35,8 +35,8 @@ impl Brokers {
     pub(crate) fn of(config: &Config) -> anyhow::Result<Option<Self>> {
         let kafka = &config.kafka;
         if kafka.brokers.is_empty() {
-            if kafka.node_id.is_some_and(|id| id < 1) {
-                bail!("kafka.node_id must be 1 or more");
+            if kafka.node_id.is_some_and(|id| id < 0) {
+                bail!("kafka.node_id must be 0 or more");
             }
             return Ok(None);
         }
