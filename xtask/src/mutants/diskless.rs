@@ -135,7 +135,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "a broker that stops standing by drops who has no answer yet",
         file: "crates/broker/src/server/standby.rs",
         before: "    let _ = timeout(FIRST_ANSWER_MAX, answered.wait_for(|answered| *answered)).await;",
-        after: "    let _ = timeout(FIRST_ANSWER_MAX * 0, answered.wait_for(|answered| *answered)).await;",
+        after: "    let _ = (FIRST_ANSWER_MAX, &mut answered);",
         test: "-p cairn-broker --lib standby",
     },
 ];

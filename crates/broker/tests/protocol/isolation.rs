@@ -132,6 +132,16 @@ async fn a_store_that_hangs_holds_up_neither_who_reads_at_the_end_nor_who_writes
     let folder = tempfile::tempdir().unwrap();
     let (served, gate, waiting) = serve(folder.path()).await;
     gate.send_replace(false);
+    // Who reads both is told of the one while there is room to begin with the other,
+    let mut wire = Wire::connect(&served).await;
+    let both_at_once = async |wire: &mut Wire| {
+        let at = put(&served, NEW, 100).await;
+        wire.send(ApiKey::Fetch, VERSION, &request(HOUR, &[(OLD, 0), (NEW, at)])).await;
+        let both = told(&answer(wire).await);
+        assert!(both[0] == (OLD, 0) && both[1].0 == NEW && both[1].1 > 100, "{both:?}");
+        at
+    };
+    both_at_once(&mut wire).await;
     let mut replays = Vec::new();
     let before = served.broker.stats().requests;
     for _ in 0..12 {
@@ -140,17 +150,13 @@ async fn a_store_that_hangs_holds_up_neither_who_reads_at_the_end_nor_who_writes
         replays.push(wire);
     }
     until(|| served.broker.stats().requests - before == 12 && waiting.load(Ordering::SeqCst) > 0).await;
-    let mut wire = Wire::connect(&served).await;
     for _ in 0..20 {
         let at = put(&served, NEW, 100).await;
         wire.send(ApiKey::Fetch, VERSION, &request(HOUR, &[(NEW, at)])).await;
         assert!(told(&answer(&mut wire).await)[0].1 > 100);
     }
-    // Who reads both is told of the one.
-    let at = put(&served, NEW, 100).await;
-    wire.send(ApiKey::Fetch, VERSION, &request(HOUR, &[(OLD, 0), (NEW, at)])).await;
-    let both = told(&answer(&mut wire).await);
-    assert!(both[0] == (OLD, 0) && both[1].0 == NEW && both[1].1 > 100, "{both:?}");
+    // and while replays have all of that room.
+    let at = both_at_once(&mut wire).await;
     // And of what comes while it waits.
     let before = served.broker.stats().requests;
     wire.send(ApiKey::Fetch, VERSION, &request(HOUR, &[(OLD, 0), (NEW, at + 1)])).await;

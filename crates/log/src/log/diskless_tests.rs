@@ -194,6 +194,29 @@ async fn fences_stay_when_all_else_of_their_epochs_is_gone() {
     assert_eq!(all(&log).await.len(), usize::from(next));
 }
 
+/// What is collected between two uploads is found while the index still names objects of the epoch before: its fence is no garbage then.
+#[tokio::test]
+async fn a_fence_stays_though_a_part_of_its_epoch_is_still_to_be_uploaded() {
+    let mut machines = Machines::new();
+    let sleeper = machines.open().await;
+    for n in 0..60 {
+        put(&sleeper, n).await.expect("stored");
+    }
+    let options = LogOptions { upload_bytes: 40_000, ..machines.options() };
+    let log = open(options).await;
+    put(&log, 60).await.expect("stored");
+    let mut waited = 0;
+    // What it uploaded is gone, some of the sleeper's is not uploaded yet.
+    while machines.names("wal/") > 50 && waited < 6_000 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        waited += 1;
+    }
+    let left = machines.store.names().iter().filter(|name| name.starts_with("wal/00000001/")).count();
+    assert!((2..60).contains(&left), "{:?}", machines.store.names());
+    assert_eq!(put(&sleeper, 60).await.expect_err("fenced").kind(), ErrorKind::Fenced);
+    assert_eq!(all(&log).await.len(), 61);
+}
+
 #[tokio::test]
 async fn a_store_that_loses_answers_gets_nothing_twice_and_one_that_is_away_is_waited_for() {
     let mut machines = Machines::new();
