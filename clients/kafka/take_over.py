@@ -94,7 +94,7 @@ def read_all(options):
     for partition in range(options.partitions):
         ends[partition] = consumer.get_watermark_offsets(TopicPartition(options.topic, partition), timeout=30)[1]
     consumer.assign([TopicPartition(options.topic, partition, 0) for partition in ends])
-    at, deadline = dict.fromkeys(ends, 0), time.monotonic() + 120
+    at, deadline = dict.fromkeys(ends, 0), time.monotonic() + 900
     while any(at[p] < ends[p] for p in ends) and time.monotonic() < deadline:
         for message in consumer.consume(1000, 0.5):
             if message.error() is None:

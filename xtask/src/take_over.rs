@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// How long all is left alone before a round, and after it has come to its end.
 const CALM: Duration = Duration::from_millis(1500);
 /// How long a client may take to write the last, and to read all.
-const FINISH_LIMIT: Duration = Duration::from_secs(300);
+const FINISH_LIMIT: Duration = Duration::from_secs(1_200);
 
 /// What happens to the active broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

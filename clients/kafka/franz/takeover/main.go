@@ -165,7 +165,7 @@ func readAll(ctx context.Context) {
 	}
 	c = client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{*topic: from}))
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
 	for left > 0 && ctx.Err() == nil {
 		c.PollRecords(ctx, 1000).EachRecord(func(r *kgo.Record) {

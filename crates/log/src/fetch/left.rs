@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use super::cache::{Cached, Place};
 
 /// Things that are kept, each of a block at most.
-pub(super) const LEFT_MAX: usize = 16;
+const LEFT_MAX: usize = 16;
 
 /// The last ones; what was asked for last at the end.
 #[derive(Debug, Default)]

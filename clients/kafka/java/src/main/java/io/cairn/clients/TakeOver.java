@@ -142,7 +142,7 @@ public final class TakeOver {
             consumer.assign(places);
             consumer.seekToBeginning(places);
             Map<TopicPartition, Long> ends = consumer.endOffsets(places, Duration.ofSeconds(30));
-            long deadline = System.nanoTime() + TimeUnit.MINUTES.toNanos(2);
+            long deadline = System.nanoTime() + TimeUnit.MINUTES.toNanos(15);
             while (places.stream().anyMatch(place -> consumer.position(place) < ends.get(place))) {
                 if (System.nanoTime() > deadline) {
                     say("e not all was read: " + ends);
