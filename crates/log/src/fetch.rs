@@ -28,18 +28,25 @@ mod block;
 mod cache;
 mod left;
 mod pins;
+mod small;
 
 pub(crate) use self::pins::{Pinned, Pins};
 use self::{
-    block::{Block, Part},
+    block::{BLOCK_BYTES, Block, Part},
     cache::{Cache, Cached, Place},
     left::Left,
+    small::{Section, Whole},
 };
-use crate::{Offset, ReadError, Readers, StoreError, StreamId, index::Range, object::Stored, store::Store};
+use crate::{
+    Offset, ReadError, Readers, StoreError, StreamId,
+    index::Range,
+    object::{ObjectId, Stored},
+    store::Store,
+};
 
 /// Calls to the store for readers that are on their way at once; the others wait for their turn. Each holds a block.
 pub(crate) const READS_MAX: usize = 16;
-/// Blocks that a reader is ahead of itself at most.
+/// Blocks that a reader is ahead of itself at most, or as many bytes in small objects.
 const AHEAD_MAX: usize = 4;
 /// Readers whose places are remembered, to tell those who go on from those who look something up.
 const CURSORS_MAX: usize = 1_024;
@@ -65,6 +72,8 @@ pub(crate) struct Fetcher {
 struct Core {
     store: Arc<dyn Store>,
     readers: Readers,
+    /// Objects up to so many bytes come whole.
+    small_bytes: u64,
     held: Mutex<Held>,
     turns: Semaphore,
 }
@@ -124,6 +133,8 @@ impl Drop for Waiter<'_> {
 enum Wanted {
     Part(StreamId, Arc<Range>),
     Block(Arc<Part>, usize),
+    /// A small object, of so many bytes at least.
+    Whole(ObjectId, u64),
 }
 
 impl Wanted {
@@ -134,13 +145,20 @@ impl Wanted {
                 let bytes = part.bytes_of(*block);
                 ((part.object, bytes.start), bytes)
             }
+            Self::Whole(object, bytes) => (Whole::place(*object), 0..*bytes),
         }
     }
 
-    fn read(&self, bytes: &Bytes) -> Result<Cached, StoreError> {
+    async fn read(&self, store: &dyn Store) -> Result<Cached, StoreError> {
+        let ((object, _), range) = self.place();
+        let bytes = match self {
+            Self::Whole(..) => store.get_all(&object.name()).await?,
+            Self::Part(..) | Self::Block(..) => store.get(&object.name(), range).await?,
+        };
         Ok(match self {
-            Self::Part(id, range) => Cached::Part(Arc::new(Part::read(range.object, range.part.at, bytes, *id)?)),
-            Self::Block(part, block) => Cached::Block(Arc::new(Block::read(part, *block, bytes))),
+            Self::Part(id, range) => Cached::Part(Arc::new(Part::read(range.object, range.part.at, &bytes, *id)?)),
+            Self::Block(part, block) => Cached::Block(Arc::new(Block::read(part, *block, &bytes))),
+            Self::Whole(object, _) => Cached::Whole(Arc::new(Whole::read(*object, &bytes)?)),
         })
     }
 }
@@ -172,10 +190,17 @@ impl Core {
         let load = self.readers.take(async move {
             let fetched = core.fetch(&wanted).await;
             let mut held = core.held.lock();
-            let is_left = held.on_their_way.remove(&place).is_some_and(|coming| coming.is_left());
+            let coming = held.on_their_way.remove(&place);
+            let is_left = coming.as_ref().is_some_and(Coming::is_left);
+            // What somebody waited for is not ahead of its readers any more.
+            let is_ahead = coming.is_none_or(|coming| coming.wanted == 0);
+            if !is_ahead {
+                held.cache.release_ahead(ahead);
+            }
+            let ahead = if is_ahead { ahead } else { 0 };
             match &fetched {
-                // A damaged block may only have been damaged on its way.
-                Ok(Cached::Block(block)) if !block.is_whole() => held.cache.release_ahead(ahead),
+                // What is damaged may only have been damaged on its way.
+                Ok(cached) if !cached.is_whole() => held.cache.release_ahead(ahead),
                 Ok(cached) => {
                     if is_left {
                         held.left.put(place, cached.clone());
@@ -197,9 +222,7 @@ impl Core {
 
     async fn fetch(&self, wanted: &Wanted) -> Result<Cached, StoreError> {
         let _turn = self.turns.acquire().await.expect("nobody closes it");
-        let ((object, _), bytes) = wanted.place();
-        let bytes = self.store.get(&object.name(), bytes).await?;
-        wanted.read(&bytes)
+        wanted.read(&*self.store).await
     }
 
     /// The same for what nobody waits for yet. Says whether it is there or will be.
@@ -222,21 +245,71 @@ impl Core {
     async fn part(self: &Arc<Self>, id: StreamId, range: &Arc<Range>) -> Result<Arc<Part>, StoreError> {
         match self.get(Wanted::Part(id, range.clone())).await? {
             Cached::Part(part) => Ok(part),
-            Cached::Block(_) => Err(misplaced(range)),
+            Cached::Block(_) | Cached::Whole(_) => Err(misplaced(range)),
         }
     }
 
-    /// Fetches the blocks that come from `at` on.
-    async fn read_ahead(self: Arc<Self>, id: StreamId, ranges: Vec<Arc<Range>>, at: Offset, mut blocks: usize) {
+    /// All of the object that holds a range, where it is small.
+    fn whole(&self, range: &Range) -> Option<Wanted> {
+        let bytes = Whole::bytes_min(range);
+        (bytes <= self.small_bytes).then_some(Wanted::Whole(range.object, bytes))
+    }
+
+    /// What a stream has in an object.
+    async fn open(self: &Arc<Self>, id: StreamId, range: &Arc<Range>) -> Result<Opened, StoreError> {
+        if let Some(wanted) = self.whole(range) {
+            match self.get(wanted).await {
+                Ok(Cached::Whole(whole)) => {
+                    if let Some(section) = whole.section(id, range) {
+                        return Ok(Opened::Small(section));
+                    }
+                }
+                // What is bad may be another stream's.
+                Ok(_) | Err(StoreError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.part(id, range).await.map(Opened::Large)
+    }
+
+    /// Fetches what comes from `at` on: so many blocks, or as many bytes.
+    async fn read_ahead(self: Arc<Self>, id: StreamId, ranges: Vec<Arc<Range>>, at: Offset, blocks: usize) {
+        let mut left = blocks as u64 * BLOCK_BYTES;
+        let mut begin = |wanted: Wanted| {
+            let (_, bytes) = wanted.place();
+            let is_begun = left > 0 && self.begin_ahead(wanted);
+            left = left.saturating_sub(bytes.end - bytes.start);
+            is_begun
+        };
         for range in ranges.iter().filter(|range| range.next > at) {
+            if let Some(wanted) = self.whole(range) {
+                if !begin(wanted) {
+                    return;
+                }
+                continue;
+            }
             // Who comes to what cannot be read hears of it then.
             let Ok(part) = self.part(id, range).await else { return };
             for block in part.block_of(part.chunk_of(at))..part.blocks() {
-                if blocks == 0 || !self.begin_ahead(Wanted::Block(part.clone(), block)) {
+                if !begin(Wanted::Block(part.clone(), block)) {
                     return;
                 }
-                blocks -= 1;
             }
+        }
+    }
+}
+
+/// What a stream has in an object: its index, and all that it names where that came as well.
+enum Opened {
+    Large(Arc<Part>),
+    Small(Arc<Section>),
+}
+
+impl Opened {
+    fn part(&self) -> &Arc<Part> {
+        match self {
+            Self::Large(part) => part,
+            Self::Small(section) => &section.part,
         }
     }
 }
@@ -248,11 +321,11 @@ fn misplaced(range: &Range) -> StoreError {
 }
 
 impl Fetcher {
-    pub(crate) fn new(store: Arc<dyn Store>, bytes_max: u64, readers: Readers) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, bytes_max: u64, small_bytes: u64, readers: Readers) -> Self {
         let held =
             Mutex::new(Held { cache: Cache::new(bytes_max), left: Left::default(), on_their_way: HashMap::new() });
         Self {
-            core: Arc::new(Core { store, readers, held, turns: Semaphore::new(READS_MAX) }),
+            core: Arc::new(Core { store, readers, small_bytes, held, turns: Semaphore::new(READS_MAX) }),
             cursors: Mutex::default(),
             reads: AtomicU64::new(0),
             pins: Pins::default(),
@@ -278,16 +351,17 @@ impl Fetcher {
         from: Offset,
         max_bytes: usize,
     ) -> Result<Vec<Stored>, StoreError> {
-        let part = self.core.part(id, range).await?;
+        let opened = self.core.open(id, range).await?;
+        let part = opened.part();
         let (mut found, mut bytes, mut at) = (Vec::new(), 0, part.chunk_of(from));
         while at < part.chunks.len() && (found.is_empty() || bytes < max_bytes) {
-            let block = match self.block(&part, at).await {
+            let block = match self.block(&opened, at).await {
                 Err(_) if !found.is_empty() => break,
                 block => block?,
             };
             let first = found.len();
             for chunk in at..part.chunks_of(part.block_of(at)).end {
-                let batches = match block.chunk(&part, chunk) {
+                let batches = match block.chunk(part, chunk) {
                     Err(_) if !found.is_empty() => &[],
                     batches => batches?,
                 };
@@ -319,10 +393,31 @@ impl Fetcher {
     }
 
     /// The block that holds a chunk.
-    async fn block(&self, part: &Arc<Part>, chunk: usize) -> Result<Arc<Block>, StoreError> {
+    async fn block(&self, opened: &Opened, chunk: usize) -> Result<Arc<Block>, StoreError> {
+        let part = match opened {
+            Opened::Small(section) => return Ok(section.blocks[section.part.block_of(chunk)].clone()),
+            Opened::Large(part) => part,
+        };
         match self.core.get(Wanted::Block(part.clone(), part.block_of(chunk))).await? {
             Cached::Block(block) => Ok(block),
-            Cached::Part(_) => Err(part.damaged(chunk)),
+            Cached::Part(_) | Cached::Whole(_) => Err(part.damaged(chunk)),
+        }
+    }
+
+    /// Says that these ranges will be read one after the other, up to so many bytes: of those in small objects, which are many, all begin
+    /// to come.
+    pub(crate) fn expect(&self, ranges: &[Arc<Range>], max_bytes: usize) {
+        if Handle::try_current().is_err() {
+            return;
+        }
+        let mut bytes = 0;
+        // The first one is asked for anyway.
+        for two in ranges.windows(2) {
+            bytes += two[0].bytes;
+            let wanted = self.core.whole(&two[1]).filter(|_| bytes < max_bytes as u64);
+            if !wanted.is_some_and(|wanted| self.core.begin_ahead(wanted)) {
+                return;
+            }
         }
     }
 
@@ -355,13 +450,14 @@ impl Fetcher {
         start: Offset,
         is: impl Fn(i64) -> bool,
     ) -> Result<Option<Offset>, StoreError> {
-        let part = self.core.part(id, range).await?;
+        let opened = self.core.open(id, range).await?;
+        let part = opened.part();
         for at in part.chunk_of(start)..part.chunks.len() {
             if !is(part.chunks[at].max_timestamp) {
                 continue;
             }
-            let block = self.block(&part, at).await?;
-            let batches = block.chunk(&part, at)?;
+            let block = self.block(&opened, at).await?;
+            let batches = block.chunk(part, at)?;
             if let Some(hit) = batches.iter().find(|stored| stored.next() > start && is(stored.max_timestamp)) {
                 return Ok(Some(hit.base.max(start)));
             }
@@ -376,12 +472,13 @@ impl Fetcher {
         range: &Arc<Range>,
         start: Offset,
     ) -> Result<Option<(i64, Offset)>, StoreError> {
-        let part = self.core.part(id, range).await?;
+        let opened = self.core.open(id, range).await?;
+        let part = opened.part();
         let first = part.chunk_of(start);
-        let block = self.block(&part, first).await?;
+        let block = self.block(&opened, first).await?;
         // Of the chunk that begins before the start, its greatest timestamp may lie there too; the others say theirs.
         let mut most = None;
-        for stored in block.chunk(&part, first)?.iter().filter(|stored| stored.next() > start) {
+        for stored in block.chunk(part, first)?.iter().filter(|stored| stored.next() > start) {
             if most.is_none_or(|most| stored.max_timestamp > most) {
                 most = Some(stored.max_timestamp);
             }
@@ -397,6 +494,12 @@ impl Fetcher {
     pub(crate) fn weight(&self) -> (u64, usize) {
         (self.core.held.lock().cache.bytes(), READS_MAX - self.core.turns.available_permits())
     }
+
+    /// Bytes that were read ahead, or are on their way, and that nobody has asked for.
+    #[cfg(test)]
+    pub(crate) fn ahead(&self) -> u64 {
+        self.core.held.lock().cache.ahead_bytes()
+    }
 }
 
 /// Copies what a reader takes of a block where it is little: else it would hold all of the block for as long as it sends.
@@ -409,5 +512,7 @@ fn part_with(taken: &mut [Stored], block: &Block) {
     }
 }
 
+#[cfg(test)]
+mod small_tests;
 #[cfg(test)]
 mod tests;

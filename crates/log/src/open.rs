@@ -324,7 +324,7 @@ pub(crate) async fn open(mut options: LogOptions, clock: Clock, entropy: Entropy
     write_owner(disk.as_ref(), &options.folder, found.log, before, by).map_err(failed)?;
     let at = found.state.durable;
     let segment = found.state.segments.values().next_back().filter(|segment| segment.end() > at).cloned();
-    let fetcher = Fetcher::new(store, options.cache_bytes_max, options.readers.clone());
+    let fetcher = Fetcher::new(store, options.cache_bytes_max, options.small_object_bytes, options.readers.clone());
     let shared = Arc::new(Shared {
         options,
         folder,

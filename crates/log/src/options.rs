@@ -45,6 +45,8 @@ pub struct LogOptions {
     pub tail_bytes_max: u64,
     /// Bytes of object ranges kept in memory.
     pub cache_bytes_max: u64,
+    /// Objects up to so many bytes are read whole: one request for all their streams instead of two for each.
+    pub small_object_bytes: u64,
     /// Append calls that may wait for the writer.
     pub queue_calls_max: usize,
     /// Bytes that may wait for the writer.
@@ -87,6 +89,7 @@ impl LogOptions {
             compaction_keys_max: 900_000,
             tail_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
+            small_object_bytes: 256 << 10,
             queue_calls_max: 4096,
             queue_bytes_max: 64 << 20,
             retention_interval: Duration::from_secs(60),

@@ -26,6 +26,8 @@ use crate::{
 const LOOKUPS_MAX: usize = 8;
 /// Ranges that one read goes through: many small ones must not hold up an answer.
 const RANGES_MAX: usize = 8;
+/// Ranges behind these that are looked at to read ahead.
+const RANGES_AHEAD: usize = 16;
 /// Reads of files that are under way at once; the others wait for their turn.
 pub(crate) const FILE_READS_MAX: usize = 16;
 /// What is taken of what was written together is copied where it is less than this part of it.
@@ -135,7 +137,9 @@ impl Shared {
         max_bytes: usize,
     ) -> Result<(Vec<Bytes>, Offset), StoreError> {
         let from = offsets.start;
-        let (batches, to) = self.read_blocks(id, ranges, offsets, max_bytes).await?;
+        let now = &ranges[..ranges.len().min(RANGES_MAX)];
+        self.fetcher.expect(now, max_bytes);
+        let (batches, to) = self.read_blocks(id, now, offsets, max_bytes).await?;
         self.fetcher.follow(id, ranges, from, to);
         Ok((batches, to))
     }
@@ -295,8 +299,8 @@ fn plan(state: &State, stream: &Stream, offsets: std::ops::Range<Offset>, max_by
     }
     let in_store = sources.is_empty() && from < stream.uploaded;
     if in_store {
-        let ranges: Vec<_> = stream.ranges_from(from).take(RANGES_MAX).cloned().collect();
-        let pinned = pins.hold(&ranges);
+        let ranges: Vec<_> = stream.ranges_from(from).take(RANGES_MAX + RANGES_AHEAD).cloned().collect();
+        let pinned = pins.hold(&ranges[..ranges.len().min(RANGES_MAX)]);
         Plan::Ranges(ranges, pinned)
     } else {
         Plan::Local(sources, to)

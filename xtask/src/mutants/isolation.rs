@@ -57,8 +57,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a damaged block stays in the cache",
         file: "crates/log/src/fetch.rs",
-        before: "Ok(Cached::Block(block)) if !block.is_whole() =>",
-        after: "Ok(Cached::Block(block)) if !block.is_whole() && ahead > 0 =>",
+        before: "Ok(cached) if !cached.is_whole() =>",
+        after: "Ok(cached) if !cached.is_whole() && ahead > 0 =>",
         test: "-p cairn-log --lib a_block_that_is_damaged",
     },
     Mutant {
@@ -165,5 +165,40 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "                    if is_left {",
         after: "                    if is_left && place.1 == u64::MAX {",
         test: "-p cairn-log --lib fetch",
+    },
+    Mutant {
+        name: "each stream of a small object asks for its own piece",
+        file: "crates/log/src/fetch.rs",
+        before: "(bytes <= self.small_bytes).then_some",
+        after: "(bytes <= self.small_bytes && bytes == 0).then_some",
+        test: "-p cairn-log --lib small_object",
+    },
+    Mutant {
+        name: "a small object with one bad index is bad for all its streams",
+        file: "crates/log/src/fetch.rs",
+        before: "Ok(_) | Err(StoreError::Damaged { .. }) => {}",
+        after: "Ok(_) => {}",
+        test: "-p cairn-log --lib what_is_bad_of_one_stream",
+    },
+    Mutant {
+        name: "small objects come one after the other",
+        file: "crates/log/src/fetch.rs",
+        before: "for two in ranges.windows(2) {",
+        after: "for two in ranges.windows(2).take(max_bytes / usize::MAX) {",
+        test: "-p cairn-log --lib what_a_reader_will_need",
+    },
+    Mutant {
+        name: "what somebody waited for is taken as ahead of its readers until it is pushed out",
+        file: "crates/log/src/fetch.rs",
+        before: "coming.is_none_or(|coming| coming.wanted == 0)",
+        after: "coming.is_none_or(|coming| coming.wanted < usize::MAX)",
+        test: "-p cairn-log --lib what_a_reader_will_need",
+    },
+    Mutant {
+        name: "a batch holds all of a small object for as long as it is sent",
+        file: "crates/log/src/fetch/block.rs",
+        before: "let bytes = bytes.len() as u64;",
+        after: "let bytes = bytes.len() as u64 - start.max(part.bytes_of(block).start);",
+        test: "-p cairn-log --lib a_batch_of_a_small_object",
     },
 ];

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A block is closed once it has so many bytes: a replay asks the store once a mebibyte, not once a chunk.
-const BLOCK_BYTES: u64 = 1 << 20;
+pub(super) const BLOCK_BYTES: u64 = 1 << 20;
 /// What a batch weighs besides its bytes.
 const BATCH_BYTES: u64 = size_of::<Stored>() as u64;
 
@@ -29,9 +29,12 @@ pub(crate) struct Part {
 impl Part {
     /// Reads what an object holds of a stream's footer.
     pub(super) fn read(object: ObjectId, at: u64, bytes: &[u8], id: StreamId) -> Result<Self, StoreError> {
-        let chunks = object::part(bytes, id).filter(|chunks| !chunks.is_empty());
         let bad = || StoreError::Damaged { name: object.name(), what: format!("the part at byte {at} is bad") };
-        let chunks = chunks.ok_or_else(bad)?;
+        object::part(bytes, id).and_then(|chunks| Self::new(object, chunks)).ok_or_else(bad)
+    }
+
+    /// Of at least one chunk.
+    pub(super) fn new(object: ObjectId, chunks: Vec<Chunk>) -> Option<Self> {
         let (mut starts, mut bytes, mut end) = (Vec::new(), 0, 0);
         for (n, chunk) in chunks.iter().enumerate() {
             if starts.is_empty() || bytes >= BLOCK_BYTES || chunk.at != end {
@@ -41,7 +44,7 @@ impl Part {
             bytes += u64::from(chunk.length);
             end = chunk.at + u64::from(chunk.length);
         }
-        Ok(Self { object, chunks, starts })
+        (!chunks.is_empty()).then_some(Self { object, chunks, starts })
     }
 
     /// Where a range's part lies.
@@ -93,17 +96,28 @@ pub(crate) struct Block {
     pub(super) chunks: Vec<Option<Vec<Stored>>>,
     /// The part's chunk that is the first of them.
     pub(super) first: usize,
+    /// Bytes that stay in memory as long as one of its batches does.
     pub(super) bytes: u64,
     pub(super) weight: u64,
 }
 
 impl Block {
     pub(super) fn read(part: &Part, block: usize, bytes: &Bytes) -> Self {
-        let (chunks, start) = (part.chunks_of(block), part.bytes_of(block).start);
+        Self::within(part, block, bytes, part.bytes_of(block).start)
+    }
+
+    /// In the bytes of all of its object.
+    pub(super) fn of_whole(part: &Part, block: usize, bytes: &Bytes) -> Self {
+        Self::within(part, block, bytes, 0)
+    }
+
+    /// In bytes that begin at `start`.
+    fn within(part: &Part, block: usize, bytes: &Bytes, start: u64) -> Self {
+        let chunks = part.chunks_of(block);
         let first = chunks.start;
         let read = |chunk: &Chunk| {
-            let from = usize::try_from(chunk.at - start).ok()?;
-            let piece = bytes.get(from..from + chunk.length as usize)?;
+            let from = usize::try_from(chunk.at.checked_sub(start)?).ok()?;
+            let piece = bytes.get(from..from.checked_add(chunk.length as usize)?)?;
             object::batches(chunk, &bytes.slice_ref(piece))
         };
         let chunks: Vec<_> = part.chunks[chunks].iter().map(read).collect();

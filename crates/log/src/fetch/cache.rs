@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Block, Part};
+use super::{Block, Part, Whole};
 use crate::object::ObjectId;
 
 /// What an entry weighs besides its bytes.
@@ -26,14 +26,25 @@ pub(super) type Place = (ObjectId, u64);
 pub(super) enum Cached {
     Part(Arc<Part>),
     Block(Arc<Block>),
+    Whole(Arc<Whole>),
 }
 
 impl Cached {
+    /// Whether nothing in it is damaged.
+    pub(super) fn is_whole(&self) -> bool {
+        match self {
+            Self::Part(_) => true,
+            Self::Block(block) => block.is_whole(),
+            Self::Whole(whole) => whole.is_whole(),
+        }
+    }
+
     fn weight(&self) -> u64 {
         ENTRY_BYTES
             + match self {
                 Self::Part(part) => part.weight(),
                 Self::Block(block) => block.weight(),
+                Self::Whole(whole) => whole.weight(),
             }
     }
 }
@@ -95,7 +106,7 @@ impl Cache {
         fits
     }
 
-    /// What was to be read ahead did not come.
+    /// What was to be read ahead did not come, or somebody waited for it.
     pub(super) fn release_ahead(&mut self, bytes: u64) {
         self.ahead_bytes -= bytes;
     }
@@ -147,6 +158,11 @@ impl Cache {
             self.gone_bytes -= weight;
         }
         true
+    }
+
+    #[cfg(test)]
+    pub(super) fn ahead_bytes(&self) -> u64 {
+        self.ahead_bytes
     }
 
     #[cfg(test)]

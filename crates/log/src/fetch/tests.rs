@@ -15,15 +15,26 @@ use crate::{
 
 const BATCH_BYTES: usize = 100 << 10;
 const MIB: u64 = 1 << 20;
+const SMALL_BYTES: u64 = 256 << 10;
 
 /// A store that counts its reads, and keeps them waiting while its gate is shut.
 #[derive(Debug)]
-struct Counting {
-    store: MemoryStore,
+pub(super) struct Counting {
+    pub(super) store: MemoryStore,
     open: watch::Receiver<bool>,
     reads: AtomicUsize,
     under_way: AtomicUsize,
     most: AtomicUsize,
+}
+
+impl Counting {
+    async fn begin_read(&self) {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(under_way, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        self.open.clone().wait_for(|open| *open).await.expect("the gate outlives the test");
+    }
 }
 
 #[async_trait::async_trait]
@@ -35,17 +46,16 @@ impl Store for Counting {
         self.store.put(name, bytes).await
     }
     async fn get(&self, name: &str, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(under_way, Ordering::SeqCst);
-        tokio::task::yield_now().await;
-        self.open.clone().wait_for(|open| *open).await.expect("the gate outlives the test");
+        self.begin_read().await;
         let got = self.store.get(name, range).await;
         self.under_way.fetch_sub(1, Ordering::SeqCst);
         got
     }
     async fn get_all(&self, name: &str) -> Result<Bytes, StoreError> {
-        self.store.get_all(name).await
+        self.begin_read().await;
+        let got = self.store.get_all(name).await;
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        got
     }
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
         self.store.list(folder).await
@@ -62,48 +72,58 @@ impl Store for Counting {
 }
 
 /// Objects of one stream each, with one range, and who reads them.
-struct Place {
-    store: Arc<Counting>,
-    gate: watch::Sender<bool>,
-    fetcher: Arc<Fetcher>,
-    ranges: Vec<Arc<Range>>,
+pub(super) struct Place {
+    pub(super) store: Arc<Counting>,
+    pub(super) gate: watch::Sender<bool>,
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) ranges: Vec<Arc<Range>>,
 }
 
-fn stream(n: usize) -> StreamId {
+pub(super) fn stream(n: usize) -> StreamId {
     StreamId::new(Uuid::from_u128(7), PartitionIndex::new(u32::try_from(n).expect("few")))
 }
 
 impl Place {
     async fn new(objects: usize, batches: u64, cache_bytes: u64) -> Self {
+        let mut place = Self::empty(cache_bytes);
+        for n in 0..objects {
+            place.put(&[n], 0..batches, BATCH_BYTES).await;
+        }
+        place
+    }
+
+    pub(super) fn empty(cache_bytes: u64) -> Self {
         let (gate, open) = watch::channel(true);
         let (reads, under_way, most) = Default::default();
         let store = Arc::new(Counting { store: MemoryStore::new(1), open, reads, under_way, most });
-        let mut ranges = Vec::new();
-        for n in 0..objects {
-            let object = ObjectId { epoch: 1, number: n as u64 };
-            let mut builder = ObjectBuilder::default();
-            for at in 0..batches {
-                let bytes = vec![at as u8; BATCH_BYTES];
-                builder.push((stream(n), 0), Offset::new(2 * at), 2, time_of(at), &bytes);
-            }
-            let (bytes, places) = builder.finish(Uuid::from_u128(3));
-            store.put(&object.name(), bytes).await.expect("put");
-            ranges.push(Arc::new(Range {
+        let fetcher = Arc::new(Fetcher::new(store.clone(), cache_bytes, SMALL_BYTES, Readers::default()));
+        Self { store, gate, fetcher, ranges: Vec::new() }
+    }
+
+    /// Adds an object of so many batches of each of these streams, two records each.
+    pub(super) async fn put(&mut self, streams: &[usize], batches: std::ops::Range<u64>, batch_bytes: usize) {
+        let object = ObjectId { epoch: 1, number: self.ranges.len() as u64 };
+        let mut builder = ObjectBuilder::default();
+        for (n, at) in streams.iter().flat_map(|n| batches.clone().map(move |at| (*n, at))) {
+            builder.push((stream(n), 0), Offset::new(2 * at), 2, time_of(at), &vec![at as u8; batch_bytes]);
+        }
+        let (bytes, places) = builder.finish(Uuid::from_u128(3));
+        self.store.put(&object.name(), bytes).await.expect("put");
+        for n in streams {
+            self.ranges.push(Arc::new(Range {
                 object,
-                part: places[&(stream(n), 0)],
-                base: Offset::new(0),
-                next: Offset::new(2 * batches),
-                bytes: batches * BATCH_BYTES as u64,
-                batches: u32::try_from(batches).expect("few"),
-                max_timestamp: (0..batches).map(time_of).max().unwrap_or(0),
+                part: places[&(stream(*n), 0)],
+                base: Offset::new(2 * batches.start),
+                next: Offset::new(2 * batches.end),
+                bytes: batches.clone().count() as u64 * batch_bytes as u64,
+                batches: u32::try_from(batches.clone().count()).expect("few"),
+                max_timestamp: batches.clone().map(time_of).max().unwrap_or(0),
                 epochs: vec![(1, Offset::new(0))],
-                position: n as u64,
+                position: object.number,
                 aborted: Vec::new(),
                 past: Past::default(),
             }));
         }
-        let fetcher = Arc::new(Fetcher::new(store.clone(), cache_bytes, Readers::default()));
-        Self { store, gate, fetcher, ranges }
     }
 
     async fn read(&self, n: usize, from: u64, bytes: u64) -> Result<Vec<Stored>, StoreError> {
@@ -124,7 +144,7 @@ impl Place {
         }
     }
 
-    fn reads(&self) -> usize {
+    pub(super) fn reads(&self) -> usize {
         self.store.reads.load(Ordering::SeqCst)
     }
 }
@@ -135,7 +155,7 @@ fn time_of(batch: u64) -> i64 {
 }
 
 /// Waits for what must come to pass, however slow the machine.
-async fn until(mut come: impl FnMut() -> bool) {
+pub(super) async fn until(mut come: impl FnMut() -> bool) {
     for _ in 0..60_000 {
         if come() {
             return;

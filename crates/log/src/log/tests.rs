@@ -521,6 +521,7 @@ impl Store for Gated {
         self.store.get(name, range).await
     }
     async fn get_all(&self, name: &str) -> Result<Bytes, StoreError> {
+        self.pass().await;
         self.store.get_all(name).await
     }
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {

@@ -151,6 +151,7 @@ impl World {
             compaction_keys_max: if self.roll(2) == 0 { 2 } else { 1_000 },
             tail_bytes_max: 10_000,
             cache_bytes_max: 8_000,
+            small_object_bytes: [0, 10_000, 1 << 20][self.roll(3) as usize],
             offsets_reserved: RESERVED,
             recover: self.lost.is_some(),
             disk: Arc::new(self.disk.clone()),
