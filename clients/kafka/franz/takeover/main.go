@@ -78,7 +78,7 @@ func write(ctx context.Context) {
 	// Idempotence and acks from all are this library's defaults.
 	options := []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(5 * time.Millisecond), kgo.MaxBufferedRecords(waitingMax)}
 	if *settings == "quick" {
-		options = append(options, kgo.ProduceRequestTimeout(1500*time.Millisecond), kgo.RequestTimeoutOverhead(250*time.Millisecond))
+		options = append(options, kgo.ProduceRequestTimeout(time.Second), kgo.RequestTimeoutOverhead(250*time.Millisecond))
 	}
 	c := client(options...)
 	defer c.Close()
