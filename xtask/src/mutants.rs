@@ -25,6 +25,7 @@ mod registry;
 mod replaying;
 mod reporting;
 mod security;
+mod shares;
 mod stores;
 mod table;
 mod torturing;
@@ -74,6 +75,7 @@ const TABLES: &[(&str, &[Mutant])] = &[
     ("torturing", torturing::MUTANTS),
     ("stores", stores::MUTANTS),
     ("isolation", isolation::MUTANTS),
+    ("shares", shares::MUTANTS),
 ];
 
 /// Crates with so many mutants that each table of theirs is a part of its own.

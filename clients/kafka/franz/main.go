@@ -374,5 +374,8 @@ func main() {
 		leave()
 	}
 	transact(ctx, c)
+	if *protocol == "consumer" {
+		share(ctx, c)
+	}
 	fmt.Printf("ok %d records, %d partitions, %d members, %d delivered again\n", *records, *partitions, count, b.again)
 }

@@ -12,8 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use cairn_clock::{Clock, Entropy, Settled};
 use cairn_log::{
-    Aborted, Append, AppendError, Appended, ErrorKind, InTransaction, Isolation, Log, Offset, PartitionIndex,
-    ProducerEpoch, ProducerId, ProducerMark, ReadError, Room, Sequence, StreamId,
+    Aborted, Append, Appended, InTransaction, Isolation, Log, Offset, PartitionIndex, ProducerEpoch, ProducerId,
+    ProducerMark, Room, Sequence, StreamId,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -29,12 +29,17 @@ use crate::{
     principal::Principal,
     quotas::Quotas,
     resources::Resources,
+    share::{self, Shares},
     successor::Successor,
     telemetry::{ClientMetrics, Telemetry},
-    topics::{Catalogue, CatalogueError, OFFSETS_TOPIC, Topic, configs::TopicConfigs, is_topic_name},
+    topics::{Catalogue, OFFSETS_TOPIC, Topic, configs::TopicConfigs, is_topic_name},
     turn::Turn,
-    txn::{Place, STATE_TOPIC, Transactions, TxnError},
+    txn::{Place, STATE_TOPIC, Transactions},
 };
+
+mod errors;
+
+pub use errors::{FetchError, OpenError, ProduceError, TopicError};
 
 /// A topic that somebody wants.
 #[derive(Debug, Clone, Default)]
@@ -106,168 +111,6 @@ pub struct BrokerStats {
     pub throttled_us: u64,
 }
 
-/// Why a broker does not open.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot open the broker: {reason}")]
-pub struct OpenError {
-    reason: String,
-}
-
-/// Why a topic is not created or deleted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TopicError {
-    /// The principal may not.
-    #[error("topics beginning with `{prefix}` are written by Cairn only")]
-    Denied {
-        /// The protected prefix.
-        prefix: String,
-    },
-    /// There is one of that name.
-    #[error("topic `{name}` exists already")]
-    Exists {
-        /// Its name.
-        name: String,
-    },
-    /// There is none of that name or id.
-    #[error("topic `{name}` does not exist")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-    },
-    /// Not a name.
-    #[error("`{name}` cannot be a topic's name: use 1 to 249 of the characters a-z A-Z 0-9 . _ -")]
-    Name {
-        /// What was asked for.
-        name: String,
-    },
-    /// Another has the same name but for dots and underscores.
-    #[error("`{name}` differs from topic `{other}` in dots and underscores only, which metrics do not tell apart")]
-    Collides {
-        /// What was asked for.
-        name: String,
-        /// The topic there is.
-        other: String,
-    },
-    /// Too few or many partitions.
-    #[error("{partitions} partitions are not between 1 and {most}")]
-    Partitions {
-        /// What was asked for.
-        partitions: u32,
-        /// The limit.
-        most: u32,
-    },
-    /// A config that cannot be.
-    #[error("{reason}")]
-    Config {
-        /// Which and why.
-        reason: String,
-    },
-    /// There are as many topics as may be.
-    #[error("there are {most} topics already: delete one, or raise the limit")]
-    TooMany {
-        /// The limit.
-        most: usize,
-    },
-    /// There are as many partitions as may be.
-    #[error("{asked} more partitions would make more than {most} in all: delete topics, or raise the limit")]
-    TooManyPartitions {
-        /// What was asked for.
-        asked: u32,
-        /// The limit.
-        most: usize,
-    },
-    /// It has as many partitions already, or more.
-    #[error("the topic has {partitions} partitions: ask for more than that, they cannot become fewer")]
-    NotMore {
-        /// What it has.
-        partitions: u32,
-    },
-    /// The catalogue could not be made durable.
-    #[error("the catalogue cannot be written: {reason}")]
-    Storage {
-        /// What the log said.
-        reason: String,
-    },
-}
-
-/// Why a batch is not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum ProduceError {
-    /// No such topic or partition.
-    #[error("topic `{topic}` has no partition {partition}, or does not exist")]
-    UnknownPartition {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-    },
-    /// The principal may not.
-    #[error("topic `{topic}` is written by Cairn only")]
-    Denied {
-        /// The topic.
-        topic: String,
-    },
-    /// Bigger than `max.message.bytes`.
-    #[error("batch has {bytes} bytes, `max.message.bytes` of the topic is {most}")]
-    TooLarge {
-        /// Its bytes.
-        bytes: usize,
-        /// The limit.
-        most: usize,
-    },
-    /// Not a batch that may be stored.
-    #[error(transparent)]
-    Batch(#[from] BatchError),
-    /// A batch of a transaction where there can be none: from within the process, or into a topic that is written by Cairn only.
-    #[error("no transaction may write here: produce without a transactional id")]
-    Transactional,
-    /// The transaction does not take it.
-    #[error(transparent)]
-    Transaction(#[from] TxnError),
-    /// A record is older or newer than its topic takes.
-    #[error("timestamp {timestamp} is more than `{config}` from the broker's time")]
-    Timestamp {
-        /// The timestamp, ms.
-        timestamp: i64,
-        /// The topic config that says how much.
-        config: &'static str,
-        /// The places in the batch of the first that are, at least one.
-        records: Vec<i32>,
-    },
-    /// Markers are the broker's.
-    #[error("control batches are written by brokers only")]
-    Control,
-    /// The log refused or failed.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-}
-
-/// Why nothing is read.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// No such topic or partition.
-    #[error("topic `{topic}` has no partition {partition}, or does not exist")]
-    UnknownPartition {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-    },
-    /// Before the first or after the last.
-    #[error("offset {asked} is not between {log_start} and {end}")]
-    OutOfRange {
-        /// What was asked for.
-        asked: u64,
-        /// First offset kept.
-        log_start: u64,
-        /// Durable end.
-        end: u64,
-    },
-    /// The log failed.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
 /// The broker; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Broker {
@@ -292,6 +135,7 @@ pub(crate) struct Inner {
     pub(crate) groups: Coordinator,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) transactions: Transactions,
+    pub(crate) shares: Shares,
     pub(crate) counters: Counters,
     /// Bytes of requests that are being read or answered.
     pub(crate) requests_budget: Budget,
@@ -382,6 +226,7 @@ impl Broker {
         gone.map_err(|_| failed(&"offsets of deleted topics cannot be forgotten"))?;
         let transactions = Transactions::open(&log, &clock, topics.get(STATE_TOPIC).as_deref()).await;
         let transactions = transactions.map_err(|e| failed(&e))?;
+        let shares = Shares::open(&log, topics.get(share::STATE_TOPIC).as_deref()).await.map_err(|e| failed(&e))?;
         let counters = Counters::default();
         let limits = &options.limits;
         let requests_bytes = limits.requests_bytes_max.max(limits.request_bytes_max);
@@ -405,6 +250,7 @@ impl Broker {
             pressure: Pressure::default(),
             groups,
             transactions,
+            shares,
             fetch_sessions,
             counters,
             requests_budget,
@@ -412,6 +258,8 @@ impl Broker {
             stored_budget,
         };
         let broker = Self { inner: Arc::new(inner) };
+        let gone = broker.share_forget_topics().await;
+        gone.map_err(|_| failed(&"what share groups did with deleted topics cannot be forgotten"))?;
         broker.watch_transactions();
         Ok(broker)
     }
@@ -431,7 +279,7 @@ impl Broker {
             return Err(TopicError::Name { name: name.clone() });
         }
         self.may_change(who, name)?;
-        if name == STATE_TOPIC && *who != Principal::Internal {
+        if [STATE_TOPIC, share::STATE_TOPIC].contains(&name.as_str()) && *who != Principal::Internal {
             return Err(TopicError::Denied { prefix: name.clone() });
         }
         if self.inner.topics.get(name).is_some() {
@@ -462,7 +310,9 @@ impl Broker {
         let topic = self.may_alter(who, name)?;
         self.inner.topics.delete(&topic).await.map_err(TopicError::from)?;
         let forgotten = self.inner.groups.forget_topics(|topic| topic == name).await;
+        let of_shares = self.share_forget_topics().await;
         forgotten
+            .and(of_shares)
             .map_err(|_| TopicError::Storage { reason: "its committed offsets stay until the next start".to_owned() })
     }
 
@@ -755,40 +605,11 @@ impl Broker {
     }
 }
 
-impl ProduceError {
-    /// What the caller should do.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::UnknownPartition { .. }
-            | Self::TooLarge { .. }
-            | Self::Transactional
-            | Self::Transaction(_)
-            | Self::Control
-            | Self::Timestamp { .. } => ErrorKind::Invalid,
-            Self::Denied { .. } => ErrorKind::Denied,
-            Self::Batch(BatchError::Checksum { .. }) => ErrorKind::Corrupt,
-            Self::Batch(_) => ErrorKind::Invalid,
-            Self::Append(error) => error.kind(),
-        }
-    }
-}
-
 fn describe(topic: &Topic) -> TopicDescription {
     TopicDescription {
         name: topic.name.clone(),
         id: topic.id,
         partitions: topic.partitions,
         configs: topic.configs.given().clone(),
-    }
-}
-
-impl From<CatalogueError> for TopicError {
-    fn from(error: CatalogueError) -> Self {
-        match error {
-            CatalogueError::Exists { name } => Self::Exists { name },
-            CatalogueError::Unknown { name } => Self::Unknown { name },
-            other => Self::Storage { reason: other.to_string() },
-        }
     }
 }

@@ -11,6 +11,7 @@ mod api;
 pub mod batch;
 mod broker;
 mod budget;
+mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod group;
@@ -21,6 +22,7 @@ mod principal;
 mod quotas;
 mod resources;
 mod server;
+mod share;
 mod standing;
 mod streams;
 mod successor;

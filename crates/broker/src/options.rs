@@ -222,6 +222,16 @@ pub struct BrokerLimits {
     pub consumer_heartbeat_interval_min: Duration,
     /// The most.
     pub consumer_heartbeat_interval_max: Duration,
+    /// How long a member of a share group has a record, if the group says nothing else; at least, and at most.
+    pub share_record_lock: Duration,
+    /// The least of it.
+    pub share_record_lock_min: Duration,
+    /// The most of it.
+    pub share_record_lock_max: Duration,
+    /// How often a share group hands out a record before it gives it up.
+    pub share_deliveries_max: u16,
+    /// Offsets of a partition that a share group has under way at once.
+    pub share_locks_max: u64,
     /// Bytes of the metadata of one committed offset.
     pub offset_metadata_bytes_max: usize,
     /// Bytes that committed offsets may take in memory, those of open transactions included.
@@ -276,6 +286,11 @@ impl Default for BrokerLimits {
             consumer_heartbeat_interval: Duration::from_secs(5),
             consumer_heartbeat_interval_min: Duration::from_secs(5),
             consumer_heartbeat_interval_max: Duration::from_secs(15),
+            share_record_lock: Duration::from_secs(30),
+            share_record_lock_min: Duration::from_secs(15),
+            share_record_lock_max: Duration::from_secs(60),
+            share_deliveries_max: 5,
+            share_locks_max: 2_000,
             offset_metadata_bytes_max: 4_096,
             offsets_bytes_max: 128 << 20,
             transactional_ids_max: 10_000,

@@ -14,6 +14,7 @@ use regex::{Regex, RegexBuilder};
 use crate::{
     group::{Pace, Paces},
     options::BrokerLimits,
+    share,
     topics::{
         Catalogue, CatalogueError,
         configs::{Configured, Kind},
@@ -35,6 +36,13 @@ pub(crate) const METRICS: &str = "metrics";
 pub(crate) const MATCH: &str = "match";
 pub(crate) const SESSION: &str = "consumer.session.timeout.ms";
 pub(crate) const HEARTBEAT: &str = "consumer.heartbeat.interval.ms";
+pub(crate) const SHARE_RESET: &str = "share.auto.offset.reset";
+pub(crate) const SHARE_HEARTBEAT: &str = "share.heartbeat.interval.ms";
+pub(crate) const SHARE_ISOLATION: &str = "share.isolation.level";
+pub(crate) const SHARE_LOCK: &str = "share.record.lock.duration.ms";
+pub(crate) const SHARE_SESSION: &str = "share.session.timeout.ms";
+/// What share groups may read: all, or what is committed.
+const ISOLATIONS: [&str; 2] = ["read_committed", "read_uncommitted"];
 /// How often clients push unless a subscription says otherwise, and what it may say, ms.
 pub(crate) const INTERVAL_MS: u64 = 300_000;
 const INTERVAL_MS_MIN: u64 = 100;
@@ -72,7 +80,15 @@ impl ResourceKind {
             Self::ClientMetrics => {
                 &[(INTERVAL, Kind::Int, "300000"), (MATCH, Kind::List, ""), (METRICS, Kind::List, "")]
             }
-            Self::Group => &[(HEARTBEAT, Kind::Int, ""), (SESSION, Kind::Int, "")],
+            Self::Group => &[
+                (HEARTBEAT, Kind::Int, ""),
+                (SESSION, Kind::Int, ""),
+                (SHARE_RESET, Kind::Text, "latest"),
+                (SHARE_HEARTBEAT, Kind::Int, ""),
+                (SHARE_ISOLATION, Kind::Text, "read_uncommitted"),
+                (SHARE_LOCK, Kind::Int, ""),
+                (SHARE_SESSION, Kind::Int, ""),
+            ],
         }
     }
 }
@@ -220,23 +236,32 @@ fn check(kind: ResourceKind, given: &Given, limits: &BrokerLimits) -> Result<(),
         match name.as_str() {
             INTERVAL => between(INTERVAL_MS_MIN, INTERVAL_MS_MAX).map_err(ResourceError::Request)?,
             MATCH => drop(patterns(value).map_err(ResourceError::Config)?),
-            SESSION => {
+            SESSION | SHARE_SESSION => {
                 let (least, most) = (limits.consumer_session_timeout_min, limits.consumer_session_timeout_max);
                 between(ms(least), ms(most)).map_err(ResourceError::Config)?;
             }
-            HEARTBEAT => {
+            HEARTBEAT | SHARE_HEARTBEAT => {
                 let (least, most) = (limits.consumer_heartbeat_interval_min, limits.consumer_heartbeat_interval_max);
                 between(ms(least), ms(most)).map_err(ResourceError::Config)?;
+            }
+            SHARE_LOCK => {
+                let (least, most) = (limits.share_record_lock_min, limits.share_record_lock_max);
+                between(ms(least), ms(most)).map_err(ResourceError::Config)?;
+            }
+            SHARE_RESET => share::check_reset(value).map_err(ResourceError::Config)?,
+            SHARE_ISOLATION if !ISOLATIONS.contains(&value.as_str()) => {
+                let why = format!("config `{name}` cannot be `{value}`: it is one of {}", ISOLATIONS.join(", "));
+                return Err(ResourceError::Config(why));
             }
             _ => {}
         }
     }
     if kind == ResourceKind::Group {
-        let own = pace(given);
-        let session = own.session_ms.unwrap_or(ms(limits.consumer_session_timeout));
-        let interval = own.interval_ms.unwrap_or(ms(limits.consumer_heartbeat_interval));
-        if interval >= session {
-            return Err(ResourceError::Config(format!("`{HEARTBEAT}` must be less than `{SESSION}`")));
+        for (session, interval) in [(SESSION, HEARTBEAT), (SHARE_SESSION, SHARE_HEARTBEAT)] {
+            let own = |name, otherwise| given.value(name).parse().unwrap_or(ms(otherwise));
+            if own(interval, limits.consumer_heartbeat_interval) >= own(session, limits.consumer_session_timeout) {
+                return Err(ResourceError::Config(format!("`{interval}` must be less than `{session}`")));
+            }
         }
     }
     Ok(())
@@ -292,6 +317,13 @@ mod tests {
     fn a_group_is_heard_of_more_often_than_it_may_be_silent() {
         let kind = ResourceKind::Group;
         assert_eq!(checked(kind, &[(SESSION, "60000"), (HEARTBEAT, "15000")]), Ok(()));
+        let share = [(SHARE_LOCK, "15000"), (SHARE_RESET, "by_duration:PT1H"), (SHARE_ISOLATION, "read_committed")];
+        assert_eq!(checked(kind, &share), Ok(()));
+        for (name, value) in
+            [(SHARE_LOCK, "14999"), (SHARE_LOCK, "60001"), (SHARE_RESET, "none"), (SHARE_ISOLATION, "all")]
+        {
+            assert!(checked(kind, &[(name, value)]).is_err(), "{name} {value}");
+        }
         for (name, value) in [(SESSION, "44999"), (SESSION, "60001"), (HEARTBEAT, "4999"), (HEARTBEAT, "15001")] {
             assert!(checked(kind, &[(name, value)]).is_err(), "{name} {value}");
         }

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     batch::BatchBuilder,
-    quotas, resources,
+    quotas, resources, share,
     streams::{self, StreamError},
     txn::STATE_TOPIC,
 };
@@ -62,7 +62,7 @@ impl Topic {
 
     /// Whether clients must not write it, whatever their rights.
     pub(crate) fn is_internal(&self) -> bool {
-        self.name == OFFSETS_TOPIC || self.name == STATE_TOPIC
+        [OFFSETS_TOPIC, STATE_TOPIC, share::STATE_TOPIC].contains(&self.name.as_str())
     }
 }
 

@@ -31,6 +31,8 @@ mod refusals;
 mod semantics;
 #[path = "protocol/sessions.rs"]
 mod sessions;
+#[path = "protocol/shares.rs"]
+mod shares;
 mod support;
 #[path = "protocol/telemetry.rs"]
 mod telemetry;
@@ -260,6 +262,13 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         ApiKey::IncrementalAlterConfigs => admin::alter(TOPIC, &[("retention.ms", 0, Some("3600000"))], true),
         ApiKey::ConsumerGroupHeartbeat => consumer_groups::joins(&format!("new{version}"), "m", &[TOPIC]),
         ApiKey::ConsumerGroupDescribe => consumer_groups::describe(&["new0", "g0", "nobody"]),
+        ApiKey::ShareGroupHeartbeat => shares::joins("share", "m", &[TOPIC]),
+        ApiKey::ShareGroupDescribe => shares::describe(&["share", "g0", "nobody"]),
+        ApiKey::ShareFetch => shares::opens("share", "m", id),
+        ApiKey::ShareAcknowledge => shares::acknowledges("share", "m", id),
+        ApiKey::DescribeShareGroupOffsets => shares::offsets("share", Some(&[TOPIC])),
+        ApiKey::AlterShareGroupOffsets => shares::moves("moved", &[(TOPIC, 0, 0)]),
+        ApiKey::DeleteShareGroupOffsets => shares::forgets("moved", &[TOPIC]),
         ApiKey::DeleteGroups => {
             RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(vec![text("nobody").into()]))
         }
@@ -314,6 +323,11 @@ fn refusals(key: ApiKey, version: i16) -> Option<RequestKind> {
             RequestKind::InitProducerId(InitProducerIdRequest::default().with_transactional_id(Some(text("t").into())))
         }
         ApiKey::ConsumerGroupHeartbeat => consumer_groups::stays("new0", "m", 9, None),
+        ApiKey::ShareGroupHeartbeat => shares::joins("", "", &[TOPIC]),
+        ApiKey::ShareFetch => shares::opens("share", "m", nothing),
+        ApiKey::DescribeShareGroupOffsets => shares::offsets("nobody", None),
+        ApiKey::AlterShareGroupOffsets => shares::moves("moved", &[("none", 0, 0), (TOPIC, 7, 0), (TOPIC, 0, -7)]),
+        ApiKey::DeleteShareGroupOffsets => shares::forgets("nobody", &["none"]),
         ApiKey::PushTelemetry => telemetry::pushing(Uuid::nil(), 1, 9, Bytes::from_static(b"x")),
         ApiKey::OffsetDelete => forgetting::delete("nobody", &[("none", &[0])]),
         ApiKey::DescribeLogDirs => describing::log_dirs(Some(&[("none", &[0])])),

@@ -78,6 +78,13 @@ const NAMES: &[(i16, &str)] = &[
     (72, "PushTelemetry"),
     (74, "ListConfigResources"),
     (75, "DescribeTopicPartitions"),
+    (76, "ShareGroupHeartbeat"),
+    (77, "ShareGroupDescribe"),
+    (78, "ShareFetch"),
+    (79, "ShareAcknowledge"),
+    (90, "DescribeShareGroupOffsets"),
+    (91, "AlterShareGroupOffsets"),
+    (92, "DeleteShareGroupOffsets"),
 ];
 
 fn name(key: i16) -> String {

@@ -16,7 +16,7 @@ use crate::{
 
 /// Features of Kafka's that this broker has, and at which level: the new group protocol (KIP-848), and transactions whose end bumps
 /// the epoch of their producer (KIP-890).
-const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", VERSION_BUMPS)];
+const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("share.version", 1), ("transaction.version", VERSION_BUMPS)];
 /// The first version that tells of features, and the first that can say that one may be switched off.
 const FEATURES_FIRST: i16 = 3;
 const LEVEL_ZERO_FIRST: i16 = 4;

@@ -149,10 +149,11 @@ fn of_subscription(broker: &Broker, name: &str) -> Vec<Told> {
 fn of_group(broker: &Broker, name: &str) -> Vec<Told> {
     let (kind, given) = (ResourceKind::Group, broker.inner.resources.get(ResourceKind::Group, name));
     let of_brokers = of_broker(broker);
-    let known = kind.known().iter().map(|(name, kind, _)| {
+    let known = kind.known().iter().map(|(name, kind, default)| {
         let given = given.0.get(*name).map(|value| (*name, value.clone(), GIVEN_TO_GROUP));
         let of_broker = of_brokers.iter().filter(|told| told.name.strip_prefix("group.") == Some(*name));
         let otherwise = of_broker.flat_map(|told| told.synonyms.iter().cloned());
+        let otherwise = otherwise.chain((!default.is_empty()).then(|| (*name, (*default).to_owned(), DEFAULT)));
         Told::of(name, *kind, given.into_iter().chain(otherwise).collect())
     });
     known.collect()
@@ -185,6 +186,18 @@ fn own(options: &BrokerOptions) -> Vec<(&'static str, Kind, String)> {
         long("group.max.session.timeout.ms", limits.session_timeout_max.as_millis()),
         long("group.max.size", *members_max as u128),
         long("group.min.session.timeout.ms", limits.session_timeout_min.as_millis()),
+        long("group.share.delivery.count.limit", u128::from(limits.share_deliveries_max)),
+        long("group.share.heartbeat.interval.ms", limits.consumer_heartbeat_interval.as_millis()),
+        long("group.share.max.heartbeat.interval.ms", limits.consumer_heartbeat_interval_max.as_millis()),
+        long("group.share.max.record.lock.duration.ms", limits.share_record_lock_max.as_millis()),
+        long("group.share.max.session.timeout.ms", limits.consumer_session_timeout_max.as_millis()),
+        long("group.share.max.size", *members_max as u128),
+        long("group.share.min.heartbeat.interval.ms", limits.consumer_heartbeat_interval_min.as_millis()),
+        long("group.share.min.record.lock.duration.ms", limits.share_record_lock_min.as_millis()),
+        long("group.share.min.session.timeout.ms", limits.consumer_session_timeout_min.as_millis()),
+        long("group.share.partition.max.record.locks", u128::from(limits.share_locks_max)),
+        long("group.share.record.lock.duration.ms", limits.share_record_lock.as_millis()),
+        long("group.share.session.timeout.ms", limits.consumer_session_timeout.as_millis()),
         long("max.connections", *connections_max as u128),
         ("node.id", Kind::Int, options.node_id.to_string()),
         long("num.partitions", u128::from(options.default_partitions)),

@@ -37,6 +37,7 @@ pub(super) async fn heartbeat(
 ) -> ConsumerGroupHeartbeatResponse {
     let group = request.group_id.to_string();
     let told = match beat(broker, session, request, version) {
+        Ok(_) if broker.inner.shares.has(&group) => Err(GroupError::GroupNotFound),
         Ok(beat) => match broker.inner.groups.beat(group, beat).await {
             Reply::Told(told) => Ok(told),
             Reply::Refused(error) => Err(error),

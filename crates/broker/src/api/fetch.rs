@@ -286,7 +286,7 @@ impl Room<'_> {
 }
 
 /// Claims `most`, or less where that is not free, but a whole batch; zero where even that is not.
-fn grow(claim: &mut Claim, batch_bytes: usize, bytes_max: usize) -> usize {
+pub(super) fn grow(claim: &mut Claim, batch_bytes: usize, bytes_max: usize) -> usize {
     if !claim.try_cover(batch_bytes) {
         return 0;
     }

@@ -188,7 +188,8 @@ impl Request {
         Ok(frame)
     }
 
-    fn respond_adding<R: Encodable>(&self, response: &R, added: &[u8]) -> Result<Bytes, RequestError> {
+    /// The same with what a newer version than the codec's has besides, in order.
+    pub(super) fn respond_adding<R: Encodable>(&self, response: &R, added: &[u8]) -> Result<Bytes, RequestError> {
         let (key, version) = (self.key, self.version);
         let unfit = |reason: String| RequestError::Answer { key, version, reason };
         let header = ResponseHeader::default().with_correlation_id(self.correlation);

@@ -76,7 +76,11 @@ pub(super) async fn join(
         may_skip_assignment: version >= SKIP_FIRST,
     };
     let group = request.group_id.to_string();
-    let reply = broker.inner.groups.ask(move |ticket| Input::Join { ticket, group, join }).await;
+    let reply = if broker.inner.shares.has(&group) {
+        Reply::Refused(GroupError::InconsistentProtocol)
+    } else {
+        broker.inner.groups.ask(move |ticket| Input::Join { ticket, group, join }).await
+    };
     // Until version 6 the protocol's name could not be null.
     let no_protocol = (version < PROTOCOL_NULL_FIRST).then(StrBytes::new);
     let refused = JoinGroupResponse::default().with_generation_id(-1).with_protocol_name(no_protocol);
@@ -211,7 +215,13 @@ pub(super) async fn list(broker: &Broker, request: ListGroupsRequest) -> ListGro
     let wanted = |filter: &[StrBytes], value: &str| {
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
-    let all = broker.inner.groups.list().await.into_iter();
+    let shares = broker.inner.shares.list().into_iter().map(|(name, state)| Listed {
+        name,
+        state,
+        protocol_type: "share".to_owned(),
+        group_type: "share",
+    });
+    let all = broker.inner.groups.list().await.into_iter().chain(shares);
     let asked = |listed: &Listed| {
         wanted(&request.states_filter, listed.state) && wanted(&request.types_filter, listed.group_type)
     };
@@ -228,7 +238,11 @@ pub(super) async fn list(broker: &Broker, request: ListGroupsRequest) -> ListGro
 pub(super) async fn delete(broker: &Broker, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::new();
     for name in request.groups_names {
-        let deleted = broker.inner.groups.delete(&name).await;
+        let deleted = if broker.inner.shares.has(&name) {
+            broker.share_delete(&name).await
+        } else {
+            broker.inner.groups.delete(&name).await
+        };
         let code = deleted.map_or_else(codes::of_group, |()| codes::NONE);
         results.push(DeletableGroupResult::default().with_group_id(name).with_error_code(code));
     }

@@ -30,6 +30,9 @@ mod producers;
 mod quotas;
 mod scram;
 mod session;
+mod share_fetch;
+mod share_groups;
+mod share_offsets;
 pub(crate) mod standby;
 mod telemetry;
 mod topic_partitions;
@@ -43,17 +46,19 @@ use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest, AlterConfigsRequest,
-        AlterUserScramCredentialsRequest, ApiKey, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
-        CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest,
-        DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
-        DescribeProducersRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
+        AlterShareGroupOffsetsRequest, AlterUserScramCredentialsRequest, ApiKey, ConsumerGroupDescribeRequest,
+        ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteShareGroupOffsetsRequest,
+        DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest, DescribeClusterRequest,
+        DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+        DescribeShareGroupOffsetsRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
         DescribeUserScramCredentialsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
         GetTelemetrySubscriptionsRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
         JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
         ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
         OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, SaslAuthenticateRequest,
-        SaslHandshakeRequest, SyncGroupRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+        SaslHandshakeRequest, ShareAcknowledgeRequest, ShareFetchRequest, ShareGroupDescribeRequest,
+        ShareGroupHeartbeatRequest, SyncGroupRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
     },
     protocol::StrBytes,
 };
@@ -131,6 +136,13 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::ListTransactions, 0..=2),
     (ApiKey::GetTelemetrySubscriptions, 0..=0),
     (ApiKey::PushTelemetry, 0..=0),
+    (ApiKey::ShareGroupHeartbeat, 1..=1),
+    (ApiKey::ShareGroupDescribe, 1..=1),
+    (ApiKey::ShareFetch, 1..=2),
+    (ApiKey::ShareAcknowledge, 1..=2),
+    (ApiKey::DescribeShareGroupOffsets, 0..=0),
+    (ApiKey::AlterShareGroupOffsets, 0..=0),
+    (ApiKey::DeleteShareGroupOffsets, 0..=0),
 ];
 
 /// Answers Produce; `None` where the client wants no answer (acks 0). And how long its connection must rest for the time that took.
@@ -191,6 +203,23 @@ pub(crate) async fn answer(
         (session.throttled, session.reads_behind) = (throttled, answer.is_behind);
         return Ok((request.respond_fetch(answer)?, claim));
     }
+    if request.key == ApiKey::ShareFetch {
+        let mut link = session.share_link.take();
+        let gate = Gate::of(broker, session);
+        let (answer, throttled) = match request.decode::<ShareFetchRequest>()?.decide(&gate, request.version) {
+            Verdict::None(response) => (response, Duration::ZERO),
+            Verdict::Some(decoded, ()) => {
+                let newer = share_fetch::Newer::of_fetch(request.rest());
+                let answer = share_fetch::fetch(broker, &gate, &mut link, decoded, newer, &mut claim);
+                let ((mut answer, throttled), took) = worked(answer).await;
+                let waits = broker.inner.quotas.charge_time(&session.principal, &session.client_id, took);
+                answer.throttle_time_ms = answer.throttle_time_ms.max(told_ms(waits));
+                (answer, throttled.max(waits))
+            }
+        };
+        (session.throttled, session.share_link) = (throttled, link);
+        return Ok((request.respond(&answer)?.into(), claim));
+    }
     // What is told of every topic and group can be much; what a request names costs about as much as naming it.
     claim.cover(answer_bytes(broker, &request).saturating_sub(ANSWER_FREE_BYTES)).await?;
     let (frame, waits) = table(broker, session, request).await?;
@@ -210,7 +239,9 @@ fn answer_bytes(broker: &Broker, request: &Request) -> usize {
         // What is pushed, unpacked, and read.
         ApiKey::PushTelemetry => 2 * UNPACKED_BYTES_MAX,
         ApiKey::DescribeConfigs => topics.len().min(request.elements) * TOPIC_CONFIG_BYTES,
-        ApiKey::DescribeGroups | ApiKey::ConsumerGroupDescribe => broker.inner.options.limits.group_bytes_max,
+        ApiKey::DescribeGroups | ApiKey::ConsumerGroupDescribe | ApiKey::ShareGroupDescribe => {
+            broker.inner.options.limits.group_bytes_max
+        }
         _ => 0,
     }
 }
@@ -324,6 +355,34 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         }
         ApiKey::GetTelemetrySubscriptions => {
             answer!(GetTelemetrySubscriptionsRequest, |r| telemetry::subscriptions(broker, session_ref, r))
+        }
+        ApiKey::ShareGroupHeartbeat => {
+            answer!(ShareGroupHeartbeatRequest, |r| share_groups::heartbeat(broker, session_ref, r))
+        }
+        ApiKey::ShareGroupDescribe => answer!(ShareGroupDescribeRequest, |r| share_groups::describe(broker, r)),
+        ApiKey::ShareAcknowledge => {
+            let gate = Gate::of(broker, session_ref);
+            let (answer, lock_ms) = match request.decode::<ShareAcknowledgeRequest>()?.decide(&gate, version) {
+                Verdict::None(answer) => (answer, 0),
+                Verdict::Some(decoded, ()) => {
+                    let newer = share_fetch::Newer::of_acknowledge(request.rest());
+                    let ((mut answer, lock_ms), took) =
+                        worked(share_fetch::acknowledge(broker, &gate, decoded, newer)).await;
+                    waits = broker.inner.quotas.charge_time(&session_ref.principal, &session_ref.client_id, took);
+                    tell(&mut answer.throttle_time_ms, waits);
+                    (answer, lock_ms)
+                }
+            };
+            request.respond_adding(&answer, &lock_ms.to_be_bytes())
+        }
+        ApiKey::DescribeShareGroupOffsets => {
+            answer!(DescribeShareGroupOffsetsRequest, |r| share_offsets::describe(broker, r))
+        }
+        ApiKey::AlterShareGroupOffsets => {
+            answer!(AlterShareGroupOffsetsRequest, |r| share_offsets::alter(broker, r))
+        }
+        ApiKey::DeleteShareGroupOffsets => {
+            answer!(DeleteShareGroupOffsetsRequest, |r| share_offsets::delete(broker, r))
         }
         ApiKey::PushTelemetry => answer!(PushTelemetryRequest, |r| telemetry::push(broker, session_ref, r)),
         ApiKey::OffsetDelete => answer!(OffsetDeleteRequest, |r| offset_delete::answer(broker, r)),

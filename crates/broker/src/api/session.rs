@@ -3,7 +3,7 @@
 //! A connection is anonymous until it proves who it is; it never becomes [`Principal::Internal`]. What was proven counts for as long as
 //! it is good: after that nothing is answered until it is proven again.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cairn_clock::Moment;
@@ -22,6 +22,7 @@ use crate::{
     broker::Broker,
     options::{HostPort, Peer},
     principal::{Principal, Users},
+    share::ShareLink,
 };
 
 /// The first version of SaslAuthenticate that tells how long a login counts.
@@ -40,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) throttled: Duration,
     /// Whether it was last answered from the object store alone, and so will be again.
     pub(crate) reads_behind: bool,
+    /// There once it opened a share session.
+    pub(crate) share_link: Option<Arc<ShareLink>>,
     /// Who may come in by this port, where that is not anybody.
     only: Option<Users>,
     login: Login,
@@ -67,6 +70,7 @@ impl Session {
             advertised,
             throttled: Duration::ZERO,
             reads_behind: false,
+            share_link: None,
             only,
             login: Login::None,
             raw: false,

@@ -224,6 +224,11 @@ impl Coordinator {
         }
     }
 
+    /// Whether there is a group of that name, with members or only with offsets.
+    pub(crate) async fn knows(&self, group: &str) -> bool {
+        self.offsets.read().of_group(group).is_some() || self.describe(group).await.is_some()
+    }
+
     /// The group as it is, if it is known.
     pub(crate) async fn describe(&self, group: &str) -> Option<GroupView> {
         let (sender, receiver) = oneshot::channel();

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::state::{Place, Status, Transaction};
+use crate::fields::{Reader, put_varint};
 
 /// Kafka's states of preparation: here what they would be followed by is one step with them, so that none is ever written.
 const PREPARE_COMMIT: i8 = 2;
@@ -119,58 +120,7 @@ fn decode_value(value: &[u8]) -> Option<Transaction> {
     Some(found)
 }
 
-fn put_varint(out: &mut BytesMut, value: usize) {
-    let mut left = value;
-    while left >= 0x80 {
-        out.put_u8((left & 0x7f) as u8 | 0x80);
-        left >>= 7;
-    }
-    out.put_u8(left as u8);
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, tail) = self.0.split_first_chunk::<N>()?;
-        self.0 = tail;
-        Some(*head)
-    }
-
-    fn i8(&mut self) -> Option<i8> {
-        self.take().map(i8::from_be_bytes)
-    }
-
-    fn i16(&mut self) -> Option<i16> {
-        self.take().map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self) -> Option<i32> {
-        self.take().map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        self.take().map(i64::from_be_bytes)
-    }
-
-    fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (head, tail) = self.0.split_at_checked(length)?;
-        self.0 = tail;
-        Some(head)
-    }
-
-    fn varint(&mut self) -> Option<usize> {
-        let mut value = 0;
-        for at in 0..5 {
-            let byte = self.take::<1>()?[0];
-            value |= usize::from(byte & 0x7f) << (7 * at);
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
+impl Reader<'_> {
     /// A length in the layout of the version; none counts as zero.
     fn length(&mut self, flexible: bool, long: bool) -> Option<usize> {
         match (flexible, long) {

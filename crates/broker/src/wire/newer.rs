@@ -21,6 +21,8 @@ const CODED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::TxnOffsetCommit, 5, 5),
     (ApiKey::DescribeLogDirs, 4, 4),
     (ApiKey::DeleteGroups, 2, 2),
+    (ApiKey::ShareFetch, 1, 1),
+    (ApiKey::ShareAcknowledge, 1, 1),
 ];
 
 /// A request's body as the codec knows it.

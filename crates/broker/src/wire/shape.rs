@@ -24,6 +24,8 @@ pub(super) enum Shape {
     List(&'static Shape),
     /// An array of structures, or null.
     Each(&'static [Field]),
+    /// A structure.
+    Structure(&'static [Field]),
     /// A structure behind a byte that says whether it is there.
     Maybe(&'static [Field]),
 }
@@ -106,6 +108,13 @@ impl Rewritten {
                 // A length of one more than none.
                 Shape::Text | Shape::Blob | Shape::List(_) | Shape::Each(_) => self.body.push(1),
                 Shape::Maybe(_) => self.body.push(0xff),
+                // Its fields come one by one.
+                Shape::Structure(fields) => {
+                    for Field(_, _, shape) in *fields {
+                        self.add(shape)?;
+                    }
+                    self.body.push(0);
+                }
             }
             return Ok(());
         }
@@ -169,6 +178,7 @@ impl Walk<'_> {
                 }
                 Ok(())
             }
+            Shape::Structure(fields) => self.structure(fields),
             Shape::Maybe(fields) => {
                 let there = self.byte()?;
                 // Negative says that it is not.

@@ -3,7 +3,7 @@
 use kafka_protocol::messages::ApiKey;
 
 use super::shape::{Field, Shape};
-use Shape::{Blob, Each, Fixed, List, Maybe, Text};
+use Shape::{Blob, Each, Fixed, List, Maybe, Structure, Text};
 
 const LAST: i16 = i16::MAX;
 const BYTE: Shape = Fixed(1);
@@ -67,6 +67,13 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::AlterClientQuotas => ALTER_CLIENT_QUOTAS,
         ApiKey::GetTelemetrySubscriptions => GET_TELEMETRY_SUBSCRIPTIONS,
         ApiKey::PushTelemetry => PUSH_TELEMETRY,
+        ApiKey::ShareGroupHeartbeat => SHARE_GROUP_HEARTBEAT,
+        ApiKey::ShareGroupDescribe => CONSUMER_GROUP_DESCRIBE,
+        ApiKey::ShareFetch => SHARE_FETCH,
+        ApiKey::ShareAcknowledge => SHARE_ACKNOWLEDGE,
+        ApiKey::DescribeShareGroupOffsets => DESCRIBE_SHARE_GROUP_OFFSETS,
+        ApiKey::AlterShareGroupOffsets => ALTER_SHARE_GROUP_OFFSETS,
+        ApiKey::DeleteShareGroupOffsets => DELETE_SHARE_GROUP_OFFSETS,
         _ => return None,
     })
 }
@@ -77,6 +84,7 @@ pub(super) const fn of_answer(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::TxnOffsetCommit => TXN_OFFSET_COMMIT_ANSWER,
         ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS_ANSWER,
         ApiKey::DeleteGroups => DELETE_GROUPS_ANSWER,
+        ApiKey::ShareAcknowledge => SHARE_ACKNOWLEDGE_ANSWER,
         _ => return None,
     })
 }
@@ -124,6 +132,76 @@ const DESCRIBE_LOG_DIRS_ANSWER: &[Field] = &[
 
 const DELETE_GROUPS_ANSWER: &[Field] =
     &[Field(0, LAST, INT), Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, SHORT), Field(3, LAST, Text)]))];
+
+const SHARE_ACKNOWLEDGE_ANSWER: &[Field] = &[
+    Field(0, LAST, INT),
+    Field(0, LAST, SHORT),
+    Field(0, LAST, Text),
+    Field(2, LAST, INT),
+    Field(
+        0,
+        LAST,
+        Each(&[
+            Field(0, LAST, UUID),
+            Field(
+                0,
+                LAST,
+                Each(&[
+                    Field(0, LAST, INT),
+                    Field(0, LAST, SHORT),
+                    Field(0, LAST, Text),
+                    Field(0, LAST, Structure(&[Field(0, LAST, INT), Field(0, LAST, INT)])),
+                ]),
+            ),
+        ]),
+    ),
+    Field(0, LAST, Each(&[Field(0, LAST, INT), Field(0, LAST, Text), Field(0, LAST, INT), Field(0, LAST, Text)])),
+];
+
+const SHARE_GROUP_HEARTBEAT: &[Field] =
+    &[Field(0, LAST, Text), Field(0, LAST, Text), Field(0, LAST, INT), Field(0, LAST, Text), Field(0, LAST, TEXTS)];
+
+/// First and last offset, and what became of them.
+const ACKNOWLEDGED: Shape = Each(&[Field(0, LAST, LONG), Field(0, LAST, LONG), Field(0, LAST, List(&BYTE))]);
+/// Topics by id, and their partitions with what became of records.
+const SHARED_TOPICS: Shape =
+    Each(&[Field(0, LAST, UUID), Field(0, LAST, Each(&[Field(0, LAST, INT), Field(0, LAST, ACKNOWLEDGED)]))]);
+
+const SHARE_FETCH: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(0, LAST, Text),
+    Field(0, LAST, INT),
+    Field(0, LAST, INT),
+    Field(0, LAST, INT),
+    Field(0, LAST, INT),
+    Field(1, LAST, INT),
+    Field(1, LAST, INT),
+    Field(2, LAST, BYTE),
+    Field(2, LAST, BYTE),
+    Field(0, LAST, SHARED_TOPICS),
+    Field(0, LAST, Each(&[Field(0, LAST, UUID), Field(0, LAST, INTS)])),
+];
+
+const SHARE_ACKNOWLEDGE: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(0, LAST, Text),
+    Field(0, LAST, INT),
+    Field(2, LAST, BYTE),
+    Field(0, LAST, SHARED_TOPICS),
+];
+
+const DESCRIBE_SHARE_GROUP_OFFSETS: &[Field] = &[Field(
+    0,
+    LAST,
+    Each(&[Field(0, LAST, Text), Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, INTS)]))]),
+)];
+
+const ALTER_SHARE_GROUP_OFFSETS: &[Field] = &[
+    Field(0, LAST, Text),
+    Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, Each(&[Field(0, LAST, INT), Field(0, LAST, LONG)]))])),
+];
+
+const DELETE_SHARE_GROUP_OFFSETS: &[Field] = &[Field(0, LAST, Text), Field(0, LAST, Each(&[Field(0, LAST, Text)]))];
 
 const GET_TELEMETRY_SUBSCRIPTIONS: &[Field] = &[Field(0, LAST, UUID)];
 

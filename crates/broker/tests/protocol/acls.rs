@@ -16,7 +16,7 @@ use kafka_protocol::{
 use uuid::Uuid;
 
 use super::{
-    PATIENCE, TOPIC, batch, consumer_groups, fetch, logins, name, produce, produced, samples, start_with, text,
+    PATIENCE, TOPIC, batch, consumer_groups, fetch, logins, name, produce, produced, samples, shares, start_with, text,
 };
 use crate::support::{Served, Wire, quick};
 
@@ -174,6 +174,24 @@ fn codes(answer: &ResponseKind) -> Vec<i16> {
         ResponseKind::CreateAcls(a) => a.results.iter().map(|r| r.error_code).collect(),
         ResponseKind::DeleteAcls(a) => a.filter_results.iter().map(|r| r.error_code).collect(),
         ResponseKind::ConsumerGroupHeartbeat(a) => vec![a.error_code],
+        ResponseKind::ShareGroupHeartbeat(a) => vec![a.error_code],
+        ResponseKind::ShareGroupDescribe(a) => a.groups.iter().map(|g| g.error_code).collect(),
+        ResponseKind::ShareFetch(a) => {
+            let partitions = a.responses.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+            partitions.chain([a.error_code]).collect()
+        }
+        ResponseKind::ShareAcknowledge(a) => vec![a.error_code],
+        ResponseKind::DescribeShareGroupOffsets(a) => {
+            let partitions = a.groups.iter().flat_map(|g| &g.topics).flat_map(|t| &t.partitions);
+            partitions.map(|p| p.error_code).chain(a.groups.iter().map(|g| g.error_code)).collect()
+        }
+        ResponseKind::AlterShareGroupOffsets(a) => {
+            let partitions = a.responses.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+            partitions.chain([a.error_code]).collect()
+        }
+        ResponseKind::DeleteShareGroupOffsets(a) => {
+            a.responses.iter().map(|t| t.error_code).chain([a.error_code]).collect()
+        }
         ResponseKind::ConsumerGroupDescribe(a) => a.groups.iter().map(|g| g.error_code).collect(),
         ResponseKind::AddPartitionsToTxn(a) => {
             let theirs = a.results_by_transaction.iter().flat_map(|one| &one.topic_results);
@@ -235,6 +253,13 @@ fn needs() -> Vec<(ApiKey, Vec<(i8, i8)>)> {
         (ApiKey::DeleteAcls, vec![(CLUSTER, ALTER)]),
         (ApiKey::ConsumerGroupHeartbeat, vec![(GROUPS, READ), (TOPICS, DESCRIBE)]),
         (ApiKey::ConsumerGroupDescribe, vec![(GROUPS, DESCRIBE)]),
+        (ApiKey::ShareGroupHeartbeat, vec![(GROUPS, READ), (TOPICS, DESCRIBE)]),
+        (ApiKey::ShareGroupDescribe, vec![(GROUPS, DESCRIBE), (TOPICS, DESCRIBE)]),
+        (ApiKey::ShareFetch, vec![(GROUPS, READ), (TOPICS, READ)]),
+        (ApiKey::ShareAcknowledge, vec![(GROUPS, READ)]),
+        (ApiKey::AlterShareGroupOffsets, vec![(GROUPS, READ), (TOPICS, READ)]),
+        (ApiKey::DescribeShareGroupOffsets, vec![(GROUPS, DESCRIBE), (TOPICS, DESCRIBE)]),
+        (ApiKey::DeleteShareGroupOffsets, vec![(GROUPS, DELETE), (TOPICS, READ)]),
         (ApiKey::AddPartitionsToTxn, vec![(CLUSTER, CLUSTER_ACTION)]),
         (ApiKey::AddOffsetsToTxn, vec![(TRANSACTIONS, WRITE), (GROUPS, READ)]),
         (ApiKey::EndTxn, vec![(TRANSACTIONS, WRITE)]),
@@ -289,6 +314,21 @@ async fn each_request_needs_what_kafka_says_and_nothing_less() {
         assert!(!denied(&mut root).await, "{key:?} by a super user");
         delete(&mut root, vec![everything()]).await;
     }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn who_may_no_longer_read_a_topic_gets_nothing_more_of_it_in_a_share_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, id, mut root, mut ada) = begin(folder.path()).await;
+    set(&mut root, vec![allow(GROUPS, READ), allow(TOPICS, READ)]).await;
+    let opened = ada.ask(ApiKey::ShareFetch, 2, &shares::opens("share", "m", id)).await;
+    assert_eq!(codes(&opened), [0]);
+    delete(&mut root, vec![everything()]).await;
+    set(&mut root, vec![allow(GROUPS, READ)]).await;
+    root.ask(ApiKey::Produce, 12, &produce(TOPIC, id, 12, -1, batch(&["v"]).freeze())).await;
+    let refused = ada.ask(ApiKey::ShareFetch, 2, &shares::goes_on("share", "m")).await;
+    assert_eq!(codes(&refused), [29, 0]);
     served.end().await;
 }
 

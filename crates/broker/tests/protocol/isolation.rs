@@ -36,6 +36,15 @@ struct Gated {
     waiting: Arc<AtomicUsize>,
 }
 
+impl Gated {
+    async fn pass(&self) {
+        if !*self.open.borrow() {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+        }
+        self.open.clone().wait_for(|open| *open).await.expect("the gate outlives the test");
+    }
+}
+
 #[async_trait::async_trait]
 impl Store for Gated {
     async fn prepare(&self) -> Result<(), StoreError> {
@@ -45,13 +54,11 @@ impl Store for Gated {
         self.store.put(name, bytes).await
     }
     async fn get(&self, name: &str, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
-        if !*self.open.borrow() {
-            self.waiting.fetch_add(1, Ordering::SeqCst);
-        }
-        self.open.clone().wait_for(|open| *open).await.expect("the gate outlives the test");
+        self.pass().await;
         self.store.get(name, range).await
     }
     async fn get_all(&self, name: &str) -> Result<Bytes, StoreError> {
+        self.pass().await;
         self.store.get_all(name).await
     }
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {

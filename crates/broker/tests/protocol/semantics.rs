@@ -265,6 +265,13 @@ async fn no_request_that_could_change_a_protected_topic_is_offered_but_those_tha
         ApiKey::AlterUserScramCredentials,
         ApiKey::ConsumerGroupHeartbeat,
         ApiKey::ConsumerGroupDescribe,
+        ApiKey::ShareGroupHeartbeat,
+        ApiKey::ShareGroupDescribe,
+        ApiKey::ShareFetch,
+        ApiKey::ShareAcknowledge,
+        ApiKey::DescribeShareGroupOffsets,
+        ApiKey::AlterShareGroupOffsets,
+        ApiKey::DeleteShareGroupOffsets,
     ];
     let folder = tempfile::tempdir().unwrap();
     let (served, id) = start(folder.path()).await;

@@ -173,13 +173,22 @@ async fn a_group_may_have_a_pace_of_its_own_within_the_brokers_bounds() {
     let mut wire = Wire::connect(&served).await;
     let told = |name: &str, value: &str, source| (name.to_owned(), value.to_owned(), source);
     let (heartbeat, session) = ("consumer.heartbeat.interval.ms", "consumer.session.timeout.ms");
-    assert_eq!(described(&mut wire, GROUP, "g").await, [told(heartbeat, "5000", 5), told(session, "45000", 5)]);
+    let own = async |wire: &mut Wire| described(wire, GROUP, "g").await[..2].to_vec();
+    assert_eq!(own(&mut wire).await, [told(heartbeat, "5000", 5), told(session, "45000", 5)]);
+    let of_shares = [
+        told("share.auto.offset.reset", "latest", 5),
+        told("share.heartbeat.interval.ms", "5000", 5),
+        told("share.isolation.level", "read_uncommitted", 5),
+        told("share.record.lock.duration.ms", "30000", 5),
+        told("share.session.timeout.ms", "45000", 5),
+    ];
+    assert_eq!(described(&mut wire, GROUP, "g").await[2..], of_shares);
     for (name, value) in [(session, "44999"), (session, "60001"), (heartbeat, "4999"), ("metrics", "a")] {
         assert_ne!(alter(&mut wire, GROUP, "g", &[(name, SET, Some(value))]).await.0, 0, "{name} {value}");
     }
     let set = [(heartbeat, SET, Some("7000")), (session, SET, Some("50000"))];
     assert_eq!(alter(&mut wire, GROUP, "g", &set).await, (0, String::new()));
-    assert_eq!(described(&mut wire, GROUP, "g").await, [told(heartbeat, "7000", 8), told(session, "50000", 8)]);
+    assert_eq!(own(&mut wire).await, [told(heartbeat, "7000", 8), told(session, "50000", 8)]);
     assert_eq!(listed(&mut wire, GROUP).await, ["g"]);
     served.end().await;
     let served = Served::start(folder.path(), quick()).await;

@@ -13,12 +13,16 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
+/// Under this tag a request carries here what only a newer version has; it is not sent as a tag.
+pub const NEWER: i32 = -2;
+
 /// The versions of what is newer here than in the codec, and what they look like to it.
 fn coded(key: ApiKey, version: i16) -> i16 {
     match key {
         ApiKey::ListOffsets => version.min(10),
         ApiKey::DescribeLogDirs | ApiKey::ApiVersions => version.min(4),
         ApiKey::DeleteGroups => version.min(2),
+        ApiKey::ShareFetch | ApiKey::ShareAcknowledge => 1,
         _ => version,
     }
 }
@@ -29,6 +33,20 @@ pub fn encode(key: ApiKey, version: i16, request: &RequestKind, out: &mut BytesM
         (RequestKind::OffsetFetch(request), 10..) => fetch(request, out),
         (RequestKind::TxnOffsetCommit(request), 6..) => commit_in_transaction(request, out),
         (RequestKind::WriteTxnMarkers(request), 2..) => markers(request, out),
+        (RequestKind::ShareFetch(request), 2..) => {
+            let (mut request, mut body) = (request.clone(), BytesMut::new());
+            let added = request.unknown_tagged_fields.remove(&NEWER).unwrap_or_else(|| Bytes::from_static(&[0, 0]));
+            request.encode(&mut body, 1).unwrap();
+            let head = texts(request.group_id.as_ref().map(|id| id.as_str()), request.member_id.as_deref()) + 24;
+            out.put_slice(&[&body[..head], &added, &body[head..]].concat());
+        }
+        (RequestKind::ShareAcknowledge(request), 2..) => {
+            let (mut request, mut body) = (request.clone(), BytesMut::new());
+            let added = request.unknown_tagged_fields.remove(&NEWER).unwrap_or_else(|| Bytes::from_static(&[0]));
+            request.encode(&mut body, 1).unwrap();
+            let head = texts(request.group_id.as_ref().map(|id| id.as_str()), request.member_id.as_deref()) + 4;
+            out.put_slice(&[&body[..head], &added, &body[head..]].concat());
+        }
         (RequestKind::ApiVersions(request), 5..) => {
             request.encode(out, 4).unwrap();
             out.truncate(out.len() - 1);
@@ -43,6 +61,18 @@ pub fn decode(key: ApiKey, version: i16, frame: &mut Bytes) -> ResponseKind {
         (ApiKey::TxnOffsetCommit, 6..) => ResponseKind::TxnOffsetCommit(committed(frame)),
         (ApiKey::DescribeLogDirs, 5..) => ResponseKind::DescribeLogDirs(described(frame)),
         (ApiKey::DeleteGroups, 3..) => ResponseKind::DeleteGroups(deleted(frame)),
+        (ApiKey::ShareAcknowledge, 2..) => {
+            let mut rest = frame.slice(6..);
+            let before = rest.len();
+            read_text(&mut rest);
+            let head = 6 + before - rest.len();
+            assert!(rest.get_i32() >= 0, "how long a member has its records");
+            let mut body = Bytes::from([&frame[..head], &rest].concat());
+            frame.clear();
+            let answer = ResponseKind::decode(key, &mut body, 1).unwrap();
+            assert!(body.is_empty());
+            answer
+        }
         (ApiKey::WriteTxnMarkers, 2..) => ResponseKind::decode(key, frame, 1).unwrap(),
         _ => ResponseKind::decode(key, frame, coded(key, version)).unwrap(),
     }
@@ -60,6 +90,14 @@ fn length(out: &mut BytesMut, length: Option<usize>) {
         value >>= 7;
     }
     out.put_u8(value as u8);
+}
+
+/// Bytes of two texts.
+fn texts(one: Option<&str>, other: Option<&str>) -> usize {
+    let mut out = BytesMut::new();
+    text(&mut out, one);
+    text(&mut out, other);
+    out.len()
 }
 
 fn commit(request: &OffsetCommitRequest, out: &mut BytesMut) {

@@ -9,6 +9,7 @@
 
 mod cluster;
 mod groups;
+mod shares;
 mod topics;
 mod transactions;
 

@@ -11,8 +11,8 @@ use kafka_protocol::{
         HeartbeatResponse, InitProducerIdRequest, InitProducerIdResponse, JoinGroupRequest, JoinGroupResponse,
         LeaveGroupRequest, LeaveGroupResponse, ListOffsetsRequest, ListOffsetsResponse, OffsetCommitRequest,
         OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, OffsetForLeaderEpochRequest,
-        OffsetForLeaderEpochResponse, SyncGroupRequest, SyncGroupResponse, TxnOffsetCommitRequest,
-        TxnOffsetCommitResponse,
+        OffsetForLeaderEpochResponse, ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse, SyncGroupRequest,
+        SyncGroupResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
         add_partitions_to_txn_request::AddPartitionsToTxnTopic,
         add_partitions_to_txn_response::{
             AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResult, AddPartitionsToTxnTopicResult,
@@ -58,6 +58,9 @@ pub(super) fn told(request: &Request) -> Result<Option<Bytes>, RequestError> {
         ApiKey::LeaveGroup => says!(LeaveGroupRequest, leaves),
         ApiKey::ConsumerGroupHeartbeat => says!(ConsumerGroupHeartbeatRequest, |_| {
             ConsumerGroupHeartbeatResponse::default().with_error_code(NO_COORDINATOR)
+        }),
+        ApiKey::ShareGroupHeartbeat => says!(ShareGroupHeartbeatRequest, |_| {
+            ShareGroupHeartbeatResponse::default().with_error_code(NO_COORDINATOR)
         }),
         ApiKey::OffsetCommit => says!(OffsetCommitRequest, commits),
         ApiKey::OffsetFetch => says!(OffsetFetchRequest, |asked| fetches(asked, request.version)),
@@ -240,6 +243,8 @@ mod tests {
         says!(LeaveGroup, asked, LeaveGroupResponse, |said| said.error_code, no);
         let asked = |_| ConsumerGroupHeartbeatRequest::default().with_group_id(group());
         says!(ConsumerGroupHeartbeat, asked, ConsumerGroupHeartbeatResponse, |said| said.error_code, no);
+        let asked = |_| ShareGroupHeartbeatRequest::default().with_group_id(group());
+        says!(ShareGroupHeartbeat, asked, ShareGroupHeartbeatResponse, |said| said.error_code, no);
         let asked = |_| {
             let partition = offset_commit_request::OffsetCommitRequestPartition::default().with_partition_index(3);
             let topic = offset_commit_request::OffsetCommitRequestTopic::default().with_name(name());

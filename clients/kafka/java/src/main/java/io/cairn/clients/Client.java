@@ -519,6 +519,9 @@ public final class Client {
             }
             administer(admin, group);
             transact(admin);
+            if (assignedByBroker) {
+                Shares.share(admin, topic);
+            }
         }
         if (System.getenv("KAFKA_OPS_SECRET") != null) {
             Secured.administer(topic, System.getenv("KAFKA_OPS_SECRET"));
