@@ -277,7 +277,7 @@ impl Default for BrokerLimits {
             members_max: 1_000,
             group_bytes_max: 16 << 20,
             groups_bytes_max: 64 << 20,
-            session_timeout_min: Duration::from_secs(6),
+            session_timeout_min: Duration::from_secs(1),
             session_timeout_max: Duration::from_secs(1_800),
             initial_rebalance_delay: Duration::from_millis(500),
             consumer_session_timeout: Duration::from_secs(45),

@@ -21,6 +21,8 @@ mod rebalance;
 const MEMBER_BYTES: usize = 512;
 /// The first version of OffsetCommit that can say that there is no such group.
 const GROUP_NOT_FOUND_FIRST: i16 = 9;
+/// The shortest session that Kafka takes where nobody says otherwise.
+const KAFKA_SESSION_MS_MIN: u64 = 6_000;
 /// What an id that was given out and not yet used takes besides itself, about.
 const PENDING_BYTES: usize = 64;
 
@@ -479,7 +481,9 @@ impl Core {
         }
         self.check_bytes(name, join.bytes())?;
         if join.protocols.is_empty() || join.protocol_type.is_empty() {
-            return Err(GroupError::InconsistentProtocol);
+            // Of two mistakes Kafka names the time, which it takes from 6 s on unless it is told otherwise.
+            let is_short = join.session_timeout_ms < KAFKA_SESSION_MS_MIN;
+            return Err(if is_short { GroupError::InvalidSessionTimeout } else { GroupError::InconsistentProtocol });
         }
         if !self.groups.contains_key(name) {
             if !join.who.member.is_empty() {
