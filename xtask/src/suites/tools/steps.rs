@@ -30,6 +30,7 @@ const CONFIGS: &str = "kafka.admin.ConfigCommand";
 const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 const OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
 const PRODUCER_PERF: &str = "org.apache.kafka.tools.ProducerPerformance";
+const SHARE_GROUPS: &str = "org.apache.kafka.tools.consumer.group.ShareGroupCommand";
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const TRANSACTIONS: &str = "org.apache.kafka.tools.TransactionsCommand";
 const COPIER: &str = "org.apache.kafka.tools.TransactionalMessageCopier";
@@ -226,6 +227,38 @@ pub(super) const STEPS: &[Step] = &[
         GROUPS,
         "--delete --group classic",
         &["Deletion of requested consumer groups ('classic') was successful."],
+    ),
+    step(
+        "kafka-configs, share group: --alter",
+        CONFIGS,
+        "--alter --entity-type groups --entity-name sharing --add-config share.auto.offset.reset=earliest",
+        &["Completed updating config for group sharing."],
+    ),
+    step(
+        "kafka-console-share-consumer",
+        "org.apache.kafka.tools.consumer.ConsoleShareConsumer",
+        "--topic console --group sharing --max-messages 1 --timeout-ms 30000",
+        &["value-2", "Processed a total of 1 messages"],
+    ),
+    step("kafka-share-groups --list", SHARE_GROUPS, "--list", &["sharing"]),
+    step(
+        "kafka-share-groups --describe",
+        SHARE_GROUPS,
+        "--describe --group sharing",
+        &["START-OFFSET", "sharing         console         0          2"],
+    ),
+    step("kafka-share-groups --describe --state", SHARE_GROUPS, "--describe --group sharing --state", &["Empty"]),
+    step(
+        "kafka-share-groups --delete-offsets",
+        SHARE_GROUPS,
+        "--delete-offsets --group sharing --topic console",
+        &["Successful"],
+    ),
+    step(
+        "kafka-share-groups --delete",
+        SHARE_GROUPS,
+        "--delete --group sharing",
+        &["Deletion of requested share groups ('sharing') was successful."],
     ),
     step("kafka-groups --list", "org.apache.kafka.tools.GroupsCommand", "--list", &["PROTOCOL", "perf-consumer"]),
     step(
