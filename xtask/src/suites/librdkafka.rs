@@ -48,7 +48,7 @@ fn install() -> anyhow::Result<Run> {
 
 /// Builds a copy of the sources; gives the folder of its tests.
 fn build() -> anyhow::Result<PathBuf> {
-    for program in ["gcc", "g++", "make"] {
+    for program in ["bash", "gcc", "g++", "make"] {
         version(program, "--version").with_context(|| format!("{program} is not installed"))?;
     }
     let folder = places::cache("suites")?.join("librdkafka");
@@ -60,7 +60,7 @@ fn build() -> anyhow::Result<PathBuf> {
     let step = |program: &str, arguments: &[&str]| {
         quiet(Command::new(program).args(arguments).current_dir(&folder), SET_UP_LIMIT).map(drop)
     };
-    step("sh", &["./configure", "--disable-gssapi"])?;
+    step("bash", &["./configure", "--disable-gssapi"])?;
     step("make", &["-j2", "libs"])?;
     step("make", &["-j2", "-C", "tests", "test-runner"])?;
     Ok(tests)
