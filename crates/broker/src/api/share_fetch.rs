@@ -42,8 +42,6 @@ use crate::{
 
 /// In place of a leader: it did not change.
 const NO_LEADER: i32 = -1;
-/// A member may wait so long for one that was handed out to come back, at a time: then it looks again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What version 2 says besides: whether a batch may not be handed out whole where it has too many records, and whether the request only
 /// asks for more time.
@@ -307,7 +305,7 @@ impl Gathering<'_> {
                 return;
             }
             claim.shrink(0);
-            let mut look_at = deadline.min(Instant::now() + LOOK_AGAIN);
+            let mut look_at = deadline;
             for (key, _) in streams.values() {
                 look_at = look_at.min(broker.share_deadline(key).await.unwrap_or(look_at));
             }

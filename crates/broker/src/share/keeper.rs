@@ -192,7 +192,7 @@ impl Shares {
 
     /// Receives a change when something of this partition may have come free.
     pub(crate) fn watch(&self, key: &Key) -> Option<watch::Receiver<u64>> {
-        self.slot(key).map(|slot| slot.freed.subscribe())
+        self.slot_or_new(key).ok().map(|slot| slot.freed.subscribe())
     }
 }
 
