@@ -29,6 +29,7 @@ use super::{PATIENCE, TOPIC, admin, batch, name, start, start_with, text, transa
 use crate::support::{Served, Wire, newer::NEWER, quick};
 
 const GROUP: &str = "workers";
+const HOUR: Duration = Duration::from_secs(3_600);
 const INCONSISTENT_PROTOCOL: i16 = 23;
 const UNKNOWN_MEMBER: i16 = 25;
 const INVALID_REQUEST: i16 = 42;
@@ -384,15 +385,18 @@ async fn who_needs_more_time_says_so_and_has_it() {
 #[tokio::test]
 async fn a_waiting_member_is_answered_when_a_record_is_written_or_given_back() {
     let folder = tempfile::tempdir().unwrap();
-    let (served, id) = begin(folder.path()).await;
+    // Nothing else ends the wait.
+    let mut options = quick();
+    (options.limits.fetch_wait_max, options.limits.share_record_lock) = (HOUR, HOUR);
+    let (served, id) = begin_with(folder.path(), options).await;
     let (mut ada, mut bob) = (Member::new(&served, "ada", id).await, Member::new(&served, "bob", id).await);
-    ada.wait_ms = 25_000;
+    ada.wait_ms = HOUR.as_millis() as i32;
     let (first, ()) = tokio::join!(ada.take(), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         write(&served, &[1]).await;
     });
     assert_eq!(first, once(0..1));
-    bob.wait_ms = 25_000;
+    bob.wait_ms = HOUR.as_millis() as i32;
     let (second, said) = tokio::join!(bob.take(), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         ada.says(&[(0, 0, 0, vec![RELEASE])]).await
