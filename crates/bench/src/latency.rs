@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::{
     Effort,
     children::Stage,
-    produce::{config, create_topic},
+    produce::{config, create_topic, reading},
     report::{Report, Row},
     samples::{Samples, median},
 };
@@ -73,7 +73,7 @@ pub(crate) async fn run(
     settings: &[(&str, &str)],
 ) -> anyhow::Result<Samples> {
     let records = WARM_RECORDS + (lasts.as_secs_f64() * f64::from(RECORDS_A_SECOND)) as usize;
-    let consumer: BaseConsumer = config(bootstrap).set("group.id", "bench").create().context("make a consumer")?;
+    let consumer: BaseConsumer = reading(bootstrap).create().context("make a consumer")?;
     let end = consumer.fetch_watermarks(topic, 0, SILENCE_MAX).context("find the end of the topic")?.1;
     let mut from = TopicPartitionList::new();
     from.add_partition_offset(topic, 0, Offset::Offset(end))?;

@@ -166,6 +166,13 @@ pub(crate) fn config(bootstrap: &str) -> ClientConfig {
     config
 }
 
+/// For who reads what it was assigned. It commits nothing: the client's `poll` returns without a record when a commit is done.
+pub(crate) fn reading(bootstrap: &str) -> ClientConfig {
+    let mut config = config(bootstrap);
+    config.set("group.id", "bench").set("enable.auto.commit", "false");
+    config
+}
+
 /// Megabytes a second that were acknowledged, from the first record to the last acknowledgement.
 pub(crate) fn produce(name: &str, at: &str, topic: &str, lasts: Duration, bytes_max: u64) -> anyhow::Result<f64> {
     let delivered = Arc::new(Delivered::default());

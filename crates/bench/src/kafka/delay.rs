@@ -24,7 +24,7 @@ use super::{
 use crate::{
     children::Alone,
     disk::Scratch,
-    produce::{QUEUE_PAUSE, config, payload, produce},
+    produce::{QUEUE_PAUSE, config, payload, produce, reading},
     report::{Report, Row},
     samples::{Samples, median},
 };
@@ -248,7 +248,7 @@ fn read_by_hand(
 async fn by_client(at: &str, topic: &str, rate: usize, lasts: Duration) -> anyhow::Result<Samples> {
     let lasts = lasts + WARM;
     let records = (lasts.as_secs_f64() * rate as f64) as usize;
-    let consumer: BaseConsumer = config(at).set("group.id", "bench").create().context("make a consumer")?;
+    let consumer: BaseConsumer = reading(at).create().context("make a consumer")?;
     let mut from = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
         let end = consumer.fetch_watermarks(topic, partition, SILENCE_MAX).context("find the end of the topic")?.1;
