@@ -1,4 +1,4 @@
-//! Fields of Kafka's records as bytes, for those whose layout is Kafka's own. Used by the records of transactions and of share groups.
+//! Fields of Kafka's records as bytes, for those whose layout is Kafka's own. Used by the records of groups, transactions and share groups.
 //!
 //! Reading trusts nothing: what is not there is `None`.
 
@@ -12,6 +12,12 @@ pub(crate) fn put_varint(out: &mut BytesMut, value: usize) {
         left >>= 7;
     }
     out.put_u8(left as u8);
+}
+
+/// Appends a text as older versions write it.
+pub(crate) fn put_string(out: &mut BytesMut, text: &str) {
+    out.put_i16(i16::try_from(text.len()).expect("strings of the Kafka protocol are at most 32767 bytes long"));
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// What is left of some bytes.
@@ -56,5 +62,24 @@ impl<'a> Reader<'a> {
             }
         }
         None
+    }
+
+    /// A text, or that there is none, as older versions write it.
+    pub(crate) fn nullable(&mut self) -> Option<Option<String>> {
+        let length = self.i16()?;
+        if length == -1 {
+            return Some(None);
+        }
+        let text = self.slice(usize::try_from(length).ok()?)?;
+        String::from_utf8(text.to_vec()).ok().map(Some)
+    }
+
+    pub(crate) fn string(&mut self) -> Option<String> {
+        self.nullable()?
+    }
+
+    pub(crate) fn blob(&mut self) -> Option<&'a [u8]> {
+        let length = self.i32()?;
+        self.slice(usize::try_from(length).ok()?)
     }
 }

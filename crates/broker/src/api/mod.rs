@@ -204,21 +204,8 @@ pub(crate) async fn answer(
         return Ok((request.respond_fetch(answer)?, claim));
     }
     if request.key == ApiKey::ShareFetch {
-        let mut link = session.share_link.take();
-        let gate = Gate::of(broker, session);
-        let (answer, throttled) = match request.decode::<ShareFetchRequest>()?.decide(&gate, request.version) {
-            Verdict::None(response) => (response, Duration::ZERO),
-            Verdict::Some(decoded, ()) => {
-                let newer = share_fetch::Newer::of_fetch(request.rest());
-                let answer = share_fetch::fetch(broker, &gate, &mut link, decoded, newer, &mut claim);
-                let ((mut answer, throttled), took) = worked(answer).await;
-                let waits = broker.inner.quotas.charge_time(&session.principal, &session.client_id, took);
-                answer.throttle_time_ms = answer.throttle_time_ms.max(told_ms(waits));
-                (answer, throttled.max(waits))
-            }
-        };
-        (session.throttled, session.share_link) = (throttled, link);
-        return Ok((request.respond(&answer)?.into(), claim));
+        let frame = fetch_shared(broker, session, &request, &mut claim).await?;
+        return Ok((frame.into(), claim));
     }
     // What is told of every topic and group can be much; what a request names costs about as much as naming it.
     claim.cover(answer_bytes(broker, &request).saturating_sub(ANSWER_FREE_BYTES)).await?;
@@ -226,6 +213,50 @@ pub(crate) async fn answer(
     session.throttled = waits;
     claim.cover(frame.len().saturating_sub(ANSWER_FREE_BYTES)).await?;
     Ok((frame.into(), claim))
+}
+
+/// Answers ShareFetch, whose session is the connection's.
+async fn fetch_shared(
+    broker: &Broker,
+    session: &mut Session,
+    request: &Request,
+    claim: &mut Claim,
+) -> Result<Bytes, RequestError> {
+    let mut link = session.share_link.take();
+    let gate = Gate::of(broker, session);
+    let (answer, throttled) = match request.decode::<ShareFetchRequest>()?.decide(&gate, request.version) {
+        Verdict::None(response) => (response, Duration::ZERO),
+        Verdict::Some(decoded, ()) => {
+            let newer = share_fetch::Newer::of_fetch(request.rest());
+            let answer = share_fetch::fetch(broker, &gate, &mut link, decoded, newer, claim);
+            let ((mut answer, throttled), took) = worked(answer).await;
+            let waits = broker.inner.quotas.charge_time(&session.principal, &session.client_id, took);
+            answer.throttle_time_ms = answer.throttle_time_ms.max(told_ms(waits));
+            (answer, throttled.max(waits))
+        }
+    };
+    (session.throttled, session.share_link) = (throttled, link);
+    request.respond(&answer)
+}
+
+/// Answers ShareAcknowledge, whose newer version has something besides; and how long its connection must rest.
+async fn acknowledge_shared(
+    broker: &Broker,
+    session: &Session,
+    request: &Request,
+) -> Result<(Bytes, Duration), RequestError> {
+    let gate = Gate::of(broker, session);
+    let (answer, lock_ms, waits) = match request.decode::<ShareAcknowledgeRequest>()?.decide(&gate, request.version) {
+        Verdict::None(answer) => (answer, 0, Duration::ZERO),
+        Verdict::Some(decoded, ()) => {
+            let newer = share_fetch::Newer::of_acknowledge(request.rest());
+            let ((mut answer, lock_ms), took) = worked(share_fetch::acknowledge(broker, &gate, decoded, newer)).await;
+            let waits = broker.inner.quotas.charge_time(&session.principal, &session.client_id, took);
+            answer.throttle_time_ms = answer.throttle_time_ms.max(told_ms(waits));
+            (answer, lock_ms, waits)
+        }
+    };
+    Ok((request.respond_adding(&answer, &lock_ms.to_be_bytes())?, waits))
 }
 
 /// What the largest answer to this request takes now.
@@ -360,21 +391,7 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
             answer!(ShareGroupHeartbeatRequest, |r| share_groups::heartbeat(broker, session_ref, r))
         }
         ApiKey::ShareGroupDescribe => answer!(ShareGroupDescribeRequest, |r| share_groups::describe(broker, r)),
-        ApiKey::ShareAcknowledge => {
-            let gate = Gate::of(broker, session_ref);
-            let (answer, lock_ms) = match request.decode::<ShareAcknowledgeRequest>()?.decide(&gate, version) {
-                Verdict::None(answer) => (answer, 0),
-                Verdict::Some(decoded, ()) => {
-                    let newer = share_fetch::Newer::of_acknowledge(request.rest());
-                    let ((mut answer, lock_ms), took) =
-                        worked(share_fetch::acknowledge(broker, &gate, decoded, newer)).await;
-                    waits = broker.inner.quotas.charge_time(&session_ref.principal, &session_ref.client_id, took);
-                    tell(&mut answer.throttle_time_ms, waits);
-                    (answer, lock_ms)
-                }
-            };
-            request.respond_adding(&answer, &lock_ms.to_be_bytes())
-        }
+        ApiKey::ShareAcknowledge => return acknowledge_shared(broker, session_ref, &request).await,
         ApiKey::DescribeShareGroupOffsets => {
             answer!(DescribeShareGroupOffsetsRequest, |r| share_offsets::describe(broker, r))
         }

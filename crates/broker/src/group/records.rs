@@ -16,6 +16,7 @@ use super::{
     consumer::{self, Change},
     member::{GroupSnapshot, MemberSnapshot},
 };
+use crate::fields::{Reader, put_string};
 
 /// A decoded record.
 #[derive(Debug, PartialEq, Eq)]
@@ -167,11 +168,6 @@ fn decode_group(group: &str, value: &[u8]) -> Option<Option<GroupSnapshot>> {
     Some(Some(out))
 }
 
-pub(super) fn put_string(out: &mut BytesMut, text: &str) {
-    out.put_i16(i16::try_from(text.len()).expect("strings of the Kafka protocol are at most 32767 bytes long"));
-    out.extend_from_slice(text.as_bytes());
-}
-
 fn put_nullable(out: &mut BytesMut, text: Option<&str>) {
     match text {
         None => out.put_i16(-1),
@@ -182,50 +178,4 @@ fn put_nullable(out: &mut BytesMut, text: Option<&str>) {
 fn put_blob(out: &mut BytesMut, blob: &[u8]) {
     out.put_i32(blob.len() as i32);
     out.extend_from_slice(blob);
-}
-
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, tail) = self.0.split_first_chunk::<N>()?;
-        self.0 = tail;
-        Some(*head)
-    }
-
-    pub(super) fn i16(&mut self) -> Option<i16> {
-        self.take().map(i16::from_be_bytes)
-    }
-
-    pub(super) fn i32(&mut self) -> Option<i32> {
-        self.take().map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        self.take().map(i64::from_be_bytes)
-    }
-
-    pub(super) fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (head, tail) = self.0.split_at_checked(length)?;
-        self.0 = tail;
-        Some(head)
-    }
-
-    pub(super) fn nullable(&mut self) -> Option<Option<String>> {
-        let length = self.i16()?;
-        if length == -1 {
-            return Some(None);
-        }
-        let text = self.slice(usize::try_from(length).ok()?)?;
-        String::from_utf8(text.to_vec()).ok().map(Some)
-    }
-
-    pub(super) fn string(&mut self) -> Option<String> {
-        self.nullable()?
-    }
-
-    fn blob(&mut self) -> Option<&'a [u8]> {
-        let length = self.i32()?;
-        self.slice(usize::try_from(length).ok()?)
-    }
 }

@@ -215,7 +215,8 @@ impl Broker {
         };
         let (now_ms, topics) = (shares.now_ms(), self.inner.topics.sight());
         let mut all = shares.members.lock();
-        if !all.contains_key(group) && all.len() >= limits.groups_max {
+        let is_new = !all.contains_key(group);
+        if is_new && all.len() >= limits.groups_max {
             all.retain(|_, members| {
                 members.expire(now_ms, &topics);
                 !members.is_empty()
@@ -226,7 +227,7 @@ impl Broker {
         }
         let members = all.entry(group.into()).or_default();
         let told = members.beat(now_ms, beat, bounds, &topics);
-        if members.is_empty() && members.epoch == 0 {
+        if is_new && members.is_empty() {
             all.remove(group); // nobody came
         }
         told

@@ -15,7 +15,7 @@ use super::{
     Key,
     window::{Kept, Window},
 };
-use crate::fields::{Reader, put_varint};
+use crate::fields::{Reader, put_string, put_varint};
 
 /// Bytes of a batch without its tags.
 const BATCH_BYTES: usize = 19;
@@ -23,8 +23,7 @@ const BATCH_BYTES: usize = 19;
 pub(super) fn key(of: &Key) -> BytesMut {
     let mut out = BytesMut::new();
     out.put_i16(0);
-    out.put_i16(i16::try_from(of.group.len()).expect("names of groups are texts of the protocol"));
-    out.put_slice(of.group.as_bytes());
+    put_string(&mut out, &of.group);
     out.put_slice(of.topic.as_bytes());
     out.put_u32(of.partition);
     out
@@ -62,8 +61,7 @@ pub(super) fn decode(key: &[u8], value: Option<&Bytes>) -> Option<(Key, Option<W
     if key.i16()? != 0 {
         return None;
     }
-    let length = usize::try_from(key.i16()?).ok()?;
-    let group = std::str::from_utf8(key.slice(length)?).ok()?.into();
+    let group = key.string()?.into();
     let (topic, partition) = (Uuid::from_bytes(key.take()?), u32::try_from(key.i32()?).ok()?);
     let of = Key { group, topic, partition };
     let Some(value) = value else { return Some((of, None)) };

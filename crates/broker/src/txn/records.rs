@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::state::{Place, Status, Transaction};
-use crate::fields::{Reader, put_varint};
+use crate::fields::{Reader, put_string, put_varint};
 
 /// Kafka's states of preparation: here what they would be followed by is one step with them, so that none is ever written.
 const PREPARE_COMMIT: i8 = 2;
@@ -24,8 +24,7 @@ const PREPARE_ABORT: i8 = 3;
 pub(super) fn key(id: &str) -> BytesMut {
     let mut out = BytesMut::new();
     out.put_i16(0);
-    out.put_i16(i16::try_from(id.len()).expect("a transactional id was checked to be short"));
-    out.extend_from_slice(id.as_bytes());
+    put_string(&mut out, id);
     out
 }
 
@@ -79,8 +78,7 @@ pub(super) fn decode(key: &[u8], value: Option<&Bytes>) -> Option<(String, Optio
     if key.i16()? != 0 {
         return None;
     }
-    let length = usize::try_from(key.i16()?).ok()?;
-    let id = String::from_utf8(key.slice(length)?.to_vec()).ok()?;
+    let id = key.string()?;
     let Some(value) = value else { return Some((id, None)) };
     Some((id, Some(decode_value(value)?)))
 }

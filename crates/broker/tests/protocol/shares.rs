@@ -668,6 +668,8 @@ async fn where_a_group_goes_on_is_told_moved_and_forgotten_and_ends_with_its_top
         panic!()
     };
     assert_eq!((answer.error_code, answer.responses[0].error_code), (0, 0));
+    // It is there until it is deleted, also where somebody comes who is not in it.
+    assert_eq!(ask(&mut wire, beat(GROUP, "eve", 1, None)).await.error_code, UNKNOWN_MEMBER);
     assert_eq!(start_of(&mut wire, GROUP, None).await, Ok(Vec::new()));
     assert_eq!(start_of(&mut wire, GROUP, Some(&[TOPIC])).await, Ok(vec![-1]));
     assert_eq!(moved(&mut wire, &[(TOPIC, 0, 2)]).await, [0, 0]);

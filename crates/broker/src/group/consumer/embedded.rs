@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::group::records::{Reader, put_string};
+use crate::fields::{Reader, put_string};
 
 /// The newest version of an assignment.
 const VERSION_MAX: i16 = 3;

@@ -22,7 +22,10 @@ use super::{
     Partitions,
     member::{About, Classic, Current, State},
 };
-use crate::group::{GroupSnapshot, records as classic};
+use crate::{
+    fields::{Reader, put_string, put_varint},
+    group::{GroupSnapshot, records as classic},
+};
 
 /// Name, id and partitions of the topics that a group subscribes to.
 pub(crate) type TopicTable = BTreeMap<String, (Uuid, u32)>;
@@ -131,9 +134,9 @@ pub(crate) fn encode(group: &str, change: &Change, now_ms: i64, version: u64) ->
 fn key(kind: i16, group: &str, of: Option<&str>) -> BytesMut {
     let mut out = BytesMut::new();
     out.put_i16(kind);
-    classic::put_string(&mut out, group);
+    put_string(&mut out, group);
     if let Some(of) = of {
-        classic::put_string(&mut out, of);
+        put_string(&mut out, of);
     }
     out
 }
@@ -222,15 +225,6 @@ fn regex_value(names: &BTreeSet<String>, now_ms: i64, version: u64) -> BytesMut 
     end(out)
 }
 
-fn put_varint(out: &mut BytesMut, value: usize) {
-    let mut value = value;
-    while value >= 0x80 {
-        out.put_u8((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
 fn put_count(out: &mut BytesMut, count: usize) {
     put_varint(out, count + 1);
 }
@@ -266,7 +260,7 @@ fn put_partitions(out: &mut BytesMut, partitions: &Partitions) {
 /// kind or version that this broker does not know.
 pub(in crate::group) fn decode(
     kind: i16,
-    mut key: classic::Reader<'_>,
+    mut key: Reader<'_>,
     value: Option<&Bytes>,
 ) -> Option<Option<(String, Change)>> {
     if !matches!(kind, 3..=8 | 16) {
@@ -274,7 +268,7 @@ pub(in crate::group) fn decode(
     }
     let group = key.string()?;
     let mut of = || key.string();
-    let mut value = value.map(|value| Compact(classic::Reader(value)));
+    let mut value = value.map(|value| Compact(Reader(value)));
     if let Some(value) = &mut value
         && value.0.i16()? != 0
     {
@@ -301,24 +295,12 @@ fn read<'a, V>(value: Option<Compact<'a>>, reads: impl Fn(&mut Compact<'a>) -> O
 }
 
 /// Kafka's compact form.
-struct Compact<'a>(classic::Reader<'a>);
+struct Compact<'a>(Reader<'a>);
 
 impl<'a> Compact<'a> {
-    fn varint(&mut self) -> Option<usize> {
-        let mut value = 0_u64;
-        for at in 0..5 {
-            let [byte] = self.0.take::<1>()?;
-            value |= u64::from(byte & 0x7f) << (7 * at);
-            if byte & 0x80 == 0 {
-                return usize::try_from(value).ok();
-            }
-        }
-        None
-    }
-
     /// A length that may be null.
     fn length(&mut self) -> Option<Option<usize>> {
-        Some(self.varint()?.checked_sub(1))
+        Some(self.0.varint()?.checked_sub(1))
     }
 
     fn count(&mut self) -> Option<usize> {
@@ -350,9 +332,9 @@ impl<'a> Compact<'a> {
 
     /// Steps over tagged fields that this broker does not know.
     fn tags(&mut self) -> Option<()> {
-        for _ in 0..self.varint()? {
-            self.varint()?;
-            let length = self.varint()?;
+        for _ in 0..self.0.varint()? {
+            self.0.varint()?;
+            let length = self.0.varint()?;
             self.0.slice(length)?;
         }
         Some(())
@@ -389,9 +371,9 @@ impl<'a> Compact<'a> {
             assignor: self.nullable()?,
             classic: None,
         };
-        for _ in 0..self.varint()? {
-            let (tag, length) = (self.varint()?, self.varint()?);
-            let mut field = Compact(classic::Reader(self.0.slice(length)?));
+        for _ in 0..self.0.varint()? {
+            let (tag, length) = (self.0.varint()?, self.0.varint()?);
+            let mut field = Compact(Reader(self.0.slice(length)?));
             if tag == 0 {
                 about.classic = field.classic()?;
             }
@@ -483,7 +465,7 @@ mod tests {
     fn round_trip(change: &Change) -> Option<(String, Change)> {
         let (key, value) = encode("g", change, 9, 3);
         let value = value.map(BytesMut::freeze);
-        let mut key = classic::Reader(&key);
+        let mut key = Reader(&key);
         let kind = key.i16().expect("a kind");
         decode(kind, key, value.as_ref()).expect("readable")
     }
@@ -517,7 +499,7 @@ mod tests {
         for change in every_kind() {
             let (key, value) = encode("g", &change, 9, 3);
             let value = value.expect("a value").freeze();
-            let mut reader = classic::Reader(&key);
+            let mut reader = Reader(&key);
             let kind = reader.i16().expect("a kind");
             let cut = value.slice(..value.len().saturating_sub(2));
             let read = decode(kind, reader, Some(&cut));

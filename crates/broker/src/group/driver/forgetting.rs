@@ -15,7 +15,7 @@ use super::{
     },
     Records, Task,
 };
-use crate::batch::BatchBuilder;
+use crate::{batch::BatchBuilder, fields::Reader};
 
 /// The protocol type of groups whose members say which topics they read.
 const CONSUMER: &str = "consumer";
@@ -214,7 +214,7 @@ fn of_consumer(view: &ConsumerView) -> Use {
 
 /// The topics of a member of the classic protocol: a version, then their names (`ConsumerProtocolSubscription`).
 fn subscribed(subscription: &[u8]) -> Option<Vec<String>> {
-    let mut subscription = records::Reader(subscription);
+    let mut subscription = Reader(subscription);
     subscription.i16()?;
     let mut names = Vec::new();
     for _ in 0..subscription.i32()?.max(0) {
