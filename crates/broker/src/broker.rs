@@ -163,9 +163,15 @@ pub(crate) struct Admitted {
     append_time_ms: Option<i64>,
     /// Where it goes, if it belongs to a transaction.
     place: Option<Place>,
+    /// Bytes that it has more than what came, because its topic wants it packed otherwise.
+    grown: usize,
 }
 
 impl Admitted {
+    pub(crate) const fn grown(&self) -> usize {
+        self.grown
+    }
+
     pub(crate) const fn append_time_ms(&self) -> Option<i64> {
         self.append_time_ms
     }
@@ -375,11 +381,18 @@ impl Broker {
         partition: i32,
         mut bytes: BytesMut,
     ) -> Result<Admitted, ProduceError> {
-        let checked = self.check_batch(who, topic, partition, &bytes);
-        let (stream, checked) = checked.inspect_err(|_| {
+        let count_refused = |_: &ProduceError| {
             self.inner.counters.batches_refused.fetch_add(1, Ordering::Relaxed);
-        })?;
-        let header = checked.header;
+        };
+        let checked = self.check_batch(who, topic, partition, &bytes);
+        let (stream, checked) = checked.inspect_err(count_refused)?;
+        let mut header = checked.header;
+        let mut grown = 0;
+        if let Some(packed) = self.repack(topic, &bytes, &header).inspect_err(count_refused)? {
+            header = batch::BatchHeader::parse(&packed)?;
+            grown = packed.len().saturating_sub(bytes.len());
+            bytes = packed;
+        }
         let append_time_ms = topic.configs.is_append_time().then(|| self.inner.clock.now().as_millis());
         if let Some(now_ms) = append_time_ms {
             batch::stamp_append_time(&mut bytes, &header, now_ms);
@@ -398,7 +411,7 @@ impl Broker {
         let place = header.is_transactional().then(|| (topic.name.clone(), partition));
         let transaction = if place.is_some() { InTransaction::Yes } else { InTransaction::No };
         let entry = Append { stream, records, max_timestamp, producer, transaction, bytes };
-        Ok(Admitted { entry, append_time_ms, place })
+        Ok(Admitted { entry, append_time_ms, place, grown })
     }
 
     fn check_batch(
@@ -434,6 +447,23 @@ impl Broker {
             self.check_time(topic, &checked, bytes)?;
         }
         Ok((stream, checked))
+    }
+
+    /// The batch as its topic wants it packed, unless it is so already. What it comes to is limited as what came.
+    fn repack(
+        &self,
+        topic: &Topic,
+        bytes: &[u8],
+        header: &batch::BatchHeader,
+    ) -> Result<Option<BytesMut>, ProduceError> {
+        let Some(packing) = topic.configs.packing() else { return Ok(None) };
+        let limits = &self.inner.options.limits;
+        let packed = batch::repack(bytes, header, packing, limits.unpacked_bytes_max)?;
+        let most = topic.configs.message_bytes_max(limits.message_bytes_max);
+        match &packed {
+            Some(packed) if packed.len() > most => Err(ProduceError::TooLarge { bytes: packed.len(), most }),
+            _ => Ok(packed),
+        }
     }
 
     fn check_time(&self, topic: &Topic, checked: &batch::Checked, bytes: &[u8]) -> Result<(), ProduceError> {

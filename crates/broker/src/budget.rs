@@ -20,7 +20,7 @@ const PERMIT_BYTES: usize = 1 << 10;
 /// There is no room, and none came free in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the broker holds as many bytes for its clients as it may: try again, or raise the limit")]
-pub(crate) struct Overloaded;
+pub struct Overloaded;
 
 /// The bytes that there are for one purpose; cheap to clone.
 #[derive(Debug, Clone)]

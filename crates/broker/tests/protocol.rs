@@ -23,6 +23,8 @@ mod isolation;
 mod keeping;
 #[path = "protocol/logins.rs"]
 mod logins;
+#[path = "protocol/packing.rs"]
+mod packing;
 #[path = "protocol/quotas.rs"]
 mod quotas;
 #[path = "protocol/refusals.rs"]

@@ -31,7 +31,8 @@ pub(super) fn of_produce(error: &ProduceError) -> i16 {
     match error {
         ProduceError::UnknownPartition { .. } => ResponseError::UnknownTopicOrPartition,
         ProduceError::Denied { .. } => ResponseError::TopicAuthorizationFailed,
-        ProduceError::TooLarge { .. } => ResponseError::MessageTooLarge,
+        ProduceError::TooLarge { .. } | ProduceError::Grown { .. } => ResponseError::MessageTooLarge,
+        ProduceError::Overloaded(_) => return of_kind(error.kind()),
         ProduceError::Transactional => ResponseError::InvalidTxnState,
         // Produce never had the newer code for it (KIP-588).
         ProduceError::Transaction(error) => return of_transaction(*error, false),

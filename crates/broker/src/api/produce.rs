@@ -1,20 +1,26 @@
 //! Produce: batches in, offsets out. All partitions of one request ride in one group of the log.
 
+mod growth;
+
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use cairn_log::Appended;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
         ProduceRequest, ProduceResponse,
-        produce_request::TopicProduceData,
+        produce_request::{PartitionProduceData, TopicProduceData},
         produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
     },
 };
 
+use self::growth::Growth;
 use super::{Session, codes, leaders, reason};
 use crate::{
     batch::BatchError,
     broker::{Admitted, Broker, ProduceError},
+    topics::Topic,
     turn::Turn,
     txn::TxnError,
 };
@@ -26,6 +32,7 @@ enum Place {
 }
 
 /// Why a batch is refused.
+#[derive(Debug, Clone)]
 struct Refusal {
     code: i16,
     why: String,
@@ -63,13 +70,20 @@ pub(super) async fn answer(
     version: i16,
     turn: Turn,
 ) -> ProduceResponse {
+    let mut growth = Growth::new(broker);
     let mut admitted = Vec::new();
     let mut topics = Vec::new();
     let acks_known = matches!(request.acks, -1..=1);
     for topic in request.topic_data {
         let mut partitions = Vec::new();
         let head = TopicProduceResponse::default().with_name(topic.name.clone()).with_topic_id(topic.topic_id);
-        for (index, admission) in admit(broker, session, topic, version) {
+        let found = find(broker, session, &topic, version >= BY_ID_FIRST);
+        for partition in topic.partition_data {
+            let index = partition.index;
+            let admission = match &found {
+                Ok(topic) => admit(broker, session, topic, partition, &mut growth).await,
+                Err(refusal) => Err(refusal.clone()),
+            };
             let place = match admission {
                 _ if !acks_known => {
                     Place::Refused(Refusal::new(ResponseError::InvalidRequiredAcks, "acks is 0, 1 or -1"))
@@ -111,27 +125,33 @@ pub(super) async fn answer(
     response
 }
 
-type Admission = Result<Admitted, Refusal>;
+/// The topic that a request names, or why there is nothing to be written there.
+fn find(broker: &Broker, session: &Session, data: &TopicProduceData, by_id: bool) -> Result<Arc<Topic>, Refusal> {
+    let topics = &broker.inner.topics;
+    let found = if by_id { topics.get_by_id(data.topic_id) } else { topics.get(&data.name) };
+    found.ok_or_else(|| {
+        let topic = data.name.to_string();
+        // Who may not write a protected topic is not told whether it exists.
+        if !broker.may_write(&session.principal, &topic) {
+            return Refusal::of(&ProduceError::Denied { topic });
+        }
+        let code = if by_id { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition };
+        Refusal::new(code, "the topic does not exist")
+    })
+}
 
-fn admit(broker: &Broker, session: &Session, data: TopicProduceData, version: i16) -> Vec<(i32, Admission)> {
-    let by_id = version >= BY_ID_FIRST;
-    let topic = if by_id { broker.inner.topics.get_by_id(data.topic_id) } else { broker.inner.topics.get(&data.name) };
-    let admissions = data.partition_data.into_iter().map(|partition| {
-        let Some(topic) = &topic else {
-            let name = data.name.to_string();
-            // Who may not write a protected topic is not told whether it exists.
-            if !broker.may_write(&session.principal, &name) {
-                let error = ProduceError::Denied { topic: name };
-                return (partition.index, Err(Refusal::of(&error)));
-            }
-            let code = if by_id { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition };
-            return (partition.index, Err(Refusal::new(code, "the topic does not exist")));
-        };
-        let batch = BytesMut::from(partition.records.as_deref().unwrap_or_default());
-        let admission = broker.admit(&session.principal, topic, partition.index, batch);
-        (partition.index, admission.map_err(|error| Refusal::of(&error)))
-    });
-    admissions.collect()
+async fn admit(
+    broker: &Broker,
+    session: &Session,
+    topic: &Topic,
+    data: PartitionProduceData,
+    growth: &mut Growth,
+) -> Result<Admitted, Refusal> {
+    let batch = BytesMut::from(data.records.as_deref().unwrap_or_default());
+    let admitted = broker.admit(&session.principal, topic, data.index, batch);
+    let admitted = admitted.map_err(|error| Refusal::of(&error))?;
+    growth.take(&admitted).await.map_err(|error| Refusal::of(&error))?;
+    Ok(admitted)
 }
 
 fn stored(index: i32, appended: &Appended, append_time_ms: i64) -> PartitionProduceResponse {

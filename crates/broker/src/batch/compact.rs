@@ -13,14 +13,13 @@ use cairn_log::{Keep, KeyHash, Keys, Offset, ProducerId, Rebuilt, Rule};
 use sha2::{Digest, Sha256};
 
 use super::{
-    ATTRIBUTES_AT, BatchError, BatchHeader, CRC_AT, DECOMPRESSED_BYTES_MAX, HEADER_BYTES, LENGTH_OVERHEAD_BYTES,
-    MAX_TIMESTAMP_AT, check_crc, compression,
+    ATTRIBUTES_AT, BatchError, BatchHeader, CODEC_BITS, CRC_AT, DECOMPRESSED_BYTES_MAX, HEADER_BYTES,
+    LENGTH_OVERHEAD_BYTES, MAX_TIMESTAMP_AT, check_crc, compression,
     decode::{RawRecord, unpack, walk},
     varint,
 };
 
 const HAS_HORIZON: i16 = 0x40;
-const CODEC_BITS: i16 = 0x07;
 const BASE_TIMESTAMP_AT: usize = 27;
 const RECORD_COUNT_AT: usize = 57;
 
@@ -152,7 +151,7 @@ fn write(batch: &[u8], header: &BatchHeader, kept: &Kept, horizon: Option<i64>) 
         Bytes::new()
     } else {
         let was = &batch[HEADER_BYTES..header.total_bytes];
-        header.compression()?.pack(records.freeze(), compression::is_xerial(header.compression()?, was))?
+        header.compression()?.pack(records.freeze(), compression::is_xerial(header.compression()?, was), None)?
     };
     let max_timestamp = match header.is_append_time() || kept.count == 0 {
         true => header.max_timestamp,

@@ -1,4 +1,5 @@
-//! The four codecs of Kafka, each with a limit on what comes out. Called by the batch decoder, and by compaction, which packs again.
+//! The four codecs of Kafka, each with a limit on what comes out. Called by the batch decoder, and by who packs again: compaction, and
+//! topics that say how their batches are packed.
 //!
 //! Snappy comes in two wrappings: raw blocks, and the framing of xerial's Java library (magic `\x82SNAPPY\0`, two
 //! versions, then blocks of a four-byte length and a raw block each), which the Java client writes.
@@ -37,13 +38,24 @@ pub enum Compression {
 impl Compression {
     /// The codec in the lowest three attribute bits.
     pub fn from_attributes(attributes: i16) -> Result<Self, BatchError> {
-        match attributes & 0x07 {
+        match attributes & super::CODEC_BITS {
             0 => Ok(Self::None),
             1 => Ok(Self::Gzip),
             2 => Ok(Self::Snappy),
             3 => Ok(Self::Lz4),
             4 => Ok(Self::Zstd),
             _ => Err(BatchError::Header { what: "compression codec" }),
+        }
+    }
+
+    /// Those bits.
+    pub(super) const fn attributes(self) -> i16 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
         }
     }
 
@@ -78,12 +90,14 @@ impl Compression {
         }
     }
 
-    /// Packs `data`; Snappy in xerial's framing where `xerial` says so, which only some clients read without.
-    pub(super) fn pack(self, data: Bytes, xerial: bool) -> Result<Bytes, BatchError> {
+    /// Packs `data`; Snappy in xerial's framing where `xerial` says so, which only some clients read without. A level is for
+    /// Gzip and Zstandard, as their libraries count them; without one it is their own.
+    pub(super) fn pack(self, data: Bytes, xerial: bool, level: Option<i32>) -> Result<Bytes, BatchError> {
         let packed = match self {
             Self::None => return Ok(data),
             Self::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                let level = level.and_then(|level| u32::try_from(level).ok()).map(flate2::Compression::new);
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level.unwrap_or_default());
                 encoder.write_all(&data).and_then(|()| encoder.finish()).map_err(|e| self.failed(&e))?
             }
             Self::Snappy if xerial => {
@@ -105,7 +119,7 @@ impl Compression {
                 encoder.write_all(&data).map_err(|e| self.failed(&e))?;
                 encoder.finish().map_err(|e| self.failed(&e))?
             }
-            Self::Zstd => zstd::bulk::compress(&data, 0).map_err(|e| self.failed(&e))?,
+            Self::Zstd => zstd::bulk::compress(&data, level.unwrap_or(0)).map_err(|e| self.failed(&e))?,
         };
         Ok(packed.into())
     }

@@ -3,7 +3,8 @@
 //! Called by Produce (check), by the in-process writers (encode) and by whoever reads batches back (decode).
 //! Guarantees: no number that a peer sent decides how much memory is reserved; a batch that passes [`check`] holds
 //! exactly the records its header promises. It must never change the bytes of a batch but by [`stamp`],
-//! [`stamp_append_time`] and [`stamp_max_timestamp`], and where a batch is compacted by key ([`RecordKeys`]).
+//! [`stamp_append_time`] and [`stamp_max_timestamp`], where a batch is compacted by key ([`RecordKeys`]), and where its topic says how it
+//! is packed ([`repack`]).
 //!
 //! | offset | bytes | field |
 //! | --- | --- | --- |
@@ -26,6 +27,7 @@ mod compact;
 mod compression;
 mod decode;
 mod encode;
+mod repack;
 #[cfg(test)]
 mod tests;
 mod varint;
@@ -36,6 +38,7 @@ pub(crate) use decode::out_of_time;
 pub use decode::{Checked, Record, check, decode};
 pub use encode::BatchBuilder;
 pub(crate) use encode::marker;
+pub(crate) use repack::{Packing, repack};
 
 use cairn_log::{LeaderEpoch, Offset};
 
@@ -48,6 +51,7 @@ pub const RECORD_BYTES_MIN: usize = 7;
 /// What one batch may grow to when it is decompressed, unless the caller says otherwise.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 
+const CODEC_BITS: i16 = 0x07;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
 

@@ -2,7 +2,7 @@
 
 use cairn_log::{AppendError, ErrorKind, ReadError};
 
-use crate::{batch::BatchError, topics::CatalogueError, txn::TxnError};
+use crate::{batch::BatchError, budget::Overloaded, topics::CatalogueError, txn::TxnError};
 
 /// Why a broker does not open.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +132,17 @@ pub enum ProduceError {
         /// The places in the batch of the first that are, at least one.
         records: Vec<i32>,
     },
+    /// What topics want packed otherwise than it came has grown past what one request may bring.
+    #[error(
+        "the batches of this request come to more than {most} bytes more as their topics want them packed: send fewer at once"
+    )]
+    Grown {
+        /// The limit in bytes.
+        most: usize,
+    },
+    /// The broker holds as much for its clients as it may.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
     /// Markers are the broker's.
     #[error("control batches are written by brokers only")]
     Control,
@@ -173,11 +184,13 @@ impl ProduceError {
         match self {
             Self::UnknownPartition { .. }
             | Self::TooLarge { .. }
+            | Self::Grown { .. }
             | Self::Transactional
             | Self::Transaction(_)
             | Self::Control
             | Self::Timestamp { .. } => ErrorKind::Invalid,
             Self::Denied { .. } => ErrorKind::Denied,
+            Self::Overloaded(_) => ErrorKind::Retry,
             Self::Batch(BatchError::Checksum { .. }) => ErrorKind::Corrupt,
             Self::Batch(_) => ErrorKind::Invalid,
             Self::Append(error) => error.kind(),

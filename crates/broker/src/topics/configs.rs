@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use cairn_log::{Compaction, Retention};
 
+use crate::batch::{Compression, Packing};
+
 /// How DescribeConfigs types a value (`ConfigType` of Kafka's admin client).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -20,10 +22,10 @@ pub(crate) enum Kind {
 /// and tools that set them expect, because they tune files that do not exist here.
 const KNOWN: &[(&str, Kind, &str, bool)] = &[
     ("cleanup.policy", Kind::List, "delete", true),
-    ("compression.gzip.level", Kind::Int, "-1", false),
+    ("compression.gzip.level", Kind::Int, "-1", true),
     ("compression.lz4.level", Kind::Int, "9", false),
     ("compression.type", Kind::Text, "producer", true),
-    ("compression.zstd.level", Kind::Int, "3", false),
+    ("compression.zstd.level", Kind::Int, "3", true),
     ("delete.retention.ms", Kind::Long, "86400000", true),
     ("file.delete.delay.ms", Kind::Long, "60000", false),
     ("flush.messages", Kind::Long, "1", false),
@@ -53,6 +55,9 @@ const KNOWN: &[(&str, Kind, &str, bool)] = &[
     ("segment.ms", Kind::Long, "604800000", false),
     ("unclean.leader.election.enable", Kind::Boolean, "false", false),
 ];
+
+/// How the batches of a topic may be packed.
+const COMPRESSION_TYPES: [&str; 6] = ["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"];
 
 /// One setting as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +148,21 @@ impl TopicConfigs {
 
     pub(crate) fn message_bytes_max(&self, otherwise: usize) -> usize {
         self.given.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+    }
+
+    /// How batches are packed, where that is not as their producers packed them.
+    pub(crate) fn packing(&self) -> Option<Packing> {
+        let level = |name| self.value(name).parse().ok();
+        let (codec, level) = match self.value("compression.type") {
+            "uncompressed" => (Compression::None, None),
+            // Its default, -1, is the library's own.
+            "gzip" => (Compression::Gzip, level("compression.gzip.level").filter(|level| *level >= 0)),
+            "snappy" => (Compression::Snappy, None),
+            "lz4" => (Compression::Lz4, None),
+            "zstd" => (Compression::Zstd, level("compression.zstd.level")),
+            _ => return None,
+        };
+        Some(Packing { codec, level })
     }
 
     /// What the log may drop. A topic that is compacted only drops nothing by age or size.
@@ -239,7 +259,7 @@ fn check(name: &str, value: String) -> Result<String, String> {
     let (least, most) = (least(name), most(name));
     let right = match (name, kind) {
         ("cleanup.policy", _) => value.split(',').all(|policy| matches!(policy.trim(), "delete" | "compact")),
-        ("compression.type", _) => value == "producer",
+        ("compression.type", _) => COMPRESSION_TYPES.contains(&value.as_str()),
         ("message.timestamp.type", _) => matches!(value.as_str(), "CreateTime" | "LogAppendTime"),
         ("min.cleanable.dirty.ratio", _) => value.parse::<f64>().is_ok_and(|value| (0.0..=1.0).contains(&value)),
         ("compression.gzip.level", _) if value == "0" => false,
@@ -258,7 +278,7 @@ fn check(name: &str, value: String) -> Result<String, String> {
         return Ok(value);
     }
     let hint = match name {
-        "compression.type" => ": batches are kept as the producer packed them, say `producer`".to_owned(),
+        "compression.type" => format!(": say one of {}", COMPRESSION_TYPES.join(", ")),
         _ if least > i64::MIN => format!(": say a number from {least} up"),
         _ => String::new(),
     };
@@ -277,7 +297,8 @@ mod tests {
     fn unknown_names_and_bad_values_are_refused() {
         assert!(configs(&[("retention.millis", "1")]).is_err());
         assert!(configs(&[("retention.ms", "-2")]).is_err());
-        assert!(configs(&[("compression.type", "gzip")]).is_err());
+        let refused = configs(&[("compression.type", "none")]).expect_err("Kafka's word for it is another");
+        assert!(refused.contains("uncompressed, gzip"), "{refused}");
         assert!(configs(&[("min.cleanable.dirty.ratio", "1.5")]).is_err());
         assert!(configs(&[("max.compaction.lag.ms", "0")]).is_err());
         for (name, value) in [
@@ -303,6 +324,21 @@ mod tests {
         assert_eq!(all, ("5000", "true", "compact,delete"));
         assert!(kept.is_compacted() && kept.retention().ms == Some(5000));
         assert!(configs(&[("preallocate", "yes")]).is_err());
+    }
+
+    #[test]
+    fn a_topic_says_how_its_batches_are_packed_and_how_hard() {
+        let packing = |pairs: &[(&str, &str)]| {
+            let packing = configs(pairs).expect("valid").packing()?;
+            Some((packing.codec, packing.level))
+        };
+        assert_eq!(packing(&[]), None);
+        assert_eq!(packing(&[("compression.type", "uncompressed")]), Some((Compression::None, None)));
+        assert_eq!(packing(&[("compression.type", "gzip")]), Some((Compression::Gzip, None)));
+        let hard = [("compression.type", "gzip"), ("compression.gzip.level", "9")];
+        assert_eq!(packing(&hard), Some((Compression::Gzip, Some(9))));
+        assert_eq!(packing(&[("compression.type", "zstd")]), Some((Compression::Zstd, Some(3))));
+        assert_eq!(packing(&[("compression.zstd.level", "9")]), None, "a level alone packs nothing");
     }
 
     #[test]

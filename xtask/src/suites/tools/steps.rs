@@ -118,6 +118,37 @@ pub(super) const STEPS: &[Step] = &[
         "--topic console --from-beginning --max-messages 2 --timeout-ms 30000 --property print.key=true",
         &["key-1\tvalue-1", "key-2\tvalue-2", "Processed a total of 2 messages"],
     ),
+    step(
+        "kafka-topics --create, compression.type=snappy",
+        TOPICS,
+        "--create --topic packed --partitions 1 --config compression.type=snappy",
+        &["Created topic packed."],
+    ),
+    step(
+        "kafka-producer-perf-test, zstd into snappy",
+        PRODUCER_PERF,
+        "--topic packed --num-records 1000 --record-size 1000 --throughput -1 --producer-props bootstrap.servers=BROKER \
+         compression.type=zstd",
+        &["1000 records sent"],
+    ),
+    step(
+        "kafka-configs --alter, compression.type=lz4",
+        CONFIGS,
+        "--alter --entity-type topics --entity-name packed --add-config compression.type=lz4",
+        &["Completed updating config for topic packed."],
+    ),
+    step(
+        "kafka-producer-perf-test, nothing into lz4",
+        PRODUCER_PERF,
+        "--topic packed --num-records 1000 --record-size 1000 --throughput -1 --producer-props bootstrap.servers=BROKER",
+        &["1000 records sent"],
+    ),
+    step(
+        "kafka-console-consumer, what brokers packed",
+        CONSOLE_CONSUMER,
+        "--topic packed --from-beginning --max-messages 2000 --timeout-ms 30000",
+        &["Processed a total of 2000 messages"],
+    ),
     slice(step("kafka-get-offsets, latest", OFFSETS, "--topic console --time latest", &["console:0:2"])),
     step("kafka-get-offsets, earliest", OFFSETS, "--topic console --time earliest", &["console:0:0"]),
     step("kafka-get-offsets, greatest timestamp", OFFSETS, "--topic console --time max-timestamp", &["console:0:"]),

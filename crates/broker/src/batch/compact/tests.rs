@@ -19,7 +19,7 @@ fn batch(records: &[Made], codec: Compression, xerial: bool, attributes: i16) ->
         builder.push(*timestamp, key.map(|key| [b'k', key]).as_ref().map(|key| &key[..]), value.as_deref(), &headers);
     }
     let plain = builder.build().expect("there is a record");
-    let packed = codec.pack(Bytes::copy_from_slice(&plain[HEADER_BYTES..]), xerial).expect("it packs");
+    let packed = codec.pack(Bytes::copy_from_slice(&plain[HEADER_BYTES..]), xerial, None).expect("it packs");
     let mut out = plain[..HEADER_BYTES].to_vec();
     out.extend_from_slice(&packed);
     out[..8].copy_from_slice(&100_i64.to_be_bytes());
