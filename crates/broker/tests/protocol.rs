@@ -29,6 +29,8 @@ mod packing;
 mod quotas;
 #[path = "protocol/refusals.rs"]
 mod refusals;
+#[path = "protocol/replicas.rs"]
+mod replicas;
 #[path = "protocol/semantics.rs"]
 mod semantics;
 #[path = "protocol/sessions.rs"]
@@ -278,6 +280,10 @@ fn samples(key: ApiKey, version: i16, id: Uuid) -> RequestKind {
         ApiKey::PushTelemetry => telemetry::pushing(Uuid::from_u128(7), 1, 0, Bytes::new()),
         ApiKey::OffsetDelete => forgetting::delete("alone", &[(TOPIC, &[0])]),
         ApiKey::DescribeLogDirs => describing::log_dirs(None),
+        ApiKey::ElectLeaders => replicas::elects(0, Some((TOPIC, &[0]))),
+        ApiKey::AlterPartitionReassignments => replicas::reassigns(TOPIC, &[Some(&[1]), None]),
+        ApiKey::ListPartitionReassignments => replicas::lists(None),
+        ApiKey::AlterReplicaLogDirs => replicas::moves("elsewhere", TOPIC, &[0]),
         ApiKey::ListConfigResources => describing::resources(&[]),
         ApiKey::DescribeTopicPartitions => describing::partitions(&[TOPIC], 10, None),
         ApiKey::DescribeClientQuotas => quotas::describe(&[("user", 2, None)], false),
@@ -333,6 +339,10 @@ fn refusals(key: ApiKey, version: i16) -> Option<RequestKind> {
         ApiKey::PushTelemetry => telemetry::pushing(Uuid::nil(), 1, 9, Bytes::from_static(b"x")),
         ApiKey::OffsetDelete => forgetting::delete("nobody", &[("none", &[0])]),
         ApiKey::DescribeLogDirs => describing::log_dirs(Some(&[("none", &[0])])),
+        ApiKey::ElectLeaders if version >= 1 => replicas::elects(7, None),
+        ApiKey::AlterPartitionReassignments => replicas::reassigns("none", &[Some(&[1, 2])]),
+        ApiKey::ListPartitionReassignments => replicas::lists(Some("none")),
+        ApiKey::AlterReplicaLogDirs => replicas::moves("", "none", &[-1]),
         ApiKey::ListConfigResources if version >= 1 => describing::resources(&[99]),
         ApiKey::DescribeTopicPartitions => describing::partitions(&["none"], -1, Some(("a", -7))),
         ApiKey::DescribeClientQuotas => quotas::describe(&[("planet", 0, Some("earth"))], false),

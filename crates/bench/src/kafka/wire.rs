@@ -4,6 +4,8 @@
 //! Produce 7 and Fetch 11: the last versions before fields got tags, which every broker of today still answers. Blocking. Only
 //! what is asked of a broker on this machine is read, and an answer that does not look like one ends the run.
 
+mod transactions;
+
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -12,6 +14,8 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Buf, BufMut};
+
+pub(super) use transactions::Transactional;
 
 /// How long an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -63,8 +67,21 @@ impl Wire {
     }
 }
 
+/// What a batch says of its producer.
+#[derive(Debug, Clone, Copy)]
+struct Marks {
+    producer: i64,
+    epoch: i16,
+    sequence: i32,
+    in_transaction: bool,
+}
+
 /// A batch of records of `bytes` each, as a producer without an id sends it, and where the first value lies in it.
 pub(super) fn batch(records: usize, value: &[u8]) -> (Vec<u8>, usize) {
+    batch_of(records, value, Marks { producer: -1, epoch: -1, sequence: -1, in_transaction: false })
+}
+
+fn batch_of(records: usize, value: &[u8], marks: Marks) -> (Vec<u8>, usize) {
     let mut batch = vec![0; BATCH_HEADER_BYTES];
     let mut first_value = 0;
     for at in 0..records {
@@ -89,13 +106,13 @@ pub(super) fn batch(records: usize, value: &[u8]) -> (Vec<u8>, usize) {
     header.put_i32(-1);
     header.put_i8(2);
     header.put_u32(0);
-    header.put_i16(0);
+    header.put_i16(if marks.in_transaction { 0x10 } else { 0 });
     header.put_i32(count - 1);
     header.put_i64(now_ms());
     header.put_i64(now_ms());
-    header.put_i64(-1);
-    header.put_i16(-1);
-    header.put_i32(-1);
+    header.put_i64(marks.producer);
+    header.put_i16(marks.epoch);
+    header.put_i32(marks.sequence);
     header.put_i32(count);
     batch[..BATCH_HEADER_BYTES].copy_from_slice(&header);
     seal(&mut batch);
@@ -147,8 +164,15 @@ fn put_count(into: &mut Vec<u8>, count: usize) {
 
 /// Produce with acks=all, one batch for each partition.
 pub(super) fn produce(topic: &str, batches: &[(i32, &[u8])]) -> Vec<u8> {
+    produce_in(None, topic, batches)
+}
+
+fn produce_in(transaction: Option<&str>, topic: &str, batches: &[(i32, &[u8])]) -> Vec<u8> {
     request(0, 7, |body| {
-        body.put_i16(-1); // no transaction
+        match transaction {
+            Some(id) => put_string(body, id),
+            None => body.put_i16(-1),
+        }
         body.put_i16(-1);
         body.put_i32(PRODUCE_WAIT_MS);
         put_count(body, 1);

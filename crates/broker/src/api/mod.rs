@@ -28,6 +28,7 @@ mod old_produce;
 mod produce;
 mod producers;
 mod quotas;
+mod replicas;
 mod scram;
 mod session;
 mod share_fetch;
@@ -46,15 +47,16 @@ use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest, AlterConfigsRequest,
-        AlterShareGroupOffsetsRequest, AlterUserScramCredentialsRequest, ApiKey, ConsumerGroupDescribeRequest,
-        ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteShareGroupOffsetsRequest,
-        DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest, DescribeClusterRequest,
-        DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
-        DescribeShareGroupOffsetsRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
-        DescribeUserScramCredentialsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
-        GetTelemetrySubscriptionsRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-        JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+        AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, AlterShareGroupOffsetsRequest,
+        AlterUserScramCredentialsRequest, ApiKey, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
+        CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest,
+        DeleteRecordsRequest, DeleteShareGroupOffsetsRequest, DeleteTopicsRequest, DescribeAclsRequest,
+        DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+        DescribeLogDirsRequest, DescribeProducersRequest, DescribeShareGroupOffsetsRequest,
+        DescribeTopicPartitionsRequest, DescribeTransactionsRequest, DescribeUserScramCredentialsRequest,
+        ElectLeadersRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, GetTelemetrySubscriptionsRequest,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+        ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
         ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
         OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, SaslAuthenticateRequest,
         SaslHandshakeRequest, ShareAcknowledgeRequest, ShareFetchRequest, ShareGroupDescribeRequest,
@@ -116,11 +118,15 @@ pub(crate) const ADVERTISED: &[(ApiKey, RangeInclusive<i16>)] = &[
     (ApiKey::DeleteAcls, 1..=3),
     (ApiKey::DescribeConfigs, 1..=4),
     (ApiKey::AlterConfigs, 0..=2),
+    (ApiKey::AlterReplicaLogDirs, 1..=2),
     (ApiKey::DescribeLogDirs, 1..=5),
     (ApiKey::SaslAuthenticate, 0..=2),
     (ApiKey::CreatePartitions, 0..=3),
     (ApiKey::DeleteGroups, 0..=3),
+    (ApiKey::ElectLeaders, 0..=2),
     (ApiKey::IncrementalAlterConfigs, 0..=1),
+    (ApiKey::AlterPartitionReassignments, 0..=1),
+    (ApiKey::ListPartitionReassignments, 0..=0),
     (ApiKey::OffsetDelete, 0..=0),
     (ApiKey::DescribeClientQuotas, 0..=1),
     (ApiKey::AlterClientQuotas, 0..=1),
@@ -341,6 +347,14 @@ async fn table(broker: &Broker, session: &mut Session, request: Request) -> Resu
         ApiKey::CreatePartitions => answer!(CreatePartitionsRequest, |r| alter::partitions(broker, session_ref, r)),
         ApiKey::DeleteRecords => answer!(DeleteRecordsRequest, |r| alter::records(broker, session_ref, r)),
         ApiKey::DescribeLogDirs => answer!(DescribeLogDirsRequest, |r| log_dirs::answer(broker, r)),
+        ApiKey::ElectLeaders => answer!(ElectLeadersRequest, |r| replicas::elect(broker, r)),
+        ApiKey::AlterPartitionReassignments => {
+            answer!(AlterPartitionReassignmentsRequest, |r| replicas::reassign(broker, r))
+        }
+        ApiKey::ListPartitionReassignments => {
+            answer!(ListPartitionReassignmentsRequest, replicas::list_reassignments)
+        }
+        ApiKey::AlterReplicaLogDirs => answer!(AlterReplicaLogDirsRequest, |r| replicas::move_dirs(broker, r)),
         ApiKey::ListConfigResources => {
             answer!(ListConfigResourcesRequest, |r| config_resources::answer(broker, r, version))
         }

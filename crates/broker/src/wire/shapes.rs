@@ -60,6 +60,10 @@ pub(super) const fn of(key: ApiKey) -> Option<&'static [Field]> {
         ApiKey::ConsumerGroupHeartbeat => CONSUMER_GROUP_HEARTBEAT,
         ApiKey::ConsumerGroupDescribe => CONSUMER_GROUP_DESCRIBE,
         ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS,
+        ApiKey::ElectLeaders => ELECT_LEADERS,
+        ApiKey::AlterPartitionReassignments => ALTER_PARTITION_REASSIGNMENTS,
+        ApiKey::ListPartitionReassignments => LIST_PARTITION_REASSIGNMENTS,
+        ApiKey::AlterReplicaLogDirs => ALTER_REPLICA_LOG_DIRS,
         ApiKey::ListConfigResources => LIST_CONFIG_RESOURCES,
         ApiKey::DescribeTopicPartitions => DESCRIBE_TOPIC_PARTITIONS,
         ApiKey::OffsetDelete => OFFSET_DELETE,
@@ -541,6 +545,19 @@ const OFFSET_DELETE: &[Field] = &[
 ];
 
 const DESCRIBE_LOG_DIRS: &[Field] = &[Field(0, LAST, TOPIC_PARTITIONS)];
+
+const ELECT_LEADERS: &[Field] = &[Field(1, LAST, BYTE), Field(0, LAST, TOPIC_PARTITIONS), Field(0, LAST, INT)];
+
+const ALTER_PARTITION_REASSIGNMENTS: &[Field] = &[
+    Field(0, LAST, INT),
+    Field(1, LAST, BYTE),
+    Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, Each(&[Field(0, LAST, INT), Field(0, LAST, INTS)]))])),
+];
+
+const LIST_PARTITION_REASSIGNMENTS: &[Field] = &[Field(0, LAST, INT), Field(0, LAST, TOPIC_PARTITIONS)];
+
+const ALTER_REPLICA_LOG_DIRS: &[Field] =
+    &[Field(0, LAST, Each(&[Field(0, LAST, Text), Field(0, LAST, TOPIC_PARTITIONS)]))];
 
 const LIST_CONFIG_RESOURCES: &[Field] = &[Field(1, LAST, List(&BYTE))];
 

@@ -3,15 +3,19 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest, ApiKey, CreateTopicsRequest,
-        DescribeClientQuotasRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, EndTxnRequest,
-        FetchRequest, JoinGroupRequest, ListConfigResourcesRequest, ListTransactionsRequest, MetadataRequest,
-        OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
-        TxnOffsetCommitRequest, WriteTxnMarkersRequest, add_partitions_to_txn_request::*,
-        alter_client_quotas_request::*, create_topics_request::*, describe_client_quotas_request::*,
-        describe_log_dirs_request::*, describe_topic_partitions_request::*, fetch_request::*, join_group_request::*,
-        metadata_request::*, offset_commit_request::*, offset_delete_request::*, offset_fetch_request::*,
-        produce_request::*, sync_group_request::*, txn_offset_commit_request::*, write_txn_markers_request::*,
+        AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest,
+        AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiKey, CreateTopicsRequest,
+        DescribeClientQuotasRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+        EndTxnRequest, FetchRequest, JoinGroupRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest,
+        ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+        ProduceRequest, SyncGroupRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+        add_partitions_to_txn_request::*, alter_client_quotas_request::*, alter_partition_reassignments_request::*,
+        alter_replica_log_dirs_request::*, create_topics_request::*, describe_client_quotas_request::*,
+        describe_log_dirs_request::*, describe_topic_partitions_request::*,
+        elect_leaders_request::TopicPartitions as ElectedPartitions, fetch_request::*, join_group_request::*,
+        list_partition_reassignments_request::*, metadata_request::*, offset_commit_request::*,
+        offset_delete_request::*, offset_fetch_request::*, produce_request::*, sync_group_request::*,
+        txn_offset_commit_request::*, write_txn_markers_request::*,
     },
     protocol::{Decodable, Encodable, StrBytes},
 };
@@ -87,6 +91,24 @@ fn sample(key: ApiKey, version: i16) -> Option<BytesMut> {
         ApiKey::DescribeLogDirs => {
             let topic = DescribableLogDirTopic::default().with_partitions(vec![1, 2]);
             encoded(&DescribeLogDirsRequest::default().with_topics(Some(vec![topic])), version)
+        }
+        ApiKey::ElectLeaders => {
+            let topic = ElectedPartitions::default().with_partitions(vec![1, 2]);
+            encoded(&ElectLeadersRequest::default().with_topic_partitions(Some(vec![topic])), version)
+        }
+        ApiKey::AlterPartitionReassignments => {
+            let partition = ReassignablePartition::default().with_replicas(Some(vec![1.into(), 2.into()]));
+            let topic = ReassignableTopic::default().with_partitions(vec![partition; 2]);
+            encoded(&AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]), version)
+        }
+        ApiKey::ListPartitionReassignments => {
+            let topic = ListPartitionReassignmentsTopics::default().with_partition_indexes(vec![1, 2]);
+            encoded(&ListPartitionReassignmentsRequest::default().with_topics(Some(vec![topic])), version)
+        }
+        ApiKey::AlterReplicaLogDirs => {
+            let topic = AlterReplicaLogDirTopic::default().with_partitions(vec![1, 2]);
+            let dir = AlterReplicaLogDir::default().with_topics(vec![topic; 2]);
+            encoded(&AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]), version)
         }
         ApiKey::ListConfigResources if version >= 1 => {
             encoded(&ListConfigResourcesRequest::default().with_resource_types(vec![2, 4]), version)

@@ -216,6 +216,15 @@ fn codes(answer: &ResponseKind) -> Vec<i16> {
             partitions.chain([a.error_code]).collect()
         }
         ResponseKind::DescribeLogDirs(a) => vec![a.error_code],
+        ResponseKind::ElectLeaders(a) => {
+            let topics = a.replica_election_results.iter();
+            topics.flat_map(|t| t.partition_result.iter().map(|p| p.error_code)).chain([a.error_code]).collect()
+        }
+        ResponseKind::AlterPartitionReassignments(a) => vec![a.error_code],
+        ResponseKind::ListPartitionReassignments(a) => vec![a.error_code],
+        ResponseKind::AlterReplicaLogDirs(a) => {
+            a.results.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)).collect()
+        }
         ResponseKind::ListConfigResources(a) => vec![a.error_code],
         ResponseKind::DescribeTopicPartitions(a) => a.topics.iter().map(|t| t.error_code).collect(),
         ResponseKind::DescribeClientQuotas(a) => vec![a.error_code],
@@ -269,6 +278,10 @@ fn needs() -> Vec<(ApiKey, Vec<(i8, i8)>)> {
         (ApiKey::DescribeTransactions, vec![(TRANSACTIONS, DESCRIBE)]),
         (ApiKey::OffsetDelete, vec![(GROUPS, DELETE), (TOPICS, READ)]),
         (ApiKey::DescribeLogDirs, vec![(CLUSTER, DESCRIBE)]),
+        (ApiKey::ElectLeaders, vec![(CLUSTER, ALTER)]),
+        (ApiKey::AlterPartitionReassignments, vec![(CLUSTER, ALTER)]),
+        (ApiKey::ListPartitionReassignments, vec![(CLUSTER, DESCRIBE)]),
+        (ApiKey::AlterReplicaLogDirs, vec![(CLUSTER, ALTER)]),
         (ApiKey::ListConfigResources, vec![(CLUSTER, DESCRIBE_CONFIGS)]),
         (ApiKey::DescribeTopicPartitions, vec![(TOPICS, DESCRIBE)]),
         (ApiKey::DescribeClientQuotas, vec![(CLUSTER, DESCRIBE_CONFIGS)]),

@@ -245,6 +245,10 @@ async fn no_request_that_could_change_a_protected_topic_is_offered_but_those_tha
         ApiKey::DescribeCluster,
         ApiKey::OffsetDelete,
         ApiKey::DescribeLogDirs,
+        ApiKey::ElectLeaders,
+        ApiKey::AlterPartitionReassignments,
+        ApiKey::ListPartitionReassignments,
+        ApiKey::AlterReplicaLogDirs,
         ApiKey::ListConfigResources,
         ApiKey::DescribeTopicPartitions,
         ApiKey::GetTelemetrySubscriptions,
@@ -285,7 +289,7 @@ async fn no_request_that_could_change_a_protected_topic_is_offered_but_those_tha
         let key = ApiKey::try_from(api.api_key).unwrap();
         assert!(CHECKED.contains(&key) || HARMLESS.contains(&key), "{key:?} is in no list");
     }
-    for key in [ApiKey::AlterPartitionReassignments, ApiKey::ElectLeaders] {
+    for key in [ApiKey::CreateDelegationToken, ApiKey::DescribeQuorum] {
         let mut wire = Wire::connect(&served).await;
         wire.send_raw(&[0, key as i16 as u8, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0]).await;
         assert!(wire.receive_raw().await.is_none(), "{key:?} is not offered");

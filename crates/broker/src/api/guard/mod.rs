@@ -9,6 +9,7 @@
 
 mod cluster;
 mod groups;
+mod replicas;
 mod shares;
 mod topics;
 mod transactions;

@@ -6,6 +6,7 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Properties;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
@@ -19,6 +20,7 @@ import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.ListConfigResourcesOptions;
+import org.apache.kafka.clients.admin.NewPartitionReassignment;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
@@ -32,11 +34,17 @@ import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.KafkaException;
+import org.apache.kafka.common.KafkaFuture;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.TopicPartitionReplica;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.ElectionNotNeededException;
 import org.apache.kafka.common.errors.GroupSubscribedToTopicException;
 import org.apache.kafka.common.errors.InvalidProducerEpochException;
+import org.apache.kafka.common.errors.InvalidReplicaAssignmentException;
+import org.apache.kafka.common.errors.LogDirNotFoundException;
 import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.quota.ClientQuotaAlteration;
@@ -298,12 +306,35 @@ public final class Client {
         long size = admin.describeLogDirs(List.of(node)).allDescriptions().get().get(node).values().stream()
             .mapToLong(dir -> dir.replicaInfos().get(place).size()).sum();
         need(size > 0, "the topic has " + size + " bytes");
+        place(admin, place, node);
         ConfigResource broker = new ConfigResource(ConfigResource.Type.BROKER, Integer.toString(node));
         ConfigEntry most = admin.describeConfigs(List.of(broker)).all().get().get(broker).get("message.max.bytes");
         need(most != null && most.isReadOnly(), "message.max.bytes is " + most);
         boolean listed = admin.listConfigResources(Set.of(ConfigResource.Type.TOPIC), new ListConfigResourcesOptions()).all().get()
             .stream().anyMatch(found -> found.name().equals(own));
         need(listed, "the topic is not among what has configs");
+    }
+
+    /** A partition has the leader that it should have, and stays where it is. */
+    static void place(Admin admin, TopicPartition place, int node) throws Exception {
+        refused(ElectionNotNeededException.class, admin.electLeaders(ElectionType.PREFERRED, Set.of(place)).all());
+        admin.alterPartitionReassignments(Map.of(place, Optional.of(new NewPartitionReassignment(List.of(node))))).all().get();
+        refused(InvalidReplicaAssignmentException.class,
+            admin.alterPartitionReassignments(Map.of(place, Optional.of(new NewPartitionReassignment(List.of(node + 1))))).all());
+        need(admin.listPartitionReassignments().reassignments().get().isEmpty(), "something is on its way");
+        String folder = admin.describeLogDirs(List.of(node)).allDescriptions().get().get(node).keySet().iterator().next();
+        TopicPartitionReplica replica = new TopicPartitionReplica(place.topic(), place.partition(), node);
+        admin.alterReplicaLogDirs(Map.of(replica, folder)).all().get();
+        refused(LogDirNotFoundException.class, admin.alterReplicaLogDirs(Map.of(replica, folder + "-elsewhere")).all());
+    }
+
+    static void refused(Class<? extends Exception> why, KafkaFuture<Void> done) throws Exception {
+        try {
+            done.get();
+            throw new IllegalStateException("done, and should have been refused with " + why.getSimpleName());
+        } catch (ExecutionException error) {
+            need(why.isInstance(error.getCause()), "refused with " + error.getCause());
+        }
     }
 
     /** A quota that is set, told, felt and taken back. */
