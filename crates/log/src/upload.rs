@@ -466,8 +466,13 @@ impl Uploader {
             if !by_size {
                 due = Instant::now() + interval;
             }
-            // An interval uploads all there is; size alone leaves what is too little for an object of its own.
-            let enough = |shared: &Shared| !by_size || shared.is_upload_due(&shared.state.read());
+            // An interval uploads all that there was when it ended, and not what comes meanwhile: records that never stop coming would
+            // each get an object of their own. Size alone leaves what is too little for one.
+            let until = if by_size { 0 } else { shared.state.read().durable };
+            let enough = |shared: &Shared| {
+                let state = shared.state.read();
+                state.covered < until || shared.is_upload_due(&state)
+            };
             let mut wait = RETRY_FIRST;
             while enough(&shared) {
                 if *stop.borrow() || stop.has_changed().is_err() {

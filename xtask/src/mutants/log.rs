@@ -120,8 +120,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a short object is filled up with zeros",
         file: "crates/log/src/disk.rs",
-        before: "file.read_exact_at(piece, at)?;",
-        after: "let _ = file.read_at(piece, at)?;",
+        before: "file.read_exact_at(&mut piece[there..], at + there as u64)?;",
+        after: "let _ = file.read_at(&mut piece[there..], at + there as u64)?;",
         test: "-p cairn-log --lib folder",
     },
     Mutant {
@@ -214,5 +214,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "(held.bytes < bytes_max / 2 || in_pieces)",
         after: "(held.bytes < bytes_max * 2 || in_pieces)",
         test: "-p cairn-log --lib neighbours_are_put_together",
+    },
+    Mutant {
+        name: "records that never stop coming are uploaded one by one",
+        file: "crates/log/src/upload.rs",
+        before: "let until = if by_size { 0 } else { shared.state.read().durable };",
+        after: "let until = if by_size { 0 } else { u64::MAX };",
+        test: "-p cairn-log --lib an_interval_uploads",
     },
 ];

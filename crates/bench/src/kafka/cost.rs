@@ -98,12 +98,14 @@ async fn read(broker: &Broker, topic: &str, bytes: u64, report: &mut Report) -> 
 async fn idle_after(alone: &Alone, idle: Duration, report: &mut Report) -> anyhow::Result<()> {
     // What a start leaves to tidy up is done by then.
     sleep(Duration::from_secs(3)).await;
-    let (before, own) = (Counted::now(alone.admin_at).await?.requests(), Broker::own(alone));
+    let (before, own) = (Counted::now(alone.admin_at).await?, Broker::own(alone));
     let used = own.used()?;
     sleep(idle).await;
-    let requests = Counted::now(alone.admin_at).await?.requests() - before;
+    let after = Counted::now(alone.admin_at).await?;
+    let requests = after.requests() - before.requests();
     let seconds = idle.as_secs();
     let row = Row::new(SECTION, format!("Cairn: requests to the object store in {seconds} idle seconds"), requests, "");
+    let row = if requests < 1.0 { row } else { row.note(after.kinds_since(&before)) };
     report.add(row.aim("none", requests < 1.0));
     let processor = own.used()?.since(used).processor_seconds * 1e3 / idle.as_secs_f64();
     report.add(Row::new(SECTION, "Cairn: processor while idle", processor, "ms a second"));

@@ -80,6 +80,9 @@ fn turns(count: usize, round: usize) -> Vec<usize> {
     if round.is_multiple_of(2) { forwards.rev().collect() } else { forwards.collect() }
 }
 
+/// Requests to the object store, kind by kind, as `/metrics` names them.
+const REQUESTS: [&str; 4] = ["cairn_store_puts", "cairn_store_gets", "cairn_store_lists", "cairn_store_deletes"];
+
 /// What Cairn itself counts.
 #[derive(Clone, Debug)]
 struct Counted(String);
@@ -95,10 +98,14 @@ impl Counted {
 
     /// Requests to the object store, of every kind.
     fn requests(&self) -> f64 {
-        ["cairn_store_puts", "cairn_store_gets", "cairn_store_lists", "cairn_store_deletes"]
-            .map(|name| self.of(name))
-            .iter()
-            .sum()
+        REQUESTS.map(|name| self.of(name)).iter().sum()
+    }
+
+    /// How many of each kind, where there were any.
+    fn kinds_since(&self, before: &Self) -> String {
+        let more = REQUESTS.map(|name| (name, self.of(name) - before.of(name)));
+        let told = more.iter().filter(|(_, more)| *more > 0.0).map(|(name, more)| format!("{more} {name}"));
+        told.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -114,6 +121,9 @@ mod tests {
     #[test]
     fn requests_of_all_kinds_are_added_up() {
         let text = "cairn_store_puts_total 3\ncairn_store_gets_total 4\nother_total 9\n";
-        assert!((Counted(text.to_owned()).requests() - 7.0).abs() < f64::EPSILON);
+        let now = Counted(text.to_owned());
+        assert!((now.requests() - 7.0).abs() < f64::EPSILON);
+        let before = Counted("cairn_store_puts_total 3\ncairn_store_gets_total 2\n".to_owned());
+        assert_eq!(now.kinds_since(&before), "2 cairn_store_gets");
     }
 }

@@ -711,3 +711,28 @@ async fn who_lost_the_store_in_a_pause_acknowledges_nothing_after_it() {
     second.close().await;
     first.close().await;
 }
+
+/// Records that never stop coming are not uploaded one by one: an interval takes what there was when it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interval_uploads_what_there_was_and_not_each_record_that_comes_meanwhile() {
+    const INTERVAL: Duration = Duration::from_millis(200);
+    let folder = tempfile::tempdir().expect("a folder");
+    // One file holds all of it: each is an object of its own.
+    let options = LogOptions { wal_segment_bytes: 32 << 20, ..LogOptions::new(folder.path().to_owned(), stamp) };
+    let options = LogOptions { upload_interval: INTERVAL, upload_bytes: 1 << 30, ..options };
+    let log = open_with(options).await;
+    let began = tokio::time::Instant::now();
+    let mut sent = 0;
+    while log.stats().uploads < 4 {
+        put(&log, batch(1, None)).await;
+        sent += 1;
+        assert!(sent < 1_000_000, "nothing is uploaded");
+    }
+    while began.elapsed() < 6 * INTERVAL {
+        put(&log, batch(1, None)).await;
+    }
+    let intervals = began.elapsed().as_millis() / INTERVAL.as_millis();
+    let uploads = u128::from(log.stats().uploads);
+    assert!(uploads <= intervals + 1, "{uploads} uploads in {intervals} intervals");
+    log.close().await;
+}
