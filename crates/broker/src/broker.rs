@@ -192,7 +192,8 @@ impl Broker {
     pub async fn open(options: BrokerOptions, log: Log, clock: Clock, entropy: Entropy) -> Result<Self, OpenError> {
         let failed = |error: &dyn std::fmt::Display| OpenError { reason: error.to_string() };
         log.compact_with(Arc::new(batch::RecordKeys));
-        let topics = Catalogue::open(log.clone(), clock.clone(), entropy.clone()).await.map_err(|e| failed(&e))?;
+        let topics =
+            Catalogue::open(log.clone(), &options, clock.clone(), entropy.clone()).await.map_err(|e| failed(&e))?;
         let access = Access::open(&topics, options.authorization, &entropy).await.map_err(|e| failed(&e))?;
         let quotas = Quotas::open(topics.take_quotas()).map_err(|e| failed(&e))?;
         let paces = Paces::default();
@@ -308,7 +309,7 @@ impl Broker {
             return Err(TopicError::TooManyPartitions { asked: partitions, most: limits.all_partitions_max });
         }
         let configs = TopicConfigs::new(spec.configs.clone()).map_err(|reason| TopicError::Config { reason })?;
-        Ok((partitions, configs))
+        Ok((partitions, configs.over(self.inner.topics.defaults_of(&spec.name))))
     }
 
     /// Deletes a topic and all it holds, as DeleteTopics does.
@@ -624,9 +625,7 @@ impl Broker {
 
     /// Whether a topic is one of those that only some may write: by its own name, or a tenant's behind the tenant's name.
     pub(crate) fn is_protected(&self, topic: &str) -> bool {
-        let prefix = &self.inner.options.protected_prefix;
-        let of_tenant = || topic.split_once('.').is_some_and(|(_, rest)| rest.starts_with(prefix));
-        !prefix.is_empty() && (topic.starts_with(prefix) || of_tenant())
+        crate::topics::is_protected(topic, &self.inner.options.protected_prefix)
     }
 
     pub(crate) fn may_change(&self, who: &Principal, topic: &str) -> Result<(), TopicError> {

@@ -11,6 +11,7 @@ mod api;
 pub mod batch;
 mod broker;
 mod budget;
+mod dynamic;
 mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -1,8 +1,8 @@
-//! Configs of what is no topic: subscriptions to metrics of clients (KIP-714), and groups (KIP-848). Called by the requests that read and
-//! change configs, by telemetry, and by the group coordinator.
+//! Configs of what is no topic: subscriptions to metrics of clients (KIP-714), groups (KIP-848), and brokers (KIP-226). Called by the
+//! requests that read and change configs, by telemetry, and by the group coordinator.
 //!
-//! They are records of the catalogue, one JSON object a record: key `config/client-metrics/<name>` or `config/group/<name>`, value
-//! `{"interval.ms":"1000"}`, or nothing when the last value went.
+//! They are records of the catalogue, one JSON object a record: key `config/client-metrics/<name>`, `config/group/<name>` or
+//! `config/broker/<id>` (no id is all brokers), value `{"interval.ms":"1000"}`, or nothing when the last value went.
 //!
 //! It guarantees: a change is durable before it counts; names, values and their number are bounded.
 
@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use regex::{Regex, RegexBuilder};
 
 use crate::{
+    dynamic::{self, Defaults},
     group::{Pace, Paces},
     options::BrokerLimits,
     share,
@@ -62,15 +63,17 @@ pub(crate) const TRAITS: [&str; 6] = [
 pub(crate) enum ResourceKind {
     ClientMetrics,
     Group,
+    Broker,
 }
 
 impl ResourceKind {
-    const ALL: [Self; 2] = [Self::ClientMetrics, Self::Group];
+    const ALL: [Self; 3] = [Self::ClientMetrics, Self::Group, Self::Broker];
 
     const fn record_prefix(self) -> &'static str {
         match self {
             Self::ClientMetrics => "config/client-metrics/",
             Self::Group => "config/group/",
+            Self::Broker => "config/broker/",
         }
     }
 
@@ -89,6 +92,8 @@ impl ResourceKind {
                 (SHARE_LOCK, Kind::Int, ""),
                 (SHARE_SESSION, Kind::Int, ""),
             ],
+            // Besides what topics have (`dynamic`).
+            Self::Broker => dynamic::WITHOUT_EFFECT,
         }
     }
 }
@@ -118,7 +123,7 @@ impl Configured for Given {
     }
 
     fn is_list(&self, name: &str) -> bool {
-        [METRICS, MATCH].contains(&name)
+        [METRICS, MATCH].contains(&name) || dynamic::is_list(name)
     }
 
     fn value(&self, name: &str) -> &str {
@@ -126,13 +131,14 @@ impl Configured for Given {
     }
 }
 
-type Table = Arc<BTreeMap<String, Given>>;
+pub(crate) type Table = Arc<BTreeMap<String, Given>>;
 
 /// The configs of a broker's groups and subscriptions.
 #[derive(Debug)]
 pub(crate) struct Resources {
     subscriptions: RwLock<Table>,
     groups: RwLock<Table>,
+    brokers: RwLock<Table>,
     /// What the coordinator sees of them.
     paces: Paces,
     /// Held while a change is made durable, so that changes have one order.
@@ -142,7 +148,7 @@ pub(crate) struct Resources {
 impl Resources {
     /// Takes in what the catalogue has kept.
     pub(crate) fn open(kept: BTreeMap<String, Vec<u8>>, paces: Paces) -> Result<Self, ResourceError> {
-        let mut tables = [BTreeMap::new(), BTreeMap::new()];
+        let mut tables = [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()];
         for (key, value) in kept {
             for (kind, table) in ResourceKind::ALL.into_iter().zip(&mut tables) {
                 if let Some(name) = key.strip_prefix(kind.record_prefix()) {
@@ -152,16 +158,18 @@ impl Resources {
                 }
             }
         }
-        let [subscriptions, groups] = tables;
+        let [subscriptions, groups, brokers] = tables;
         groups.iter().for_each(|(name, given)| paces.set(name, pace(given)));
-        let (subscriptions, groups) = (RwLock::new(Arc::new(subscriptions)), RwLock::new(Arc::new(groups)));
-        Ok(Self { subscriptions, groups, paces, changing: tokio::sync::Mutex::default() })
+        let [subscriptions, groups, brokers] =
+            [subscriptions, groups, brokers].map(|table| RwLock::new(Arc::new(table)));
+        Ok(Self { subscriptions, groups, brokers, paces, changing: tokio::sync::Mutex::default() })
     }
 
     fn table(&self, kind: ResourceKind) -> &RwLock<Table> {
         match kind {
             ResourceKind::ClientMetrics => &self.subscriptions,
             ResourceKind::Group => &self.groups,
+            ResourceKind::Broker => &self.brokers,
         }
     }
 
@@ -184,12 +192,17 @@ impl Resources {
         check_only: bool,
         alter: impl FnOnce(&dyn Configured) -> Result<BTreeMap<String, String>, String>,
     ) -> Result<(), ResourceError> {
-        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        // No name is all brokers.
+        if (name.is_empty() && kind != ResourceKind::Broker) || name.len() > NAME_BYTES_MAX {
             return Err(ResourceError::Request(format!("its name has 1 to {NAME_BYTES_MAX} bytes")));
         }
         let _one_at_a_time = self.changing.lock().await;
-        let given = Given(alter(&self.get(kind, name)).map_err(ResourceError::Config)?);
-        check(kind, &given, limits)?;
+        let mut given = Given(alter(&self.get(kind, name)).map_err(ResourceError::Config)?);
+        if kind == ResourceKind::Broker {
+            given = Given(check_broker(given.0)?);
+        } else {
+            check(kind, &given, limits)?;
+        }
         let mut table = BTreeMap::clone(&self.all(kind));
         if given.0.is_empty() {
             table.remove(name);
@@ -207,7 +220,11 @@ impl Resources {
         if kind == ResourceKind::Group {
             self.paces.set(name, pace(&given));
         }
-        *self.table(kind).write() = Arc::new(table);
+        let table = Arc::new(table);
+        *self.table(kind).write() = table.clone();
+        if kind == ResourceKind::Broker {
+            catalogue.tell(&table).await?;
+        }
         Ok(())
     }
 }
@@ -215,6 +232,29 @@ impl Resources {
 fn pace(given: &Given) -> Pace {
     let ms = |name| given.value(name).parse().ok();
     Pace { session_ms: ms(SESSION), interval_ms: ms(HEARTBEAT) }
+}
+
+/// The configs of brokers as they are kept.
+fn check_broker(given: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ResourceError> {
+    let checked = given.into_iter().map(|(name, value)| match dynamic::check(&name, &value) {
+        Some(Ok(value)) => Ok((name, value)),
+        Some(Err(why)) => Err(ResourceError::Config(why)),
+        None => {
+            let why = format!("config `{name}` of a broker is not changed while it runs: see its configuration file");
+            Err(ResourceError::Request(why))
+        }
+    });
+    checked.collect()
+}
+
+/// What the records of brokers' configs say for topics that do not say, seen from one broker. One that cannot be read says nothing here:
+/// [`Resources::open`] tells of it.
+pub(crate) fn defaults_kept(kept: &BTreeMap<String, Vec<u8>>, node: i32) -> Defaults {
+    let of = |name: &str| {
+        let record = kept.get(&format!("{}{name}", ResourceKind::Broker.record_prefix()));
+        record.and_then(|record| serde_json::from_slice(record).ok()).unwrap_or_default()
+    };
+    dynamic::defaults(&of(""), &of(&node.to_string()))
 }
 
 /// Whether names and values are right; the error says which is not, and what would be.

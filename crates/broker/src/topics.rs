@@ -27,6 +27,8 @@ use uuid::Uuid;
 
 use crate::{
     batch::BatchBuilder,
+    dynamic::{self, Defaults},
+    options::BrokerOptions,
     quotas, resources, share,
     streams::{self, StreamError},
     txn::STATE_TOPIC,
@@ -62,8 +64,18 @@ impl Topic {
 
     /// Whether clients must not write it, whatever their rights.
     pub(crate) fn is_internal(&self) -> bool {
-        [OFFSETS_TOPIC, STATE_TOPIC, share::STATE_TOPIC].contains(&self.name.as_str())
+        is_internal(&self.name)
     }
+}
+
+fn is_internal(topic: &str) -> bool {
+    [OFFSETS_TOPIC, STATE_TOPIC, share::STATE_TOPIC].contains(&topic)
+}
+
+/// Whether a topic is one of those that only some may write: by its own name, or a tenant's behind the tenant's name.
+pub(crate) fn is_protected(topic: &str, prefix: &str) -> bool {
+    let of_tenant = || topic.split_once('.').is_some_and(|(_, rest)| rest.starts_with(prefix));
+    !prefix.is_empty() && (topic.starts_with(prefix) || of_tenant())
 }
 
 /// Whether a topic may be called that.
@@ -140,6 +152,11 @@ pub(crate) struct Catalogue {
     cluster: Uuid,
     epoch: u32,
     next_producer: AtomicU32,
+    /// What brokers were told for topics that do not say.
+    defaults: RwLock<Defaults>,
+    node: i32,
+    /// What the names of topics begin with that Cairn alone writes: these take no such thing.
+    sheltered: String,
     /// What was read back for `access`, until that takes it.
     access: Mutex<BTreeMap<String, Vec<u8>>>,
     /// The same for `quotas`.
@@ -150,7 +167,12 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     /// Reads the catalogue back, and begins a new broker epoch.
-    pub(crate) async fn open(log: Log, clock: Clock, entropy: Entropy) -> Result<Self, CatalogueError> {
+    pub(crate) async fn open(
+        log: Log,
+        options: &BrokerOptions,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Result<Self, CatalogueError> {
         let stream = own_stream();
         ensure_stream(&log, stream, Retention { ms: None, bytes: None }).await?;
         // Of each key the newest record is all that is read here.
@@ -180,6 +202,10 @@ impl Catalogue {
             cluster,
             epoch,
             next_producer: AtomicU32::new(0),
+            // Known before any topic is: what a stream may drop does not change for a moment while a broker starts.
+            defaults: RwLock::new(resources::defaults_kept(&stored.resources, options.node_id)),
+            node: options.node_id,
+            sheltered: options.protected_prefix.clone(),
             access: Mutex::new(stored.access),
             quotas: Mutex::new(stored.quotas),
             resources: Mutex::new(stored.resources),
@@ -192,7 +218,7 @@ impl Catalogue {
         catalogue.store(records).await?;
         for (id, topic) in stored.topics {
             let configs = TopicConfigs::restore(topic.configs);
-            let topic = Topic { name: topic.name, id, partitions: topic.partitions, configs };
+            let topic = catalogue.told(Topic { name: topic.name, id, partitions: topic.partitions, configs });
             for stream in topic.streams() {
                 ensure_stream(&catalogue.log, stream, topic.configs.retention()).await?;
             }
@@ -282,7 +308,7 @@ impl Catalogue {
             return Err(CatalogueError::Exists { name: name.to_owned() });
         }
         let id = self.entropy.uuid_v7(self.clock.now());
-        let topic = Arc::new(Topic { name: name.to_owned(), id, partitions, configs });
+        let topic = Arc::new(self.told(Topic { name: name.to_owned(), id, partitions, configs }));
         for stream in topic.streams() {
             ensure_stream(&self.log, stream, topic.configs.retention()).await?;
         }
@@ -302,7 +328,7 @@ impl Catalogue {
     ) -> Result<(), E> {
         let _one_at_a_time = self.changing.lock().await;
         let old = self.get(name).ok_or_else(|| CatalogueError::Unknown { name: name.to_owned() })?;
-        let topic = Arc::new(make(&old)?);
+        let topic = Arc::new(self.told(make(&old)?));
         for stream in topic.streams().skip(old.partitions as usize) {
             ensure_stream(&self.log, stream, topic.configs.retention()).await?;
         }
@@ -312,6 +338,34 @@ impl Catalogue {
         self.store(vec![record]).await.map_err(CatalogueError::from)?;
         self.publish(Arc::clone(&topic));
         Ok(self.retain(&topic).await?)
+    }
+
+    /// What stands now for a topic of that name where it does not say.
+    pub(crate) fn defaults_of(&self, name: &str) -> Defaults {
+        let is_sheltered = is_internal(name) || is_protected(name, &self.sheltered);
+        if is_sheltered { Defaults::default() } else { self.defaults.read().clone() }
+    }
+
+    fn told(&self, topic: Topic) -> Topic {
+        let otherwise = self.defaults_of(&topic.name);
+        Topic { configs: topic.configs.over(otherwise), ..topic }
+    }
+
+    /// Takes in what brokers are told, for every topic that there is.
+    pub(crate) async fn tell(&self, brokers: &resources::Table) -> Result<(), CatalogueError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let of = |name: &str| brokers.get(name).map(|given| given.0.clone()).unwrap_or_default();
+        let defaults = dynamic::defaults(&of(""), &of(&self.node.to_string()));
+        if *self.defaults.read() == defaults {
+            return Ok(());
+        }
+        *self.defaults.write() = defaults;
+        for topic in self.all() {
+            let told = Arc::new(self.told(Topic::clone(&topic)));
+            self.publish(Arc::clone(&told));
+            self.retain(&told).await?;
+        }
+        Ok(())
     }
 
     /// Lets each stream keep what the topic's configs say, and be compacted as they say: of that the log remembers nothing.

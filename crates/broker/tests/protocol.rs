@@ -44,6 +44,8 @@ mod telemetry;
 mod times;
 #[path = "protocol/tokens.rs"]
 mod tokens;
+#[path = "protocol/told_brokers.rs"]
+mod told_brokers;
 #[path = "protocol/transactions.rs"]
 mod transactions;
 #[path = "protocol/versions.rs"]

@@ -40,6 +40,8 @@ pub(crate) struct KafkaSection {
     allow_everyone_if_no_acl: bool,
     /// Partitions of a topic that is made without saying how many.
     pub(crate) partitions: Option<u32>,
+    /// Whether a topic is made when somebody asks for one that does not exist.
+    pub(crate) auto_create_topics: Option<bool>,
     /// Days for which committed offsets are kept that nobody uses; 0 for ever.
     pub(crate) offsets_retention_days: Option<u32>,
     /// How long a login counts until it is made again.

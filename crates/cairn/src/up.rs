@@ -472,6 +472,7 @@ pub(crate) async fn open_broker(
         tokens: kafka.tokens.as_ref().map(|tokens| tokens.open(clock)).transpose()?,
         certificate_names: kafka.certificate_names()?,
         login_age_max: kafka.login_seconds_max.map(Duration::from_secs),
+        auto_create_topics: kafka.auto_create_topics.unwrap_or(BrokerOptions::default().auto_create_topics),
         default_partitions: kafka.partitions.unwrap_or(BrokerOptions::default().default_partitions),
         offsets_retention: kafka.offsets_retention(),
         ..BrokerOptions::default()

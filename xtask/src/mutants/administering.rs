@@ -187,4 +187,32 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "(Some(_), false) if version > 99 => Some(",
         test: "-p cairn-broker --test protocol what_can_be_read_in_two_ways",
     },
+    Mutant {
+        name: "what brokers are told shortens a trail",
+        file: "crates/broker/src/topics.rs",
+        before: "let is_sheltered = is_internal(name) || is_protected(name, &self.sheltered);",
+        after: "let is_sheltered = is_internal(name);",
+        test: "-p cairn-broker --test protocol told_brokers::what_brokers_are_told_stands",
+    },
+    Mutant {
+        name: "what brokers were told is forgotten at a restart",
+        file: "crates/broker/src/topics.rs",
+        before: "defaults: RwLock::new(resources::defaults_kept(&stored.resources, options.node_id)),",
+        after: "defaults: RwLock::default(),",
+        test: "-p cairn-broker --test protocol told_brokers::what_brokers_are_told_stands",
+    },
+    Mutant {
+        name: "what all brokers are told goes before what one is",
+        file: "crates/broker/src/dynamic.rs",
+        before: "let named = of_all.iter().chain(of_one);",
+        after: "let named = of_one.iter().chain(of_all);",
+        test: "-p cairn-broker --lib dynamic",
+    },
+    Mutant {
+        name: "what brokers are told reaches no topic that there is",
+        file: "crates/broker/src/topics.rs",
+        before: "            self.publish(Arc::clone(&told));\n            self.retain(&told).await?;\n        }\n        Ok(())",
+        after: "            self.retain(&told).await?;\n        }\n        Ok(())",
+        test: "-p cairn-broker --test protocol told_brokers",
+    },
 ];

@@ -201,4 +201,25 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "let bytes = part.chunks.iter().map(|chunk| u64::from(chunk.length)).sum::<u64>();",
         test: "-p cairn-log --lib a_batch_of_a_small_object",
     },
+    Mutant {
+        name: "a read goes to the disk while the write-ahead log is synced",
+        file: "crates/log/src/disk.rs",
+        before: "while counts.0 > 0 && counts.1 == before {",
+        after: "while counts.0 > 99 && counts.1 == before {",
+        test: "-p cairn-log --lib disk::tests",
+    },
+    Mutant {
+        name: "a read waits until nothing at all is synced",
+        file: "crates/log/src/disk.rs",
+        before: "while counts.0 > 0 && counts.1 == before {",
+        after: "while counts.0 > 0 && counts.1 >= before {",
+        test: "-p cairn-log --lib disk::tests",
+    },
+    Mutant {
+        name: "what the page cache has counts as more than it was",
+        file: "crates/log/src/disk.rs",
+        before: "file.read_exact_at(&mut piece[there..], at + there as u64)?;",
+        after: "file.read_exact_at(&mut piece[there..], at + 2 * there as u64)?;",
+        test: "-p cairn-log --lib disk::tests",
+    },
 ];

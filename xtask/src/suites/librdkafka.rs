@@ -13,13 +13,14 @@ use anyhow::Context;
 
 use super::outcome::{Case, Outcome, first_line};
 use super::{Run, Setting, Suite, tools};
+use crate::cairn::Cairn;
 use crate::places;
 use crate::process::{Running, quiet, version};
 
 pub(super) const SUITE: Suite = Suite {
     name: "librdkafka, tests against a broker",
     version: "2.12.1",
-    command: "TESTS=NNNN ./test-runner -p1 -L -Q, one after the other, metadata.broker.list=BROKER in test.conf",
+    command: "TESTS=NNNN ./test-runner -p1 -L -Q -s SCENARIO, one after the other, metadata.broker.list=BROKER in test.conf",
     in_slice: false,
     install,
 };
@@ -31,8 +32,12 @@ const TEST_LIMIT: Duration = Duration::from_secs(180);
 const RUN_LIMIT: Duration = Duration::from_secs(3000);
 /// How its runner tells what it left out.
 const LEFT_OUT: &str = "Filtered due to negative test flags";
+/// How it tells of those that run in another scenario.
+const OTHER_SCENARIO: &str = "requires test scenario";
 /// Numbers from here on are for set-ups of their own.
 const NUMBER_END: &str = "1000";
+/// Those that are for a broker which makes no topic by itself.
+const AS_CREATED: [&str; 3] = ["0045", "0107", "0111"];
 /// Apache Kafka's scripts that the tests start, and their classes.
 const SCRIPTS: [(&str, &str); 3] = [
     ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
@@ -95,32 +100,51 @@ fn scripts(classes: &str) -> anyhow::Result<PathBuf> {
 fn run(setting: &Setting, tests: &Path, kafka: &Path) -> anyhow::Result<Vec<Case>> {
     let broker = setting.broker("librdkafka")?;
     let configuration = places::cache("suites")?.join("librdkafka.conf");
-    std::fs::write(&configuration, format!("metadata.broker.list={}\ntest.timeout.multiplier=2\n", broker.kafka))?;
     let deadline = Instant::now() + RUN_LIMIT;
     let (mut cases, mut log) = (Vec::new(), String::new());
-    for (number, name) in numbers(tests)? {
+    let mut take = |broker: &Cairn, scenario: &str, number: &str, name: String| -> anyhow::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             cases.push(Case::new(name, Outcome::Failed("all of them took too long, it was not run".to_owned())));
-            continue;
+            return Ok(());
         }
+        let servers = format!("metadata.broker.list={}\ntest.timeout.multiplier=2\n", broker.kafka);
+        std::fs::write(&configuration, servers)?;
         let mut runner = Command::new(tests.join("test-runner"));
-        runner.args(["-p1", "-L", "-Q"]).current_dir(tests).env("TESTS", &number);
+        runner.args(["-p1", "-L", "-Q", "-s", scenario]).current_dir(tests).env("TESTS", number);
         runner.env("LD_LIBRARY_PATH", format!("{0}/../src:{0}/../src-cpp", tests.display()));
         runner.env("RDKAFKA_TEST_CONF", &configuration).env("TEST_KAFKA_VERSION", super::KAFKA);
         runner.env("KAFKA_PATH", kafka).env("BROKERS", &broker.kafka).env_remove("CI");
         let ended = Running::start(&mut runner)?.follow(TEST_LIMIT.min(left), |_| ())?;
-        log.push_str(&format!("== {number}\n{}\n{}\n", ended.output, ended.how));
+        log.push_str(&format!("== {number}, {scenario}\n{}\n{}\n", ended.output, ended.how));
         let found = of_summary(&ended.output);
         // It ends itself where a test fails, without its table.
         if found.is_empty() && !ended.success {
             cases.push(Case::new(name, Outcome::Failed(why(&ended.output).unwrap_or(ended.how))));
         }
         cases.extend(found);
+        Ok(())
+    };
+    for (number, name) in numbers(tests)? {
+        take(&broker, "default", &number, name)?;
     }
+    let other = without_auto_creation(setting)?;
+    for number in AS_CREATED {
+        take(&other, "noautocreate", number, number.to_owned())?;
+    }
+    other.end()?;
     super::keep("librdkafka", &log)?;
     broker.end()?;
     Ok(cases)
+}
+
+/// A second broker, which makes no topic by itself.
+fn without_auto_creation(setting: &Setting) -> anyhow::Result<Cairn> {
+    let mut broker = Cairn::new(&setting.program, "suite-librdkafka-created", None)?;
+    broker.broker_alone();
+    broker.configure("[kafka]\nauto_create_topics = false\n")?;
+    broker.start()?;
+    Ok(broker)
 }
 
 /// The first failure that it told of.
@@ -154,7 +178,7 @@ fn of_summary(output: &str) -> Vec<Case> {
         let outcome = match state {
             "PASSED" => Outcome::Passed,
             "FAILED" | "RUNNING" => Outcome::Failed(first_line(why)),
-            "SKIPPED" if why == LEFT_OUT => return None,
+            "SKIPPED" if why == LEFT_OUT || why.starts_with(OTHER_SCENARIO) => return None,
             "SKIPPED" => Outcome::Skipped(first_line(why)),
             _ => return None,
         };
@@ -187,6 +211,7 @@ mod tests {
              |\u{1b}[32m 0001_multiobj                            |     PASSED |   1.000s \u{1b}[0m|\n\
              |\u{1b}[31m 0103_transactions                        |     FAILED |   1.000s \u{1b}[0m|\u{1b}[31m no transactions\u{1b}[0m\n\
              |\u{1b}[36m 0115_producer_auth                       |    SKIPPED |   0.000s \u{1b}[0m|\u{1b}[36m no scripts\u{1b}[0m\n\
+             |\u{1b}[36m 0107_topic_recreate | SKIPPED | 0.000s \u{1b}[0m|\u{1b}[36m requires test scenario noautocreate\u{1b}[0m\n\
              |\u{1b}[36m 0004_conf | SKIPPED | 0.000s \u{1b}[0m|\u{1b}[36m Filtered due to negative test flags\u{1b}[0m\n",
         );
         let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();

@@ -19,7 +19,7 @@ use kafka_protocol::{
 
 use super::{
     Session, codes,
-    configs::{CLIENT_METRICS, GROUP, TOPIC},
+    configs::{BROKER, CLIENT_METRICS, GROUP, TOPIC},
     reason,
     topics::{ASSIGNMENT_WRONG, is_assignment},
 };
@@ -71,7 +71,12 @@ async fn change(
         }
         CLIENT_METRICS => ResourceKind::ClientMetrics,
         GROUP => ResourceKind::Group,
-        _ => return Err(invalid("the broker's own configs are in its configuration file: they are not changed here")),
+        BROKER if name.is_empty() || name == broker.inner.options.node_id.to_string() => ResourceKind::Broker,
+        BROKER => {
+            let node = broker.inner.options.node_id;
+            return Err(invalid(format!("there is no broker `{name}` here, only {node}; no name is all brokers")));
+        }
+        _ => return Err(invalid("only topics, brokers, groups and client metrics have configs here")),
     };
     let (catalogue, limits) = (&broker.inner.topics, &broker.inner.options.limits);
     let changed = broker.inner.resources.change(catalogue, limits, (of, name), check_only, alter).await;

@@ -14,6 +14,7 @@ use kafka_protocol::{
 use super::{reason, text};
 use crate::{
     broker::{Broker, TopicError},
+    dynamic,
     options::{BrokerLimits, BrokerOptions},
     resources::ResourceKind,
     telemetry::PUSH_BYTES_MAX,
@@ -27,44 +28,16 @@ pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 pub(super) const CLIENT_METRICS: i8 = 16;
 pub(super) const GROUP: i8 = 32;
+/// A topic that is neither Cairn's nor the broker's: it has what brokers were told.
+const ANY_TOPIC: &str = "";
 /// Where a value comes from, as Kafka numbers it.
 const GIVEN_ON_TOPIC: i8 = 1;
+const GIVEN_TO_BROKER: i8 = 2;
+const GIVEN_TO_ALL_BROKERS: i8 = 3;
 const STATIC: i8 = 4;
 const DEFAULT: i8 = 5;
 const GIVEN_TO_CLIENTS: i8 = 7;
 const GIVEN_TO_GROUP: i8 = 8;
-
-/// The names under which brokers know what stands for a topic that does not say (`server.properties` of Kafka).
-const BROKER_NAMES: &[(&str, &str)] = &[
-    ("cleanup.policy", "log.cleanup.policy"),
-    ("compression.gzip.level", "compression.gzip.level"),
-    ("compression.lz4.level", "compression.lz4.level"),
-    ("compression.type", "compression.type"),
-    ("compression.zstd.level", "compression.zstd.level"),
-    ("delete.retention.ms", "log.cleaner.delete.retention.ms"),
-    ("file.delete.delay.ms", "log.segment.delete.delay.ms"),
-    ("flush.messages", "log.flush.interval.messages"),
-    ("flush.ms", "log.flush.interval.ms"),
-    ("index.interval.bytes", "log.index.interval.bytes"),
-    ("local.retention.bytes", "log.local.retention.bytes"),
-    ("local.retention.ms", "log.local.retention.ms"),
-    ("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms"),
-    ("max.message.bytes", "message.max.bytes"),
-    ("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms"),
-    ("message.timestamp.before.max.ms", "log.message.timestamp.before.max.ms"),
-    ("message.timestamp.type", "log.message.timestamp.type"),
-    ("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio"),
-    ("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms"),
-    ("min.insync.replicas", "min.insync.replicas"),
-    ("preallocate", "log.preallocate"),
-    ("retention.bytes", "log.retention.bytes"),
-    ("retention.ms", "log.retention.ms"),
-    ("segment.bytes", "log.segment.bytes"),
-    ("segment.index.bytes", "log.index.size.max.bytes"),
-    ("segment.jitter.ms", "log.roll.jitter.ms"),
-    ("segment.ms", "log.roll.ms"),
-    ("unclean.leader.election.enable", "unclean.leader.election.enable"),
-];
 
 /// One setting, and all that could stand in its place, what is in force first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +72,10 @@ pub(super) fn of_topic(broker: &Broker, configs: &TopicConfigs) -> Vec<Told> {
             if shown.given {
                 synonyms.push((shown.name, shown.value.clone(), GIVEN_ON_TOPIC));
             }
-            if let Some((_, of_broker)) = BROKER_NAMES.iter().find(|(of_topic, _)| *of_topic == shown.name) {
+            if let Some(of_broker) = dynamic::of_broker(shown.name) {
+                if configs.has_otherwise(shown.name) {
+                    synonyms.extend(told_brokers(broker, of_broker));
+                }
                 if shown.name == "max.message.bytes" && limit != shown.default {
                     synonyms.push((of_broker, limit.clone(), STATIC));
                 }
@@ -113,7 +89,29 @@ pub(super) fn of_topic(broker: &Broker, configs: &TopicConfigs) -> Vec<Told> {
         .collect()
 }
 
-/// The settings of this broker: what topics have that say nothing, and its own. They are set where it is started.
+/// What this broker was told while it ran, and all brokers were.
+fn told_brokers(broker: &Broker, name: &'static str) -> Vec<Synonym> {
+    let node = broker.inner.options.node_id.to_string();
+    let levels = [(node.as_str(), GIVEN_TO_BROKER), ("", GIVEN_TO_ALL_BROKERS)];
+    let told = levels.into_iter().filter_map(|(of, source)| {
+        let given = broker.inner.resources.get(ResourceKind::Broker, of);
+        given.0.get(name).map(|value| (name, value.clone(), source))
+    });
+    told.collect()
+}
+
+/// What all brokers were told while they ran.
+fn of_all_brokers(broker: &Broker) -> Vec<Told> {
+    let given = broker.inner.resources.get(ResourceKind::Broker, "");
+    let of_one = of_broker(broker).into_iter().filter_map(|told| {
+        let value = given.0.get(told.name)?.clone();
+        let synonyms = vec![(told.name, value.clone(), GIVEN_TO_ALL_BROKERS)];
+        Some(Told { value, source: GIVEN_TO_ALL_BROKERS, synonyms, ..told })
+    });
+    of_one.collect()
+}
+
+/// The settings of this broker: what topics have that say nothing, what tunes nothing here, and its own. The last are set where it is started.
 fn of_broker(broker: &Broker) -> Vec<Told> {
     let told = |name, kind, value: String, default: String| {
         let mut synonyms = vec![(name, default.clone(), DEFAULT)];
@@ -122,14 +120,18 @@ fn of_broker(broker: &Broker) -> Vec<Told> {
         }
         Told { name, value, source: synonyms[0].2, kind, read_only: true, has_effect: true, synonyms }
     };
-    let topics = of_topic(broker, &TopicConfigs::default()).into_iter().filter_map(|of_topic| {
-        let (_, name) = BROKER_NAMES.iter().find(|(topic, _)| *topic == of_topic.name)?;
-        let default = of_topic.synonyms.last().map(|(_, default, _)| default.clone())?;
-        Some(Told { has_effect: of_topic.has_effect, ..told(name, of_topic.kind, of_topic.value, default) })
+    let topics = TopicConfigs::default().over(broker.inner.topics.defaults_of(ANY_TOPIC));
+    let topics = of_topic(broker, &topics).into_iter().filter_map(|of_topic| {
+        let name = dynamic::of_broker(of_topic.name)?;
+        Some(Told { name, ..of_topic })
+    });
+    let tuned = dynamic::WITHOUT_EFFECT.iter().map(|(name, kind, default)| {
+        let synonyms = told_brokers(broker, name).into_iter().chain([(*name, (*default).to_owned(), DEFAULT)]);
+        Told { has_effect: false, ..Told::of(name, *kind, synonyms.collect()) }
     });
     let (now, default) = (own(&broker.inner.options), own(&BrokerOptions::default()));
     let own = now.into_iter().zip(default).map(|((name, kind, value), (.., default))| told(name, kind, value, default));
-    let mut all: Vec<_> = topics.chain(own).collect();
+    let mut all: Vec<_> = topics.chain(tuned).chain(own).collect();
     all.sort_by_key(|told| told.name);
     all
 }
@@ -252,8 +254,8 @@ fn describe(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<T
             let topic = broker.inner.topics.get(name).ok_or_else(unknown)?;
             Ok(of_topic(broker, &topic.configs))
         }
-        // No name stands for what is set for all brokers while they run, and nothing is.
-        BROKER if name.is_empty() => Ok(Vec::new()),
+        // No name stands for all brokers.
+        BROKER if name.is_empty() => Ok(of_all_brokers(broker)),
         BROKER if name.parse() == Ok(broker.inner.options.node_id) => Ok(of_broker(broker)),
         BROKER => {
             let why = format!("there is no broker `{}` here, only {}", name.as_str(), broker.inner.options.node_id);

@@ -71,7 +71,12 @@ mod tests {
                 builder = builder.producer(7, 2, 40);
             }
             values.iter().for_each(|value| builder.push(value.len() as i64, Some(b"k"), Some(value), &[]));
-            let plain = builder.build().expect("records");
+            let mut plain = builder.build().expect("records");
+            if is_marked {
+                plain[ATTRIBUTES_AT + 1] |= 0x10; // of a transaction
+                let crc = crc32c::crc32c(&plain[ATTRIBUTES_AT..]);
+                plain[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
+            }
             let came = packed(&plain, CODECS[came], None).unwrap_or(plain);
             let before = BatchHeader::parse(&came).expect("a batch");
             let Some(now) = packed(&came, CODECS[wanted], None) else {

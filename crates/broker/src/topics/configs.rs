@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use cairn_log::{Compaction, Retention};
 
-use crate::batch::{Compression, Packing};
+use crate::{
+    batch::{Compression, Packing},
+    dynamic::Defaults,
+};
 
 /// How DescribeConfigs types a value (`ConfigType` of Kafka's admin client).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +90,7 @@ impl Configured for TopicConfigs {
     }
 
     fn is_list(&self, name: &str) -> bool {
-        KNOWN.iter().any(|known| known.0 == name && known.1 == Kind::List)
+        is_list(name)
     }
 
     fn value(&self, name: &str) -> &str {
@@ -95,10 +98,17 @@ impl Configured for TopicConfigs {
     }
 }
 
+/// Whether one is a list.
+pub(crate) fn is_list(name: &str) -> bool {
+    KNOWN.iter().any(|known| known.0 == name && known.1 == Kind::List)
+}
+
 /// The settings of one topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TopicConfigs {
     given: BTreeMap<String, String>,
+    /// What brokers were told for topics that do not say.
+    otherwise: Defaults,
 }
 
 impl TopicConfigs {
@@ -109,22 +119,36 @@ impl TopicConfigs {
             let value = check(&name, value)?;
             Ok((name, value))
         });
-        Ok(Self { given: checked.collect::<Result<_, String>>()? })
+        Ok(Self { given: checked.collect::<Result<_, String>>()?, otherwise: Defaults::default() })
     }
 
     /// Takes in what was checked when it was stored.
-    pub(crate) const fn restore(given: BTreeMap<String, String>) -> Self {
-        Self { given }
+    pub(crate) fn restore(given: BTreeMap<String, String>) -> Self {
+        Self { given, otherwise: Defaults::default() }
+    }
+
+    /// The same where brokers were told this.
+    pub(crate) fn over(self, otherwise: Defaults) -> Self {
+        Self { otherwise, ..self }
+    }
+
+    /// Whether the value in force is one that brokers were told.
+    pub(crate) fn has_otherwise(&self, name: &str) -> bool {
+        self.otherwise.contains_key(name)
     }
 
     pub(crate) const fn given(&self) -> &BTreeMap<String, String> {
         &self.given
     }
 
-    /// The value in force: as given, or the default.
+    /// The value in force: as given, as brokers were told, or the default.
     pub(crate) fn value(&self, name: &str) -> &str {
         let default = || KNOWN.iter().find(|known| known.0 == name).map_or("", |known| known.2);
-        self.given.get(name).map_or_else(default, String::as_str)
+        self.told(name).map_or_else(default, String::as_str)
+    }
+
+    fn told(&self, name: &str) -> Option<&String> {
+        self.given.get(name).or_else(|| self.otherwise.get(name))
     }
 
     pub(crate) fn is_compacted(&self) -> bool {
@@ -147,7 +171,7 @@ impl TopicConfigs {
     }
 
     pub(crate) fn message_bytes_max(&self, otherwise: usize) -> usize {
-        self.given.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+        self.told("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(otherwise)
     }
 
     /// How batches are packed, where that is not as their producers packed them.
@@ -252,8 +276,13 @@ fn is_throttled(value: &str) -> bool {
 }
 
 fn check(name: &str, value: String) -> Result<String, String> {
+    check_as(name, name, value)
+}
+
+/// The same for a config that somebody knows as `called`.
+pub(crate) fn check_as(called: &str, name: &str, value: String) -> Result<String, String> {
     let Some((_, kind, ..)) = KNOWN.iter().find(|known| known.0 == name) else {
-        return Err(format!("topic config `{name}` is unknown"));
+        return Err(format!("topic config `{called}` is unknown"));
     };
     let value = shown(*kind, value);
     let (least, most) = (least(name), most(name));
@@ -282,7 +311,8 @@ fn check(name: &str, value: String) -> Result<String, String> {
         _ if least > i64::MIN => format!(": say a number from {least} up"),
         _ => String::new(),
     };
-    Err(format!("topic config `{name}` cannot be `{value}`{hint}"))
+    let kind = if called == name { "topic config" } else { "config" };
+    Err(format!("{kind} `{called}` cannot be `{value}`{hint}"))
 }
 
 #[cfg(test)]

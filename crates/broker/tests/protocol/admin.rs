@@ -153,8 +153,8 @@ async fn configs_are_changed_one_by_one_or_replaced_and_the_log_keeps_to_them() 
     let big = batch(&["v".repeat(3_000).as_str()]);
     let refused = served.broker.produce(&Principal::Anonymous, TOPIC, PartitionIndex::new(0), big).await;
     assert!(refused.unwrap_err().to_string().contains("2000"));
-    // Neither brokers, nor what is not there, nor what is the broker's own.
-    let broker = IncrementalResource::default().with_resource_type(4).with_resource_name(text("1"));
+    // Neither other brokers, nor what is not there, nor what is the broker's own.
+    let broker = IncrementalResource::default().with_resource_type(4).with_resource_name(text("9"));
     let broker = IncrementalAlterConfigsRequest::default().with_resources(vec![broker]);
     let broker = RequestKind::IncrementalAlterConfigs(broker);
     assert_eq!(told(&mut wire, ApiKey::IncrementalAlterConfigs, 1, &broker).await.0, 42);

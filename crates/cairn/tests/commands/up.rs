@@ -303,3 +303,25 @@ fn the_operators_token_is_neither_in_a_file_nor_in_an_environment() {
     let said = fs::read_to_string(&log).expect("there");
     assert!(!said.contains("cairn-op-") && said.contains("cairn operator new"), "{said}");
 }
+
+/// A topic that clients ask for is made, as by Kafka, unless the configuration says that none is.
+#[test]
+fn a_topic_is_made_when_it_is_asked_for_unless_the_configuration_says_no() {
+    for makes in [true, false] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("cairn.toml");
+        fs::write(&config, format!("[kafka]\nauto_create_topics = {makes}\n")).expect("written");
+        let up = Up::start(&folder.path().join("data"), &["--config", config.to_str().expect("text")]);
+        let mut asking = ClientConfig::new();
+        asking.set("bootstrap.servers", &up.kafka).set("allow.auto.create.topics", "true");
+        let consumer: BaseConsumer = asking.create().expect("a consumer");
+        let told = || consumer.fetch_metadata(Some("asked-for"), Duration::from_secs(30)).expect("an answer");
+        let partitions = if makes {
+            wait_for("the topic", || Some(told().topics()[0].partitions().len()).filter(|count| *count > 0))
+        } else {
+            told().topics()[0].partitions().len()
+        };
+        assert_eq!(partitions > 0, makes);
+        up.end();
+    }
+}
