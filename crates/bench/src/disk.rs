@@ -51,6 +51,24 @@ impl Scratch {
         Ok(samples)
     }
 
+    /// How long what comes so many times a second waits for a sync of its own time: each covers all that came before it began. So what
+    /// comes while the disk stands still waits as long as it does, as it would in any log.
+    pub(crate) fn paced(&self, a_second: u32, within: Duration) -> anyhow::Result<Samples> {
+        let bytes = [0x5a; SMALL_BYTES];
+        let (pace, count) = (Duration::from_secs(1) / a_second, (within.as_secs_f64() * f64::from(a_second)) as u32);
+        let mut samples = Samples::default();
+        let (began, mut done) = (Instant::now(), 0);
+        while done < count {
+            std::thread::park_timeout((pace * done).saturating_sub(began.elapsed()));
+            let due = ((began.elapsed().as_nanos() / pace.as_nanos()) as u32 + 1).min(count);
+            self.0.write_all_at(&bytes, ((due as usize * SMALL_BYTES) % FILE_BYTES) as u64)?;
+            self.0.sync_data()?;
+            (done..due).for_each(|at| samples.push(began.elapsed().saturating_sub(pace * at)));
+            done = due;
+        }
+        Ok(samples)
+    }
+
     /// Megabytes a second of mebibytes written one after the other, each synced.
     pub(crate) fn rate(&self, within: Duration) -> anyhow::Result<f64> {
         self.rate_of(LARGE_BYTES, within)

@@ -5,11 +5,13 @@
 //! clients that honour the time do not run into errors.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use cairn_log::Log;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::principal::Principal;
 
@@ -17,12 +19,14 @@ use crate::principal::Principal;
 const FREE_MILLI: u64 = 600;
 /// A producer waits so long where there is hardly any room left.
 const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often it is told that producers are slowed down, at most.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How much producers were held back.
 #[derive(Debug, Default)]
 pub(crate) struct Pressure {
     waited_us: AtomicU64,
-    is_told: AtomicBool,
+    told: Mutex<Option<Instant>>,
 }
 
 impl Pressure {
@@ -32,15 +36,23 @@ impl Pressure {
             return Duration::ZERO; // what Cairn itself has to write is not slowed down by its guests
         }
         let wait = wait(log.fill_milli());
-        if wait.is_zero() {
-            self.is_told.store(false, Ordering::Relaxed);
-        } else {
+        if !wait.is_zero() {
             self.waited_us.fetch_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            if !self.is_told.swap(true, Ordering::Relaxed) {
+            if self.is_to_be_told() {
                 tracing::warn!("producers are slowed down: {}", log.why_no_headroom());
             }
         }
         wait
+    }
+
+    /// Whether it is time to tell of it. A log that goes in and out of its room many times a second tells of it once.
+    fn is_to_be_told(&self) -> bool {
+        let (mut told, now) = (self.told.lock(), Instant::now());
+        let is_due = told.is_none_or(|told| now - told >= TELL_INTERVAL);
+        if is_due {
+            *told = Some(now);
+        }
+        is_due
     }
 
     /// How long producers were made to wait, together, in microseconds.
@@ -59,6 +71,15 @@ fn wait(fill_milli: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_told_once_a_minute_however_often_it_begins() {
+        let pressure = Pressure::default();
+        assert!(pressure.is_to_be_told());
+        assert!((0..100).all(|_| !pressure.is_to_be_told()), "just told");
+        tokio::time::advance(TELL_INTERVAL).await;
+        assert!(pressure.is_to_be_told() && !pressure.is_to_be_told(), "it goes on");
+    }
 
     #[test]
     fn nobody_waits_while_there_is_room_and_each_the_longer_the_less_there_is() {

@@ -433,7 +433,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "anybody writes a tenant's topics",
-        file: "crates/broker/src/broker.rs",
+        file: "crates/broker/src/topics.rs",
         before: "(topic.starts_with(prefix) || of_tenant())",
         after: "{ let _ = of_tenant; topic.starts_with(prefix) }",
         test: "-p cairn --test commands tenants::what_a_tenant_does",

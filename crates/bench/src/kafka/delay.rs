@@ -48,6 +48,8 @@ const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)];
 struct Rounds {
     brokers: Vec<Broker>,
     syncs: Vec<Samples>,
+    /// What comes as often as records do, where that was asked for.
+    paced: Vec<Samples>,
     found: Vec<Vec<Samples>>,
 }
 
@@ -64,16 +66,19 @@ pub(super) async fn measure(ground: Ground<'_>, report: &mut Report) -> anyhow::
         }
     });
     let brokers: Vec<_> = std::iter::once(own).chain(able.await).collect();
-    let rounds =
-        all(ground, &brokers, "500 a second", async |broker| by_hand(&broker.at, &topic, ground.effort.slice).await);
+    let rounds = all(ground, &brokers, ("500 a second", true), async |broker| {
+        by_hand(&broker.at, &topic, ground.effort.slice).await
+    });
     let rounds = rounds.await?;
     tell(SLOW, &rounds, report);
     against_the_disk(SLOW, &rounds, report);
     let slice = ground.effort.slice;
-    let rounds = all(ground, &brokers, "500 a second, librdkafka", async |broker| {
+    let rounds = all(ground, &brokers, ("500 a second, librdkafka", true), async |broker| {
         by_client(&broker.at, &topic, RECORDS_A_SECOND, slice).await
     });
-    tell(SLOW_CLIENT, &rounds.await?, report);
+    let rounds = rounds.await?;
+    tell(SLOW_CLIENT, &rounds, report);
+    stalls(SLOW_CLIENT, &rounds, report);
     let mut most = f64::INFINITY;
     for broker in &brokers {
         let (broker, topic) = (broker.clone(), topic.clone());
@@ -83,8 +88,9 @@ pub(super) async fn measure(ground: Ground<'_>, report: &mut Report) -> anyhow::
     }
     report.add(Row::new(FAST_CLIENT, "the slowest takes, without a consumer", most, "records/s"));
     let rate = (most / 2.0) as usize;
-    let rounds =
-        all(ground, &brokers, "half of the maximum", async |broker| by_client(&broker.at, &topic, rate, slice).await);
+    let rounds = all(ground, &brokers, ("half of the maximum", false), async |broker| {
+        by_client(&broker.at, &topic, rate, slice).await
+    });
     tell(FAST_CLIENT, &rounds.await?, report);
     for broker in &brokers {
         broker.delete(&topic).await?;
@@ -96,16 +102,20 @@ pub(super) async fn measure(ground: Ground<'_>, report: &mut Report) -> anyhow::
 async fn all(
     ground: Ground<'_>,
     brokers: &[Broker],
-    what: &str,
+    (what, beside_the_disk): (&str, bool),
     run: impl AsyncFn(&Broker) -> anyhow::Result<Samples>,
 ) -> anyhow::Result<Rounds> {
     let scratch = Arc::new(Scratch::create(ground.folder)?);
-    let (mut syncs, mut found) = (Vec::new(), vec![Vec::<Samples>::new(); brokers.len()]);
+    let (mut syncs, mut paced, mut found) = (Vec::new(), Vec::new(), vec![Vec::<Samples>::new(); brokers.len()]);
     for round in 1..=ground.effort.rounds {
         eprintln!("end to end, {what}: round {round} of {}", ground.effort.rounds);
         let disk = scratch.clone();
         let within = ground.effort.slice.min(Duration::from_secs(1));
         syncs.push(tokio::task::spawn_blocking(move || disk.syncs(within)).await??);
+        if beside_the_disk {
+            let (disk, lasts) = (scratch.clone(), ground.effort.slice);
+            paced.push(tokio::task::spawn_blocking(move || disk.paced(RECORDS_A_SECOND as u32, lasts)).await??);
+        }
         for at in turns(brokers.len(), round) {
             if found[at].len() + 1 < round {
                 continue; // it failed before
@@ -119,7 +129,7 @@ async fn all(
     }
     let whole = brokers.iter().cloned().zip(found).filter(|(_, found)| found.len() == ground.effort.rounds);
     let (brokers, found) = whole.unzip();
-    Ok(Rounds { brokers, syncs, found })
+    Ok(Rounds { brokers, syncs, paced, found })
 }
 
 impl Rounds {
@@ -172,6 +182,14 @@ fn against_the_disk(section: &'static str, rounds: &Rounds, report: &mut Report)
     let most = 1.5 * sync_p99 + 1_000.0;
     let tail = row("p99", p99).against("one fdatasync of 4 KiB, p99", sync_p99);
     report.add(tail.aim(format!("at most 1.5 times that + 1 ms = {most:.0} µs"), p99 <= most));
+    stalls(section, rounds, report);
+}
+
+/// How much of the longest waits is a disk that stands still.
+fn stalls(section: &'static str, rounds: &Rounds, report: &mut Report) {
+    let (own, disk) = (Rounds::of(&rounds.found[0], 0.999), Rounds::of(&rounds.paced, 0.999));
+    let row = Row::new(section, "Cairn, p999, beside the disk", own, "µs");
+    report.add(row.against(format!("a sync for what comes {RECORDS_A_SECOND} times a second, p999"), disk));
 }
 
 /// Nanoseconds since the run began, into a record.

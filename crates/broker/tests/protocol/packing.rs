@@ -19,7 +19,7 @@ async fn create(served: &Served, topic: &str, configs: &[(&str, &str)]) -> Uuid 
 
 /// One record of so many equal bytes, from a producer that counts, packed as a topic packed it.
 async fn packed(served: &Served, codec: &str, bytes: usize, sequence: i32) -> bytes::Bytes {
-    let topic = Uuid::new_v4().to_string();
+    let topic = format!("source-{}", served.broker.topics().len());
     create(served, &topic, &[("compression.type", codec), ("max.message.bytes", "10000000")]).await;
     let mut builder = BatchBuilder::new();
     builder.push(1_000, Some(b"k"), Some(&vec![b'a'; bytes]), &[]);

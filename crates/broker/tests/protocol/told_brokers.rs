@@ -30,7 +30,7 @@ async fn tell(wire: &mut Wire, broker: &str, name: &str, value: Option<&str>) ->
 /// All names with their values and sources, or only some.
 async fn told(wire: &mut Wire, kind: i8, of: &str, keys: &[&str]) -> Vec<(String, String, i8)> {
     let resource = DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(text(of));
-    let keys = keys.iter().map(|key| text(*key)).collect();
+    let keys = keys.iter().map(|key| text(key)).collect();
     let resource = resource.with_configuration_keys(Some(keys));
     let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
     let answer = wire.ask(ApiKey::DescribeConfigs, 4, &RequestKind::DescribeConfigs(request)).await;
