@@ -252,8 +252,8 @@ mod tests {
     use super::*;
 
     /// Starts a sync that lasts until it is told to end.
-    fn begin(syncs: &'static Syncs) -> (mpsc::Sender<()>, thread::JoinHandle<()>) {
-        let ((begun, began), (end, ended)) = (mpsc::channel(), mpsc::channel());
+    fn begin(syncs: &'static Syncs) -> (mpsc::SyncSender<()>, thread::JoinHandle<()>) {
+        let ((begun, began), (end, ended)) = (mpsc::sync_channel(1), mpsc::sync_channel(1));
         let sync = thread::spawn(move || {
             syncs.during(|| {
                 begun.send(()).expect("somebody waits for it");
@@ -270,7 +270,7 @@ mod tests {
         syncs.settle(Duration::MAX); // none is under way
         let (end_first, first) = begin(syncs);
         syncs.settle(Duration::from_millis(1)); // it gives up
-        let (settled, seen) = mpsc::channel();
+        let (settled, seen) = mpsc::sync_channel(1);
         let read = thread::spawn(move || {
             syncs.settle(Duration::from_secs(60));
             settled.send(()).expect("somebody waits for it");
