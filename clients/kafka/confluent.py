@@ -130,7 +130,7 @@ def administer(options, admin, group):
     need(one(admin.list_offsets({place: OffsetSpec.max_timestamp()})).offset >= 4, "the offset of its greatest timestamp is gone")
     node = str(next(iter(admin.list_topics(timeout=30).brokers)))
     broker = one(admin.describe_configs([ConfigResource(ResourceType.BROKER, node)]))
-    need(broker["message.max.bytes"].is_read_only, "the broker's configs are not told")
+    need(broker["node.id"].is_read_only and not broker["message.max.bytes"].is_read_only, "the broker's configs are not told")
     metadata = admin.list_topics(topic, timeout=30)
     need(len(metadata.topics[topic].partitions) == 3, "it has not three partitions")
     need(one(admin.describe_consumer_groups([group])).group_id == group, "the group is not described")

@@ -24,6 +24,9 @@ pub trait DiskFile: std::fmt::Debug + Send + Sync {
     fn length(&self) -> io::Result<u64>;
 }
 
+/// Asked before each piece of a file that is made, with how many bytes are.
+pub type Pace<'a> = &'a dyn Fn(u64) -> io::Result<()>;
+
 /// A disk.
 pub trait Disk: std::fmt::Debug + Send + Sync {
     /// Makes a folder and those above it, durably.
@@ -34,6 +37,11 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates a file of zeros with its blocks allocated, beginning with `head`, all of it durable, name included.
     fn create(&self, path: &Path, bytes: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>>;
+    /// The same piece by piece: `pace` is told before each how many bytes are made, and may take its time, or end it with an error. A disk
+    /// that makes files at once does not ask it.
+    fn create_paced(&self, path: &Path, bytes: u64, head: &[u8], _pace: Pace<'_>) -> io::Result<Arc<dyn DiskFile>> {
+        self.create(path, bytes, head)
+    }
     /// Gives a file another name in the same folder, durably; a file that had it is gone.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file; it may come back after power loss.
@@ -52,7 +60,7 @@ struct SystemFile(fs::File);
 /// Bytes that are read from a file at once.
 const PIECE_BYTES: usize = 128 << 10;
 /// Bytes that are written to a file before it is synced.
-const SYNCED_BYTES: usize = 1 << 20;
+pub(crate) const SYNCED_BYTES: usize = 1 << 20;
 /// Whose turn it is to read.
 static READS: FairMutex<()> = parking_lot::const_fair_mutex(());
 /// The syncs of write-ahead logs that are under way.
@@ -154,11 +162,12 @@ impl DiskFile for SystemFile {
 }
 
 /// Makes a file of zeros that begins with `head`, its blocks and bytes durable.
-fn zeros(path: &Path, bytes: u64, head: &[u8]) -> io::Result<fs::File> {
+fn zeros(path: &Path, bytes: u64, head: &[u8], pace: Pace<'_>) -> io::Result<fs::File> {
     let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(path)?;
     let zeros = vec![0_u8; SYNCED_BYTES];
     let mut at = 0;
     while at < bytes {
+        pace(at)?;
         let some = usize::try_from(bytes - at).map_or(SYNCED_BYTES, |left| left.min(SYNCED_BYTES));
         file.write_all_at(&zeros[..some], at)?;
         file.sync_data()?;
@@ -217,8 +226,12 @@ impl Disk for SystemDisk {
     }
 
     fn create(&self, path: &Path, bytes: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
+        self.create_paced(path, bytes, head, &|_| Ok(()))
+    }
+
+    fn create_paced(&self, path: &Path, bytes: u64, head: &[u8], pace: Pace<'_>) -> io::Result<Arc<dyn DiskFile>> {
         let making = path.with_extension("new");
-        let made = zeros(&making, bytes, head).and_then(|file| fs::rename(&making, path).map(|()| file));
+        let made = zeros(&making, bytes, head, pace).and_then(|file| fs::rename(&making, path).map(|()| file));
         // Half a file would keep what little room there is.
         let file = made.inspect_err(|_| drop(fs::remove_file(&making)))?;
         if let Some(folder) = path.parent() {

@@ -55,7 +55,7 @@ mod writer;
 pub use bucket::{AzureOptions, BucketStore, GcsOptions, S3Options};
 pub use check::{BatchSpan, CheckOptions, Checked, Finding, FindingKind, Judge, check};
 pub use compaction::{Compaction, Keep, KeyHash, Keys, Rebuilt, Rule};
-pub use disk::{Disk, DiskFile, SystemDisk};
+pub use disk::{Disk, DiskFile, Pace, SystemDisk};
 pub use error::{AppendError, ErrorKind, OpenError, ReadError, StoreError};
 pub use folder::FolderStore;
 pub use ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamId};

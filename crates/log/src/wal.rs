@@ -35,7 +35,7 @@ use bytes::Buf;
 use cairn_keys::{AtRest, ENVELOPE_BYTES_MAX, FileSeal};
 use uuid::Uuid;
 
-use crate::{Disk, DiskFile, OpenError, frame::Shape, wal_object::WalId};
+use crate::{Disk, DiskFile, OpenError, disk::Pace, frame::Shape, wal_object::WalId};
 
 /// Bytes of the head of a file in the clear.
 pub(crate) const HEAD_BYTES: usize = 64;
@@ -57,10 +57,10 @@ pub(crate) struct Spare {
 
 impl Spare {
     /// Makes one that was never used, for the file at `base`: its blocks are allocated when this returns.
-    pub(crate) fn create(disk: &dyn Disk, folder: &Path, base: u64, bytes: u64) -> io::Result<Self> {
+    pub(crate) fn create(disk: &dyn Disk, folder: &Path, base: u64, bytes: u64, pace: Pace<'_>) -> io::Result<Self> {
         // No used file has this name: theirs is that of the place where they were used.
         let path = folder.join(format!("{base:016x}.made.free"));
-        let file = disk.create(&path, bytes, &[])?;
+        let file = disk.create_paced(&path, bytes, &[], pace)?;
         // It holds nothing, so nothing in the clear.
         Ok(Self { path, bytes, file, is_sealed: true })
     }

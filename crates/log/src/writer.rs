@@ -23,10 +23,12 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     Append, AppendError, Appended, InTransaction, LeaderEpoch, ProducerId, ProducerView, ReadError, StreamId,
+    disk::SYNCED_BYTES,
     frame::{self, BATCH_OVERHEAD_BYTES, BatchEntry, Entry, HEADER_BYTES, Hand, Shape},
     lander::Flight,
     ledger::{Entered, Ledger},
     open::Shared,
+    spares::Haste,
     state::{Placed, Stream},
     wal::{HEAD_BYTES, Segment},
     wal_object::{self, WalId},
@@ -104,6 +106,7 @@ impl Writer {
     /// Serves calls until the queue closes or the disk fails.
     pub(crate) fn run(mut self, calls: &mpsc::Receiver<Call>) {
         self.serve(calls);
+        self.shared.spares.progress.end();
         if let Some((_, making)) = self.ahead.take() {
             // It holds the log's folder.
             let _ = making.join();
@@ -314,17 +317,19 @@ impl Writer {
         }
     }
 
-    /// Begins to make the next file once half of this one is used, where none waits.
+    /// Begins to make the next file once half of this one is used, where none waits, and has it ready when three quarters are: the disk
+    /// is asked for no more at a time than that takes.
     fn make_ahead(&mut self) {
         let (Ground::Disk, Some(segment)) = (&self.ground, &self.segment) else { return };
         let (base, end) = (segment.base, segment.end());
-        let is_begun = self.ahead.as_ref().is_some_and(|(behind, _)| *behind == base);
-        if is_begun || self.next < base + segment.bytes / 2 {
+        let Some(used) = self.next.checked_sub(base + segment.bytes / 2) else { return };
+        self.shared.spares.progress.want(4 * used + SYNCED_BYTES as u64);
+        if self.ahead.as_ref().is_some_and(|(behind, _)| *behind == base) {
             return;
         }
         let shared = self.shared.clone();
         let making = move || {
-            if let Err(error) = shared.have_spare(end) {
+            if let Err(error) = shared.have_spare(end, Haste::Ahead) {
                 // Tried again when it is needed, and told then.
                 tracing::debug!(%error, "the next file of the write-ahead log cannot be made yet");
             }
@@ -358,7 +363,7 @@ impl Writer {
         if pausing.is_some() {
             return Ok(pausing);
         }
-        match self.shared.have_spare(base) {
+        match self.shared.have_spare(base, Haste::Now) {
             Ok(()) => {
                 if self.full.take().is_some() {
                     tracing::warn!("the disk of the write-ahead log has room again");

@@ -222,4 +222,25 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "file.read_exact_at(&mut piece[there..], at + 2 * there as u64)?;",
         test: "-p cairn-log --lib disk::tests",
     },
+    Mutant {
+        name: "the next file is filled as fast as the disk can",
+        file: "crates/log/src/spares.rs",
+        before: "while wanted.is_some_and(|wanted| wanted <= made) {",
+        after: "while wanted.is_some_and(|wanted| wanted <= made && wanted == 0) {",
+        test: "-p cairn-log --lib the_next_file_is_filled",
+    },
+    Mutant {
+        name: "who needs the next file at once waits for its pace",
+        file: "crates/log/src/spares.rs",
+        before: "self.spares.progress.want(u64::MAX);",
+        after: "self.spares.progress.want(1);",
+        test: "-p cairn-log --lib the_next_file_is_filled",
+    },
+    Mutant {
+        name: "who makes a file that nobody needs holds up the end",
+        file: "crates/log/src/writer.rs",
+        before: "        self.shared.spares.progress.end();\n",
+        after: "",
+        test: "-p cairn-log --lib a_file_that_nobody_needs",
+    },
 ];

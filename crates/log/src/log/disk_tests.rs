@@ -8,6 +8,7 @@ use super::{
     tests::{all, batch, crash, options, put, stream, until},
     *,
 };
+use crate::spares::Haste;
 use crate::{Append, Disk, DiskFile, ErrorKind, ProducerId, Retention, SystemDisk, store::memory::MemoryStore};
 
 /// The machine's disk, until it is full or broken.
@@ -243,6 +244,80 @@ async fn the_next_file_is_made_while_this_one_has_room() {
     log.close().await;
 }
 
+/// A log of large files that uploads nothing.
+async fn open_large(folder: &Path, wal_segment_bytes: u64) -> Result<Log, crate::OpenError> {
+    let (upload_interval, upload_bytes) = (Duration::from_secs(3_600), 1 << 30);
+    let options = LogOptions { wal_segment_bytes, upload_interval, upload_bytes, ..options(folder) };
+    let log = Log::open(options, Clock::system(), Entropy::system()).await?;
+    log.create_stream(stream(), Retention::default()).await.expect("a stream");
+    Ok(log)
+}
+
+fn large() -> Append {
+    Append { bytes: bytes::BytesMut::from(&[7; 200_000][..]), ..batch(1, None) }
+}
+
+async fn fill_up_to(log: &Log, bytes: u64) {
+    while log.stats().wal_depth_bytes < bytes {
+        put(log, large()).await;
+    }
+}
+
+/// Bytes of the file that is being made.
+fn made_so_far(folder: &Path) -> Option<u64> {
+    let files = std::fs::read_dir(folder.join("wal")).expect("there").flatten();
+    let making = files.filter(|file| file.path().extension().is_some_and(|name| name == "new"));
+    making.map(|file| file.metadata().map_or(0, |about| about.len())).max()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_file_is_filled_no_faster_than_it_will_be_needed() {
+    const FILE: u64 = 16 << 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_large(folder.path(), FILE).await.expect("it opens");
+    fill_up_to(&log, FILE / 2 + 200_000).await;
+    until(|| made_so_far(folder.path()).is_some()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let most = made_so_far(folder.path()).expect("it is not whole");
+    assert!(most <= 4 << 20, "{most} bytes are filled while little of the file before it is used");
+    assert!(log.0.shared.spares.paths().is_empty());
+    fill_up_to(&log, FILE / 4 * 3 + 200_000).await;
+    until(|| !log.0.shared.spares.paths().is_empty()).await;
+    // Who needs it at once does not wait for its pace.
+    fill_up_to(&log, FILE + FILE / 2 + 200_000).await;
+    let rest: Vec<_> = (0..FILE / 2 / 200_000).map(|_| large()).collect();
+    let appended = tokio::time::timeout(Duration::from_secs(60), log.append(rest)).await;
+    appended.expect("it ends").expect("it is taken");
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_nobody_needs_any_more_does_not_hold_the_folder() {
+    const FILE: u64 = 16 << 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_large(folder.path(), FILE).await.expect("it opens");
+    fill_up_to(&log, FILE / 2 + 200_000).await;
+    until(|| made_so_far(folder.path()).is_some()).await;
+    log.close().await;
+    let (ended, seen) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        drop(log);
+        ended.send(())
+    });
+    seen.recv_timeout(Duration::from_secs(30)).expect("it ends");
+    let mut tries = 0;
+    let log = loop {
+        match open_large(folder.path(), FILE).await {
+            Ok(log) => break log,
+            Err(error) => assert!(tries < 1_000, "{error}"),
+        }
+        tries += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(made_so_far(folder.path()), None, "half a file does not stay");
+    log.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_files_never_have_one_path() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -250,9 +325,9 @@ async fn two_files_never_have_one_path() {
     let shared = &log.0.shared;
     // One is made for a place, another is freed meanwhile and used there; then that is freed in its turn.
     let base = 1 << 30;
-    shared.have_spare(base).expect("room");
+    shared.have_spare(base, Haste::Now).expect("room");
     let freed = shared.next_segment(base >> 1).expect("a file");
-    shared.have_spare(base).expect("room");
+    shared.have_spare(base, Haste::Now).expect("room");
     shared.retire(freed);
     let used = shared.next_segment(base).expect("a file");
     shared.retire(used);

@@ -308,11 +308,26 @@ public final class Client {
         need(size > 0, "the topic has " + size + " bytes");
         place(admin, place, node);
         ConfigResource broker = new ConfigResource(ConfigResource.Type.BROKER, Integer.toString(node));
-        ConfigEntry most = admin.describeConfigs(List.of(broker)).all().get().get(broker).get("message.max.bytes");
-        need(most != null && most.isReadOnly(), "message.max.bytes is " + most);
+        ConfigEntry itself = admin.describeConfigs(List.of(broker)).all().get().get(broker).get("node.id");
+        need(itself != null && itself.isReadOnly(), "node.id is " + itself);
+        told(admin, broker, own);
         boolean listed = admin.listConfigResources(Set.of(ConfigResource.Type.TOPIC), new ListConfigResourcesOptions()).all().get()
             .stream().anyMatch(found -> found.name().equals(own));
         need(listed, "the topic is not among what has configs");
+    }
+
+    /** What a broker is told while it runs stands for a topic that does not say. */
+    static void told(Admin admin, ConfigResource broker, String own) throws Exception {
+        ConfigResource topic = new ConfigResource(ConfigResource.Type.TOPIC, own);
+        ConfigEntry before = admin.describeConfigs(List.of(topic)).all().get().get(topic).get("delete.retention.ms");
+        AlterConfigOp set = new AlterConfigOp(new ConfigEntry("log.cleaner.delete.retention.ms", "7654321"), AlterConfigOp.OpType.SET);
+        admin.incrementalAlterConfigs(Map.of(broker, List.of(set))).all().get();
+        ConfigEntry now = admin.describeConfigs(List.of(topic)).all().get().get(topic).get("delete.retention.ms");
+        need(now.value().equals("7654321") && now.source() == ConfigEntry.ConfigSource.DYNAMIC_BROKER_CONFIG, "the topic has " + now);
+        AlterConfigOp back = new AlterConfigOp(new ConfigEntry("log.cleaner.delete.retention.ms", ""), AlterConfigOp.OpType.DELETE);
+        admin.incrementalAlterConfigs(Map.of(broker, List.of(back))).all().get();
+        now = admin.describeConfigs(List.of(topic)).all().get().get(topic).get("delete.retention.ms");
+        need(now.equals(before), "the topic has " + now + " and had " + before);
     }
 
     /** A partition has the leader that it should have, and stays where it is. */
