@@ -73,6 +73,12 @@ pub(crate) fn is_list(name: &str) -> bool {
     of_topic(name).is_some_and(configs::is_list)
 }
 
+/// What stands where nobody says: to a list of it something is added, and taken from.
+pub(crate) fn default_of(name: &str) -> &'static str {
+    let other = || WITHOUT_EFFECT.iter().find(|(known, ..)| *known == name).map_or("", |(_, _, default)| *default);
+    of_topic(name).map_or_else(other, configs::default_of)
+}
+
 /// A value as it is kept; the error says what would be right. Nothing where the name is not one that can be changed.
 pub(crate) fn check(name: &str, value: &str) -> Option<Result<String, String>> {
     if let Some(of_topic) = of_topic(name) {
@@ -123,5 +129,6 @@ mod tests {
         assert!(check("num.io.threads", "-1").expect("it can be told").is_err());
         assert_eq!(check("listeners", "PLAINTEXT://0.0.0.0:1"), None);
         assert!(is_list("log.cleanup.policy") && !is_list("log.retention.ms"));
+        assert_eq!(["log.cleanup.policy", "num.io.threads", "interval.ms"].map(default_of), ["delete", "8", ""]);
     }
 }

@@ -127,7 +127,7 @@ impl Configured for Given {
     }
 
     fn value(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
+        self.0.get(name).map_or_else(|| dynamic::default_of(name), String::as_str)
     }
 }
 

@@ -103,6 +103,11 @@ pub(crate) fn is_list(name: &str) -> bool {
     KNOWN.iter().any(|known| known.0 == name && known.1 == Kind::List)
 }
 
+/// What stands where nobody says.
+pub(crate) fn default_of(name: &str) -> &'static str {
+    KNOWN.iter().find(|known| known.0 == name).map_or("", |known| known.2)
+}
+
 /// The settings of one topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TopicConfigs {
@@ -143,8 +148,7 @@ impl TopicConfigs {
 
     /// The value in force: as given, as brokers were told, or the default.
     pub(crate) fn value(&self, name: &str) -> &str {
-        let default = || KNOWN.iter().find(|known| known.0 == name).map_or("", |known| known.2);
-        self.told(name).map_or_else(default, String::as_str)
+        self.told(name).map_or_else(|| default_of(name), String::as_str)
     }
 
     fn told(&self, name: &str) -> Option<&String> {

@@ -17,7 +17,11 @@ const BROKER: i8 = 4;
 
 /// Sets a config, or takes it back; the answer's error.
 async fn tell(wire: &mut Wire, broker: &str, name: &str, value: Option<&str>) -> i16 {
-    let change = AlterableConfig::default().with_name(text(name)).with_config_operation(i8::from(value.is_none()));
+    change(wire, broker, name, i8::from(value.is_none()), value).await
+}
+
+async fn change(wire: &mut Wire, broker: &str, name: &str, operation: i8, value: Option<&str>) -> i16 {
+    let change = AlterableConfig::default().with_name(text(name)).with_config_operation(operation);
     let change = change.with_value(value.map(text));
     let resource = AlterConfigsResource::default().with_resource_type(BROKER).with_resource_name(text(broker));
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource.with_configs(vec![change])]);
@@ -108,6 +112,13 @@ async fn what_brokers_are_told_is_enforced_and_what_cannot_be_is_refused() {
     assert_eq!(produced(wire.ask(ApiKey::Produce, 9, &sent).await).0, 10, "too large now");
     assert_eq!(tell(&mut wire, "", "message.max.bytes", None).await, 0);
     assert_eq!(produced(wire.ask(ApiKey::Produce, 9, &sent).await).0, 0);
+    // What is added to a list is added to what stands there, and can be taken from it again.
+    for (operation, policy, source) in [(2, "delete,compact", 3), (3, "delete", 3), (1, "delete", 5)] {
+        let changed = change(&mut wire, "", "log.cleanup.policy", operation, (operation > 1).then_some("compact"));
+        assert_eq!(changed.await, 0, "operation {operation}");
+        let found = told(&mut wire, TOPIC, "plain", &["cleanup.policy"]).await;
+        assert_eq!(found, is("cleanup.policy", policy, source));
+    }
     // What tunes nothing here is taken and shown.
     assert_eq!(tell(&mut wire, "1", "log.cleaner.backoff.ms", Some("7")).await, 0);
     let found = told(&mut wire, BROKER, "1", &["log.cleaner.backoff.ms"]).await;
