@@ -21,7 +21,7 @@ const KEPT_MAX: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Spares {
     files: Mutex<Vec<Spare>>,
-    /// Held while one is made.
+    /// Held while one is made, and while one gets its new name: nobody makes another of the old name meanwhile.
     making: Mutex<()>,
     pub(crate) progress: Progress,
 }
@@ -118,6 +118,8 @@ impl Shared {
     pub(crate) fn next_segment(&self, base: u64) -> io::Result<Segment> {
         let (disk, bytes) = (self.options.disk.as_ref(), self.options.wal_segment_bytes);
         let at_rest = &self.options.at_rest;
+        self.spares.progress.want(u64::MAX);
+        let _making = self.spares.making.lock();
         loop {
             let Some(spare) = self.spares.files.lock().pop() else {
                 return Segment::create(disk, &self.folder, self.log, base, bytes, at_rest);

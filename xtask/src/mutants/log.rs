@@ -222,4 +222,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "let until = if by_size { 0 } else { u64::MAX };",
         test: "-p cairn-log --lib an_interval_uploads",
     },
+    Mutant {
+        name: "a write-ahead file is replaced while it gets its name",
+        file: "crates/log/src/spares.rs",
+        before: "        self.spares.progress.want(u64::MAX);\n        let _making = self.spares.making.lock();\n        loop {",
+        after: "        loop {",
+        test: "-p cairn-log --lib a_file_that_gets_its_name",
+    },
 ];

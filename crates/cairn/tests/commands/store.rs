@@ -357,6 +357,15 @@ fn who_takes_a_store_stops_its_former_owner_within_moments_and_keeps_what_was_up
     second.end();
 }
 
+/// Stops what goes on until then.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Sends numbers until some more are acknowledged.
 pub(crate) fn some_load(kafka: &str, acknowledged: &Acknowledged, count: u64) {
     let (before, stop) = (acknowledged.1.load(Ordering::SeqCst), AtomicBool::new(false));
@@ -364,8 +373,9 @@ pub(crate) fn some_load(kafka: &str, acknowledged: &Acknowledged, count: u64) {
     std::thread::scope(|scope| {
         scope.spawn(|| load(kafka, &numbers, acknowledged, &stop));
         let enough = || acknowledged.1.load(Ordering::SeqCst) >= before + count;
+        // Also where they do not come: the test fails then, and does not hang.
+        let _stop = Stop(&stop);
         wait_for("acknowledgements", || enough().then_some(()));
-        stop.store(true, Ordering::SeqCst);
     });
 }
 

@@ -17,6 +17,7 @@ struct Faulty {
     full: Arc<AtomicBool>,
     broken: Arc<AtomicBool>,
     creations: Arc<AtomicU64>,
+    slow: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -55,6 +56,9 @@ impl Disk for Faulty {
         Ok(Arc::new(FaultyFile(SystemDisk.create(path, bytes, head)?, self.broken.clone())))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.slow.swap(false, Ordering::SeqCst) {
+            std::thread::park_timeout(Duration::from_millis(500));
+        }
         SystemDisk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -315,6 +319,34 @@ async fn a_file_that_nobody_needs_any_more_does_not_hold_the_folder() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
     assert_eq!(made_so_far(folder.path()), None, "half a file does not stay");
+    log.close().await;
+}
+
+/// Who is late to make a file that is used already must not put another in its place while it gets its name: what is written would go to a
+/// file without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_gets_its_name_is_replaced_by_no_other() {
+    let (folder, disk) = (tempfile::tempdir().expect("a folder"), Faulty::default());
+    let log = open_on(&disk, folder.path()).await;
+    let (shared, base) = (log.0.shared.clone(), 1 << 30);
+    shared.have_spare(base, Haste::Now).expect("room");
+    disk.slow.store(true, Ordering::SeqCst);
+    let late = shared.clone();
+    let (segment, made) = std::thread::scope(|scope| {
+        let next = scope.spawn(|| shared.next_segment(base));
+        let late = scope.spawn(move || {
+            std::thread::park_timeout(Duration::from_millis(100));
+            late.have_spare(base, Haste::Now)
+        });
+        (next.join().expect("no panic"), late.join().expect("no panic"))
+    });
+    made.expect("room");
+    let segment = segment.expect("a file");
+    segment.file.write_at(5_000, b"acknowledged").expect("written");
+    let mut there = [0; 12];
+    let by_name = disk.open(&segment.path).expect("it has its name");
+    by_name.read_at(5_000, &mut there).expect("readable");
+    assert_eq!(&there, b"acknowledged", "what is written is in the file of that name");
     log.close().await;
 }
 
