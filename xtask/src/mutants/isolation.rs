@@ -232,8 +232,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "who needs the next file at once waits for its pace",
         file: "crates/log/src/spares.rs",
-        before: "self.spares.progress.want(u64::MAX);",
-        after: "self.spares.progress.want(1);",
+        before: "            // Also for one that is being made.\n            self.spares.progress.want(u64::MAX);",
+        after: "            self.spares.progress.want(1);",
         test: "-p cairn-log --lib the_next_file_is_filled",
     },
     Mutant {
