@@ -356,14 +356,14 @@ impl Catalogue {
         let _one_at_a_time = self.changing.lock().await;
         let of = |name: &str| brokers.get(name).map(|given| given.0.clone()).unwrap_or_default();
         let defaults = dynamic::defaults(&of(""), &of(&self.node.to_string()));
-        if *self.defaults.read() == defaults {
-            return Ok(());
-        }
         *self.defaults.write() = defaults;
         for topic in self.all() {
             let told = Arc::new(self.told(Topic::clone(&topic)));
-            self.publish(Arc::clone(&told));
-            self.retain(&told).await?;
+            // What failed halfway is taken up where it is told again.
+            if told.configs != topic.configs {
+                self.retain(&told).await?;
+                self.publish(told);
+            }
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub(crate) struct Spares {
 }
 
 /// How far the file that is made ahead should be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Progress {
     /// Bytes; none once the log ends.
     wanted: Mutex<Option<u64>>,

@@ -1,4 +1,5 @@
-//! AlterConfigs, IncrementalAlterConfigs, CreatePartitions and DeleteRecords: what changes a topic that there is.
+//! AlterConfigs, IncrementalAlterConfigs, CreatePartitions and DeleteRecords: what changes a topic that there is, and configs of what
+//! is no topic: brokers, groups, subscriptions to metrics.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -101,9 +102,9 @@ pub(super) async fn configs(broker: &Broker, session: &Session, request: AlterCo
         let done = if named.contains(&(kind, name.clone())) {
             Err(invalid("the resource is named twice in one request"))
         } else if let Some(again) = twice(configs.iter().map(|one| one.name.clone())).into_iter().next() {
-            Err(invalid(format!("topic config `{again}` is named twice")))
+            Err(invalid(format!("config `{again}` is named twice")))
         } else if let Some(bare) = configs.iter().find(|one| one.value.is_none()) {
-            Err(invalid(format!("topic config `{}` has no value", bare.name)))
+            Err(invalid(format!("config `{}` has no value", bare.name)))
         } else {
             // What is not named goes back to its default.
             let given = configs.into_iter().filter_map(|one| Some((one.name.to_string(), one.value?.to_string())));
@@ -135,9 +136,9 @@ pub(super) async fn incremental(
         } else if let Some(again) = twice(changes.iter().map(|one| one.name.clone())).into_iter().next() {
             Err(invalid(format!("config `{again}` is named twice")))
         } else if let Some(bad) = changes.iter().find(|one| !(SET..=SUBTRACT).contains(&one.config_operation)) {
-            Err(invalid(format!("{} is no operation on topic config `{}`", bad.config_operation, bad.name)))
+            Err(invalid(format!("{} is no operation on config `{}`", bad.config_operation, bad.name)))
         } else if let Some(bare) = changes.iter().find(|one| one.config_operation != DELETE && one.value.is_none()) {
-            Err(invalid(format!("topic config `{}` has no value", bare.name)))
+            Err(invalid(format!("config `{}` has no value", bare.name)))
         } else {
             change(broker, session, kind, &name, check_only, |now| altered(now, &changes)).await
         };
@@ -168,7 +169,7 @@ fn altered(now: &dyn Configured, changes: &[AlterableConfig]) -> Result<BTreeMap
                 let mut list: Vec<String> = items(list).map(str::to_owned).collect();
                 let value = value()?;
                 if items(&value).next().is_none() {
-                    return Err(format!("nothing is added to topic config `{name}` or taken from it"));
+                    return Err(format!("nothing is added to config `{name}` or taken from it"));
                 }
                 for item in items(&value) {
                     list.retain(|known| known != item);
