@@ -53,11 +53,12 @@ impl Readers {
     /// Where the system gives no threads.
     pub fn apart() -> io::Result<Self> {
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+        let lower = lower();
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
             .max_blocking_threads(crate::read::FILE_READS_MAX + crate::fetch::READS_MAX)
             .thread_name("cairn-readers")
-            .on_thread_start(give_way)
+            .on_thread_start(move || give_way(lower))
             .enable_all()
             .build()?;
         Ok(Self(Some(Arc::new(Own { handle: runtime.handle().clone(), runtime: Some(runtime) }))))
@@ -95,15 +96,27 @@ impl Readers {
     }
 }
 
-/// Of this thread alone, on Linux; elsewhere a priority is the whole process's, and stays.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    let lower = rustix::process::getpriority_process(None).map(|now| (now + NICE).min(NICE_MAX));
-    #[cfg(target_os = "linux")]
-    if let Err(error) = lower.and_then(|lower| rustix::process::setpriority_process(None, lower)) {
+/// The priority of those that give way to the threads that there are. It is found once: a thread begins with that of the one that makes it,
+/// which may be one of them.
+#[cfg(target_os = "linux")]
+fn lower() -> Option<i32> {
+    rustix::process::getpriority_process(None).ok().map(|now| (now + NICE).min(NICE_MAX))
+}
+
+/// Of this thread alone.
+#[cfg(target_os = "linux")]
+fn give_way(lower: Option<i32>) {
+    if let Some(Err(error)) = lower.map(|lower| rustix::process::setpriority_process(None, lower)) {
         tracing::debug!(%error, "readers' threads run as all others do");
     }
 }
+
+/// A priority is the whole process's here, and stays.
+#[cfg(not(target_os = "linux"))]
+const fn lower() {}
+
+#[cfg(not(target_os = "linux"))]
+const fn give_way((): ()) {}
 
 #[cfg(test)]
 mod tests {
@@ -122,6 +135,16 @@ mod tests {
         assert_eq!((nice(), std::thread::spawn(nice).join().expect("no panic")), (before, before));
         let within = readers.run(async move { nice() }).await.expect("done");
         assert_eq!(within, seen);
+        // More of them at once than there were: one of the readers makes their threads.
+        let made_by_a_reader = readers.run(async move {
+            let (go, wait) = std::sync::mpsc::sync_channel::<()>(0);
+            let busy = tokio::task::spawn_blocking(move || wait.recv());
+            let made = tokio::task::spawn_blocking(nice).await;
+            drop(go);
+            let _ = busy.await;
+            made
+        });
+        assert_eq!(made_by_a_reader.await.expect("done").expect("done"), lower);
         drop(readers);
     }
 

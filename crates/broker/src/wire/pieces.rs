@@ -9,6 +9,8 @@ use bytes::{Buf, Bytes};
 pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
     bytes: usize,
+    /// What is shown at most at once, where not all is.
+    at_once: Option<usize>,
 }
 
 impl Pieces {
@@ -25,6 +27,12 @@ impl Pieces {
             self.bytes += piece.len();
             self.pieces.push_front(piece);
         }
+    }
+
+    /// Shows no more than so many bytes at once, so that no call that writes them takes long.
+    pub(crate) const fn by(mut self, bytes: usize) -> Self {
+        self.at_once = Some(bytes);
+        self
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -50,13 +58,19 @@ impl Buf for Pieces {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.pieces.front().map_or(&[], |piece| piece)
+        let first: &[u8] = self.pieces.front().map_or(&[], |piece| piece);
+        self.at_once.and_then(|most| first.get(..most)).unwrap_or(first)
     }
 
     fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
+        let (mut filled, mut left) = (0, self.at_once.unwrap_or(self.bytes));
         for (slice, piece) in into.iter_mut().zip(&self.pieces) {
-            *slice = IoSlice::new(piece);
+            if left == 0 {
+                break;
+            }
+            let shown = piece.get(..left).unwrap_or(piece);
+            *slice = IoSlice::new(shown);
+            left -= shown.len();
             filled += 1;
         }
         filled
@@ -103,5 +117,25 @@ mod tests {
             }
             assert_eq!(written, whole);
         }
+    }
+
+    #[test]
+    fn no_more_is_shown_at_once_than_is_said() {
+        let whole: Vec<u8> = (0..=255).collect();
+        let mut pieces = Pieces::default().by(100);
+        for piece in [&whole[..60], &whole[60..70], &whole[70..]] {
+            pieces.push(Bytes::copy_from_slice(piece));
+        }
+        let mut written = Vec::new();
+        for expected in [100, 100, 56] {
+            let mut slices = [IoSlice::new(&[]); 8];
+            let filled = pieces.chunks_vectored(&mut slices);
+            let shown: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+            assert_eq!(shown.len(), expected);
+            assert!(pieces.chunk().len() <= 100 && shown.starts_with(pieces.chunk()));
+            pieces.advance(expected);
+            written.extend(shown);
+        }
+        assert_eq!((written, pieces.is_empty()), (whole, true));
     }
 }
