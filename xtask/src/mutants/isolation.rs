@@ -113,9 +113,23 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "readers' threads run as all others do",
         file: "crates/log/src/readers.rs",
-        before: ".on_thread_start(give_way)",
-        after: ".on_thread_start(|| ())",
+        before: ".on_thread_start(move || give_way(lower))",
+        after: ".on_thread_start(move || drop(lower))",
         test: "-p cairn-log --lib readers_give_way",
+    },
+    Mutant {
+        name: "a thread that a reader's makes gives way twice",
+        file: "crates/log/src/readers.rs",
+        before: ".on_thread_start(move || give_way(lower))",
+        after: ".on_thread_start(move || give_way(self::lower().or(lower)))",
+        test: "-p cairn-log --lib readers_give_way",
+    },
+    Mutant {
+        name: "an answer goes to the kernel in one call, however much it is",
+        file: "crates/broker/src/wire/pieces.rs",
+        before: "let (mut filled, mut left) = (0, self.at_once.unwrap_or(self.bytes));",
+        after: "let (mut filled, mut left) = (0, self.bytes);",
+        test: "-p cairn-broker --lib pieces",
     },
     Mutant {
         name: "who replays is served where all others are",
