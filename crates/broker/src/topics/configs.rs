@@ -279,6 +279,32 @@ fn is_throttled(value: &str) -> bool {
     matches!(value, "" | "*") || value.split(',').all(one)
 }
 
+/// What somebody is told to say instead of what is wrong.
+fn wanted(name: &str, kind: Kind) -> String {
+    let one_of = |words: &[&str]| format!("say one of {}", words.join(", "));
+    match (name, kind) {
+        ("cleanup.policy", _) => "say delete, compact, or both with a comma between".to_owned(),
+        ("compression.type", _) => one_of(&COMPRESSION_TYPES),
+        ("message.timestamp.type", _) => one_of(&["CreateTime", "LogAppendTime"]),
+        ("min.cleanable.dirty.ratio", _) => "say a number from 0 to 1".to_owned(),
+        ("compression.gzip.level", _) => "say a number from 1 to 9, or -1 to leave it to gzip".to_owned(),
+        ("remote.storage.enable", _) => {
+            "it stays false, because all of a topic lies in the object store already".to_owned()
+        }
+        ("follower.replication.throttled.replicas" | "leader.replication.throttled.replicas", _) => {
+            "say * for all, or partition:broker for each, with commas between".to_owned()
+        }
+        (_, Kind::Boolean) => one_of(&["true", "false"]),
+        (_, Kind::Int | Kind::Long) => match (least(name), most(name)) {
+            (i64::MIN, _) => "say a whole number".to_owned(),
+            (least, i64::MAX) => format!("say a number from {least} up"),
+            (least, most) => format!("say a number from {least} to {most}"),
+        },
+        (_, Kind::Double) => "say a number".to_owned(),
+        (_, Kind::Text | Kind::List) => "say another".to_owned(),
+    }
+}
+
 fn check(name: &str, value: String) -> Result<String, String> {
     check_as(name, name, value)
 }
@@ -286,7 +312,7 @@ fn check(name: &str, value: String) -> Result<String, String> {
 /// The same for a config that somebody knows as `called`.
 pub(crate) fn check_as(called: &str, name: &str, value: String) -> Result<String, String> {
     let Some((_, kind, ..)) = KNOWN.iter().find(|known| known.0 == name) else {
-        return Err(format!("topic config `{called}` is unknown"));
+        return Err(format!("topic config `{called}` is unknown: ask DescribeConfigs for those that there are"));
     };
     let value = shown(*kind, value);
     let (least, most) = (least(name), most(name));
@@ -310,13 +336,8 @@ pub(crate) fn check_as(called: &str, name: &str, value: String) -> Result<String
     if right {
         return Ok(value);
     }
-    let hint = match name {
-        "compression.type" => format!(": say one of {}", COMPRESSION_TYPES.join(", ")),
-        _ if least > i64::MIN => format!(": say a number from {least} up"),
-        _ => String::new(),
-    };
-    let kind = if called == name { "topic config" } else { "config" };
-    Err(format!("{kind} `{called}` cannot be `{value}`{hint}"))
+    let what = if called == name { "topic config" } else { "config" };
+    Err(format!("{what} `{called}` cannot be `{value}`: {}", wanted(name, *kind)))
 }
 
 #[cfg(test)]
@@ -335,15 +356,21 @@ mod tests {
         assert!(refused.contains("uncompressed, gzip"), "{refused}");
         assert!(configs(&[("min.cleanable.dirty.ratio", "1.5")]).is_err());
         assert!(configs(&[("max.compaction.lag.ms", "0")]).is_err());
-        for (name, value) in [
-            ("segment.bytes", "1048575"),
-            ("flush.messages", "0"),
-            ("compression.gzip.level", "10"),
-            ("compression.gzip.level", "0"),
-            ("leader.replication.throttled.replicas", "1:x"),
-            ("remote.storage.enable", "true"),
+        for (name, value, wanted) in [
+            ("segment.bytes", "1048575", "say a number from 1048576 up"),
+            ("flush.messages", "0", "from 1 up"),
+            ("compression.gzip.level", "10", "from 1 to 9, or -1"),
+            ("compression.gzip.level", "0", "from 1 to 9, or -1"),
+            ("compression.zstd.level", "23", "from -131072 to 22"),
+            ("leader.replication.throttled.replicas", "1:x", "say * for all, or partition:broker"),
+            ("remote.storage.enable", "true", "it stays false"),
+            ("cleanup.policy", "remove", "say delete, compact, or both"),
+            ("message.timestamp.type", "createtime", "say one of CreateTime, LogAppendTime"),
+            ("preallocate", "yes", "say one of true, false"),
         ] {
-            assert!(configs(&[(name, value)]).is_err(), "{name}={value}");
+            let refused = configs(&[(name, value)]).expect_err(name);
+            assert!(refused.contains(&format!("topic config `{name}` cannot be `{value}`: ")), "{refused}");
+            assert!(refused.contains(wanted), "{refused}");
         }
         assert!(configs(&[("leader.replication.throttled.replicas", "1:2,3:4")]).is_ok());
         assert!(configs(&[("segment.bytes", "1048576"), ("cleanup.policy", "compact,delete")]).is_ok());
