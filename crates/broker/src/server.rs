@@ -42,8 +42,8 @@ use places::{Place, Places};
 
 /// How long the listener pauses when it cannot accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Bytes that one call carries to the kernel for who reads what lies behind. Most kernels do not take a processor from a thread in the
-/// middle of a call, whatever its priority: with all of an answer in one, those at the end waited for half a millisecond.
+/// Bytes that one call carries to the kernel for who reads what lies behind. A kernel that is built without preemption takes no
+/// processor from a thread in the middle of a call, whatever its priority: those at the end wait for all that one call carries.
 const BEHIND_BYTES: usize = 64 << 10;
 
 /// Why a connection ends early.
