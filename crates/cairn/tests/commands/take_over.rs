@@ -165,6 +165,9 @@ fn who_stands_by_takes_over_from_a_broker_that_is_killed_stalls_or_ends_and_noth
     });
     let said = fs::read_to_string(&two.said).expect("there");
     assert!(!said.contains("is silent"), "who ends well hands over at once: {said}");
+    // A client that is told of both may choose the one that ended, and tells its reader that it cannot be reached.
+    one = pair.start(1);
+    one.says("standing by: broker 2 is active");
     let known = acknowledged.0.lock().expect("whole").clone();
     let found = read(&pair.addresses[1], "kept", &std::collections::BTreeMap::new());
     agree(&found, &known, "kept");
