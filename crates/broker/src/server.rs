@@ -16,6 +16,7 @@ mod standby;
 use std::{io, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
+use cairn_log::Readers;
 use cairn_tls::HandshakeError;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::{
@@ -301,9 +302,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     /// little at a time.
     async fn write_apart(&mut self, answer: Pieces) -> Result<(), ConnectionError> {
         let limit = self.broker.inner.options.limits.answer_stall_timeout;
-        let mut stream = self.stream.take().ok_or_else(gone)?;
-        let writing = async move { (write(&mut stream, answer.by(BEHIND_BYTES), limit).await, stream) };
-        let (written, stream) = self.broker.inner.log.readers().run(writing).await?;
+        let stream = self.stream.take().ok_or_else(gone)?;
+        let (written, stream) = write_behind(self.broker.inner.log.readers(), stream, answer, limit).await?;
         self.stream = Some(stream);
         written
     }
@@ -312,6 +312,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
 /// What is said of a connection whose answer was given up on the way; nobody goes on with it.
 fn gone() -> io::Error {
     io::ErrorKind::ConnectionAborted.into()
+}
+
+/// Writes for who is behind, and gives the connection back.
+async fn write_behind<S: AsyncWrite + Unpin + Send + 'static>(
+    readers: &Readers,
+    mut stream: S,
+    answer: Pieces,
+    limit: Duration,
+) -> io::Result<(Result<(), ConnectionError>, S)> {
+    readers.run(async move { (write(&mut stream, answer.by(BEHIND_BYTES), limit).await, stream) }).await
 }
 
 async fn write<S: AsyncWrite + Unpin>(
@@ -324,4 +334,65 @@ async fn write<S: AsyncWrite + Unpin>(
     }
     // With TLS, what was taken may not have been sent.
     Ok(timeout(limit, stream.flush()).await.map_err(|_| ConnectionError::Stalled)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::IoSlice,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use super::*;
+
+    /// A peer that takes all it is given, and notes how much that was and whose thread brought it.
+    #[derive(Default)]
+    struct Taker(Vec<(usize, Option<String>)>);
+
+    impl AsyncWrite for Taker {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.get_mut().0.push((bytes.len(), std::thread::current().name().map(str::to_owned)));
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let whole: Vec<u8> = bytes.iter().flat_map(|slice| slice.iter().copied()).collect();
+            self.poll_write(context, &whole)
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_behind_is_written_to_a_little_at_a_time_by_threads_that_give_way() {
+        let mut answer = Pieces::default();
+        for piece in [100, 2 * BEHIND_BYTES, 1, BEHIND_BYTES / 2] {
+            answer.push(vec![7; piece].into());
+        }
+        let bytes = answer.len();
+        let limit = Duration::from_secs(60);
+        let readers = Readers::apart().expect("threads");
+        let (written, taker) = write_behind(&readers, Taker::default(), answer, limit).await.expect("it is done");
+        written.expect("written");
+        assert_eq!(taker.0.iter().map(|(taken, _)| taken).sum::<usize>(), bytes, "all of it");
+        for (taken, thread) in taker.0 {
+            assert!(taken <= BEHIND_BYTES, "{taken} bytes are one call");
+            assert_eq!(thread.as_deref(), Some("cairn-readers"));
+        }
+    }
 }

@@ -13,7 +13,8 @@ use crate::places;
 use crate::process::{Running, quiet};
 
 /// It wants rustc 1.96 or newer.
-const CRATE_NISSHI: &str = "nisshi@0.8.1";
+/// The newest that rustc 1.95 builds.
+const CRATE_NISSHI: &str = "nisshi@0.6.0";
 /// What Nisshi is called in the tables.
 pub(super) const NISSHI: &str = "Nisshi";
 

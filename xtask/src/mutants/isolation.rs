@@ -257,4 +257,18 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "",
         test: "-p cairn-log --lib a_file_that_nobody_needs",
     },
+    Mutant {
+        name: "an answer for who is behind goes to the kernel in one call",
+        file: "crates/broker/src/server.rs",
+        before: "write(&mut stream, answer.by(BEHIND_BYTES), limit)",
+        after: "write(&mut stream, answer, limit)",
+        test: "-p cairn-broker --lib who_is_behind_is_written_to",
+    },
+    Mutant {
+        name: "an answer for who is behind is written by the threads of the end",
+        file: "crates/broker/src/server.rs",
+        before: "readers.run(async move { (write(&mut stream, answer.by(BEHIND_BYTES), limit).await, stream) }).await",
+        after: "Ok(async move { let _ = readers; (write(&mut stream, answer.by(BEHIND_BYTES), limit).await, stream) }.await)",
+        test: "-p cairn-broker --lib who_is_behind_is_written_to",
+    },
 ];
