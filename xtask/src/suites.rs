@@ -15,6 +15,7 @@ mod known;
 mod librdkafka;
 mod mirror;
 mod outcome;
+mod rdkafka;
 mod sarama;
 mod streams;
 mod tools;
@@ -85,7 +86,7 @@ struct Suite {
 }
 
 /// All of them, in the scoreboard's order.
-const SUITES: [Suite; 10] = [
+const SUITES: [Suite; 11] = [
     franz::SUITE,
     kafka_python::SUITE,
     tools::SUITE,
@@ -95,6 +96,7 @@ const SUITES: [Suite; 10] = [
     kminion::SUITE,
     sarama::SUITE,
     librdkafka::SUITE,
+    rdkafka::SUITE,
     differential::SUITE,
 ];
 

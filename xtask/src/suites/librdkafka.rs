@@ -59,7 +59,9 @@ fn build() -> anyhow::Result<PathBuf> {
     if tests.join("test-runner").is_file() {
         return Ok(tests);
     }
-    places::copy_tree(&sources()?, &folder)?;
+    // Its version is behind a `+` in that of the crate that brings it.
+    let sources = package("rdkafka-sys", &format!("+{}", SUITE.version))?.join("librdkafka");
+    places::copy_tree(&sources, &folder)?;
     let step = |program: &str, arguments: &[&str]| {
         quiet(Command::new(program).args(arguments).current_dir(&folder), SET_UP_LIMIT).map(drop)
     };
@@ -69,16 +71,19 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(tests)
 }
 
-/// The folder of librdkafka in the crate that this workspace already uses.
-fn sources() -> anyhow::Result<PathBuf> {
+/// The folder of a crate that this workspace already uses, in that version.
+pub(super) fn package(name: &str, version: &str) -> anyhow::Result<PathBuf> {
     let mut metadata = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
     metadata.args(["metadata", "--format-version", "1", "--locked"]).current_dir(places::root());
     let said = quiet(&mut metadata, SET_UP_LIMIT)?;
     let said: serde_json::Value = serde_json::from_str(&said[said.find('{').context("no metadata")?..])?;
     let packages = said["packages"].as_array().context("cargo metadata names no packages")?;
-    let package = packages.iter().find(|package| package["name"] == "rdkafka-sys").context("no rdkafka-sys")?;
+    let is_meant = |package: &&serde_json::Value| {
+        package["name"] == name && package["version"].as_str().is_some_and(|found| found.ends_with(version))
+    };
+    let package = packages.iter().find(is_meant).with_context(|| format!("no {name} {version} in Cargo.lock"))?;
     let manifest = Path::new(package["manifest_path"].as_str().context("a package without a manifest")?);
-    Ok(manifest.parent().context("a manifest without a folder")?.join("librdkafka"))
+    Ok(manifest.parent().context("a manifest without a folder")?.to_owned())
 }
 
 /// Writes the scripts; gives the folder that their `bin` is in.
