@@ -1,8 +1,10 @@
 //! The tests that the crate `rdkafka` brings, which talk to a broker by librdkafka.
 //!
 //! Who calls it: the list of suites. The crate is the one that this workspace uses. Its makers run the tests against one broker
-//! whose id is 0 and whose topics have three partitions where nobody says how many; so does this.
+//! on a port that the tests know, whose id is 0 and whose topics have three partitions where nobody says how many; so does this.
+//! Where the port is taken the suite says so.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -24,6 +26,8 @@ pub(super) const SUITE: Suite = Suite {
     install,
 };
 
+/// Where its tests expect the broker.
+const AT: &str = "127.0.0.1:9092";
 const SET_UP_LIMIT: Duration = Duration::from_secs(1800);
 /// How long the tests of one file may take.
 const RUN_LIMIT: Duration = Duration::from_secs(300);
@@ -44,7 +48,9 @@ fn cargo(folder: &Path) -> Command {
 }
 
 fn run(setting: &Setting, folder: &Path) -> anyhow::Result<Vec<Case>> {
+    TcpListener::bind(AT).with_context(|| format!("{AT} is where its tests expect the broker"))?;
     let mut broker = Cairn::new(&setting.program, "suite-rdkafka", None)?;
+    AT.clone_into(&mut broker.kafka);
     broker.broker_alone();
     broker.configure(&format!("[kafka]\nnode_id = 0\npartitions = 3\n{}", super::RULES))?;
     broker.start()?;
