@@ -24,6 +24,7 @@ use cairn_clock::Entropy;
 use crate::{
     Disk, StoreError, SystemDisk,
     disk::{exactly, read_in_turn, sync_folder, write_evenly},
+    lent,
     store::{Head, HeadVersion, Listed, Store},
 };
 
@@ -217,9 +218,7 @@ impl FolderStore {
         // What is there does not change.
         let range = range.map_or_else(|| file.metadata().map(|about| 0..about.len()), Ok).map_err(fail)?;
         let wanted = usize::try_from(range.end.saturating_sub(range.start)).map_err(|_| missing())?;
-        let mut bytes = vec![0; wanted];
-        read_in_turn(&file, range.start, &mut bytes).map_err(fail)?;
-        Ok(bytes.into())
+        lent::filled(wanted, |bytes| read_in_turn(&file, range.start, bytes)).map_err(fail)
     }
 
     fn list_below(&self, folder: &Path, into: &mut Vec<Listed>) -> io::Result<()> {

@@ -28,6 +28,7 @@ mod ids;
 mod index;
 mod lander;
 mod ledger;
+mod lent;
 mod log;
 mod object;
 mod open;

@@ -17,6 +17,7 @@ use crate::{
     fetch::{Pinned, Pins},
     frame::{self, HEADER_BYTES},
     index::Range,
+    lent,
     open::Shared,
     state::{InTail, Placed, State, Stream},
     wal::Segment,
@@ -337,7 +338,7 @@ fn local(sources: Vec<Source>, log: Uuid) -> Result<Vec<Bytes>, ReadError> {
             found.push(batch);
             continue;
         }
-        let bytes = Bytes::from(read(segment, place.position, reach(&sources[n..]))?);
+        let bytes = read(segment, place.position, reach(&sources[n..]))?;
         found.push(bytes.slice(..length));
         span = (place.position, bytes);
     }
@@ -373,10 +374,9 @@ fn reach(sources: &[Source]) -> usize {
     usize::try_from(end - start).expect("a span fits into memory")
 }
 
-fn read(segment: &Segment, position: u64, length: usize) -> Result<Vec<u8>, ReadError> {
-    let mut bytes = vec![0; length];
-    let read = segment.file.read_at(position - segment.base, &mut bytes);
-    read.map(|()| bytes).map_err(|error| ReadError::Failed { reason: error.to_string() })
+fn read(segment: &Segment, position: u64, length: usize) -> Result<Bytes, ReadError> {
+    let read = lent::filled(length, |bytes| segment.file.read_at(position - segment.base, bytes));
+    read.map_err(|error| ReadError::Failed { reason: error.to_string() })
 }
 
 /// What is encrypted is read and checked by whole frames.
