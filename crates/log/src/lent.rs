@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 /// Pieces below this many bytes have memory of their own: the allocator has it at hand.
 const BYTES_MIN: usize = 128 << 10;
 /// Memory of more than so many bytes is not kept.
-const BYTES_MAX: usize = 4 << 20;
+const BYTES_MAX: usize = 2 << 20;
 /// How many of them wait to be used again at most.
-const WAITING_MAX: usize = 8;
+const WAITING_MAX: usize = 16;
 
 static MEMORY: Memory = Memory::new();
 
@@ -60,7 +60,7 @@ impl Memory {
         };
         let bytes = found.map_or_else(
             || vec![0; length],
-            |mut bytes| {
+            |mut bytes: Vec<u8>| {
                 // Only what it never had is zeroed.
                 bytes.resize(length, 0);
                 bytes

@@ -271,4 +271,25 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         after: "Ok(async move { let _ = readers; (write(&mut stream, answer.by(BEHIND_BYTES), limit).await, stream) }.await)",
         test: "-p cairn-broker --lib who_is_behind_is_written_to",
     },
+    Mutant {
+        name: "who reads less sees what was read before",
+        file: "crates/log/src/lent.rs",
+        before: "                bytes.resize(length, 0);\n",
+        after: "",
+        test: "-p cairn-log --lib lent::tests",
+    },
+    Mutant {
+        name: "a small piece keeps the memory of a large one",
+        file: "crates/log/src/lent.rs",
+        before: "(length..=2 * length)",
+        after: "(length..)",
+        test: "-p cairn-log --lib lent::tests",
+    },
+    Mutant {
+        name: "all memory that was ever read into waits to be used again",
+        file: "crates/log/src/lent.rs",
+        before: "if waiting.len() < WAITING_MAX {",
+        after: "if waiting.len() < usize::MAX {",
+        test: "-p cairn-log --lib lent::tests",
+    },
 ];
