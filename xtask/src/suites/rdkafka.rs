@@ -35,7 +35,10 @@ const RUN_LIMIT: Duration = Duration::from_secs(300);
 fn install() -> anyhow::Result<Run> {
     let folder = places::cache("suites")?.join(format!("rdkafka-{}", SUITE.version));
     if !folder.is_dir() {
-        places::copy_tree(&librdkafka::package("rdkafka", SUITE.version)?, &folder)?;
+        // Under its name only once it is whole.
+        let copying = folder.with_extension("new");
+        places::copy_tree(&librdkafka::package("rdkafka", SUITE.version)?, &copying)?;
+        std::fs::rename(&copying, &folder)?;
     }
     quiet(cargo(&folder).args(["test", "--quiet", "--tests", "--no-run"]), SET_UP_LIMIT)?;
     Ok(Box::new(move |setting| run(setting, &folder)))
@@ -114,7 +117,7 @@ mod tests {
     #[test]
     fn tests_count_by_their_lines_and_say_why_they_failed() {
         let output = "running 3 tests\ntest one ... ok\ntest two has been running for over 60 seconds\n\
-                      test two ... FAILED\ntest three ... ignored, for now\n\nfailures:\n\n---- two stdout ----\n\
+                      test two ... FAILED\ntest three ... ignored, slow\n\nfailures:\n\n---- two stdout ----\n\
                       thread 'two' (77) panicked at tests/a.rs:5:6:\nassertion failed: 1 is not 2\n";
         let cases = of_cargo("a", output);
         let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
