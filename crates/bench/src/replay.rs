@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     net::TcpStream,
+    num::NonZeroU64,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -26,6 +27,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// The lowest priority there is.
 #[cfg(target_os = "linux")]
 const NICE_MAX: i32 = 19;
+/// What is taken from the connection, and forgotten of a file, in one call: between two, others go first.
+const AT_ONCE_BYTES: usize = 64 << 10;
+const FORGOTTEN_BYTES: usize = 512 << 10;
 /// Bytes of a batch's header up to its last offset's delta.
 const BATCH_HEADER_BYTES: usize = 27;
 
@@ -85,9 +89,13 @@ impl Replay {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).context("no answer came")?;
         let length = usize::try_from(i32::from_be_bytes(length)).context("an answer of negative length")?;
-        self.answer.resize(length, 0);
-        self.stream.read_exact(&mut self.answer)?;
-        let mut fields = Fields(&self.answer);
+        // It is not zeroed anew each time.
+        self.answer.resize(self.answer.len().max(length), 0);
+        for piece in self.answer[..length].chunks_mut(AT_ONCE_BYTES) {
+            std::thread::yield_now();
+            self.stream.read_exact(piece)?;
+        }
+        let mut fields = Fields(&self.answer[..length]);
         fields.take(4 + 4)?; // correlation, throttle time
         ensure!(fields.i16()? == 0, "the fetch was refused");
         fields.take(4)?; // session
@@ -152,7 +160,12 @@ impl Replay {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     folders.push(entry.path());
                 } else if let Ok(file) = File::open(entry.path()) {
-                    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+                    let bytes = file.metadata()?.len();
+                    for at in (0..bytes).step_by(FORGOTTEN_BYTES) {
+                        std::thread::yield_now();
+                        let piece = NonZeroU64::new(FORGOTTEN_BYTES as u64);
+                        rustix::fs::fadvise(&file, at, piece, rustix::fs::Advice::DontNeed)?;
+                    }
                 }
             }
         }

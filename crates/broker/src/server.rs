@@ -16,7 +16,7 @@ mod standby;
 use std::{io, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use cairn_log::Readers;
+use cairn_log::{Readers, step_aside};
 use cairn_tls::HandshakeError;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::{
@@ -295,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
 
     async fn write(&mut self, answer: Pieces) -> Result<(), ConnectionError> {
         let limit = self.broker.inner.options.limits.answer_stall_timeout;
-        write(self.stream.as_mut().ok_or_else(gone)?, answer, limit).await
+        write(self.stream.as_mut().ok_or_else(gone)?, answer, limit, || {}).await
     }
 
     /// The same on the log's threads for readers, so that encrypting it and carrying it to the kernel give way to others, a
@@ -321,15 +321,17 @@ async fn write_behind<S: AsyncWrite + Unpin + Send + 'static>(
     answer: Pieces,
     limit: Duration,
 ) -> io::Result<(Result<(), ConnectionError>, S)> {
-    readers.run(async move { (write(&mut stream, answer.by(BEHIND_BYTES), limit).await, stream) }).await
+    readers.run(async move { (write(&mut stream, answer.by(BEHIND_BYTES), limit, step_aside).await, stream) }).await
 }
 
 async fn write<S: AsyncWrite + Unpin>(
     stream: &mut S,
     mut answer: Pieces,
     limit: Duration,
+    before_each: impl Fn() + Send,
 ) -> Result<(), ConnectionError> {
     while !answer.is_empty() {
+        before_each();
         timeout(limit, stream.write_buf(&mut answer)).await.map_err(|_| ConnectionError::Stalled)??;
     }
     // With TLS, what was taken may not have been sent.
@@ -346,13 +348,14 @@ mod tests {
 
     use super::*;
 
-    /// A peer that takes all it is given, and notes how much that was and whose thread brought it.
+    /// A peer that takes all it is given, and notes how much that was, whose thread brought it and how often that had stepped aside.
     #[derive(Default)]
-    struct Taker(Vec<(usize, Option<String>)>);
+    struct Taker(Vec<(usize, Option<String>, u64)>);
 
     impl AsyncWrite for Taker {
         fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-            self.get_mut().0.push((bytes.len(), std::thread::current().name().map(str::to_owned)));
+            let thread = std::thread::current().name().map(str::to_owned);
+            self.get_mut().0.push((bytes.len(), thread, cairn_log::asked()));
             Poll::Ready(Ok(bytes.len()))
         }
 
@@ -389,10 +392,11 @@ mod tests {
         let readers = Readers::apart().expect("threads");
         let (written, taker) = write_behind(&readers, Taker::default(), answer, limit).await.expect("it is done");
         written.expect("written");
-        assert_eq!(taker.0.iter().map(|(taken, _)| taken).sum::<usize>(), bytes, "all of it");
-        for (taken, thread) in taker.0 {
+        assert_eq!(taker.0.iter().map(|(taken, ..)| taken).sum::<usize>(), bytes, "all of it");
+        for (n, (taken, thread, asked)) in (1..).zip(taker.0) {
             assert!(taken <= BEHIND_BYTES, "{taken} bytes are one call");
             assert_eq!(thread.as_deref(), Some("cairn-readers"));
+            assert_eq!(asked, n, "it steps aside before each");
         }
     }
 }

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes};
 use uuid::Uuid;
 
-use crate::{Offset, StreamId, fields::Fields};
+use crate::{Offset, StreamId, fields::Fields, step_aside};
 
 const MAGIC: [u8; 8] = *b"COBJ0001";
 const TRAILER_BYTES: usize = 40;
@@ -112,6 +112,7 @@ impl ObjectBuilder {
         let section = self.sections.entry(section).or_default();
         let full = section.chunks.last().is_none_or(|(at, ..)| section.bytes.len() - at >= CHUNK_BYTES_MIN);
         if full {
+            step_aside();
             section.chunks.push((section.bytes.len(), base, max_timestamp));
         }
         let last = section.chunks.last_mut().expect("one was just made");
@@ -141,15 +142,21 @@ impl ObjectBuilder {
         let mut parts: Vec<(SectionId, Vec<Chunk>)> = Vec::new();
         for (id, section) in self.sections {
             let ends = section.chunks.iter().skip(1).map(|(at, ..)| *at).chain([section.bytes.len()]);
-            let chunk = |((start, base, max_timestamp), end): (&(usize, Offset, i64), usize)| Chunk {
-                base: *base,
-                at: (object.len() + start) as u64,
-                length: u32::try_from(end - start).expect("a chunk is one batch or little more than its least size"),
-                max_timestamp: *max_timestamp,
-                crc: crc32c::crc32c(&section.bytes[*start..end]),
-            };
-            parts.push((id, section.chunks.iter().zip(ends).map(chunk).collect()));
-            object.put_slice(&section.bytes);
+            let mut chunks = Vec::with_capacity(section.chunks.len());
+            for ((start, base, max_timestamp), end) in section.chunks.iter().zip(ends) {
+                step_aside();
+                let bytes = &section.bytes[*start..end];
+                chunks.push(Chunk {
+                    base: *base,
+                    at: object.len() as u64,
+                    length: u32::try_from(bytes.len())
+                        .expect("a chunk is one batch or little more than its least size"),
+                    max_timestamp: *max_timestamp,
+                    crc: crc32c::crc32c(bytes),
+                });
+                object.put_slice(bytes);
+            }
+            parts.push((id, chunks));
         }
         let parts_at = object.len();
         let mut places = BTreeMap::new();
@@ -208,6 +215,7 @@ pub(crate) fn part(bytes: &[u8], stream: StreamId) -> Option<Vec<Chunk>> {
 
 /// The batches of a chunk, or nothing if it is damaged.
 pub(crate) fn batches(chunk: &Chunk, bytes: &Bytes) -> Option<Vec<Stored>> {
+    step_aside();
     if bytes.len() != chunk.length as usize || crc32c::crc32c(bytes) != chunk.crc {
         return None;
     }
@@ -263,7 +271,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::PartitionIndex;
+    use crate::{PartitionIndex, asked};
 
     fn stream(n: u32) -> StreamId {
         StreamId::new(Uuid::from_u128(7), PartitionIndex::new(n))
@@ -348,5 +356,26 @@ mod tests {
         assert_eq!(hex::encode(&object[..34]), format!("434f424a30303031{section}"));
         assert_eq!(places[&(stream(1), 0)], PartPlace { at: 34, bytes: 60 });
         assert_eq!(object.len(), 34 + 60 + TRAILER_BYTES);
+    }
+
+    #[test]
+    fn who_makes_or_checks_an_object_steps_aside_at_each_chunk() {
+        let chunks = 5;
+        let mut builder = ObjectBuilder::default();
+        let before = asked();
+        for n in 0..chunks {
+            builder.push((stream(1), 0), Offset::new(n), 1, 0, &[n as u8; CHUNK_BYTES_MIN]);
+        }
+        assert_eq!(asked() - before, chunks);
+        let (object, _) = builder.finish(Uuid::from_u128(1));
+        assert_eq!(asked() - before, 2 * chunks);
+        for (_, _, chunks) in inspect(&object, None).expect("an object") {
+            for chunk in chunks {
+                let at = usize::try_from(chunk.at).expect("it fits");
+                let batches = batches(&chunk, &object.slice(at..at + chunk.length as usize));
+                assert_eq!(batches.expect("it is whole").len(), 1);
+            }
+        }
+        assert_eq!(asked() - before, 3 * chunks);
     }
 }

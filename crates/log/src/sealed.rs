@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use cairn_keys::{AtRest, AtRestError, FileSeal, TRAILER_BYTES};
 use parking_lot::Mutex;
 
-use crate::{Head, HeadVersion, Listed, Store, StoreError};
+use crate::{Head, HeadVersion, Listed, Store, StoreError, step_aside};
 
 const MAGIC: [u8; 8] = *b"COBJE001";
 const FIXED_BYTES: u64 = 18;
@@ -106,6 +106,7 @@ impl SealedStore {
         let mut sealed = self.inner.get(name, at(first)..at(last) + end_of(last) + TAG_BYTES).await?;
         let mut opened = BytesMut::new();
         for chunk in first..=last {
+            step_aside();
             let text = sealed.split_to(usize_of(end_of(chunk)));
             let tag = sealed.split_to(usize_of(TAG_BYTES));
             let mut trailer = [0; TRAILER_BYTES];
@@ -156,6 +157,7 @@ fn seal(name: &str, bytes: &[u8], (seal, envelope): &(FileSeal, Vec<u8>)) -> Byt
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(envelope);
     for (chunk, text) in (0..).zip(bytes.chunks(usize_of(CHUNK_BYTES))) {
+        step_aside();
         let at = out.len();
         out.extend_from_slice(text);
         let trailer = seal.seal_numbered(chunk, &about(name, length, chunk), &mut out[at..]);

@@ -26,6 +26,7 @@ use crate::{
     index::Indexed,
     object::{Chunk, ObjectBuilder, ObjectId, PartPlace, SectionId, Stored},
     sealed::apart,
+    step_aside,
     store::Store,
 };
 
@@ -347,6 +348,7 @@ impl Pass {
     fn map_batches(&mut self, keys: &dyn Keys, batches: &[Stored], keys_max: usize) {
         let from = self.mapped;
         for stored in batches.iter().filter(|stored| stored.base >= from) {
+            step_aside();
             if is_aborted(&self.aborted, keys, stored) {
                 self.mapped = stored.next();
                 continue;
@@ -397,6 +399,7 @@ impl Pass {
             let keys = needs.keys.clone();
             (self, filtered, rest) = apart(move || {
                 for stored in batches {
+                    step_aside();
                     if stored.base >= end {
                         rest.take_as_is(stored);
                     } else if Some(stored.base) == self.alone {
