@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{self, Write},
+    mem,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -61,7 +62,8 @@ struct SystemFile(fs::File);
 
 /// Bytes that are read from a file at once.
 const PIECE_BYTES: usize = 128 << 10;
-/// Bytes that are written to a file before it is synced.
+/// Bytes that are written to a file before it is synced, beside a write-ahead log that syncs little at a time and one that syncs much.
+const SYNCED_BYTES_MIN: usize = 256 << 10;
 pub(crate) const SYNCED_BYTES: usize = 1 << 20;
 /// Whose turn it is to read.
 static READS: FairMutex<()> = parking_lot::const_fair_mutex(());
@@ -73,30 +75,58 @@ const SYNC_WAIT_MAX: Duration = Duration::from_millis(2);
 /// How many syncs are under way, and how many have ended.
 #[derive(Debug)]
 struct Syncs {
-    counts: Mutex<(usize, u64)>,
+    counts: Mutex<Counts>,
     ended: Condvar,
+}
+
+#[derive(Debug)]
+struct Counts {
+    under_way: usize,
+    ended: u64,
+    /// Bytes that were written since the last sync began.
+    written: usize,
+    /// What a sync has to bring to the disk as a rule.
+    usual: Option<usize>,
 }
 
 impl Syncs {
     const fn new() -> Self {
-        Self { counts: parking_lot::const_mutex((0, 0)), ended: Condvar::new() }
+        let none = Counts { under_way: 0, ended: 0, written: 0, usual: None };
+        Self { counts: parking_lot::const_mutex(none), ended: Condvar::new() }
+    }
+
+    /// So many bytes wait for the next sync.
+    fn wrote(&self, bytes: usize) {
+        self.counts.lock().written += bytes;
     }
 
     /// Does one.
     fn during<T>(&self, sync: impl FnOnce() -> T) -> T {
-        self.counts.lock().0 += 1;
+        {
+            let mut counts = self.counts.lock();
+            counts.under_way += 1;
+            let bytes = mem::take(&mut counts.written);
+            counts.usual = Some(counts.usual.map_or(bytes, |usual| usual - usual / 8 + bytes / 8));
+        }
         let done = sync();
         let mut counts = self.counts.lock();
-        *counts = (counts.0 - 1, counts.1 + 1);
+        counts.under_way -= 1;
+        counts.ended += 1;
         self.ended.notify_all();
         done
+    }
+
+    /// How much may be written beside the log and synced at once: as much as it brings to the disk itself. A log that writes little has
+    /// somebody waiting for each sync; one that writes much needs its files back soon.
+    fn piece(&self) -> usize {
+        self.counts.lock().usual.map_or(SYNCED_BYTES, |usual| usual.clamp(SYNCED_BYTES_MIN, SYNCED_BYTES))
     }
 
     /// Waits until one of those that are under way has ended, not for the next.
     fn settle(&self, most: Duration) {
         let mut counts = self.counts.lock();
-        let before = counts.1;
-        while counts.0 > 0 && counts.1 == before {
+        let before = counts.ended;
+        while counts.under_way > 0 && counts.ended == before {
             if self.ended.wait_for(&mut counts, most).timed_out() {
                 return;
             }
@@ -152,6 +182,7 @@ impl DiskFile for SystemFile {
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        SYNCS.wrote(bytes.len());
         self.0.write_all_at(bytes, at)
     }
 
@@ -171,7 +202,8 @@ fn zeros(path: &Path, bytes: u64, head: &[u8], pace: Pace<'_>) -> io::Result<fs:
     let mut at = 0;
     while at < bytes {
         pace(at)?;
-        let some = usize::try_from(bytes - at).map_or(SYNCED_BYTES, |left| left.min(SYNCED_BYTES));
+        let most = SYNCS.piece();
+        let some = usize::try_from(bytes - at).map_or(most, |left| left.min(most));
         for (some, at) in zeros[..some].chunks(PIECE_BYTES).zip((at..).step_by(PIECE_BYTES)) {
             step_aside();
             file.write_all_at(some, at)?;
@@ -186,14 +218,17 @@ fn zeros(path: &Path, bytes: u64, head: &[u8], pace: Pace<'_>) -> io::Result<fs:
 
 /// Writes much to a file, and syncs it piece by piece: what is written at once, a sync of the write-ahead log waits for in the device.
 pub(crate) fn write_evenly(file: &mut fs::File, bytes: &[u8]) -> io::Result<()> {
-    for piece in bytes.chunks(SYNCED_BYTES) {
+    let mut left = bytes;
+    while !left.is_empty() {
+        let (piece, rest) = left.split_at(left.len().min(SYNCS.piece()));
         for some in piece.chunks(PIECE_BYTES) {
             step_aside();
             file.write_all(some)?;
         }
-        if piece.len() == SYNCED_BYTES {
+        if !rest.is_empty() {
             file.sync_data()?;
         }
+        left = rest;
     }
     Ok(())
 }
@@ -306,6 +341,23 @@ mod tests {
         for thread in [first, second, read] {
             thread.join().expect("no panic");
         }
+    }
+
+    #[test]
+    fn what_is_written_beside_a_log_that_syncs_little_is_synced_little_by_little() {
+        let syncs = Syncs::new();
+        assert_eq!(syncs.piece(), SYNCED_BYTES, "no log syncs here");
+        for (bytes, piece) in [(4 << 10, SYNCED_BYTES_MIN), (2 << 20, SYNCED_BYTES), (600 << 10, 600 << 10)] {
+            for _ in 0..200 {
+                syncs.wrote(bytes / 2);
+                syncs.wrote(bytes / 2);
+                syncs.during(|| ());
+            }
+            assert!(syncs.piece().abs_diff(piece) < 16, "{} beside syncs of {bytes}", syncs.piece());
+        }
+        syncs.wrote(4 << 10);
+        syncs.during(|| ());
+        assert!(syncs.piece() > SYNCED_BYTES_MIN, "one is not the rule");
     }
 
     #[test]

@@ -218,15 +218,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a read goes to the disk while the write-ahead log is synced",
         file: "crates/log/src/disk.rs",
-        before: "while counts.0 > 0 && counts.1 == before {",
-        after: "while counts.0 > 99 && counts.1 == before {",
+        before: "while counts.under_way > 0 && counts.ended == before {",
+        after: "while counts.under_way > 99 && counts.ended == before {",
         test: "-p cairn-log --lib disk::tests",
     },
     Mutant {
         name: "a read waits until nothing at all is synced",
         file: "crates/log/src/disk.rs",
-        before: "while counts.0 > 0 && counts.1 == before {",
-        after: "while counts.0 > 0 && counts.1 >= before {",
+        before: "while counts.under_way > 0 && counts.ended == before {",
+        after: "while counts.under_way > 0 && counts.ended >= before {",
         test: "-p cairn-log --lib disk::tests",
     },
     Mutant {
@@ -305,6 +305,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         before: "        step_aside();\n        let there = in_memory",
         after: "        let there = in_memory",
         test: "-p cairn-log --lib steps_aside_at_each_piece",
+    },
+    Mutant {
+        name: "much is written and synced at once beside a log that syncs little",
+        file: "crates/log/src/disk.rs",
+        before: "usual.clamp(SYNCED_BYTES_MIN, SYNCED_BYTES))",
+        after: "usual.clamp(SYNCED_BYTES, SYNCED_BYTES))",
+        test: "-p cairn-log --lib disk::tests",
     },
     Mutant {
         name: "what is checked is checked in one go",
