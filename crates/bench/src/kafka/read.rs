@@ -145,13 +145,17 @@ fn tell(sources: &[Source], rounds: &[Round], report: &mut Report) {
     report.add(Row::new(SECTION, format!("loopback, {CONNECTIONS} connections"), loopback, "MB/s").plotted());
     report.add(Row::new(SECTION, "disk, mebibytes one after the other", of(&|round| round.disk), "MB/s"));
     for (at, source) in sources.iter().enumerate() {
-        let wall = |round: &Round| if source.cold { round.loopback.min(round.disk) } else { round.loopback };
+        let wall = |round: &Round| round.loopback.min(round.disk);
         let ratio = of(&|round| round.sources[at] / wall(round));
-        let name = if source.cold { "the lesser of loopback and disk" } else { "loopback" };
-        let row = Row::new(SECTION, source.what.as_str(), of(&|round| round.sources[at]), "MB/s");
-        let row = row.against_by_round(name, of(&wall), ratio).plotted();
+        let row = || Row::new(SECTION, source.what.as_str(), of(&|round| round.sources[at]), "MB/s");
+        let lesser = row().against_by_round("the lesser of loopback and disk", of(&wall), ratio).plotted();
         let is_own = source.broker.name == super::broker::CAIRN;
-        report.add(if is_own { row.aim(format!("at least {RATIO_MIN}"), ratio >= RATIO_MIN) } else { row });
+        report.add(if is_own { lesser.aim(format!("at least {RATIO_MIN}"), ratio >= RATIO_MIN) } else { lesser });
+        // What is in memory has to wait for no disk: this says how much more there would be.
+        if !source.cold {
+            let ratio = of(&|round| round.sources[at] / round.loopback);
+            report.add(row().against_by_round("loopback", loopback, ratio));
+        }
     }
     let peer = |cold: bool| {
         sources.iter().position(|source| source.cold == cold && source.broker.name != super::broker::CAIRN)
