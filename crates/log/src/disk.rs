@@ -60,7 +60,7 @@ pub struct SystemDisk;
 #[derive(Debug)]
 struct SystemFile(fs::File);
 
-/// Bytes that are read from a file at once.
+/// Bytes that are read from a file at once, or written to it.
 const PIECE_BYTES: usize = 128 << 10;
 /// Bytes that are written to a file before it is synced, beside a write-ahead log that syncs little at a time and one that syncs much.
 const SYNCED_BYTES_MIN: usize = 256 << 10;
