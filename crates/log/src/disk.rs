@@ -4,15 +4,17 @@
 use std::{
     fs,
     io::{self, Write},
-    mem,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use parking_lot::{Condvar, FairMutex, Mutex};
+mod reading;
+mod syncs;
 
+pub(crate) use self::reading::read_file;
+pub(crate) use self::syncs::SYNCED_BYTES;
+use self::{reading::read_in_turn, syncs::Syncs};
 use crate::step_aside;
 
 /// A file of the write-ahead log.
@@ -62,119 +64,8 @@ struct SystemFile(fs::File);
 
 /// Bytes that are read from a file at once, or written to it.
 const PIECE_BYTES: usize = 128 << 10;
-/// Bytes that are written to a file before it is synced, beside a write-ahead log that syncs little at a time and one that syncs much.
-const SYNCED_BYTES_MIN: usize = 256 << 10;
-pub(crate) const SYNCED_BYTES: usize = 1 << 20;
-/// Whose turn it is to read.
-static READS: FairMutex<()> = parking_lot::const_fair_mutex(());
 /// The syncs of write-ahead logs that are under way.
 static SYNCS: Syncs = Syncs::new();
-/// How long a read waits for a sync that was there before it.
-const SYNC_WAIT_MAX: Duration = Duration::from_millis(2);
-
-/// How many syncs are under way, and how many have ended.
-#[derive(Debug)]
-struct Syncs {
-    counts: Mutex<Counts>,
-    ended: Condvar,
-}
-
-#[derive(Debug)]
-struct Counts {
-    under_way: usize,
-    ended: u64,
-    /// Bytes that were written since the last sync began.
-    written: usize,
-    /// What a sync has to bring to the disk as a rule.
-    usual: Option<usize>,
-}
-
-impl Syncs {
-    const fn new() -> Self {
-        let none = Counts { under_way: 0, ended: 0, written: 0, usual: None };
-        Self { counts: parking_lot::const_mutex(none), ended: Condvar::new() }
-    }
-
-    /// So many bytes wait for the next sync.
-    fn wrote(&self, bytes: usize) {
-        self.counts.lock().written += bytes;
-    }
-
-    /// Does one.
-    fn during<T>(&self, sync: impl FnOnce() -> T) -> T {
-        {
-            let mut counts = self.counts.lock();
-            counts.under_way += 1;
-            let bytes = mem::take(&mut counts.written);
-            counts.usual = Some(counts.usual.map_or(bytes, |usual| usual - usual / 8 + bytes / 8));
-        }
-        let done = sync();
-        let mut counts = self.counts.lock();
-        counts.under_way -= 1;
-        counts.ended += 1;
-        self.ended.notify_all();
-        done
-    }
-
-    /// How much may be written beside the log and synced at once: as much as it brings to the disk itself. A log that writes little has
-    /// somebody waiting for each sync; one that writes much needs its files back soon.
-    fn piece(&self) -> usize {
-        self.counts.lock().usual.map_or(SYNCED_BYTES, |usual| usual.clamp(SYNCED_BYTES_MIN, SYNCED_BYTES))
-    }
-
-    /// Waits until one of those that are under way has ended, not for the next.
-    fn settle(&self, most: Duration) {
-        let mut counts = self.counts.lock();
-        let before = counts.ended;
-        while counts.under_way > 0 && counts.ended == before {
-            if self.ended.wait_for(&mut counts, most).timed_out() {
-                return;
-            }
-        }
-    }
-}
-
-/// Lets the kernel read what is asked of a file and no more: it reads ahead by up to what `read_ahead_kb` says, which is mebibytes on some
-/// machines, all of it at once and before any write. Who replays is read ahead for by `fetch`.
-pub(crate) fn exactly(file: &fs::File) {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random) {
-        tracing::debug!(%error, "the kernel reads ahead as it likes");
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = file;
-}
-
-/// Reads from a file in pieces. What the page cache does not have is read by one of this process at a time, each in its turn, and not
-/// while the write-ahead log is being synced.
-///
-/// A sync waits in the device for the reads that were there before it, and Linux's schedulers put reads before writes (`mq-deadline`). So
-/// what is asked at once is bounded. On a virtual NVMe disk the p99 of a small fdatasync was 6 times as long beside one reader of a
-/// mebibyte at a time, and 1.2 times beside one of this size, which still got 574 of 793 MB/s.
-pub(crate) fn read_in_turn(file: &fs::File, at: u64, into: &mut [u8]) -> io::Result<()> {
-    for (piece, at) in into.chunks_mut(PIECE_BYTES).zip((at..).step_by(PIECE_BYTES)) {
-        step_aside();
-        let there = in_memory(file, piece, at);
-        if there < piece.len() {
-            let _turn = READS.lock();
-            SYNCS.settle(SYNC_WAIT_MAX);
-            file.read_exact_at(&mut piece[there..], at + there as u64)?;
-        }
-    }
-    Ok(())
-}
-
-/// Reads what the page cache has, and says how much that was.
-#[cfg(target_os = "linux")]
-fn in_memory(file: &fs::File, into: &mut [u8], at: u64) -> usize {
-    use rustix::io::{ReadWriteFlags, preadv2};
-    preadv2(file, &mut [io::IoSliceMut::new(into)], at, ReadWriteFlags::NOWAIT).unwrap_or(0)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn in_memory(_: &fs::File, _: &mut [u8], _: u64) -> usize {
-    0
-}
 
 impl DiskFile for SystemFile {
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
@@ -304,81 +195,8 @@ impl Disk for SystemDisk {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, thread};
-
     use super::*;
     use crate::asked;
-
-    /// Starts a sync that lasts until it is told to end.
-    fn begin(syncs: &'static Syncs) -> (mpsc::SyncSender<()>, thread::JoinHandle<()>) {
-        let ((begun, began), (end, ended)) = (mpsc::sync_channel(1), mpsc::sync_channel(1));
-        let sync = thread::spawn(move || {
-            syncs.during(|| {
-                begun.send(()).expect("somebody waits for it");
-                ended.recv().expect("somebody ends it");
-            });
-        });
-        began.recv().expect("it begins");
-        (end, sync)
-    }
-
-    #[test]
-    fn a_read_waits_for_the_sync_that_is_under_way_and_not_for_the_next() {
-        let syncs: &'static Syncs = Box::leak(Box::new(Syncs::new()));
-        syncs.settle(Duration::MAX); // none is under way
-        let (end_first, first) = begin(syncs);
-        syncs.settle(Duration::from_millis(1)); // it gives up
-        let (settled, seen) = mpsc::sync_channel(1);
-        let read = thread::spawn(move || {
-            syncs.settle(Duration::from_secs(60));
-            settled.send(()).expect("somebody waits for it");
-        });
-        assert!(seen.recv_timeout(Duration::from_millis(100)).is_err(), "the sync is still under way");
-        let (end_second, second) = begin(syncs);
-        end_first.send(()).expect("it waits");
-        seen.recv_timeout(Duration::from_secs(30)).expect("the first has ended");
-        end_second.send(()).expect("it waits");
-        for thread in [first, second, read] {
-            thread.join().expect("no panic");
-        }
-    }
-
-    #[test]
-    fn what_is_written_beside_a_log_that_syncs_little_is_synced_little_by_little() {
-        let syncs = Syncs::new();
-        assert_eq!(syncs.piece(), SYNCED_BYTES, "no log syncs here");
-        for (bytes, piece) in [(4 << 10, SYNCED_BYTES_MIN), (2 << 20, SYNCED_BYTES), (600 << 10, 600 << 10)] {
-            for _ in 0..200 {
-                syncs.wrote(bytes / 2);
-                syncs.wrote(bytes / 2);
-                syncs.during(|| ());
-            }
-            assert!(syncs.piece().abs_diff(piece) < 16, "{} beside syncs of {bytes}", syncs.piece());
-        }
-        syncs.wrote(4 << 10);
-        syncs.during(|| ());
-        assert!(syncs.piece() > SYNCED_BYTES_MIN, "one is not the rule");
-    }
-
-    #[test]
-    fn what_is_read_is_what_the_file_holds_in_memory_or_not() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("file");
-        let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 77).map(|at| (at / 7) as u8).collect();
-        fs::write(&path, &bytes).expect("written");
-        let file = fs::File::open(&path).expect("it opens");
-        for cold in [false, true] {
-            if cold {
-                file.sync_all().expect("on the disk");
-                #[cfg(target_os = "linux")]
-                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("forgotten");
-            }
-            let mut into = vec![0; 2 * PIECE_BYTES];
-            read_in_turn(&file, 5, &mut into).expect("it is there");
-            assert!(into == bytes[5..5 + into.len()], "cold: {cold}");
-            assert!(read_in_turn(&file, bytes.len() as u64 - 10, &mut [0; 11]).is_err(), "past the end");
-        }
-    }
 
     /// How often this thread steps aside in there.
     fn asks(work: impl FnOnce()) -> usize {

@@ -23,8 +23,7 @@ use cairn_clock::Entropy;
 
 use crate::{
     Disk, StoreError, SystemDisk,
-    disk::{exactly, read_in_turn, sync_folder, write_evenly},
-    lent,
+    disk::{read_file, sync_folder, write_evenly},
     store::{Head, HeadVersion, Listed, Store},
 };
 
@@ -212,13 +211,8 @@ impl FolderStore {
             }
             _ => self.failed(&error),
         };
-        let path = self.root.join(name);
-        let file = fs::File::open(path).map_err(fail)?;
-        exactly(&file);
         // What is there does not change.
-        let range = range.map_or_else(|| file.metadata().map(|about| 0..about.len()), Ok).map_err(fail)?;
-        let wanted = usize::try_from(range.end.saturating_sub(range.start)).map_err(|_| missing())?;
-        lent::filled(wanted, |bytes| read_in_turn(&file, range.start, bytes)).map_err(fail)
+        read_file(&self.root.join(name), range).map_err(fail)
     }
 
     fn list_below(&self, folder: &Path, into: &mut Vec<Listed>) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Memory for what is read in large pieces, used again once nobody holds what was in it. Used by `folder` and `read`.
+//! Memory for what is read in large pieces, used again once nobody holds what was in it. Used by `disk` and `read`.
 //!
 //! Memory that is new costs more than reading into it: the kernel gives it page by page, and zeros it, and it is zeroed once more for a
 //! reader that may not see what was there. What comes back here was written before, so none of that is done again.
@@ -6,7 +6,7 @@
 //! It guarantees: nobody sees more of it than was asked for, and that only after it was read; a piece never keeps more than twice the
 //! memory that it needs; what waits here is bounded.
 
-use std::{io, mem};
+use std::{io, mem, ops::Range};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -18,6 +18,10 @@ const BYTES_MAX: usize = 2 << 20;
 /// How many of them wait to be used again at most.
 const WAITING_MAX: usize = 16;
 
+/// What is read past the page cache begins and ends at such blocks, in the file and in memory (`O_DIRECT` in `open(2)`): a page, of which
+/// the blocks of disks and file systems are parts.
+pub(crate) const BLOCK_BYTES: usize = 4_096;
+
 static MEMORY: Memory = Memory::new();
 
 /// What waits to be used again, the piece that came back last at the end.
@@ -26,12 +30,14 @@ struct Memory(Mutex<Vec<Vec<u8>>>);
 /// A piece that comes back when nobody holds it any more.
 struct Lent {
     bytes: Vec<u8>,
+    /// What was asked for.
+    shown: Range<usize>,
     of: &'static Memory,
 }
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[self.shown.clone()]
     }
 }
 
@@ -66,7 +72,7 @@ impl Memory {
                 bytes
             },
         );
-        Lent { bytes, of: self }
+        Lent { bytes, shown: 0..length, of: self }
     }
 
     fn filled(&'static self, length: usize, read: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Bytes> {
@@ -78,11 +84,41 @@ impl Memory {
         read(&mut lent.bytes)?;
         Ok(Bytes::from_owner(lent))
     }
+
+    fn filled_by_blocks(
+        &'static self,
+        range: &Range<u64>,
+        read: impl FnOnce(u64, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Bytes> {
+        const BLOCK: u64 = BLOCK_BYTES as u64;
+        let too_long = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+        let at = range.start - range.start % BLOCK;
+        let before = usize::try_from(range.start - at).map_err(too_long)?;
+        let length = usize::try_from(range.end.saturating_sub(range.start)).map_err(too_long)?;
+        let blocks = (before + length).next_multiple_of(BLOCK_BYTES);
+        let mut lent = self.lend(blocks + BLOCK_BYTES);
+        let first = lent.bytes.as_ptr().addr().wrapping_neg() % BLOCK_BYTES;
+        let there = read(at, &mut lent.bytes[first..first + blocks])?;
+        if there < before + length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        lent.shown = first + before..first + before + length;
+        Ok(Bytes::from_owner(lent))
+    }
 }
 
 /// So many bytes, as `read` fills them; it must fill all of them.
 pub(crate) fn filled(length: usize, read: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Bytes> {
     MEMORY.filled(length, read)
+}
+
+/// A range of a file, as `read` fills the blocks that hold it, from the one that begins at the byte it is told on. It says how much it filled.
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is read past the page cache there"))]
+pub(crate) fn filled_by_blocks(
+    range: &Range<u64>,
+    read: impl FnOnce(u64, &mut [u8]) -> io::Result<usize>,
+) -> io::Result<Bytes> {
+    MEMORY.filled_by_blocks(range, read)
 }
 
 #[cfg(test)]

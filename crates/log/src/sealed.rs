@@ -216,7 +216,11 @@ impl Store for SealedStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FolderStore, sim::at_rest};
+    use crate::{
+        FolderStore, asked,
+        sim::{at_rest, drive},
+        store::memory::MemoryStore,
+    };
 
     fn store(folder: &std::path::Path, at_rest: AtRest) -> SealedStore {
         SealedStore::new(Arc::new(FolderStore::new(folder.join("objects"))), at_rest)
@@ -251,6 +255,17 @@ mod tests {
             let clear = bytes.get(..16).is_some_and(|begin| raw.windows(16).any(|window| window == begin));
             assert!(raw.starts_with(&MAGIC) && !clear, "{length}");
         }
+    }
+
+    #[test]
+    fn who_encrypts_or_decrypts_much_steps_aside_at_each_chunk() {
+        let on = SealedStore::new(Arc::new(MemoryStore::new(1)), at_rest(1, &[]));
+        let bytes = Bytes::from(vec![7; 5 * 65_536]);
+        let before = asked();
+        drive(on.put("data/1/a", bytes.clone())).expect("put");
+        assert_eq!(asked() - before, 5);
+        assert_eq!(drive(on.get("data/1/a", 65_535..65_537)).expect("readable"), bytes.slice(65_535..65_537));
+        assert_eq!(asked() - before, 5 + 2);
     }
 
     #[tokio::test]

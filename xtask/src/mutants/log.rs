@@ -119,9 +119,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a short object is filled up with zeros",
-        file: "crates/log/src/disk.rs",
-        before: "file.read_exact_at(&mut piece[there..], at + there as u64)?;",
-        after: "let _ = file.read_at(&mut piece[there..], at + there as u64)?;",
+        file: "crates/log/src/disk/reading.rs",
+        before: "in_turn(|| file.read_exact_at(&mut piece[there..], at + there as u64))?;",
+        after: "in_turn(|| file.read_at(&mut piece[there..], at + there as u64))?;",
         test: "-p cairn-log --lib folder",
     },
     Mutant {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Append, LeaderEpoch, LogOptions, PartitionIndex,
+    Append, LeaderEpoch, LogOptions, PartitionIndex, asked,
     frame::Entry,
     open::{self, Opened},
     sim::{
@@ -265,6 +265,19 @@ fn a_batch_of_more_keys_than_fit_stays_and_others_are_compacted() {
     small.compact();
     let left: Vec<u64> = small.left().into_keys().collect();
     assert_eq!(left, [1, 2, 5, 6], "the older ones of keys 1 and 4 are gone, and the batch of three is there");
+}
+
+#[test]
+fn who_compacts_much_steps_aside_at_each_batch() {
+    let mut small = Small::new(10);
+    (0..40).for_each(|at| small.append(&[(at % 8, false)], 0, 10));
+    small.upload();
+    let before = asked();
+    small.compact();
+    let asked = asked() - before;
+    assert_eq!(small.left().len(), 8);
+    // Each is looked at twice: for its keys, and for what stays of it. The chunks that they lie in are few.
+    assert!((80..100).contains(&asked), "{asked} times");
 }
 
 #[test]
