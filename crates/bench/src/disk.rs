@@ -90,20 +90,4 @@ impl Scratch {
         }
         Ok(written as f64 / 1e6 / began.elapsed().as_secs_f64())
     }
-
-    /// Megabytes a second of mebibytes read one after the other, none of them from memory.
-    pub(crate) fn reads(&self, within: Duration) -> anyhow::Result<f64> {
-        let mut bytes = vec![0; LARGE_BYTES];
-        let began = Instant::now();
-        let mut read = 0;
-        while began.elapsed() < within {
-            if read % FILE_BYTES == 0 {
-                self.0.sync_data()?;
-                rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?;
-            }
-            self.0.read_exact_at(&mut bytes, (read % FILE_BYTES) as u64)?;
-            read += LARGE_BYTES;
-        }
-        Ok(read as f64 / 1e6 / began.elapsed().as_secs_f64())
-    }
 }

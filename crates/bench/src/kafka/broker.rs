@@ -1,12 +1,16 @@
 //! The brokers that are measured, and topics on them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use rdkafka::{
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
 };
+use tokio::time::Instant;
 
 use super::{
     process::{self, Used},
@@ -85,7 +89,22 @@ impl Broker {
     /// Lets the kernel forget what it holds of this broker's files in memory, so that reading them is reading the disk.
     pub(super) fn make_cold(&self) -> anyhow::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        forget(folder)
+        files(folder)?.iter().try_for_each(|path| forget(path))
+    }
+
+    /// Megabytes a second of this broker's files, read one after the other from the disk: what there is without a broker.
+    pub(super) fn read_files(&self) -> anyhow::Result<f64> {
+        let folder = self.folder.as_ref().context("its files are not known")?;
+        let files = files(folder)?;
+        files.iter().try_for_each(|path| forget(path))?;
+        let (mut bytes, mut total, began) = (vec![0; FILE_PIECE_BYTES], 0, Instant::now());
+        for path in &files {
+            let mut file = std::fs::File::open(path)?;
+            while let some @ 1.. = file.read(&mut bytes)? {
+                total += some;
+            }
+        }
+        Ok(total as f64 / 1e6 / began.elapsed().as_secs_f64())
     }
 }
 
@@ -104,6 +123,8 @@ where
     able
 }
 
+/// Bytes of a file that are read at once.
+const FILE_PIECE_BYTES: usize = 1 << 20;
 /// How often a topic is tried before it counts as one that does not come.
 const TRIES_MAX: usize = 200;
 
@@ -125,17 +146,26 @@ fn await_leaders(at: &str, topic: &str, partitions: i32) -> anyhow::Result<()> {
     }
 }
 
-fn forget(folder: &Path) -> anyhow::Result<()> {
+/// All files below a folder.
+fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            forget(&path)?;
-        } else if let Ok(file) = std::fs::File::open(&path) {
-            // What is not on the disk yet cannot be forgotten.
-            file.sync_data()?;
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            found.extend(files(&path)?);
+        } else {
+            found.push(path);
         }
     }
+    Ok(found)
+}
+
+fn forget(path: &Path) -> anyhow::Result<()> {
+    // It may have been removed since it was found.
+    let Ok(file) = std::fs::File::open(path) else { return Ok(()) };
+    // What is not on the disk yet cannot be forgotten.
+    file.sync_data()?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
     Ok(())
 }
 

@@ -2,12 +2,11 @@
 //!
 //! From Cairn's tail in memory, from its write-ahead log (a Cairn that uploads nothing), and from its object store (one that has
 //! uploaded everything and was started anew), with what the kernel holds of the files and without. Beside them the loopback with as
-//! many connections and nothing behind it, and the disk read by itself.
+//! many connections and nothing behind it, and the same files of the object store, read from the disk by nobody else.
 
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    sync::Arc,
     time::Duration,
 };
 
@@ -23,7 +22,6 @@ use super::{
 };
 use crate::{
     children::Alone,
-    disk::Scratch,
     report::{Report, Row},
     samples::median,
 };
@@ -92,11 +90,11 @@ pub(super) async fn measure(ground: Ground<'_>, report: &mut Report) -> anyhow::
             add(&format!("{}, files on the disk", peer.name), peer.clone(), true);
         }
     }
-    let scratch = Arc::new(Scratch::create(ground.folder)?);
+    let disk = Broker::own(&store);
     let mut rounds = Vec::new();
     for round in 1..=ground.effort.rounds {
         eprintln!("catch-up: round {round} of {}", ground.effort.rounds);
-        rounds.push(one_round(&sources, (round, ground.effort.slice), &scratch).await?);
+        rounds.push(one_round(&sources, (round, ground.effort.slice), &disk).await?);
     }
     tell(&sources, &rounds, report);
     for peer in &able {
@@ -115,15 +113,11 @@ struct Round {
     sources: Vec<f64>,
 }
 
-async fn one_round(
-    sources: &[Source],
-    (round, lasts): (usize, Duration),
-    scratch: &Arc<Scratch>,
-) -> anyhow::Result<Round> {
+async fn one_round(sources: &[Source], (round, lasts): (usize, Duration), disk: &Broker) -> anyhow::Result<Round> {
     let within = lasts.min(Duration::from_secs(1));
     let loopback = tokio::task::spawn_blocking(move || loopback(within)).await??;
-    let disk = scratch.clone();
-    let disk = tokio::task::spawn_blocking(move || disk.reads(within)).await??;
+    let disk = disk.clone();
+    let disk = tokio::task::spawn_blocking(move || disk.read_files()).await??;
     let mut found = vec![0.0; sources.len()];
     for at in turns(sources.len(), round) {
         let Source { broker, topic, cold, what } = &sources[at];
@@ -143,7 +137,12 @@ fn tell(sources: &[Source], rounds: &[Round], report: &mut Report) {
     let of = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of));
     let loopback = of(&|round| round.loopback);
     report.add(Row::new(SECTION, format!("loopback, {CONNECTIONS} connections"), loopback, "MB/s").plotted());
-    report.add(Row::new(SECTION, "disk, mebibytes one after the other", of(&|round| round.disk), "MB/s"));
+    report.add(Row::new(
+        SECTION,
+        "disk: the files of Cairn's object store, one after the other",
+        of(&|round| round.disk),
+        "MB/s",
+    ));
     for (at, source) in sources.iter().enumerate() {
         let wall = |round: &Round| round.loopback.min(round.disk);
         let ratio = of(&|round| round.sources[at] / wall(round));

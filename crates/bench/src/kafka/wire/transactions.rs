@@ -1,4 +1,4 @@
-//! Transactions as a client sends them that does nothing else: InitProducerId 1, AddPartitionsToTxn 2, Produce 7, EndTxn 2, the last
+//! Transactions as a client sends them that does nothing else: FindCoordinator 1 once, InitProducerId 1, AddPartitionsToTxn 2, Produce 7, EndTxn 2, the last
 //! versions before fields got tags.
 
 use std::time::Duration;
@@ -10,6 +10,8 @@ use super::{Marks, Wire, batch_of, count, produce_in, put_count, put_string, ref
 
 /// Until the broker ends a transaction by itself, in milliseconds.
 const TIMEOUT_MS: i32 = 60_000;
+/// The kind of a coordinator, in FindCoordinator.
+const TRANSACTION: i8 = 1;
 /// What is answered while the transaction before is not quite ended, or its coordinator not there yet.
 const LATER: [i16; 4] = [14, 15, 16, 51];
 const LATER_PAUSE: Duration = Duration::from_millis(1);
@@ -28,11 +30,20 @@ pub(in super::super) struct Transactional {
 impl Transactional {
     pub(in super::super) fn begin(at: &str, id: &str, topic: &str, partitions: usize) -> anyhow::Result<Self> {
         let mut wire = Wire::connect(at)?;
+        // Apache Kafka makes the topic that keeps transactions when it is asked for a coordinator, and not before.
+        let find = request(10, 1, |body| {
+            put_string(body, id);
+            body.put_i8(TRANSACTION);
+        });
+        again("its coordinator", || {
+            wire.send(&find)?;
+            Ok(({ &take(&mut wire.receive()?.0, 4 + 2)?[4..] }.get_i16(), ()))
+        })?;
         let ask = request(22, 1, |body| {
             put_string(body, id);
             body.put_i32(TIMEOUT_MS);
         });
-        let producer = again(|| {
+        let producer = again("its producer", || {
             wire.send(&ask)?;
             let mut answer = take(&mut wire.receive()?.0, 4 + 2 + 8 + 2)?;
             let code = { &answer[4..] }.get_i16();
@@ -63,7 +74,7 @@ impl Transactional {
             body.put_i16(self.producer.1);
             body.put_i8(1);
         });
-        again(|| {
+        again("its end", || {
             self.wire.send(&end)?;
             let code = { &take(&mut self.wire.receive()?.0, 4 + 2)?[4..] }.get_i16();
             Ok((code, ()))
@@ -80,7 +91,7 @@ impl Transactional {
             put_count(body, self.sequences.len());
             (0..).zip(&self.sequences).for_each(|(partition, _)| body.put_i32(partition));
         });
-        again(|| {
+        again("its partitions", || {
             self.wire.send(&add)?;
             let mut answer = &self.wire.receive()?.0[4..];
             let mut first = 0;
@@ -97,13 +108,17 @@ impl Transactional {
 }
 
 /// Asks until the answer is not that it should be asked later.
-fn again<T>(mut ask: impl FnMut() -> anyhow::Result<(i16, T)>) -> anyhow::Result<T> {
+fn again<T>(what: &str, mut ask: impl FnMut() -> anyhow::Result<(i16, T)>) -> anyhow::Result<T> {
+    let mut last = 0;
     for _ in 0..LATER_MAX {
         match ask()? {
             (0, found) => return Ok(found),
-            (code, _) if LATER.contains(&code) => std::thread::park_timeout(LATER_PAUSE),
-            (code, _) => bail!("a transaction was refused with error {code}"),
+            (code, _) if LATER.contains(&code) => {
+                last = code;
+                std::thread::park_timeout(LATER_PAUSE);
+            }
+            (code, _) => bail!("a transaction was refused with error {code}, at {what}"),
         }
     }
-    bail!("a transaction was put off for too long")
+    bail!("a transaction was put off for too long, with error {last}, at {what}")
 }
