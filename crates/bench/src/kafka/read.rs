@@ -33,8 +33,8 @@ const CONNECTIONS: usize = 4;
 const PARTITION_BYTES: i32 = 1 << 20;
 /// Bytes that stay in Cairn's tail, which holds 64 MiB.
 const TAIL_BYTES: u64 = 40 << 20;
-/// Bytes to read elsewhere: eight times the tail, and the cache.
-const BYTES: u64 = 512 << 20;
+/// Bytes to read elsewhere: sixteen times the tail, and the cache, so that reading them from a disk takes most of a second.
+const BYTES: u64 = 1 << 30;
 const QUICK_BYTES: u64 = 128 << 20;
 /// How long writing them may take.
 const FILL_MAX: Duration = Duration::from_secs(60);

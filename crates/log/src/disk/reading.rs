@@ -1,6 +1,6 @@
 //! Reading files without being in the way of who writes, and without more work than reading takes. Used by `disk` and `folder`.
 //!
-//! It guarantees: what comes from the disk is asked for by one of this process at a time, by two while nobody writes, little at once, and not
+//! It guarantees: what comes from the disk is asked for by one of this process at a time, by four while nobody writes, little at once, and not
 //! while the write-ahead log is being synced; who reads something once leaves next to nothing in the page cache, and pushes out nothing that others use; what is
 //! read is what the file holds, whichever way it came.
 //!
@@ -22,6 +22,8 @@ use crate::{lent, step_aside};
 const LARGE_BYTES: usize = 128 << 10;
 /// Bytes that are read at once while nobody writes: then a disk that takes long for each read, as one in a network does, is not slow.
 const QUIET_PIECE_BYTES: usize = 1 << 20;
+/// Readers that read besides the first while nobody writes.
+const QUIET_OTHERS: usize = 3;
 /// Whose turn it is to read.
 static TURNS: Turns = Turns::new();
 /// How long a read waits for a sync that was there before it.
@@ -70,19 +72,22 @@ pub(super) fn read_in_turn(file: &fs::File, at: u64, into: &mut [u8]) -> io::Res
     Ok(())
 }
 
-/// One reads at a time; while nobody writes a second one does, so that the disk has something to do between two reads.
+/// One reads at a time; while nobody writes some others do, so that the disk has something to do between two reads.
 struct Turns {
     first: FairMutex<()>,
-    second: FairMutex<()>,
+    others: [FairMutex<()>; QUIET_OTHERS],
 }
 
 impl Turns {
     const fn new() -> Self {
-        Self { first: parking_lot::const_fair_mutex(()), second: parking_lot::const_fair_mutex(()) }
+        Self {
+            first: parking_lot::const_fair_mutex(()),
+            others: [const { parking_lot::const_fair_mutex(()) }; QUIET_OTHERS],
+        }
     }
 
     fn take(&self, is_quiet: bool) -> FairMutexGuard<'_, ()> {
-        let free = || self.first.try_lock().or_else(|| self.second.try_lock());
+        let free = || self.first.try_lock().or_else(|| self.others.iter().find_map(FairMutex::try_lock));
         is_quiet.then(free).flatten().unwrap_or_else(|| self.first.lock())
     }
 }
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn while_somebody_writes_one_reads_at_a_time_and_else_two() {
+    fn while_somebody_writes_one_reads_at_a_time_and_else_some() {
         let turns: &'static Turns = Box::leak(Box::new(Turns::new()));
         let ask = |is_quiet| {
             let (done, read) = std::sync::mpsc::sync_channel(1);
@@ -250,10 +255,10 @@ mod tests {
         assert!(one.0, "somebody writes, and one reads");
         let two = ask(true);
         assert!(!two.0, "nobody writes, and one reads");
-        let second = turns.second.lock();
+        let others: Vec<_> = turns.others.iter().map(FairMutex::lock).collect();
         let three = ask(true);
-        assert!(three.0, "two read");
-        drop((first, second));
+        assert!(three.0, "all that may read do");
+        drop((first, others));
         for (_, _open, reader) in [one, two, three] {
             reader.join().expect("no panic");
         }
@@ -267,7 +272,7 @@ mod tests {
         let (all, part) = (bytes.len() as u64, LARGE_BYTES as u64 / 2);
         for range in [0..all, all - part..all] {
             forget(&path);
-            let others = (TURNS.first.lock(), TURNS.second.lock());
+            let others: Vec<_> = [&TURNS.first].into_iter().chain(&TURNS.others).map(FairMutex::lock).collect();
             let ((done, read), path, of) = (std::sync::mpsc::sync_channel(1), path.clone(), range.clone());
             let reader = std::thread::spawn(move || {
                 drop(read_file(&path, Some(of)).expect("it is there"));
