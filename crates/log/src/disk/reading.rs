@@ -4,7 +4,7 @@
 //! while the write-ahead log is being synced; who reads something once leaves next to nothing in the page cache, and pushes out nothing that others use; what is
 //! read is what the file holds, whichever way it came.
 //!
-//! A large piece of a file that the page cache does not have is read past it (`O_DIRECT`): the page cache costs twice what reading does, in
+//! A large piece of a file that the page cache does not have is read past it (`O_DIRECT`): the page cache costs three times what reading does, in
 //! pages that are found, filled, copied from and thrown away, and a replay needs each of them once. Whether the page cache has a piece is
 //! found out by asking for one byte from its middle, without waiting. The kernel then reads that page all the same, for the next who asks,
 //! and so it keeps the account of what is read again: who comes while it still has the page lets it have the rest.
