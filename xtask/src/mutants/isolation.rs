@@ -220,21 +220,21 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "crates/log/src/disk/syncs.rs",
         before: "while counts.under_way > 0 && counts.ended == before {",
         after: "while counts.under_way > 99 && counts.ended == before {",
-        test: "-p cairn-log --lib disk::tests",
+        test: "-p cairn-log --lib disk::",
     },
     Mutant {
         name: "a read waits until nothing at all is synced",
         file: "crates/log/src/disk/syncs.rs",
         before: "while counts.under_way > 0 && counts.ended == before {",
         after: "while counts.under_way > 0 && counts.ended >= before {",
-        test: "-p cairn-log --lib disk::tests",
+        test: "-p cairn-log --lib disk::",
     },
     Mutant {
         name: "what the page cache has counts as more than it was",
         file: "crates/log/src/disk/reading.rs",
         before: "file.read_exact_at(&mut piece[there..], at + there as u64))?;",
         after: "file.read_exact_at(&mut piece[there..], at + 2 * there as u64))?;",
-        test: "-p cairn-log --lib disk::tests",
+        test: "-p cairn-log --lib disk::",
     },
     Mutant {
         name: "the next file is filled as fast as the disk can",
@@ -311,7 +311,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "crates/log/src/disk/syncs.rs",
         before: "usual.clamp(SYNCED_BYTES_MIN, SYNCED_BYTES))",
         after: "usual.clamp(SYNCED_BYTES, SYNCED_BYTES))",
-        test: "-p cairn-log --lib disk::tests",
+        test: "-p cairn-log --lib disk::",
     },
     Mutant {
         name: "what is checked is checked in one go",
