@@ -337,8 +337,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "past the page cache nobody steps aside",
         file: "crates/log/src/disk/reading.rs",
-        before: "        step_aside();\n        let end",
-        after: "        let end",
+        before: "        step_aside();\n        let left",
+        after: "        let left",
         test: "-p cairn-log --lib past_the_page_cache_too",
     },
     Mutant {

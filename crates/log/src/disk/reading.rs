@@ -1,13 +1,13 @@
 //! Reading files without being in the way of who writes, and without more work than reading takes. Used by `disk` and `folder`.
 //!
-//! It guarantees: what comes from the disk is asked for by one of this process at a time, by four while nobody writes, little at once, and not
-//! while the write-ahead log is being synced; who reads something once leaves next to nothing in the page cache, and pushes out nothing that others use; what is
-//! read is what the file holds, whichever way it came.
+//! It guarantees: what comes from the disk is asked for by one of this process at a time, by four while nobody writes, little at once, and
+//! not while the write-ahead log is being synced; who reads something once leaves next to nothing in the page cache, and pushes out nothing
+//! that others use; what is read is what the file holds, whichever way it came.
 //!
-//! A large piece of a file that the page cache does not have is read past it (`O_DIRECT`): the page cache costs three times what reading does, in
-//! pages that are found, filled, copied from and thrown away, and a replay needs each of them once. Whether the page cache has a piece is
-//! found out by asking for one byte from its middle, without waiting. The kernel then reads that page all the same, for the next who asks,
-//! and so it keeps the account of what is read again: who comes while it still has the page lets it have the rest.
+//! A large piece of a file that the page cache does not have is read past it (`O_DIRECT`): the page cache costs three times what reading
+//! does, in pages that are found, filled, copied from and thrown away, and a replay needs each of them once. Whether the page cache has a
+//! piece is found out by asking for one byte from its middle, without waiting. The kernel then reads that page all the same, for the next
+//! who asks, and so it keeps the account of what is read again: who comes while it still has the page lets it have the rest.
 
 use std::{fs, io, ops::Range, os::unix::fs::FileExt, path::Path, time::Duration};
 
@@ -20,7 +20,8 @@ use crate::{lent, step_aside};
 
 /// Pieces of a file below this many bytes are read through the page cache: they are parts and footers, which are asked for again.
 const LARGE_BYTES: usize = 128 << 10;
-/// Bytes that are read at once while nobody writes: then a disk that takes long for each read, as one in a network does, is not slow.
+/// Bytes that are read past it at once while nobody writes: then a disk that takes long for each read, as one in a network does, is not slow.
+#[cfg(target_os = "linux")]
 const QUIET_PIECE_BYTES: usize = 1 << 20;
 /// Readers that read besides the first while nobody writes.
 const QUIET_OTHERS: usize = 3;
@@ -147,8 +148,9 @@ fn read_blocks(file: &fs::File, at: u64, into: &mut [u8], most: impl Fn() -> usi
     let mut read = 0;
     while read < into.len() {
         step_aside();
-        let end = into.len().min(read + most());
-        match in_turn(|| file.read_at(&mut into[read..end], at + read as u64)) {
+        let left = into.len() - read;
+        // How much is asked when its turn has come: somebody may have begun to write while it waited.
+        match in_turn(|| file.read_at(&mut into[read..read + left.min(most())], at + read as u64)) {
             Ok(0) => break,
             Ok(bytes) => read += bytes,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -267,11 +269,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn what_is_not_in_memory_is_read_in_its_turn() {
-        let (folder, bytes) = file();
-        let path = folder.path().join("file");
-        if !can(&path) {
-            return;
-        }
+        let Some((_folder, path, bytes)) = cold() else { return };
         let (all, part) = (bytes.len() as u64, LARGE_BYTES as u64 / 2);
         for range in [0..all, all - part..all] {
             forget(&path);
@@ -281,7 +279,6 @@ mod tests {
                 drop(read_file(&path, Some(of)).expect("it is there"));
                 done.send(()).expect("somebody waits for it");
             });
-            // What was begun without waiting may be there by now; with so many pieces not all of it is.
             let waits = read.recv_timeout(Duration::from_millis(200)).is_err();
             drop(others);
             reader.join().expect("no panic");
@@ -289,24 +286,23 @@ mod tests {
         }
     }
 
-    /// Whether this file system can be read past the page cache and says what that has, and is more than it: `tmpfs` is not.
+    /// A file of which the page cache has nothing; none where the file system cannot be read past it, does not say what it has, or is
+    /// nothing else, as `tmpfs` is.
     #[cfg(target_os = "linux")]
-    fn can(path: &Path) -> bool {
-        let last = fs::read(path).expect("it is there").len() as u64 - 1;
-        let is_told = has(path, last);
-        forget(path);
-        is_told && !has(path, last) && read_past_the_page_cache(path, &(0..LARGE_BYTES as u64)).is_some()
+    fn cold() -> Option<(tempfile::TempDir, std::path::PathBuf, Vec<u8>)> {
+        let (folder, bytes) = file();
+        let (path, last) = (folder.path().join("file"), bytes.len() as u64 - 1);
+        let is_told = has(&path, last);
+        forget(&path);
+        let can = is_told && !has(&path, last) && read_past_the_page_cache(&path, &(0..LARGE_BYTES as u64)).is_some();
+        forget(&path);
+        can.then_some((folder, path, bytes))
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn who_reads_once_leaves_the_page_cache_as_it_was_and_who_reads_again_lets_it_have_the_bytes() {
-        let (folder, bytes) = file();
-        let path = folder.path().join("file");
-        if !can(&path) {
-            return;
-        }
-        forget(&path);
+        let Some((_folder, path, bytes)) = cold() else { return };
         let (from, end) = (PIECE_BYTES as u64, 9 * PIECE_BYTES as u64);
         let middle = (from + end) / 2;
         let others = [from, from + 8_192, middle - 8_192, middle + 8_192, end - 1];
@@ -329,13 +325,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn past_the_page_cache_too_a_reader_steps_aside_at_each_piece() {
-        let (folder, _) = file();
-        let path = folder.path().join("file");
-        if !can(&path) {
-            return;
-        }
         use std::os::unix::fs::OpenOptionsExt;
 
+        let Some((_folder, path, _)) = cold() else { return };
         let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
         let file = fs::File::options().read(true).custom_flags(direct).open(&path).expect("it opens");
         for (most, pieces) in [(PIECE_BYTES, 8), (QUIET_PIECE_BYTES, 1)] {

@@ -1,5 +1,5 @@
-//! Transactions as a client sends them that does nothing else: FindCoordinator 1 once, InitProducerId 1, AddPartitionsToTxn 2, Produce 7, EndTxn 2, the last
-//! versions before fields got tags.
+//! Transactions as a client sends them that does nothing else: FindCoordinator 1 once, InitProducerId 1, AddPartitionsToTxn 2, Produce 7,
+//! EndTxn 2, the last versions before fields got tags.
 
 use std::time::Duration;
 
