@@ -3,7 +3,8 @@
 //!
 //! A command writes what it is about to do, durably, and does it then; where it cannot be written it is not done. A running
 //! `up` looks once a second, others at their next start. A crash between recording and forgetting records twice, with one
-//! `act_id`. It must never hold a token or a secret.
+//! `act_id`. They are recorded in the order in which they were kept, whatever the clock said. It must never hold a token or
+//! a secret.
 
 use std::{
     fs, io,
@@ -19,6 +20,9 @@ use crate::credential::replace;
 
 /// Acts that wait to be recorded.
 const WAITING_MAX: usize = 10_000;
+
+/// Digits of an act's place among those that wait, in the name of its file: `<place>-<act_id>-<0, or 1 where it failed>.json`.
+const PLACE_DIGITS: usize = 12;
 
 /// The folder with what waits to be recorded.
 #[derive(Clone, Debug)]
@@ -49,6 +53,7 @@ pub enum JournalError {
 #[derive(Debug)]
 pub struct Kept<'a> {
     journal: &'a Journal,
+    place: u64,
     event: OperatorActed,
 }
 
@@ -71,9 +76,11 @@ impl Journal {
         (clock, entropy): (&Clock, &Entropy),
     ) -> Result<Kept<'_>, JournalError> {
         let failed = |source| JournalError::Io { folder: self.folder.clone(), source };
-        if self.waiting().map_err(failed)?.len() >= WAITING_MAX {
+        let waiting = self.waiting().map_err(failed)?;
+        if waiting.len() >= WAITING_MAX {
             return Err(JournalError::Full { folder: self.folder.clone() });
         }
+        let place = waiting.last().map_or(0, |path| place_of(path)) + 1;
         let event = OperatorActed {
             act_id: entropy.uuid_v7(clock.now()).to_string(),
             operator: operator.to_owned(),
@@ -86,22 +93,21 @@ impl Journal {
             error: None,
             acted_at: Some(clock.now().to_string()),
         };
-        self.write(&event).map_err(failed)?;
-        Ok(Kept { journal: self, event })
+        self.write(place, &event).map_err(failed)?;
+        Ok(Kept { journal: self, place, event })
     }
 
-    fn write(&self, event: &OperatorActed) -> io::Result<()> {
+    fn write(&self, place: u64, event: &OperatorActed) -> io::Result<()> {
         if !self.folder.is_dir() {
             fs::DirBuilder::new().mode(0o700).create(&self.folder)?;
             fs::File::open(self.folder.parent().unwrap_or(Path::new(".")))?.sync_all()?;
         }
         let outcome = if event.outcome == ActOutcome::Allowed { "0" } else { "1" };
         let text = serde_json::to_vec(event).expect("plain words are JSON");
-        // In the order of time: the ids rise.
-        replace(&self.folder.join(format!("{}-{outcome}.json", event.act_id)), &text)
+        replace(&self.folder.join(format!("{place:0PLACE_DIGITS$}-{}-{outcome}.json", event.act_id)), &text)
     }
 
-    /// What waits, oldest first.
+    /// What waits, in the order in which it was kept.
     fn waiting(&self) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -114,7 +120,7 @@ impl Journal {
                 found.push(path);
             }
         }
-        found.sort();
+        found.sort_by_cached_key(|path| (place_of(path), path.clone()));
         Ok(found)
     }
 
@@ -139,12 +145,19 @@ impl Journal {
     }
 }
 
+/// An act's place among those that wait; 0 for one whose name begins with its id, as they once did.
+fn place_of(path: &Path) -> u64 {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let digits = name.split('-').next().filter(|digits| digits.len() == PLACE_DIGITS);
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
 impl Kept<'_> {
     /// It was to be done, and failed.
     pub fn failed(self, error: &dyn std::fmt::Display) {
         let event = OperatorActed { outcome: ActOutcome::Failed, error: Some(error.to_string()), ..self.event };
         // What it was about to do is kept already; that it failed is told as far as that goes.
-        if let Err(error) = self.journal.write(&event) {
+        if let Err(error) = self.journal.write(self.place, &event) {
             tracing::warn!(%error, "that it failed could not be kept");
         }
     }
@@ -174,6 +187,22 @@ mod tests {
             (("operator.remove", ActOutcome::Failed), Some("no such operator"))
         );
         assert_eq!(events[1].act_id, events[2].act_id);
+        // As many as in one millisecond, and some of a clock that was set back.
+        let (clock, entropy) = (Clock::manual(Clock::system().now()), Entropy::system());
+        let acts: Vec<_> = (0..40).map(|n| format!("act.{n}")).collect();
+        for (n, act) in acts.iter().enumerate() {
+            if n % 8 == 7 {
+                clock.set_by(-1_000);
+            }
+            journal.keep("ann", act, None, (&clock, &entropy)).expect("kept");
+        }
+        // One that was kept when names began with the id came before all.
+        let old = folder.path().join("acts").join(format!("{}-0.json", events[0].act_id));
+        fs::copy(&waiting[0], &old).expect("copied");
+        let waiting = journal.waiting().expect("readable");
+        assert_eq!(waiting[0], old);
+        let kept: Vec<_> = waiting[4..].iter().map(|path| read(path).act).collect();
+        assert_eq!(kept, acts);
         // Where nothing can be kept, nothing may be done: no folder to keep it in, and one that is none.
         let file = folder.path().join("file");
         fs::write(&file, "").expect("written");

@@ -35,8 +35,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a command does what it could not keep",
         file: "crates/operators/src/journal.rs",
-        before: "self.write(&event).map_err(failed)?;",
-        after: "let _ = self.write(&event).map_err(failed);",
+        before: "self.write(place, &event).map_err(failed)?;",
+        after: "let _ = self.write(place, &event).map_err(failed);",
+        test: "-p cairn-operators --lib what_is_about_to_be_done",
+    },
+    Mutant {
+        name: "what commands did is recorded by the clock",
+        file: "crates/operators/src/journal.rs",
+        before: "found.sort_by_cached_key(|path| (place_of(path), path.clone()));",
+        after: "found.sort_by_cached_key(|path| path.to_string_lossy().split_once('-').map(|(_, id)| id.to_owned()));",
         test: "-p cairn-operators --lib what_is_about_to_be_done",
     },
     Mutant {
