@@ -5,11 +5,20 @@
 //! - `prepare` MUST give exactly the bytes that `forward` puts on the wire, and MUST NOT send anything.
 //! - `forward` MUST send at most once. An error MUST be `NotSent` only if no byte of the message left this process;
 //!   otherwise it MUST be `Lost`.
+//! - A caller that drops `forward` has given its call up: a server that may have got it MUST be told, as by the canceller.
 //! - A stream MUST end after the final response, and MUST end with an error where none came.
 //! - A link MUST NOT change a byte that it need not: ids, progress tokens and subscription ids on a shared channel only,
 //!   and those are restored exactly.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -139,6 +148,41 @@ impl Canceller {
     pub async fn cancel(&self, reason: Option<String>) {
         if let Some(cancel) = &self.0 {
             cancel(reason).await;
+        }
+    }
+}
+
+/// A call whose sending its caller still waits for: dropped before it has arrived, it is cancelled at the server, which may have
+/// read it already. Must be dropped within a tokio runtime.
+pub(crate) struct OnItsWay {
+    canceller: Canceller,
+    never_left: Arc<AtomicBool>,
+}
+
+impl OnItsWay {
+    pub(crate) fn new(canceller: Canceller) -> Self {
+        Self { canceller, never_left: Arc::default() }
+    }
+
+    /// To be set once no byte of the call leaves this process any more.
+    pub(crate) fn never_left(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.never_left)
+    }
+
+    /// The caller has heard what became of the sending; from here on it is the one who cancels.
+    pub(crate) fn arrived(mut self) -> Canceller {
+        std::mem::take(&mut self.canceller)
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        let Some(cancel) = self.canceller.0.take() else { return };
+        if self.never_left.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(cancel(Some("nobody waits for it any more".to_owned())));
         }
     }
 }

@@ -379,6 +379,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: "-p cairn-broker --lib group",
     },
     Mutant {
+        name: "a call that is given up while it is sent goes on at the server",
+        file: "crates/mcp/src/link.rs",
+        before: "        if self.never_left.load(Ordering::SeqCst) {",
+        after: "        if self.never_left.load(Ordering::SeqCst) || true {",
+        test: "-p cairn-mcp --lib given_up",
+    },
+    Mutant {
+        name: "a call that never left is cancelled at the server",
+        file: "crates/mcp/src/link.rs",
+        before: "        if self.never_left.load(Ordering::SeqCst) {",
+        after: "        if self.never_left.load(Ordering::SeqCst) && false {",
+        test: "-p cairn-mcp --lib given_up",
+    },
+    Mutant {
         name: "a request state is good for any principal",
         file: "crates/mcp/src/bridge/seal.rs",
         before: "            caller.to_owned(),\n",

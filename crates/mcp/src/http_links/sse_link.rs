@@ -23,6 +23,7 @@ use super::{
 use crate::{
     Canceller, Content, Exchange, ForwardHeaders, Frame, Limits, Link, LinkError, LinkFault, Message, Prepared,
     headers,
+    link::OnItsWay,
     router::{Routed, Router, cancellation},
 };
 
@@ -188,7 +189,18 @@ impl Link for SseLink {
     async fn forward(&self, prepared: Prepared) -> Result<Exchange, LinkError> {
         let frames = self.router.register(&prepared)?;
         let wire = prepared.route.wire_id.expect("a registered call has an id on the wire");
-        match self.sender.post(prepared.bytes, prepared.headers).await {
+        let (sender, named) = (self.sender.clone(), wire.clone());
+        let is_first = prepared.method.as_deref() == Some("initialize");
+        let canceller = Canceller::new(move |reason| {
+            let (sender, notice) = (sender.clone(), cancellation(&named, reason.as_deref()));
+            Box::pin(async move {
+                let _ = sender.post(notice.bytes().clone(), HeaderMap::new()).await;
+            })
+        });
+        let on_its_way = OnItsWay::new(if is_first { Canceller::none() } else { canceller });
+        let posted = self.sender.post(prepared.bytes, prepared.headers).await;
+        let canceller = on_its_way.arrived();
+        match posted {
             Ok(()) => {}
             // Whoever is not let in has done nothing there: an answer, not a loss.
             Err(LinkError::Lost { cause: LinkFault::Status { status: status @ (401 | 403) }, .. }) => {
@@ -206,13 +218,6 @@ impl Link for SseLink {
                 return Err(error);
             }
         }
-        let sender = self.sender.clone();
-        let canceller = Canceller::new(move |reason| {
-            let (sender, notice) = (sender.clone(), cancellation(&wire, reason.as_deref()));
-            Box::pin(async move {
-                let _ = sender.post(notice.bytes().clone(), HeaderMap::new()).await;
-            })
-        });
         let content = Content::Stream(frames);
         Ok(Exchange { status: 200, session_id: None, headers: HeaderMap::new(), content, canceller })
     }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Canceller, Content, Exchange, ForwardHeaders, Frame, Kind, Limits, Link, LinkError, LinkFault, Message, Prepared,
     RawId, headers,
-    link::Route,
+    link::{OnItsWay, Route},
     router::{cancellation, unfit},
 };
 
@@ -168,13 +168,19 @@ impl Link for HttpLink {
 
     async fn forward(&self, prepared: Prepared) -> Result<Exchange, LinkError> {
         let begins = prepared.method.as_deref() == Some("initialize");
-        let canceller = self.canceller(&prepared);
-        let response = self.post(prepared.bytes, prepared.headers).await?;
-        if let Some(session) = response.headers().get(SESSION).filter(|_| begins && response.status().is_success()) {
-            *self.session.lock() = Some(session.clone());
-        }
-        let exchange = self.exchange(response, prepared.route.id).await?;
-        Ok(Exchange { canceller, ..exchange })
+        // A server that answers with JSON sends no header before its answer: all of its work is within this wait.
+        let on_its_way = OnItsWay::new(self.canceller(&prepared));
+        let answered = async {
+            let response = self.post(prepared.bytes, prepared.headers).await?;
+            if let Some(session) = response.headers().get(SESSION).filter(|_| begins && response.status().is_success())
+            {
+                *self.session.lock() = Some(session.clone());
+            }
+            self.exchange(response, prepared.route.id).await
+        };
+        let answered = answered.await;
+        let canceller = on_its_way.arrived();
+        Ok(Exchange { canceller, ..answered? })
     }
 
     async fn notify(&self, message: &Message, given: &ForwardHeaders) -> Result<(), LinkError> {

@@ -13,7 +13,13 @@ mod writer;
 
 pub use kept::{KeptLink, Start, Starting};
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Canceller, Content, Exchange, ForwardHeaders, Frame, Limits, Link, LinkError, LinkFault, Message, Prepared,
+    link::OnItsWay,
     router::{Router, cancellation},
     stdio::{
         child::{Pipes, keep, spawn},
@@ -123,6 +130,9 @@ impl StdioLink {
 
     fn canceller(&self, prepared: &Prepared) -> Canceller {
         let Some(wire) = prepared.route.wire_id.clone() else { return Canceller::none() };
+        if prepared.method.as_deref() == Some("initialize") {
+            return Canceller::none(); // which no client may cancel
+        }
         let writer = self.writer.clone();
         Canceller::new(move |reason| {
             let (writer, line) = (writer.clone(), cancellation(&wire, reason.as_deref()).bytes().clone());
@@ -143,12 +153,17 @@ impl Link for StdioLink {
 
     async fn forward(&self, prepared: Prepared) -> Result<Exchange, LinkError> {
         let frames = self.router.register(&prepared)?;
-        let canceller = self.canceller(&prepared);
+        let on_its_way = OnItsWay::new(self.canceller(&prepared));
         let wire = prepared.route.wire_id.expect("a registered call has an id on the wire");
         // Runs where the line was not begun, also when this future is dropped: then the call never was.
-        let router = Arc::clone(&self.router);
-        let unbegun = move || router.unregister(&wire);
-        if let Err(error) = self.writer.write(prepared.bytes, unbegun).await {
+        let (router, never_left) = (Arc::clone(&self.router), on_its_way.never_left());
+        let unbegun = move || {
+            router.unregister(&wire);
+            never_left.store(true, Ordering::SeqCst);
+        };
+        let written = self.writer.write(prepared.bytes, unbegun).await;
+        let canceller = on_its_way.arrived();
+        if let Err(error) = written {
             return Err(self.explain(error).await);
         }
         let content = Content::Stream(frames);

@@ -1,6 +1,8 @@
 //! Tests with real children.
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use super::*;
 use crate::{
     RawId, Reach,
@@ -102,6 +104,30 @@ async fn cancelling_names_the_call_as_the_server_knows_it() {
     let unknown = message(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"z"}}"#);
     let refused = link.notify(&unknown, &ForwardHeaders::default()).await.expect_err("no such call");
     assert!(matches!(refused.cause(), LinkFault::NoSuchCall { matches: 0 }));
+    link.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_once_it_is_written_is_cancelled_and_one_that_never_was_is_not() {
+    let link = start("echo", true);
+    let mut unsolicited = link.unsolicited().expect("taken for the first time");
+    let begin = |id: &str| {
+        let quiet = message(&format!(r#"{{"jsonrpc":"2.0","id":"{id}","method":"quiet"}}"#));
+        let prepared = link.prepare(&quiet, &ForwardHeaders::default()).expect("prepared");
+        let wire = prepared.route.wire_id.clone();
+        let mut sending = link.forward(prepared);
+        assert!((&mut sending).now_or_never().is_none(), "nobody has written yet");
+        (sending, wire)
+    };
+    let (unwritten, _) = begin("a");
+    drop(unwritten);
+    let (written, wire) = begin("b");
+    // Lines are written in their order: the child has read the one before.
+    call(&link, r#"{"jsonrpc":"2.0","id":"c","method":"echo"}"#).await.expect("sent");
+    drop(written);
+    let heard = tokio::time::timeout(Duration::from_secs(30), unsolicited.recv()).await.expect("it is told");
+    let heard = heard.and_then(|frame| frame.message).expect("heard");
+    assert_eq!(message(&heard.param_str("line").expect("the line")).cancelled_id(), wire);
     link.close().await;
 }
 

@@ -154,6 +154,41 @@ async fn dropping_the_stream_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_given_up_before_its_answer_begins_is_cancelled_in_the_legacy_era() {
+    let held = Arc::new(Mutex::new(Vec::new()));
+    let (address, seen) = serve(move |_, _, body| {
+        let (hold, parts) = mpsc::channel(1);
+        if body.windows(4).any(|word| word == b"slow" || word == b"init") {
+            held.lock().push(hold); // the answer never comes
+        }
+        reply("application/json", chunks(parts))
+    })
+    .await;
+    let link = link(address);
+    let has =
+        |words: &'static [u8]| seen.lock().iter().any(|(.., body)| body.windows(words.len()).any(|at| at == words));
+    let wait_for = async |words: &'static [u8]| {
+        let until = tokio::time::Instant::now() + Duration::from_secs(30);
+        while !has(words) {
+            assert!(tokio::time::Instant::now() < until, "it never came");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    for (text, words) in [
+        (r#"{"jsonrpc":"2.0","id":3,"method":"initialize"}"#, &b"initialize"[..]),
+        (r#"{"jsonrpc":"2.0","id":4,"method":"slow"}"#, b"slow"),
+    ] {
+        let given = ForwardHeaders::default();
+        tokio::select! {
+            _ = send(&link, text, &given) => panic!("it was answered"),
+            () = wait_for(words) => {}
+        }
+    }
+    wait_for(b"\"requestId\":4}").await;
+    assert!(!has(b"\"requestId\":3}"), "no client may cancel that");
+}
+
+#[tokio::test]
 async fn a_session_is_remembered_listened_to_and_ended() {
     let (address, seen) = serve(|method, _, body| {
         let mut response = match *method {
