@@ -38,6 +38,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Whether the protocol lets a client cancel it: everything but the handshake.
+    pub(crate) fn may_be_cancelled(&self) -> bool {
+        self.method.as_deref() != Some("initialize")
+    }
+
     /// The request's id as whoever prepared it gave it, under which the answer comes back.
     #[must_use]
     pub const fn id(&self) -> Option<&RawId> {

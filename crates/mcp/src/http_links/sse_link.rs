@@ -188,16 +188,15 @@ impl Link for SseLink {
 
     async fn forward(&self, prepared: Prepared) -> Result<Exchange, LinkError> {
         let frames = self.router.register(&prepared)?;
-        let wire = prepared.route.wire_id.expect("a registered call has an id on the wire");
+        let wire = prepared.route.wire_id.clone().expect("a registered call has an id on the wire");
         let (sender, named) = (self.sender.clone(), wire.clone());
-        let is_first = prepared.method.as_deref() == Some("initialize");
         let canceller = Canceller::new(move |reason| {
             let (sender, notice) = (sender.clone(), cancellation(&named, reason.as_deref()));
             Box::pin(async move {
                 let _ = sender.post(notice.bytes().clone(), HeaderMap::new()).await;
             })
         });
-        let on_its_way = OnItsWay::new(if is_first { Canceller::none() } else { canceller });
+        let on_its_way = OnItsWay::new(if prepared.may_be_cancelled() { canceller } else { Canceller::none() });
         let posted = self.sender.post(prepared.bytes, prepared.headers).await;
         let canceller = on_its_way.arrived();
         match posted {

@@ -108,7 +108,7 @@ impl HttpLink {
     /// In the modern era a closed stream cancels; in the legacy era it does not, so the server is told.
     fn canceller(&self, prepared: &Prepared) -> Canceller {
         let Some(id) = prepared.route.id.clone() else { return Canceller::none() };
-        if prepared.headers.contains_key(headers::METHOD) || prepared.method.as_deref() == Some("initialize") {
+        if prepared.headers.contains_key(headers::METHOD) || !prepared.may_be_cancelled() {
             return Canceller::none();
         }
         let (client, target, limits) = (self.client.clone(), self.target.clone(), self.limits);

@@ -130,8 +130,8 @@ impl StdioLink {
 
     fn canceller(&self, prepared: &Prepared) -> Canceller {
         let Some(wire) = prepared.route.wire_id.clone() else { return Canceller::none() };
-        if prepared.method.as_deref() == Some("initialize") {
-            return Canceller::none(); // which no client may cancel
+        if !prepared.may_be_cancelled() {
+            return Canceller::none();
         }
         let writer = self.writer.clone();
         Canceller::new(move |reason| {
