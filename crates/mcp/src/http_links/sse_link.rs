@@ -193,7 +193,10 @@ impl Link for SseLink {
         let canceller = Canceller::new(move |reason| {
             let (sender, notice) = (sender.clone(), cancellation(&named, reason.as_deref()));
             Box::pin(async move {
-                let _ = sender.post(notice.bytes().clone(), HeaderMap::new()).await;
+                let posted = sender.post(notice.bytes().clone(), HeaderMap::new());
+                if !matches!(tokio::time::timeout(sender.limits.exit_wait_max, posted).await, Ok(Ok(()))) {
+                    tracing::debug!("could not cancel a call at the server");
+                }
             })
         });
         let on_its_way = OnItsWay::new(if prepared.may_be_cancelled() { canceller } else { Canceller::none() });

@@ -156,15 +156,22 @@ async fn dropping_the_stream_closes_the_connection() {
 #[tokio::test]
 async fn a_call_that_is_given_up_before_its_answer_begins_is_cancelled_in_the_legacy_era() {
     let held = Arc::new(Mutex::new(Vec::new()));
-    let (address, seen) = serve(move |_, _, body| {
+    let (address, seen) = serve(move |method, _, body| {
         let (hold, parts) = mpsc::channel(1);
+        if *method == Method::GET {
+            hold.try_send(Bytes::from_static(b"event: endpoint\ndata: /messages?s=1\n\n")).expect("room");
+            held.lock().push(hold);
+            return reply("text/event-stream", chunks(parts));
+        }
         if body.windows(4).any(|word| word == b"slow" || word == b"init") {
             held.lock().push(hold); // the answer never comes
         }
         reply("application/json", chunks(parts))
     })
     .await;
-    let link = link(address);
+    let client = HttpClient::new(&Limits::default());
+    let old = SseLink::connect(client, target(address), Limits::default()).await.expect("an endpoint");
+    let new = link(address);
     let has =
         |words: &'static [u8]| seen.lock().iter().any(|(.., body)| body.windows(words.len()).any(|at| at == words));
     let wait_for = async |words: &'static [u8]| {
@@ -174,18 +181,22 @@ async fn a_call_that_is_given_up_before_its_answer_begins_is_cancelled_in_the_le
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    for (text, words) in [
-        (r#"{"jsonrpc":"2.0","id":3,"method":"initialize"}"#, &b"initialize"[..]),
-        (r#"{"jsonrpc":"2.0","id":4,"method":"slow"}"#, b"slow"),
-    ] {
+    let calls: [(&dyn Link, &str, &[u8]); 4] = [
+        (&new, r#"{"jsonrpc":"2.0","id":3,"method":"initialize"}"#, b"\"id\":3"),
+        (&new, r#"{"jsonrpc":"2.0","id":4,"method":"slow"}"#, b"\"id\":4"),
+        (&old, r#"{"jsonrpc":"2.0","id":5,"method":"initialize"}"#, b"\"id\":5"),
+        (&old, r#"{"jsonrpc":"2.0","id":6,"method":"slow"}"#, b"\"id\":6"),
+    ];
+    for (link, text, words) in calls {
         let given = ForwardHeaders::default();
         tokio::select! {
-            _ = send(&link, text, &given) => panic!("it was answered"),
+            _ = send(link, text, &given) => panic!("it was answered"),
             () = wait_for(words) => {}
         }
     }
     wait_for(b"\"requestId\":4}").await;
-    assert!(!has(b"\"requestId\":3}"), "no client may cancel that");
+    wait_for(b"\"requestId\":6}").await;
+    assert!(!has(b"\"requestId\":3}") && !has(b"\"requestId\":5}"), "no client may cancel that");
 }
 
 #[tokio::test]
